@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test check unit install clean
+
+demo: $(STAMP)
+	$(BIN)/fewbits demo --out out/demo
+
+test: check unit
+
+check: $(STAMP)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+install: $(STAMP)
+
+# torch goes first, alone: another package asking for plain "torch" would take a build of several gigabytes.
+# captum and zennit are test oracles; their own dependencies (torchvision) are not needed by what the tests use.
+$(STAMP): pyproject.toml constraints.txt $(wildcard src/fewbits/codec/*.c)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[data,report,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps captum zennit
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv build dist src/*.egg-info out
+	find src -name '*.so' -delete

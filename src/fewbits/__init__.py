@@ -1,0 +1,1 @@
+"""fewbits: trained networks in few bits."""

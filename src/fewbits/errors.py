@@ -1,0 +1,74 @@
+"""Everything that fewbits raises on purpose.
+
+::
+
+    FewbitsError
+    ├── RecipeError          a recipe or option that cannot be used (unknown key, wrong type, impossible value)
+    ├── SelectionError       a pattern that matches no weight, or weights that cannot be compressed
+    ├── UnsupportedError     an operation of the network that has no rule
+    ├── NonFiniteError       NaN or infinity in a weight, a relevance or a loss
+    ├── DataError            a missing, damaged or empty data set or weight file
+    ├── BudgetError          the asked size or accuracy was not reached
+    ├── MissingExtraError    an optional dependency is not installed
+    └── FileError            anything about a ``.few`` file
+        ├── FormatError      damaged, truncated, hostile, or written by a newer version
+        └── MismatchError    a sound file, but not of this network
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FewbitsError(Exception):
+    """Base of every error that fewbits raises on purpose."""
+
+
+class RecipeError(FewbitsError, ValueError):
+    """A recipe or option that cannot be used."""
+
+
+class SelectionError(FewbitsError, ValueError):
+    """A pattern that matches no weight, or weights that cannot be compressed."""
+
+
+class UnsupportedError(FewbitsError, TypeError):
+    """An operation of the network for which no rule exists."""
+
+
+class NonFiniteError(FewbitsError, ArithmeticError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class DataError(FewbitsError, OSError):
+    """A data set or weight file that is missing, damaged or empty."""
+
+
+class BudgetError(FewbitsError, RuntimeError):
+    """The asked file size or accuracy was not reached."""
+
+
+class MissingExtraError(FewbitsError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'fewbits[{extra}]'")
+
+
+class FileError(FewbitsError, ValueError):
+    """Anything about a ``.few`` file."""
+
+
+class FormatError(FileError):
+    """A file that is damaged, truncated, hostile, or of an unknown version."""
+
+
+class MismatchError(FileError):
+    """A sound file that does not belong to this network."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest valid name, or an empty string."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
