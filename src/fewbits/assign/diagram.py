@@ -1,0 +1,101 @@
+"""Which cluster is cheapest for a weight: an exact one-dimensional power diagram.
+
+``argmin_c (w - w_c)**2 + b_c`` over scalar ``w`` equals ``argmin_c w_c**2 + b_c - 2 w_c w``: the lower
+envelope of straight lines. The cluster index rises with ``w``, so the whole assignment is a handful of
+boundaries (found once, in float64, on the tiny table of clusters) and one binary search per weight. No matrix
+of [clusters x weights] exists at any time.
+
+Ties go to the cluster nearer to zero (the smaller ``|level|``; between -k and +k to -k). The boundaries are
+rounded to float32 such that a float32 weight lands on the same side as in exact comparison with the float64
+boundary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Table = NDArray[np.float64]
+
+CHUNK = 1 << 18
+"""Weights handled at once on the CPU, so that the intermediate results stay in the cache."""
+
+
+def boundaries(centroids: Table, costs: Table) -> NDArray[np.float32]:
+    """Boundaries between the cells of ``argmin_c (w - centroids[c])**2 + costs[c]``.
+
+    Args:
+        centroids: strictly rising, odd length K; index ``c`` is level ``c - K // 2``.
+        costs: length K, in squared weight units; infinite for a cluster that must not be used. At least one
+            is finite.
+
+    Returns:
+        float32 array of K - 1: ``w`` belongs to cluster ``c`` iff ``out[c-1] < w <= out[c]``. Clusters that
+        are cheapest nowhere have an empty cell.
+    """
+    if not costs.any():
+        return _inward((centroids[:-1] + centroids[1:]) / 2, np.arange(len(centroids)) - len(centroids) // 2)
+    cells: list[int] = []
+    starts: list[float] = []
+    position, price = centroids.tolist(), costs.tolist()
+    for new in np.flatnonzero(np.isfinite(costs)).tolist():
+        start = -math.inf
+        while cells:
+            last = cells[-1]
+            gap = position[new] - position[last]
+            start = (position[new] + position[last]) / 2 + (price[new] - price[last]) / (2 * gap)
+            # A cell of zero width stays: at a three-way tie it may be the one nearest to zero.
+            if start >= starts[-1]:
+                break
+            cells.pop()
+            starts.pop()
+            start = -math.inf
+        cells.append(new)
+        starts.append(start)
+    between = _inward(np.array(starts[1:]), np.array(cells) - len(centroids) // 2)
+    edges = np.full(len(centroids) - 1, np.float32(np.inf))
+    edges[: cells[0]] = -np.inf
+    edges[cells[0] : cells[-1]] = np.repeat(between, np.diff(cells))
+    return edges
+
+
+def _inward(edges: Table, levels: NDArray[np.int_]) -> NDArray[np.float32]:
+    """Float32 boundaries such that ``w == edge`` goes to the neighbour with the smaller ``|level|``.
+
+    ``w <= out`` must mean ``w <= edge`` where that is the left one, ``w < edge`` where it is the right one.
+    """
+    to_the_right = np.abs(levels[1:]) < np.abs(levels[:-1])
+    with np.errstate(over="ignore"):
+        rounded = edges.astype(np.float32)
+    exact = rounded.astype(np.float64)
+    too_high = (exact > edges) | (to_the_right & (exact == edges))
+    return np.where(too_high, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Matching pieces of flat tensors of one length: cache-sized on the CPU, whole elsewhere."""
+    size = CHUNK if tensors[0].device.type == "cpu" else max(1, tensors[0].numel())
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
+
+
+def locate(x: Tensor, bounds: NDArray[np.float32]) -> Tensor:
+    """int16 levels (0 in the middle) of a flat float32 tensor."""
+    edges, zero = torch.from_numpy(bounds).to(x.device), (len(bounds) + 1) // 2
+    levels = torch.empty(x.shape, dtype=torch.int16, device=x.device)
+    for part, out in chunks(x, levels):
+        out.copy_(torch.bucketize(part, edges, out_int32=True).sub_(zero))
+    return levels
+
+
+def count(x: Tensor, bounds: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many weights lie in each cell."""
+    edges = torch.from_numpy(bounds).to(x.device)
+    total = torch.zeros(len(bounds) + 1, dtype=torch.int64, device=x.device)
+    for (part,) in chunks(x):
+        total += torch.bincount(torch.bucketize(part, edges, out_int32=True), minlength=len(bounds) + 1)
+    return total.cpu().numpy()

@@ -1,0 +1,179 @@
+"""Entropy-constrained assignment to a uniform grid: ECQ, and ECQx with relevance.
+
+Source: Becking et al., "ECQx: Explainability-Driven Quantization for Low-Bit and Sparse DNNs",
+arXiv 2109.04236, equations 1, 10 and 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewbits.assign import grid
+from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.diagram import Table, boundaries, locate
+from fewbits.assign.rate import Rate
+from fewbits.assign.relevance import Relevance
+from fewbits.errors import SelectionError, nearest
+from fewbits.plan import Clustered, Plan
+
+
+def ecq(
+    bits: int = 4,
+    lam: float = 0.05,
+    *,
+    scale: str = "min",
+    sustain: float = 0.05,
+    zero_floor: float | None = None,
+    iterations: int = 1,
+    percentile: float = 99.9,
+) -> Assigner:
+    """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
+
+    lambda(l) is ``lam * delta(l) * lambda_max(l)``. The step sizes are fixed by ``init`` (learnt ones come
+    back through :func:`~fewbits.assign.with_steps`). Scores are ignored.
+
+    Args:
+        bits: bit width of the symmetric grid, 2..16.
+        lam: strength of the entropy term. 0 is exact nearest neighbour; with ``scale="min"`` and in
+            the largest layer, 1 makes zero as cheap for one of the outermost weights as its own cluster.
+        scale: lambda_max of a layer: ``"min"`` (EC2T thesis, on which the paper builds), ``"max"`` (released
+            code) or ``"step"`` (ours: the squared step size); see
+            :meth:`fewbits.assign.rate.Rate.multiplier`.
+        sustain: s of ``delta = (n_l / n_max + s) / (1 + s)``, over the layers this assigner is given.
+        zero_floor: least probability of the zero cluster: ``None`` is the paper, 0.5 the released code.
+        iterations: estimates of P: 1 is the paper, more iterate towards self-consistency (ours). The same
+            ``lam`` then gives far more zeros; a strong one empties whole layers.
+        percentile: of ``|w|``, put on the outermost level, see :func:`fewbits.assign.grid.step_size`.
+
+    Raises:
+        RecipeError: an impossible option.
+        NonFiniteError: from ``init`` and ``update``, naming the layer.
+    """
+    grid.highest(bits)
+    rate = Rate(lam, scale, sustain, zero_floor, iterations)
+    return entropy_assigner(bits, rate, _grid_init(bits, percentile))
+
+
+def ecqx(
+    bits: int = 4,
+    lam: float = 0.05,
+    p: float = 0.4,
+    rho: float = 2.0,
+    momentum: float = 0.1,
+    *,
+    p_rule: str = "paper",
+    relevance_on: str = "zero",
+    scale: str = "min",
+    sustain: float = 0.05,
+    zero_floor: float | None = None,
+    iterations: int = 1,
+    percentile: float = 99.9,
+) -> Assigner:
+    """ECQx (paper, eqs. 10 and 11): ECQ whose zero cost is multiplied by ``rho * R'**beta`` per weight.
+
+    R' is ``|R|`` over its layer maximum. beta starts where the mean relevance changes nothing,
+    ``-ln(rho) / ln(mean R')``, clipped to 0..1, and is lowered as far as ``p`` demands: exactly, as an order
+    statistic, where the released code searches in up to 50 steps. Relevance that is zero or the same all
+    over a layer leaves plain ECQ, as does an update without scores before any were given. Later updates with
+    ``scores=None`` use the mixed scores of the state.
+
+    Args:
+        p: target sparsity: the share of a layer's weights, 0..1, that may become zero on top of ECQ's zeros.
+        rho: factor on the zero cost, at least 1; 2 is the released code, the paper gives no value.
+        momentum: alpha of ``R = (1 - alpha) * R_new + alpha * R_previous`` on signed scores, in [0, 1);
+            0.1 is the released code, the paper gives no value.
+        p_rule: ``"paper"`` allows up to p more zeros than ECQ. ``"released"`` keeps the share of zeros within
+            ``[ECQ's - p, ECQ's]`` (it only takes zeros away) and may raise beta beyond 1 for it.
+        relevance_on: ``"zero"`` is the paper. ``"all"`` (ours) weights the distortion to every cluster,
+            ``r * (w - w_c)**2 - lambda(l) * log2 P_c``, r being ``R'**beta`` over its mean; the bound p holds
+            too. Its time grows with the number of levels.
+        bits, lam, scale, sustain, zero_floor, iterations, percentile: as for :func:`ecq`; P and lambda(l)
+            are those of plain ECQ.
+
+    Raises:
+        RecipeError: an impossible option.
+        SelectionError: from ``update``: a weight without scores, or scores of another shape.
+        NonFiniteError: from ``init`` and ``update``, naming the layer.
+    """
+    grid.highest(bits)
+    rate = Rate(lam, scale, sustain, zero_floor, iterations)
+    relevance = Relevance(p, rho, momentum, p_rule, relevance_on)
+    return entropy_assigner(bits, rate, _grid_init(bits, percentile), relevance)
+
+
+def entropy_assigner(
+    bits: int, rate: Rate, init_layer: Callable[[str, Tensor], LayerState], relevance: Relevance | None = None
+) -> Assigner:
+    """The assigner behind all of this family; ``init_layer(name, weight)`` makes a layer's first state."""
+
+    @torch.no_grad()
+    def init(weights: Weights) -> State:
+        return State({name: init_layer(name, weight) for name, weight in weights.items()})
+
+    @torch.no_grad()
+    def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
+        entries, layers = {}, {}
+        largest = max((weight.numel() for weight in weights.values()), default=0)
+        for name, weight in weights.items():
+            layer = state[name]
+            if relevance is not None and scores is not None:
+                if name not in scores:
+                    raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
+                layer = replace(layer, scores=relevance.mixed(name, scores[name], weight, layer.scores))
+            levels, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest)
+            entries[name] = _entry(levels, layer, bits)
+        return Plan(entries), state.updated(layers)
+
+    return Assigner(init, update)
+
+
+def _assign(
+    name: str,
+    weight: Tensor,
+    layer: LayerState,
+    bits: int,
+    rate: Rate,
+    relevance: Relevance | None,
+    largest: int,
+) -> tuple[Tensor, LayerState]:
+    """Levels of one layer, and its record with what was decided."""
+    x, low, high = grid.flat(name, weight)
+    table = _table(layer, bits)
+    lam, costs = rate.costs(x, low, high, table, x.numel() / max(1, largest))
+    bounds = boundaries(table, costs)
+    zero = len(table) // 2
+    plain = float(bounds[zero - 1]), float(bounds[zero])
+    zeros = int(((x > plain[0]) & (x <= plain[1])).sum())
+    chosen = None
+    if relevance is not None and layer.scores is not None:
+        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, plain, zeros)
+    levels, beta = chosen or (locate(x, bounds), None)
+    size = max(1, x.numel())
+    final = zeros if beta is None else x.numel() - int(levels.count_nonzero())
+    record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size)
+    return levels.view(weight.shape), record
+
+
+def _table(layer: LayerState, bits: int) -> Table:
+    if layer.codebook is not None:
+        return np.array([layer.codebook[0], 0.0, layer.codebook[1]])
+    assert layer.step is not None
+    return grid.centroids(layer.step, bits)
+
+
+def _entry(levels: Tensor, layer: LayerState, bits: int) -> Clustered:
+    if layer.codebook is not None:
+        return Clustered(levels, bits, codebook=(layer.codebook[0], 0.0, layer.codebook[1]), lowest=-1)
+    return Clustered(levels, bits, step=layer.step)
+
+
+def _grid_init(bits: int, percentile: float) -> Callable[[str, Tensor], LayerState]:
+    def init_layer(name: str, weight: Tensor) -> LayerState:
+        return LayerState(step=grid.step_size(weight, bits, percentile, name))
+
+    return init_layer

@@ -1,0 +1,116 @@
+"""What a cluster costs in bits, and how much a bit is worth in a layer (ECQ, eq. 1).
+
+The cost of putting weight w into cluster c is ``(w - w_c)**2 - lambda(l) * log2 P_c``. P_c is the cluster's
+share of the layer in the nearest-neighbour assignment of the float background weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewbits.assign.diagram import Table, boundaries, count
+from fewbits.errors import RecipeError, nearest
+
+SCALES = ("min", "max", "step")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The rate term of the assignment cost, for all layers.
+
+    Attributes:
+        lam: the user's global multiplier, 0 or more; 0 is plain nearest neighbour.
+        scale: the unit of ``lam`` in a layer, see :meth:`multiplier`.
+        sustain: s in 0..1 of ``delta = (n_l / n_max + s) / (1 + s)``: less s spares small layers more.
+        zero_floor: raise the zero cluster's probability to at least this and shrink the others in proportion.
+            ``None`` is the paper; the released code has 0.5.
+        iterations: how often P is estimated. 1 is the paper (nearest neighbour only); more re-estimates P
+            from the assignment itself, until it no longer changes or the number is reached.
+    """
+
+    lam: float
+    scale: str = "min"
+    sustain: float = 0.05
+    zero_floor: float | None = None
+    iterations: int = 1
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lam) and self.lam >= 0):
+            raise RecipeError(f"lam must be finite and not negative, got {self.lam}")
+        if self.scale not in SCALES:
+            hint = nearest(self.scale, SCALES)
+            raise RecipeError(f"scale must be one of {SCALES}, got {self.scale!r}{hint}")
+        if not 0 <= self.sustain <= 1:
+            raise RecipeError(f"sustain must lie in 0..1, got {self.sustain}")
+        if self.zero_floor is not None and not 0 < self.zero_floor < 1:
+            raise RecipeError(f"zero_floor must lie between 0 and 1, got {self.zero_floor}")
+        if self.iterations < 1:
+            raise RecipeError(f"iterations must be at least 1, got {self.iterations}")
+
+    def costs(self, x: Tensor, low: float, high: float, table: Table, share: float) -> tuple[float, Table]:
+        """lambda(l), and the rate term ``-lambda(l) * log2 P_c`` of each cluster in squared weight units.
+
+        Args:
+            x: flat float32 weights of the layer, with extremes ``low`` and ``high``.
+            table: rising centroids, the zero cluster in the middle.
+            share: the layer's size relative to the largest layer, in (0, 1].
+        """
+        nothing = np.zeros_like(table)
+        if self.lam == 0 or not x.numel():
+            return 0.0, nothing
+        counts = count(x, boundaries(table, nothing))
+        bits = self.information(counts)
+        delta = (share + self.sustain) / (1 + self.sustain)
+        lam = self.lam * delta * self.multiplier(low, high, table, counts, bits)
+        for _ in range(1, self.iterations):
+            again = count(x, boundaries(table, lam * bits))
+            if (again == counts).all():
+                break
+            counts, bits = again, self.information(again)
+        return lam, lam * bits
+
+    def information(self, counts: NDArray[np.int64]) -> Table:
+        """``-log2 P_c``: infinite for an empty cluster, which no weight can then enter.
+
+        The zero cluster counts at least one weight, so zero stays possible in every layer (the released code
+        fails on a layer in which no weight is nearest to zero).
+        """
+        held = counts.astype(np.float64)
+        zero = len(held) // 2
+        held[zero] = max(held[zero], 1.0)
+        share = held / held.sum()
+        if self.zero_floor is not None and share[zero] < self.zero_floor:
+            share *= (1 - self.zero_floor) / (1 - share[zero])
+            share[zero] = self.zero_floor
+        with np.errstate(divide="ignore"):
+            return -np.log2(share)
+
+    def multiplier(
+        self, low: float, high: float, table: Table, counts: NDArray[np.int64], bits: Table
+    ) -> float:
+        """The layer's lambda for ``lam * delta == 1``.
+
+        On either side of zero, the outermost weight w with its cluster c falls to zero at
+        ``(w**2 - (w - w_c)**2) / (I_c - I_0)``, I being the information content. ``"min"`` takes the smaller
+        of both sides (EC2T, thesis eqs. 4.8-4.14, which the ECQx paper builds on), ``"max"`` the larger
+        (released ECQx code, there with a misplaced bracket). A side has no such lambda if it holds no weight
+        or if its outermost cluster is at least as probable as zero; then the other side decides, and if
+        neither has one, the unit is that of ``"step"``. ``"step"`` (ours) is the squared smallest distance
+        between neighbouring centroids: the trade-off in units of the grid, whatever the outliers do.
+        """
+        unit = float(np.diff(table).min()) ** 2
+        if self.scale == "step":
+            return unit
+        used, zero = np.flatnonzero(counts), len(table) // 2
+        falls = []
+        for weight, c in ((low, used[0]), (high, used[-1])):
+            if c != zero and weight * table[c] > 0 and bits[c] > bits[zero]:
+                falls.append((weight**2 - (weight - table[c]) ** 2) / (bits[c] - bits[zero]))
+        if not falls:
+            return unit
+        return float(min(falls) if self.scale == "min" else max(falls))

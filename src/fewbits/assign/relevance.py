@@ -1,0 +1,193 @@
+"""How relevance decides about zero (ECQx, eqs. 10 and 11), solved exactly instead of searched.
+
+With R' = |R| / max|R| in a layer, the cost of the zero cluster is multiplied, weight by weight, by
+``rho * R'**beta``; all other costs stay. Let d0 be a weight's zero cost and m its least non-zero cost::
+
+    zero  <=>  rho * R'**beta * d0 <= m  <=>  beta >= tau,   tau = max(0, ln(rho * d0 / m) / -ln R')
+
+because -ln R' >= 0 makes the left side fall (not rise) with beta. Each weight thus turns to zero once, at its
+own tau, as beta grows: the number of zeros is a monotone step function of beta, and the largest beta that
+keeps a given number of zeros is an order statistic of tau. At beta = 0 the factor is rho >= 1 for all, so no
+weight is zero that plain ECQ would keep: some beta always satisfies the bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewbits.assign.diagram import Table, boundaries, chunks, locate
+from fewbits.assign.grid import kth_smallest
+from fewbits.errors import NonFiniteError, RecipeError, SelectionError, nearest
+
+P_RULES = ("paper", "released")
+RELEVANCE_ON = ("zero", "all")
+LEAST = 1e-12
+"""Normalised relevance never falls below this (exact zeros are common)."""
+FARTHEST = 1e18
+"""Weights are clipped at this many steps from zero, where the square still fits into float32."""
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """How scores enter the assignment; :func:`fewbits.assign.ecqx` says what each attribute does."""
+
+    p: float = 0.4
+    rho: float = 2.0
+    momentum: float = 0.1
+    p_rule: str = "paper"
+    on: str = "zero"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise RecipeError(f"p must lie in 0..1, got {self.p}")
+        if not (math.isfinite(self.rho) and self.rho >= 1):
+            raise RecipeError(f"rho must be finite and at least 1, got {self.rho}")
+        if not 0 <= self.momentum < 1:
+            raise RecipeError(f"momentum must lie in [0, 1), got {self.momentum}")
+        named = (("p_rule", self.p_rule, P_RULES), ("relevance_on", self.on, RELEVANCE_ON))
+        for option, value, valid in named:
+            if value not in valid:
+                raise RecipeError(f"{option} must be one of {valid}, got {value!r}{nearest(value, valid)}")
+        if self.on == "all" and self.p_rule != "paper":
+            raise RecipeError("relevance_on='all' works with p_rule='paper' only")
+
+    def mixed(self, name: str, score: Tensor, weight: Tensor, previous: Tensor | None) -> Tensor:
+        """``(1 - momentum) * score + momentum * previous``: signed, float32, on the weight's device."""
+        if score.shape != weight.shape:
+            raise SelectionError(
+                f"scores of {name!r} have shape {tuple(score.shape)}, its weight has {tuple(weight.shape)}"
+            )
+        if score.is_complex():
+            raise SelectionError(f"scores of {name!r} must be real, got {score.dtype}")
+        fresh = score.detach().to(weight.device, torch.float32, copy=True)
+        if fresh.numel() and not all(math.isfinite(float(v)) for v in torch.aminmax(fresh)):
+            raise NonFiniteError(f"scores of {name!r} have NaN or infinity")
+        if previous is None or self.momentum == 0:
+            return fresh
+        return fresh.mul_(1 - self.momentum).add_(previous.to(weight.device), alpha=self.momentum)
+
+    def levels(
+        self, x: Tensor, scores: Tensor, table: Table, costs: Table, plain: tuple[float, float], zeros: int
+    ) -> tuple[Tensor, float] | None:
+        """int16 levels and beta, or ``None`` where relevance has no say and plain ECQ holds.
+
+        It has no say if it is zero everywhere or the same everywhere (then R' = 1 throughout and no beta
+        leaves the mean unchanged), or if zero is the only cluster in use.
+
+        Args:
+            x, scores: flat float32 weights and signed scores.
+            table, costs: centroids and rate terms of all clusters.
+            plain, zeros: plain ECQ puts ``plain[0] < w <= plain[1]`` to zero, which is so many weights.
+        """
+        zero = len(table) // 2
+        nonzero = costs.copy()
+        nonzero[zero] = np.inf
+        if not scores.numel() or not np.isfinite(nonzero).any():
+            return None
+        least, peak = torch.aminmax(scores.abs())
+        if least == peak:
+            return None
+        decay, mean = _decay(scores, peak)
+        if mean >= 1:
+            return None
+        # rho * mean(R')**beta = 1: the mean relevance leaves the decision unchanged (eq. 11 ff.).
+        start = float(np.float32(min(1.0, math.log(self.rho) / -math.log(mean))))
+        allowed = math.floor(self.p * x.numel())
+        if self.on == "all":
+            return _weighted_levels(x, decay, table, costs, start, plain, allowed), start
+        # In units of the grid float32 has room for the squares, however small the weights are.
+        unit = float(np.diff(table).min())
+        levels = locate(x, boundaries(table, nonzero))
+        tau = _thresholds(x, levels, decay, table / unit, costs / unit**2, unit, self.rho)
+        released = self.p_rule == "released"
+        beta = largest_beta(
+            tau, start, least=zeros - allowed if released else 0, most=zeros if released else zeros + allowed
+        )
+        return None if beta is None else (levels.masked_fill_(tau <= beta, 0), beta)
+
+
+def largest_beta(tau: Tensor, start: float, least: int, most: int) -> float | None:
+    """The exponent nearest to ``start`` with ``least <= count(tau <= beta) <= most``.
+
+    The upper bound has priority where ties or unreachable weights (tau infinite) rule out the lower one.
+    ``None`` if even beta = 0 exceeds ``most``; only rounding can cause that.
+    """
+    beta, zeros = start, int((tau <= start).sum())
+    if zeros < least:
+        beta = min(kth_smallest(tau, least), float(torch.finfo(tau.dtype).max))
+        zeros = int((tau <= beta).sum())
+    if zeros > most:
+        beta = float(np.nextafter(np.float32(kth_smallest(tau, most + 1)), np.float32(-np.inf)))
+    return beta if beta >= 0 else None
+
+
+def _decay(scores: Tensor, peak: Tensor) -> tuple[Tensor, float]:
+    """``-ln R'`` (zero or more), and the mean of R'."""
+    decay = torch.empty_like(scores)
+    total = torch.zeros((), dtype=torch.float64, device=scores.device)
+    for score, out in chunks(scores, decay):
+        torch.abs(score, out=out).div_(peak).clamp_(LEAST, 1.0)
+        total += out.sum(dtype=torch.float64)
+        out.log_().abs_()  # not neg: -ln 1 must be +0, tau divides by it
+    return decay, float(total) / scores.numel()
+
+
+def _thresholds(
+    x: Tensor, levels: Tensor, decay: Tensor, table: Table, costs: Table, unit: float, rho: float
+) -> Tensor:
+    """tau of each weight; ``levels`` are the best non-zero ones, table and costs are in units of the grid."""
+    zero = len(table) // 2
+    position = torch.from_numpy(table).to(x.device, torch.float32)
+    price = torch.from_numpy(costs.clip(max=FARTHEST**2)).to(x.device, torch.float32)
+    tau = torch.empty_like(x)
+    for weight, level, fall, out in chunks(x, levels, decay, tau):
+        cell = level.int().add_(zero)
+        torch.div(weight, unit, out=out).clamp_(-FARTHEST, FARTHEST)
+        best = position[cell].sub_(out).square_().add_(price[cell])
+        out.square_().add_(price[zero]).mul_(rho).div_(best).log_()
+        already = out <= 0  # zero at any beta; also avoids 0 / 0 where R' = 1
+        out.div_(fall).masked_fill_(already, 0.0)
+    return tau
+
+
+def _weighted_levels(
+    x: Tensor,
+    decay: Tensor,
+    table: Table,
+    costs: Table,
+    beta: float,
+    plain: tuple[float, float],
+    allowed: int,
+) -> Tensor:
+    """argmin_c of ``r * (w - w_c)**2 + costs[c]`` with ``r = R'**beta`` over its mean: ours, not the paper's.
+
+    The weight r scales every distortion, so the cells differ from weight to weight and a loop over the
+    clusters in use with a running minimum replaces the diagram. Of the zeros that plain ECQ would not set,
+    the ``allowed`` least relevant are kept; the others take their best non-zero level.
+    """
+    zero, unit = len(table) // 2, float(np.diff(table).min())
+    position, price = table / unit, costs / unit**2
+    importance = decay.mul(-beta).exp_()
+    importance /= importance.mean(dtype=torch.float64).float()
+    inward = sorted((int(c) for c in np.flatnonzero(np.isfinite(costs))), key=lambda c: (abs(c - zero), c))
+    levels = torch.zeros(x.shape, dtype=torch.int16, device=x.device)
+    second = torch.zeros_like(levels)
+    for weight, factor, out, other in chunks(x, importance, levels, second):
+        twice = weight * (2 / unit)
+        best = torch.full_like(twice, torch.inf)
+        for c in (c for c in inward if c != zero):
+            # Less r * w**2, which all clusters share: no cancellation far from zero, and price alone at zero.
+            cost = (position[c] - twice).mul_(factor).mul_(position[c]).add_(price[c])
+            other.masked_fill_(cost < best, c - zero)
+            torch.minimum(best, cost, out=best)
+        out.copy_(other.masked_fill(best >= price[zero], 0))
+    extra = (levels == 0) & ~((x > plain[0]) & (x <= plain[1]))
+    if int(extra.sum()) > allowed:
+        limit = kth_smallest(importance[extra], allowed + 1)
+        levels = torch.where(extra & (importance >= limit), second, levels)
+    return levels

@@ -1,0 +1,7 @@
+"""How a plan is held on a network: attach it, read it, fold it."""
+
+from fewbits.attach.attach import attach, background, evaluating, fold, held, load_plan, plan_of
+from fewbits.attach.hold import Held
+from fewbits.attach.normalisation import merge_statistics
+
+__all__ = ["Held", "attach", "background", "evaluating", "fold", "held", "load_plan", "merge_statistics", "plan_of"]

@@ -1,0 +1,148 @@
+"""Put a plan on a network for training, and take it off again.
+
+Only this room touches the inside of modules. ``torch.nn.utils.parametrize`` holds the plan: the network keeps
+its classes and its forward, can be copied, exported and compiled, and folds back to plain modules with plain names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from fewbits.attach.hold import Held
+from fewbits.errors import MismatchError, SelectionError, nearest
+from fewbits.plan import Clustered, Dense, Plan
+
+# Counts the training batches of a normalisation; no part of what the network computes.
+COUNTER = "num_batches_tracked"
+
+
+def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False) -> None:
+    """Hold the clustered entries of ``plan`` on ``model``, in place.
+
+    The float weights stay as background weights (``module.parametrizations.weight.original``) and receive the
+    gradients; the forward pass computes with the clustered tensors.
+
+    Args:
+        model: a plain network.
+        plan: entries by tensor name; only :class:`Clustered` entries are attached.
+        learn: whether step sizes and codebooks are trained parameters.
+
+    Raises:
+        MismatchError: a name that the model lacks, or a shape that differs.
+    """
+    for name, entry in plan.items():
+        if not isinstance(entry, Clustered):
+            continue
+        module, attribute = _owner(model, name)
+        weight = getattr(module, attribute)
+        if tuple(weight.shape) != entry.shape:
+            raise MismatchError(f"{name}: the plan has shape {entry.shape}, the network {tuple(weight.shape)}")
+        if parametrize.is_parametrized(module, attribute):
+            raise SelectionError(f"{name} already carries a plan; fold it first")
+        held = Held(entry, learn=learn).to(weight.device)
+        parametrize.register_parametrization(module, attribute, held)
+
+
+def held(model: nn.Module) -> dict[str, Held]:
+    """``{tensor name: Held}`` of every attached weight, in the model's order."""
+    found: dict[str, Held] = {}
+    for path, module in model.named_modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        for attribute, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
+            if isinstance(chain[0], Held):
+                found[f"{path}.{attribute}".lstrip(".")] = chain[0]
+    return found
+
+
+def background(model: nn.Module) -> dict[str, nn.Parameter]:
+    """``{tensor name: float background weight}`` of every attached weight."""
+    found: dict[str, nn.Parameter] = {}
+    for name in held(model):
+        module, attribute = _owner(model, name)
+        found[name] = module.parametrizations[attribute].original  # type: ignore[index, union-attr]
+    return found
+
+
+def fold(model: nn.Module) -> None:
+    """Replace every attached weight by its clustered tensor: a plain network again, in place."""
+    for name in held(model):
+        module, attribute = _owner(model, name)
+        # A deep copy shares the class that torch made for the original, and removal edits that class.
+        cls = type(module)
+        module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
+        parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+
+
+def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32) -> Plan:
+    """The plan of everything the network computes with.
+
+    Args:
+        model: a network, attached or plain.
+        floats: precision in which unclustered floating-point tensors are kept, float32 or float16.
+    """
+    clustered = {name: h.entry() for name, h in held(model).items()}
+    entries: dict[str, Clustered | Dense] = {}
+    for key, tensor in model.state_dict().items():
+        name = key.replace(".parametrizations.", ".").removeprefix("parametrizations.")
+        if name.endswith(".original") and name.removesuffix(".original") in clustered:
+            name = name.removesuffix(".original")
+            entry = clustered[name]
+            entries[name] = replace(entry, levels=entry.levels.to("cpu", copy=True))
+        elif "parametrizations." in key or name.endswith(COUNTER):
+            continue
+        else:
+            data = tensor.detach().cpu().clone()
+            small = data.to(floats) if data.dtype == torch.float32 else data
+            # Beyond the range of half precision: keep this tensor as it is.
+            entries[name] = Dense(small if torch.isfinite(small).all() else data)
+    return Plan(entries)
+
+
+def load_plan(model: nn.Module, plan: Plan) -> None:
+    """Give a plain network the tensors of ``plan``, in place.
+
+    Raises:
+        MismatchError: names or shapes differ; the message has both sides.
+    """
+    state = model.state_dict()
+    for name, tensor in plan.tensors().items():
+        if name not in state:
+            raise MismatchError(f"the plan has {name!r}, which the network lacks{nearest(name, state)}")
+        if state[name].shape != tensor.shape:
+            raise MismatchError(f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}")
+        state[name] = tensor
+    missing = [name for name in state if name not in plan and not name.endswith(COUNTER)]
+    if missing:
+        raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
+    model.load_state_dict(state)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode with every clustered tensor computed once; the mode is restored afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with parametrize.cached(), torch.no_grad():
+            yield model
+    finally:
+        model.train(was_training)
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, attribute = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+        present = isinstance(getattr(module, attribute), Tensor)
+    except AttributeError:
+        present = False
+    if not present:
+        raise MismatchError(f"the network has no tensor {name!r}{nearest(name, model.state_dict())}")
+    return module, attribute

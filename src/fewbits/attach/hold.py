@@ -1,0 +1,76 @@
+"""How a clustered weight is held while training: the forward pass sees the cluster, the update the weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.plan import Clustered
+
+
+class _StraightThrough(torch.autograd.Function):
+    """``table[levels - lowest]`` forward; the gradient goes to the weight as it is, and to the table by cluster."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool) -> Tensor:
+        ctx.save_for_backward(levels)
+        ctx.lowest, ctx.uniform, ctx.size = lowest, uniform, table.numel()
+        if uniform:
+            return levels.to(table.dtype) * table
+        return table[levels.long() - lowest]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        (levels,) = ctx.saved_tensors
+        to_table = None
+        if ctx.needs_input_grad[1]:
+            if ctx.uniform:
+                to_table = (gradient * levels).sum().reshape(())
+            else:
+                index = (levels.long() - ctx.lowest).flatten()
+                to_table = torch.zeros(ctx.size, dtype=gradient.dtype, device=gradient.device)
+                to_table.index_add_(0, index, gradient.flatten())
+        return gradient, to_table, None, None, None
+
+
+class Held(nn.Module):
+    """A parametrization: the weight's float background copy in, the clustered tensor out.
+
+    Args:
+        entry: the plan's entry for this weight.
+        learn: whether the step size (or the codebook) is a trained parameter.
+
+    ``table`` is the step size (a scalar) or the codebook; ``levels`` the int16 levels of the weight's shape.
+    The value is bit-equal to ``Clustered.values()``.
+    """
+
+    levels: Tensor
+
+    def __init__(self, entry: Clustered, *, learn: bool = False) -> None:
+        super().__init__()
+        values = entry.step if entry.step is not None else entry.codebook
+        table = torch.tensor(values, dtype=torch.float32, device=entry.levels.device)
+        self.table = nn.Parameter(table, requires_grad=learn)
+        self.register_buffer("levels", entry.levels)
+        self.bits, self.lowest, self.uniform = entry.bits, entry.lowest, entry.step is not None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        value: Tensor = _StraightThrough.apply(weight, self.table, self.levels, self.lowest, self.uniform)
+        return value
+
+    def update(self, entry: Clustered) -> None:
+        """Take new levels, and the entry's step or codebook, in place."""
+        self.levels.copy_(entry.levels)
+        values = entry.step if entry.step is not None else entry.codebook
+        with torch.no_grad():
+            self.table.copy_(torch.tensor(values, dtype=torch.float32))
+
+    def entry(self) -> Clustered:
+        """The plan entry as it stands; it shares the levels, which the next update overwrites."""
+        if self.uniform:
+            return Clustered(self.levels, self.bits, step=float(self.table.detach()))
+        book = tuple(float(v) for v in self.table.detach())
+        return Clustered(self.levels, self.bits, codebook=book, lowest=self.lowest)

@@ -1,0 +1,72 @@
+"""The state of an unfinished compression, on disk, so that it can go on after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewbits.assign import LayerState, State
+from fewbits.errors import DataError, FileError
+
+_FORMAT = 1
+
+
+def save(path: Path, values: dict[str, Any]) -> None:
+    """Write atomically: plain data and tensors only (read back with torch's restricted loader).
+
+    Raises:
+        FileError: the folder is missing, not writable, or full; an older checkpoint stays intact.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise FileError(f"cannot write the checkpoint {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"format": _FORMAT, **values}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise FileError(f"cannot write the checkpoint {path}: {error}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load(path: Path, recipe: str) -> dict[str, Any] | None:
+    """The values that :func:`save` wrote, or ``None`` when there is no file.
+
+    Raises:
+        DataError: the file is damaged, or belongs to another recipe.
+    """
+    if not path.exists():
+        return None
+    try:
+        values = torch.load(path, weights_only=True)
+        good = isinstance(values, dict) and values.get("format") == _FORMAT
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+        good = False
+    if not good:
+        raise DataError(f"{path} is not a checkpoint of this version; delete it to start anew")
+    if values["recipe"] != recipe:
+        raise DataError(f"{path} belongs to another recipe; delete it to start anew")
+    return dict(values)
+
+
+def pack(state: State) -> dict[str, dict[str, Any]]:
+    """An assigner's state as plain data."""
+    return {
+        name: {f.name: getattr(layer, f.name) for f in dataclasses.fields(LayerState)}
+        for name, layer in state.layers.items()
+    }
+
+
+def unpack(values: dict[str, dict[str, Any]]) -> State:
+    """The state that :func:`pack` took apart."""
+    return State({name: LayerState(**fields) for name, fields in values.items()})

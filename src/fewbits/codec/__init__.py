@@ -1,0 +1,12 @@
+"""Bytes: a plan as a ``.few`` file and back.
+
+The format is defined in ``docs/format.md``. Nothing here unpickles, and a damaged or hostile file raises a
+:class:`~fewbits.errors.FileError` and nothing else.
+"""
+
+from fewbits.codec.coder import backend
+from fewbits.codec.container import decode, encode
+from fewbits.codec.files import read, write
+from fewbits.codec.summary import Summary, TensorSummary, inspect
+
+__all__ = ["Summary", "TensorSummary", "backend", "decode", "encode", "inspect", "read", "write"]

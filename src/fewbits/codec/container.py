@@ -1,0 +1,277 @@
+"""A plan as the bytes of a ``.few`` file, and back (layout: ``docs/format.md``, part 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewbits.codec import dense
+from fewbits.codec.coder import CODERS, MIXING, Array
+from fewbits.codec.directory import CONSTANT, OWN, SHARED, Record, Section, grouping, pack, unpack
+from fewbits.errors import FormatError, MismatchError, NonFiniteError, RecipeError, nearest
+from fewbits.plan import Clustered, Dense, Entry, Plan
+
+MAGIC = b"\x8afew\r\n\x1a\n"
+VERSION = 1
+DIGEST = 16  # bytes of SHA-256 at the end
+CHECK = 2  # bytes of CRC-32 after the head and after each section
+SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
+TRAINING_COUNTER = "num_batches_tracked"
+
+Like = nn.Module | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A sound file, taken apart but not decoded. ``sections`` and ``chunks`` go together."""
+
+    header: dict[str, object]
+    records: list[Record]
+    sections: list[Section]
+    chunks: list[bytes]
+
+
+def encode(plan: Plan, *, header: Mapping[str, object] | None = None) -> bytes:
+    """The bytes of a ``.few`` file that holds ``plan``; the same plan gives the same bytes on every machine.
+
+    Args:
+        plan: the tensors to write, in this order.
+        header: anything that JSON can hold, to be read back by :func:`inspect`; at most 1 MiB.
+
+    Raises:
+        NonFiniteError: a dense number, a step or a codebook value is NaN or infinite.
+        RecipeError: a level outside its grid, a step that is not positive, a data type, name or header that
+            the format cannot hold.
+    """
+    arrays: list[Array] = []
+    records: list[Record] = []
+    for name, entry in plan.items():
+        record, array = _clustered(name, entry) if isinstance(entry, Clustered) else _dense(name, entry)
+        records.append(record)
+        arrays.append(array)
+    chunks: list[bytes] = []
+    sections: list[Section] = []
+    for members in grouping(records):
+        record = records[members[0]]
+        if record.dtype is None:
+            lowest, highest = record.span
+            coder = MIXING.number
+            chunk = MIXING.encode(arrays[members[0]], min(lowest, 0), max(highest, 0))
+        else:
+            coder = dense.NUMBER
+            chunk = dense.encode(np.concatenate([arrays[i] for i in members]), record.dtype)
+        chunks.append(chunk)
+        sections.append(Section(members, coder, len(chunk)))
+    head = pack(records, sections, header or {})
+    parts = [MAGIC, struct.pack("<HI", VERSION, len(head))]
+    for block in (head, *chunks):
+        parts += [block, _check(block)]
+    body = b"".join(parts)
+    return body + hashlib.sha256(body).digest()[:DIGEST]
+
+
+def decode(data: bytes, like: Like) -> Plan:
+    """The plan in the bytes of a ``.few`` file.
+
+    Args:
+        data: the whole file.
+        like: the network (or its state dict) that the file is for. It says which names and shapes are valid,
+            and nothing larger is ever allocated. Its numbers are not read. Only its training counters
+            (``...num_batches_tracked``) may be missing from the file.
+
+    Raises:
+        FormatError: the file is damaged, truncated, hostile or of a newer version.
+        MismatchError: the file is sound, but a name or shape differs from ``like``.
+    """
+    valid = _shapes(like)
+    contents = open_file(data)
+    _compare(contents.records, valid)
+    entries: dict[int, Entry] = {}
+    for section, chunk in zip(contents.sections, contents.chunks, strict=True):
+        members = [contents.records[i] for i in section.members]
+        entries.update(zip(section.members, _section(members, section.coder, chunk), strict=True))
+    for i, record in enumerate(contents.records):
+        if record.storage == CONSTANT:
+            rows = np.frombuffer(record.constant, np.uint8).reshape(-1, record.width)
+            entries[i] = _entry(record, np.repeat(rows, record.count, axis=0))
+    return Plan({record.name: entries[i] for i, record in enumerate(contents.records)})
+
+
+def open_file(data: bytes) -> Contents:
+    """Check a whole file (signature, version, checksums, directory), take it apart; FormatError otherwise."""
+    data = bytes(data)
+    start = len(MAGIC) + 6
+    if data[: len(MAGIC)] != MAGIC:
+        raise FormatError(_wrong_magic(data))
+    if len(data) < start + CHECK + DIGEST:
+        raise FormatError("the file is truncated: it ends before its directory")
+    version, head_size = struct.unpack_from("<HI", data, len(MAGIC))
+    if version > VERSION:
+        raise FormatError(
+            f"the file has format version {version}; this fewbits reads up to version {VERSION}"
+        )
+    if version == 0:
+        raise FormatError("the file has format version 0, which does not exist")
+    sound = hashlib.sha256(data[:-DIGEST]).digest()[:DIGEST] == data[-DIGEST:]
+    end = start + head_size
+    if end + CHECK + DIGEST > len(data):
+        raise FormatError("the file is truncated: it ends within its directory")
+    head = data[start:end]
+    if data[end : end + CHECK] != _check(head):
+        raise FormatError("the file is damaged: the checksum of its directory does not match")
+    records, sections, header = unpack(head)
+    size = end + CHECK + sum(section.size + CHECK for section in sections) + DIGEST
+    if size > len(data):
+        raise FormatError(f"the file is truncated: it should have {size} bytes, and has {len(data)}")
+    if size < len(data):
+        raise FormatError(f"the file has {len(data) - size} bytes too many")
+    chunks = []
+    at = end + CHECK
+    for section in sections:
+        chunk = data[at : at + section.size]
+        at += section.size + CHECK
+        if data[at - CHECK : at] != _check(chunk):
+            name = records[section.members[0]].name
+            raise FormatError(f"the file is damaged: the checksum of tensor {name!r} does not match")
+        chunks.append(chunk)
+    if not sound:
+        raise FormatError("the file is damaged: its hash does not match")
+    return Contents(header, records, sections, chunks)
+
+
+def _check(block: bytes) -> bytes:
+    return struct.pack("<H", zlib.crc32(block) & 0xFFFF)
+
+
+def _wrong_magic(data: bytes) -> str:
+    if not data:
+        return "the file is empty"
+    if data[:4] == MAGIC[:4]:
+        return "the file is damaged: it was changed by a text-mode transfer or is cut off"
+    return "this is not a .few file"
+
+
+def _clustered(name: str, entry: Clustered) -> tuple[Record, Array]:
+    levels = entry.levels.detach().cpu().contiguous().numpy()
+    step, codebook = entry.step, entry.codebook
+    if step is not None:
+        step = _float32(name, step, "step")
+        if step <= 0:
+            raise RecipeError(f"tensor {name!r} has the step {entry.step}, which is not positive in float32")
+    if codebook is not None:
+        codebook = tuple(_float32(name, value, "codebook value") for value in codebook)
+        if not 1 <= len(codebook) <= 2**entry.bits:
+            raise RecipeError(f"tensor {name!r} has {len(codebook)} codebook values at {entry.bits} bits")
+        if not -32768 <= entry.lowest <= 32768 - len(codebook):
+            raise RecipeError(
+                f"tensor {name!r} has a codebook that starts at the impossible level {entry.lowest}"
+            )
+    lowest = entry.lowest if codebook is not None else 0
+    record = Record(name, entry.shape, OWN, None, entry.bits, step, codebook, lowest)
+    first, last = record.span
+    if levels.size and not (first <= levels.min() and levels.max() <= last):
+        found = f"{levels.min()}..{levels.max()}"
+        raise RecipeError(
+            f"tensor {name!r} has levels {found}, outside its {entry.bits}-bit grid {first}..{last}"
+        )
+    return _with_storage(record, levels.astype("<i2").reshape(-1, 1).view(np.uint8)), levels
+
+
+def _dense(name: str, entry: Dense) -> tuple[Record, Array]:
+    tensor = entry.data
+    if tensor.dtype not in dense.DTYPES or tensor.layout != torch.strided:
+        raise RecipeError(
+            f"tensor {name!r} has the type {tensor.dtype} ({tensor.layout}), which no file holds"
+        )
+    if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
+        raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
+    rows = dense.to_bytes(tensor)
+    storage = SHARED if tensor.numel() < SHARED_LIMIT else OWN
+    return _with_storage(Record(name, entry.shape, storage, tensor.dtype), rows), rows
+
+
+def _with_storage(record: Record, rows: Array) -> Record:
+    """The record of a tensor with these element bytes: marked constant where all elements are the same."""
+    if not bool((rows == rows[:1]).all()):
+        return record
+    return replace(record, storage=CONSTANT, constant=rows[:1].tobytes())
+
+
+def _float32(name: str, value: float, what: str) -> float:
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(value))
+    if not isfinite(rounded):
+        raise NonFiniteError(f"tensor {name!r} has a {what} that is not finite in float32: {value}")
+    return rounded
+
+
+def _section(members: list[Record], coder: int, chunk: bytes) -> list[Entry]:
+    """The entries of one section. Allocates only what their declared (and compared) shapes need."""
+    dtype = members[0].dtype
+    if dtype is None:
+        (record,) = members
+        if coder not in CODERS:
+            raise FormatError(f"tensor {record.name!r} of the file needs the unknown coder {coder}")
+        lowest, highest = record.span
+        levels = CODERS[coder].decode(chunk, record.shape, min(lowest, 0), max(highest, 0))
+        if not (lowest <= levels.min() and levels.max() <= highest):
+            raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
+        return [_levels(record, levels)]
+    if coder != dense.NUMBER:
+        raise FormatError(f"tensor {members[0].name!r} of the file needs the unknown coder {coder}")
+    rows = dense.decode(chunk, sum(record.count for record in members), dtype)
+    ends = np.cumsum([record.count for record in members])[:-1]
+    return [_entry(r, part) for r, part in zip(members, np.split(rows, ends), strict=True)]
+
+
+def _entry(record: Record, rows: Array) -> Entry:
+    if record.dtype is None:
+        return _levels(record, np.ascontiguousarray(rows).view("<i2").astype(np.int16).reshape(record.shape))
+    return Dense(dense.from_bytes(rows, record.dtype, record.shape))
+
+
+def _levels(record: Record, levels: Array) -> Clustered:
+    return Clustered(torch.from_numpy(levels), record.bits, record.step, record.codebook, record.lowest)
+
+
+def _shapes(like: Like) -> dict[str, tuple[int, ...]]:
+    state = like.state_dict() if isinstance(like, nn.Module) else like
+    if not isinstance(state, Mapping):
+        raise RecipeError(f"like= takes a module or a mapping of names to tensors, got {type(like).__name__}")
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def _compare(records: list[Record], valid: Mapping[str, tuple[int, ...]]) -> None:
+    """MismatchError unless the file has the names and shapes of the network."""
+    for record in records:
+        shape = valid.get(record.name)
+        if shape is None:
+            hint = nearest(record.name[:100], valid)
+            raise MismatchError(
+                f"the file holds tensor {record.name[:100]!r} of shape {_show(record.shape)}, "
+                f"which the network lacks{hint}"
+            )
+        if shape != record.shape:
+            raise MismatchError(
+                f"tensor {record.name!r} has shape {_show(record.shape)} in the file "
+                f"and {_show(shape)} in the network"
+            )
+    present = {record.name for record in records}
+    for name, shape in valid.items():
+        if name not in present and not name.endswith(TRAINING_COUNTER):
+            hint = nearest(name, present)
+            raise MismatchError(
+                f"the network has tensor {name!r} of shape {_show(shape)}, which the file lacks{hint}"
+            )
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape[:8]))}{', ...' if len(shape) > 8 else ''}]"

@@ -1,0 +1,21 @@
+"""What matters: a score for every weight of a network."""
+
+from fewbits.measure.relevance import Relevance, Rules, relevance
+from fewbits.measure.scorer import CONTROLS, RelevanceScorer, Scorer, Step, control
+from fewbits.measure.scores import Scores, fisher, magnitude, random, taylor
+
+__all__ = [
+    "CONTROLS",
+    "Relevance",
+    "RelevanceScorer",
+    "Rules",
+    "Scorer",
+    "Scores",
+    "Step",
+    "control",
+    "fisher",
+    "magnitude",
+    "random",
+    "relevance",
+    "taylor",
+]

@@ -1,0 +1,119 @@
+"""Relevance of every weight (and input) of a network over batches of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import DataError, RecipeError, nearest
+from fewbits.measure.relevance.lens import Kind, Lens, trace
+from fewbits.measure.relevance.propagate import propagate
+from fewbits.measure.relevance.record import Recording
+from fewbits.measure.relevance.rules import COMPOSITES, Rules
+
+STARTS = ("score", "probability", "ones")
+
+
+@dataclass(frozen=True, eq=False)
+class Relevance:
+    """Relevance over a set of samples.
+
+    Attributes:
+        weights: ``{"path.weight": tensor}``, signed, mean over samples of the relevance of each weight.
+        inputs: relevance of the inputs of the last batch, shape of the batch, or ``None``.
+        samples: number of samples seen.
+    """
+
+    weights: dict[str, Tensor]
+    inputs: Tensor | None
+    samples: int
+
+
+def rules_of(rules: Rules | str) -> Rules:
+    """Rules by name (see ``COMPOSITES``) or as given."""
+    if isinstance(rules, Rules):
+        return rules
+    if rules not in COMPOSITES:
+        raise RecipeError(f"no relevance rules named {rules!r}{nearest(rules, COMPOSITES)} ({', '.join(COMPOSITES)})")
+    return COMPOSITES[rules]
+
+
+def start_relevance(logits: Tensor, targets: Tensor, start: str = "score") -> Tensor:
+    """Relevance of the network's outputs: something at the target class of each sample, zero elsewhere.
+
+    Args:
+        logits: class scores ``[n, classes]``.
+        targets: class indices ``[n]``.
+        start: ``"score"``, the target's own score, by which confident samples weigh more (ECQx 4.1);
+            ``"probability"``, its softmax probability; ``"ones"``, all samples alike (ECQx fig. 4).
+    """
+    if start not in STARTS:
+        raise RecipeError(f"start must be one of {', '.join(STARTS)}, got {start!r}{nearest(start, STARTS)}")
+    check_targets(logits, targets)
+    index = targets.reshape(-1, 1)
+    values = {"score": lambda: logits, "probability": lambda: logits.softmax(1), "ones": lambda: torch.ones_like(logits)}
+    return torch.zeros_like(logits).scatter_(1, index, values[start]().detach().gather(1, index))
+
+
+def check_targets(logits: Tensor, targets: Tensor) -> None:
+    """Raise DataError unless there is one class index, within the network's outputs, per sample."""
+    if logits.dim() != 2 or targets.shape != logits.shape[:1]:
+        raise DataError(
+            f"the network gives outputs of shape {tuple(logits.shape)} and the data targets of shape "
+            f"{tuple(targets.shape)}; [samples, classes] and [samples] are needed"
+        )
+    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
+        raise DataError(f"the data has class {int(targets.max())}, but the network has {logits.shape[1]} outputs")
+
+
+def relevance(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    rules: Rules | str = "plus",
+    start: str = "score",
+    at: Mapping[str, Tensor] | None = None,
+    inputs: bool = False,
+    operations: Mapping[Any, Kind | str] | None = None,
+    lens: Lens | None = None,
+) -> Relevance:
+    """Layer-wise relevance propagation over batches, in evaluation mode.
+
+    Args:
+        model: a classifier: one input tensor, ``[n, classes]`` scores.
+        batches: ``(inputs, targets)`` pairs.
+        rules: a :class:`Rules` or the name of a composite.
+        start, at, inputs: see :func:`start_relevance` and :func:`propagate`.
+        operations: kinds of operations that fewbits does not know, see :func:`trace`.
+        lens: the structure, if it is known already.
+
+    Raises:
+        UnsupportedError: an operation without a rule. DataError: no samples, or targets that do not fit.
+        NonFiniteError: overflow.
+    """
+    lens = lens or trace(model, operations)
+    chosen = rules_of(rules)
+    place = next(model.parameters())
+    was_training = model.training
+    model.eval()
+    totals: dict[str, Tensor] = {}
+    of_inputs, samples = None, 0
+    try:
+        for x, y in batches:
+            recording = Recording(lens, model)
+            with recording.watch(), torch.no_grad():
+                logits = model(x.to(place.device))
+            begin = start_relevance(logits, y.to(place.device), start)
+            found = propagate(recording, begin, chosen, at=at, inputs=inputs)
+            for name, tensor in found.weights.items():
+                totals[name] = totals[name] + tensor if name in totals else tensor
+            of_inputs, samples = found.inputs, samples + len(x)
+    finally:
+        model.train(was_training)
+    if samples == 0:
+        raise DataError("relevance needs at least one sample; the batches are empty")
+    return Relevance({name: total / samples for name, total in totals.items()}, of_inputs, samples)

@@ -1,0 +1,333 @@
+"""The backward pass of relevance through a recorded forward pass."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fewbits.errors import NonFiniteError
+from fewbits.measure.relevance.layer import LinearMap
+from fewbits.measure.relevance.lens import Kind, Lens
+from fewbits.measure.relevance.record import Recording, run_node
+from fewbits.measure.relevance.rules import Epsilon, Flat, Rule, Rules, stabilise
+
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+@dataclass(eq=False)
+class Propagated:
+    """Relevance found in one backward pass.
+
+    Attributes:
+        weights: ``{"path.weight": relevance}`` of each weight's shape, summed with its sign over samples and
+            over all places where the weight is applied (ECQx, eq. 7).
+        inputs: relevance of the input tensor, if asked for.
+        biases: relevance that biases and normalisation shifts received on the way, per node, if asked for.
+        outputs: relevance of each weighted layer's outputs (its normalisation's when folded), if asked for.
+    """
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    inputs: Tensor | None = None
+    biases: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, float] = field(default_factory=dict)
+
+
+def propagate(
+    recording: Recording,
+    start: Tensor,
+    rules: Rules,
+    *,
+    at: Mapping[str, Tensor] | None = None,
+    inputs: bool = False,
+    account: bool = False,
+) -> Propagated:
+    """Send relevance from the class scores back to every weight (and to the input).
+
+    Args:
+        recording: values of a forward pass.
+        start: relevance of the network's outputs, ``[samples, classes]``.
+        rules: rule per layer type.
+        at: weights on which the relevance of weights is taken, in place of the ones the network computed
+            with: ``R_w = at * dz/dw * R/z``. With the float background weights a weight that sits in the zero
+            cluster still has a relevance and can come back (ECQx reads eq. 7 on the quantized weights, where
+            it is zero for ever).
+        inputs: whether to return the relevance of the input.
+        account: whether to keep the sums that conservation is checked with.
+
+    Raises:
+        NonFiniteError: relevance overflowed; the message names the layer.
+    """
+    return _Pass(recording, rules, at or {}, inputs, account).run(start)
+
+
+class _Pass:
+    def __init__(
+        self, recording: Recording, rules: Rules, at: Mapping[str, Tensor], inputs: bool, account: bool
+    ) -> None:
+        self.values = recording
+        self.lens: Lens = recording.lens
+        self.model: nn.Module = recording.model
+        self.rules = rules
+        self.at = at
+        self.inputs = inputs
+        self.account = account
+        self.found = Propagated()
+        self.relevance: dict[fx.Node, Tensor] = {}
+        self.folded: dict[fx.Node, fx.Node] = {}  # weighted node -> its normalisation
+        self.wanted = self._wanted()
+
+    def _wanted(self) -> set[fx.Node]:
+        """Nodes that have a weight, or the input if that is asked for, behind them."""
+        wanted: set[fx.Node] = set()
+        for node in self.lens.graph.nodes:
+            kind = self.lens.kinds[node]
+            if (
+                kind is Kind.WEIGHTED
+                or (kind is Kind.INPUT and self.inputs)
+                or (kind is not Kind.DATA and any(n in wanted for n in node.all_input_nodes))
+            ):
+                wanted.add(node)
+        return wanted
+
+    @torch.no_grad()
+    def run(self, start: Tensor) -> Propagated:
+        self.relevance[self.lens.result] = start
+        first = next(n for n in self.lens.graph.nodes if self.lens.kinds[n] is Kind.WEIGHTED)
+        for node in reversed(self.lens.graph.nodes):
+            if node not in self.relevance or self.lens.kinds[node] is Kind.INPUT:
+                continue
+            relevance = self.relevance.pop(node)
+            match self.lens.kinds[node]:
+                case Kind.PASS:
+                    self._hand(node.all_input_nodes[0], relevance)
+                case Kind.MOVE:
+                    self._move(node, relevance)
+                case Kind.SHARE:
+                    self._share(node, relevance)
+                case Kind.NORM:
+                    self._norm(node, relevance)
+                case Kind.WEIGHTED:
+                    self._weighted(node, relevance, is_first=node is first)
+        self.found.inputs = self.relevance.get(self.lens.input) if self.inputs else None
+        return self.found
+
+    def _hand(self, node: fx.Node, relevance: Tensor) -> None:
+        if node in self.wanted:
+            self.relevance[node] = self.relevance[node] + relevance if node in self.relevance else relevance
+
+    def _transpose(self, node: fx.Node, relevance: Tensor) -> dict[fx.Node, Tensor]:
+        """Relevance through the transposed Jacobian of a weight-free operation, per tensor input."""
+        sources = [n for n in node.all_input_nodes if self.lens.kinds[n] is not Kind.DATA]
+        with torch.enable_grad():
+            leaves = {n: self.values[n].detach().requires_grad_() for n in sources}
+            given = {n: leaves.get(n, None) for n in node.all_input_nodes}
+            for n in node.all_input_nodes:
+                if given[n] is None:
+                    given[n] = self.values[n]
+            output = run_node(node, self.model, given)
+            gradients = torch.autograd.grad(output, list(leaves.values()), relevance)
+        return dict(zip(sources, gradients, strict=True))
+
+    def _move(self, node: fx.Node, relevance: Tensor) -> None:
+        for source, moved in self._transpose(node, relevance).items():
+            self._hand(source, moved)
+
+    def _share(self, node: fx.Node, relevance: Tensor) -> None:
+        s = relevance / stabilise(self.values[node], self.rules.eps)
+        operands = [a for a in node.args if isinstance(a, fx.Node)]
+        if (
+            node.target in _ADDITIONS
+            and len(operands) == 2 == len(set(operands))
+            and not node.kwargs
+            and all(self.values[n].shape == s.shape for n in operands)
+        ):
+            parts = dict.fromkeys(operands, s)
+        else:
+            parts = self._transpose(node, s)
+        for source, part in parts.items():
+            self._hand(source, self.values[source] * part)
+
+    def _norm(self, node: fx.Node, relevance: Tensor) -> None:
+        source = node.all_input_nodes[0]
+        if self.rules.norm == "fold" and node in self.lens.folds:
+            self.folded[source] = node
+            self._hand(source, relevance)
+        elif isinstance(self.rules.norm, Rule):
+            scale, shift = (_broadcast(v, relevance) for v in self._affine(node))
+            contribution = self.values[source] * scale
+            z = self.values[node]
+            z_positive = contribution.clamp(min=0) + shift.clamp(min=0)
+            s_positive, s_negative = self.rules.norm.factors(relevance, z, z_positive)
+            self._account_bias(node, shift.expand_as(z), s_positive, s_negative)
+            handed = torch.zeros_like(relevance)
+            if s_positive is not None:
+                handed += contribution.clamp(min=0) * s_positive
+            if s_negative is not None:
+                handed += contribution.clamp(max=0) * s_negative
+            self._hand(source, handed)
+        else:
+            self._hand(source, relevance)
+
+    def _affine(self, node: fx.Node) -> tuple[Tensor, Tensor]:
+        """``(scale, shift)`` per channel, with which batch normalisation acted in the recorded pass."""
+        norm: Any = self.model.get_submodule(str(node.target))
+        if norm.training or norm.running_mean is None:
+            x = self.values.whole(node.all_input_nodes[0])
+            dims = [d for d in range(x.dim()) if d != 1]
+            variance, mean = torch.var_mean(x, dims, correction=0)
+        else:
+            mean, variance = norm.running_mean, norm.running_var
+        scale = torch.rsqrt(variance + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight.detach()
+        shift = -mean * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias.detach()
+        return scale, shift
+
+    def _weighted(self, node: fx.Node, relevance: Tensor, *, is_first: bool) -> None:
+        path = str(node.target)
+        module: Any = self.model.get_submodule(path)
+        linear = LinearMap.of(module, path)
+        source = node.all_input_nodes[0]
+        a = self.values[source]
+        weight = module.weight.detach()
+        at = self.at.get(f"{path}.weight", weight)
+        bias = None if module.bias is None else module.bias.detach()
+        z = self.values[node]
+        if node in self.folded:
+            scale, shift = self._affine(self.folded[node])
+            rows = scale.reshape(-1, *([1] * (weight.dim() - 1)))
+            weight, at = weight * rows, at * rows
+            bias = shift if bias is None else bias * scale + shift
+            z = self.values[self.folded[node]]
+        rule = self.rules.dense if linear.dense else self.rules.conv
+        toward_input = self.rules.first if is_first and self.rules.first is not None else rule
+        weight_rule = self.rules.weight or (Epsilon() if isinstance(rule, Flat) else rule)
+        hand_on = source in self.wanted
+        step = _Step(linear, a, weight, at, z, relevance, bias)
+        if self.account:
+            self.found.outputs[node.name] = float(relevance.sum())
+            if hand_on and not isinstance(toward_input, Flat) and bias is not None:
+                full = linear.per_output(bias, z).expand_as(z)
+                self._account_bias(node, full, *step.factors(toward_input))
+        handed, of_weights = step.apply(toward_input if hand_on else None, weight_rule)
+        if not torch.isfinite(of_weights).all():
+            raise NonFiniteError(f"{path}: relevance is not finite; try rules='plus' or 'epsilon', or a smaller network")
+        name = f"{path}.weight"
+        known = self.found.weights.get(name)
+        self.found.weights[name] = of_weights if known is None else known + of_weights
+        if handed is not None:
+            self._hand(source, handed)
+
+    def _account_bias(self, node: fx.Node, bias: Tensor, plus: Tensor | None, minus: Tensor | None) -> None:
+        if not self.account:
+            return
+        total = 0.0
+        if plus is not None:
+            total += float((bias.clamp(min=0) * plus).sum())
+        if minus is not None:
+            total += float((bias.clamp(max=0) * minus).sum())
+        self.found.biases[node.name] = total
+
+
+class _Step:
+    """One weighted layer: its input, output, weights and the relevance that arrives at its output."""
+
+    def __init__(
+        self,
+        linear: LinearMap,
+        a: Tensor,
+        weight: Tensor,
+        at: Tensor,
+        z: Tensor,
+        relevance: Tensor,
+        bias: Tensor | None,
+    ) -> None:
+        self.linear, self.a, self.weight, self.at = linear, a, weight, at
+        self.z, self.relevance, self.bias = z, relevance, bias
+        self.signed = bool((a < 0).any()) if a.numel() else False
+        self._positive: Tensor | None = None
+        self._factors: dict[Rule, tuple[Tensor | None, Tensor | None]] = {}
+
+    def factors(self, rule: Rule) -> tuple[Tensor | None, Tensor | None]:
+        if rule not in self._factors:
+            z_positive = self._z_positive() if rule.needs_positive else self.z
+            self._factors[rule] = rule.factors(self.relevance, self.z, z_positive)
+        return self._factors[rule]
+
+    def _z_positive(self) -> Tensor:
+        if self._positive is None:
+            z = self.linear.apply(self.a.clamp(min=0) if self.signed else self.a, self.weight.clamp(min=0))
+            if self.signed:
+                z = z + self.linear.apply(self.a.clamp(max=0), self.weight.clamp(max=0))
+            if self.bias is not None:
+                z = z + self.linear.per_output(self.bias.clamp(min=0), z)
+            self._positive = z
+        return self._positive
+
+    def apply(self, toward_input: Rule | None, weight_rule: Rule) -> tuple[Tensor | None, Tensor]:
+        """Relevance of the layer's input (``None`` if no rule is given) and of its weights."""
+        if toward_input is not None and toward_input == weight_rule:
+            plus, minus = self.factors(weight_rule)
+            if plus is minus and plus is not None:  # one factor for all contributions: one transposed pass
+                to_inputs, to_weights = self.linear.back(plus, self.a, self.weight)
+                assert to_inputs is not None
+                assert to_weights is not None
+                return self.a * to_inputs, self.at * to_weights
+        handed = None if toward_input is None else self._to_inputs(toward_input)
+        return handed, self._to_weights(weight_rule)
+
+    def _parts(self, tensor: Tensor, other: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """``(tensor part, other's part for positive contributions, other's part for negative ones)``."""
+        positive = (tensor.clamp(min=0), other.clamp(min=0), other.clamp(max=0))
+        negative = (tensor.clamp(max=0), other.clamp(max=0), other.clamp(min=0))
+        return [positive, negative]
+
+    def _to_inputs(self, rule: Rule) -> Tensor:
+        if isinstance(rule, Flat):
+            ones = torch.ones_like(self.weight)
+            share = self.relevance / self.linear.apply(torch.ones_like(self.a[:1]), ones)
+            to_inputs, _ = self.linear.back(share, self.a, ones, weights=False)
+            assert to_inputs is not None
+            return to_inputs
+        plus, minus = self.factors(rule)
+        parts = self._parts(self.a, self.weight)
+        if plus is minus:
+            parts = [(self.a, self.weight, self.weight)]
+            minus = None
+        elif not self.signed:
+            parts = [(self.a, parts[0][1], parts[0][2])]
+        handed = torch.zeros_like(self.a)
+        for a, supporting, opposing in parts:
+            for s, weight in ((plus, supporting), (minus, opposing)):
+                if s is not None:
+                    to_inputs, _ = self.linear.back(s, a, weight, weights=False)
+                    assert to_inputs is not None
+                    handed.addcmul_(a, to_inputs)
+        return handed
+
+    def _to_weights(self, rule: Rule) -> Tensor:
+        plus, minus = self.factors(rule)
+        if plus is minus:
+            assert plus is not None
+            _, to_weights = self.linear.back(plus, self.a, self.weight, inputs=False)
+            assert to_weights is not None
+            return self.at * to_weights
+        found = torch.zeros_like(self.weight)
+        for weight, supporting, opposing in self._parts(self.at, self.a):
+            for s, a in ((plus, supporting), (minus, opposing)):
+                if s is not None and (self.signed or bool(a.any())):
+                    _, to_weights = self.linear.back(s, a, weight, inputs=False)
+                    assert to_weights is not None
+                    found.addcmul_(weight, to_weights)
+        return found
+
+
+def _broadcast(vector: Tensor, like: Tensor) -> Tensor:
+    return vector.reshape(1, -1, *([1] * (like.dim() - 2)))

@@ -1,0 +1,160 @@
+"""Rules of layer-wise relevance propagation (LRP).
+
+A weighted layer computes ``z_j = sum_i p_ij + b_j`` from contributions ``p_ij = a_i w_ij``. Every rule here hands
+the relevance ``R_j`` of an output back as ``p_ij * s``, with one factor for the positive contributions and one
+for the negative ones::
+
+    R_i = sum_j  (p_ij)+ s+_j + (p_ij)- s-_j
+
+so a rule is the function ``factors(R, z, z+) -> (s+, s-)``, where ``z+ = sum_i (p_ij)+ + (b_j)+``. Sources:
+Bach et al. 2015 (epsilon, alpha-beta), Montavon et al. 2017 and 2019 (z+, gamma), Lapuschkin et al. 2019 (flat);
+ECQx, arXiv 2109.04236, eqs. 2-7, for the use on weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fewbits.errors import RecipeError
+
+
+def stabilise(z: Tensor, eps: float) -> Tensor:
+    """``z + eps * sign(z)`` with ``sign(0) = 1``, so that a division by it is finite."""
+    return torch.copysign(z.new_tensor(eps), z + 0.0).add_(z)  # z + 0.0 makes -0.0 positive
+
+
+def divide(relevance: Tensor, z: Tensor) -> Tensor:
+    """``relevance / z``, and 0 where ``z`` is 0: an empty sum has nobody to hand relevance to."""
+    return (relevance / z).masked_fill_(z == 0, 0.0)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Base of the rules. ``needs_positive`` says whether ``factors`` looks at ``z+``."""
+
+    needs_positive: ClassVar[bool] = True
+
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Factors ``(s+, s-)`` for positive and negative contributions; ``None`` means zero.
+
+        Args:
+            relevance: relevance of the layer's outputs, shape of ``z``.
+            z: outputs of the layer, bias included.
+            z_positive: sum of the positive contributions and the positive bias (ignored, and may be ``z``
+                itself, when ``needs_positive`` is false).
+        """
+        raise TypeError(f"{type(self).__name__} does not define factors")  # abstract
+
+
+@dataclass(frozen=True)
+class Epsilon(Rule):
+    """``R_i = sum_j p_ij / (z_j + eps sign z_j) R_j``."""
+
+    eps: float = 1e-6
+    needs_positive: ClassVar[bool] = False
+
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor, Tensor]:
+        s = relevance / stabilise(z, self.eps)
+        return s, s
+
+
+@dataclass(frozen=True)
+class AlphaBeta(Rule):
+    """``R_i = sum_j (alpha p+/z+ - beta p-/z-) R_j`` with ``alpha - beta = 1`` (ECQx, eq. 4).
+
+    An output with contributions of one sign only hands its whole relevance to them (factor 1): otherwise alpha
+    times its relevance would be handed on, and the total would not be conserved.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+            raise RecipeError(f"alpha - beta must be 1 and beta >= 0, got {self.alpha} and {self.beta}")
+
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        z_negative = (z - z_positive).clamp_(max=0)
+        # z - z+ leaves rounding dust where there is no negative contribution at all.
+        tiny = 32 * torch.finfo(z.dtype).eps
+        no_negative = z_negative >= -tiny * z_positive
+        no_positive = z_positive <= -tiny * z_negative
+        plus = (relevance / z_positive).masked_fill_(no_positive, 0.0)
+        minus = (relevance / z_negative).masked_fill_(no_negative, 0.0)
+        return torch.where(no_negative, plus, self.alpha * plus), torch.where(no_positive, minus, -self.beta * minus)
+
+
+@dataclass(frozen=True)
+class ZPlus(Rule):
+    """``R_i = sum_j p+/z+ R_j``: alpha 1, beta 0. Only positive contributions receive relevance.
+
+    The relevance of an output without any positive contribution is lost; behind a ReLU there is none.
+    """
+
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return divide(relevance, z_positive), None
+
+
+@dataclass(frozen=True)
+class Gamma(Rule):
+    """``R_i = sum_j (p + gamma p+) / (z + gamma z+) R_j``: between epsilon (0) and z+ (infinity)."""
+
+    gamma: float = 0.25
+    eps: float = 1e-6
+
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor, Tensor]:
+        s = relevance / stabilise(z + self.gamma * z_positive, self.eps)
+        return (1 + self.gamma) * s, s
+
+
+@dataclass(frozen=True)
+class Flat(Rule):
+    """Relevance is spread evenly over the inputs of each output; for first layers, whose inputs are pixels."""
+
+    needs_positive: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which rule each type of layer follows.
+
+    Attributes:
+        dense, conv: rule of linear and of convolutional layers.
+        first: rule of the first weighted layer toward the input; ``None`` for the one of its type. It changes
+            the relevance of inputs only.
+        weight: rule by which a layer's weights receive their relevance; ``None`` for the layer's own.
+        norm: batch normalisation: ``"fold"`` treats a layer and the normalisation behind it as one layer (one that
+            follows no layer passes relevance through); ``"pass"`` always passes it through; a rule treats it
+            as a layer of its own with one contribution and a bias, as the paper does.
+        eps: stabiliser of sums and averages.
+    """
+
+    dense: Rule = Epsilon()
+    conv: Rule = ZPlus()
+    first: Rule | None = None
+    weight: Rule | None = Epsilon()
+    norm: Rule | str = "fold"
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if isinstance(self.norm, str) and self.norm not in ("fold", "pass"):
+            raise RecipeError(f"norm must be 'fold', 'pass' or a rule, got {self.norm!r}")
+        if isinstance(self.weight, Flat) or isinstance(self.norm, Flat):
+            raise RecipeError("the flat rule spreads relevance over inputs; it is no rule for weights or norms")
+
+
+COMPOSITES: dict[str, Rules] = {
+    # ECQx section 4.1: epsilon for dense layers, alpha 2 beta 1 for convolutions and batch normalisation.
+    "paper": Rules(conv=AlphaBeta(2, 1), norm=AlphaBeta(2, 1)),
+    # The released code's default: z+ for convolutions, normalisation passed, flat first layer.
+    "released": Rules(conv=ZPlus(), norm="pass", first=Flat()),
+    # Ours: normalisation folded, so that no sum near zero is ever divided by (behind a ReLU).
+    "plus": Rules(conv=ZPlus(), norm="fold"),
+    "alpha-beta": Rules(conv=AlphaBeta(2, 1), norm="fold"),
+    "gamma": Rules(conv=Gamma(0.25), norm="fold"),
+    "epsilon": Rules(conv=Epsilon(), norm="fold"),
+}

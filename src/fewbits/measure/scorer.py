@@ -1,0 +1,150 @@
+"""Scores of a training step that is running anyway: what ECQx's assigner is fed with, and its controls."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import RecipeError, nearest
+from fewbits.measure.relevance import Lens, Recording, Rules, propagate, start_relevance
+from fewbits.measure.scores import Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a training step has at hand after its backward pass.
+
+    Attributes:
+        logits, targets: of the mini-batch.
+        weights: float background weights.
+        gradients: gradients of the loss with respect to the quantized weights.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    weights: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+
+
+class Scorer(ABC):
+    """Turns a training step into scores."""
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Wraps the forward pass of the step."""
+        yield
+
+    @abstractmethod
+    def scores(self, step: Step) -> Scores:
+        """One score per selected weight, of the weight's shape."""
+
+    def state(self) -> Tensor | None:
+        """What a resumed run needs to go on identically: the random state, if there is one."""
+        return None
+
+    def restore(self, state: Tensor | None) -> None:
+        """Take up what :meth:`state` gave."""
+
+
+class RelevanceScorer(Scorer):
+    """Relevance of the weights in this very forward pass (training mode, batch statistics included).
+
+    Args:
+        model: the network with the plan attached.
+        lens: its structure, traced before the plan was attached.
+        rules: rules per layer type.
+        start: relevance of the outputs, see :func:`start_relevance`.
+        on: ``"background"`` takes the relevance on the float weights, so that zeroed weights can come back;
+            ``"quantized"`` is the paper's literal reading.
+        samples: first samples of the batch to use; ``None`` for the whole batch, as the paper does.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lens: Lens,
+        rules: Rules,
+        *,
+        start: str = "score",
+        on: str = "background",
+        samples: int | None = None,
+    ) -> None:
+        if on not in ("background", "quantized"):
+            raise RecipeError(f"relevance on {on!r}: it must be 'background' or 'quantized'")
+        self._recording = Recording(lens, model, samples)
+        self._rules, self._start, self._on = rules, start, on
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        with self._recording.watch():
+            yield
+
+    def scores(self, step: Step) -> Scores:
+        count = self._recording.samples
+        begin = start_relevance(step.logits.detach()[:count], step.targets[:count], self._start) / len(step.logits[:count])
+        at = step.weights if self._on == "background" else None
+        found = propagate(self._recording, begin, self._rules, at=at).weights
+        self._recording.clear()
+        return {name: found[name] for name in step.weights}
+
+
+class TaylorScorer(Scorer):
+    """``w dL/dw_q`` of the step: signed, like relevance; the assigner takes absolutes after its momentum."""
+
+    def scores(self, step: Step) -> Scores:
+        return {name: w.detach() * step.gradients[name] for name, w in step.weights.items()}
+
+
+class FisherScorer(Scorer):
+    """``(dL/dw_q)**2`` of the step's mean gradient."""
+
+    def scores(self, step: Step) -> Scores:
+        return {name: step.gradients[name].square() for name in step.weights}
+
+
+class MagnitudeScorer(Scorer):
+    """``|w|`` of the background weights."""
+
+    def scores(self, step: Step) -> Scores:
+        return {name: w.detach().abs() for name, w in step.weights.items()}
+
+
+class RandomScorer(Scorer):
+    """Uniform numbers, drawn anew at every step: the control that knows nothing."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def state(self) -> Tensor | None:
+        return self._generator.get_state()
+
+    def restore(self, state: Tensor | None) -> None:
+        if state is not None:
+            self._generator.set_state(state)
+
+    def scores(self, step: Step) -> Scores:
+        return {
+            name: torch.rand(w.shape, generator=self._generator).to(w.device) for name, w in step.weights.items()
+        }
+
+
+CONTROLS = ("taylor", "fisher", "magnitude", "random")
+
+
+def control(name: str, seed: int) -> Scorer:
+    """A control scorer by name."""
+    match name:
+        case "taylor":
+            return TaylorScorer()
+        case "fisher":
+            return FisherScorer()
+        case "magnitude":
+            return MagnitudeScorer()
+        case "random":
+            return RandomScorer(seed)
+    raise RecipeError(f"no measure named {name!r}{nearest(name, CONTROLS)}")

@@ -1,0 +1,255 @@
+"""What to do, as typed data: the same recipe from Python and from YAML. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fewbits.errors import RecipeError, nearest
+
+SCHEMA = 1
+_UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
+_UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes from ``"200 KB"`` (1 KB = 1000 bytes; 1 KiB = 1024), ``"1.5MB"`` or a plain number of bytes.
+
+    Raises:
+        RecipeError: not a size, or not positive.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(text))
+    unit = _UNITS.get((found[2] or "b").lower()) if found else None
+    if found is None or unit is None:
+        raise RecipeError(f"{text!r} is not a size; write for example '200 KB', '1.5 MB' or 4096 (bytes)")
+    size = int(float(found[1]) * unit)
+    if size <= 0:
+        raise RecipeError(f"a size must be positive, got {text!r}")
+    return size
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(_Part):
+    """The network: a name of the zoo, with options of its constructor, and a file of trained weights."""
+
+    name: str
+    options: dict[str, Any] = {}
+    weights: str | None = None
+
+
+class Data(_Part):
+    """The data set: its name, where it lies, and how it is fed."""
+
+    name: str
+    folder: str | None = None
+    options: dict[str, Any] = {}
+    augment: bool = False
+    batch_size: Annotated[int, Field(ge=1)] = 64
+
+
+class Training(_Part):
+    """A run of the training loop.
+
+    Attributes:
+        epochs: passes over the training data; fractions are allowed.
+        optimizer: ``adam`` or ``sgd`` (momentum 0.9, Nesterov).
+        lr: peak learning rate. schedule: ``cosine`` to zero, or ``constant``.
+        weight_decay: on weights of linear and convolutional layers only.
+        clip: largest gradient norm, or none.
+    """
+
+    epochs: Annotated[float, Field(gt=0)] = 20
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = None
+
+
+class Finetuning(Training):
+    """Training while the plan is held.
+
+    Attributes:
+        lr_floats: learning rate of what stays floating point (biases, normalisation); default: ``lr``.
+        gradient_scale: multiply a background weight's gradient by the magnitude of its centroid (ECQx, fig. 5).
+        learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
+        distill: weight of the float network's soft answers in the objective, 0 to 1; ``temperature`` softens them.
+        settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
+    """
+
+    lr_floats: Annotated[float, Field(gt=0)] | None = None
+    gradient_scale: bool = True
+    learn: bool = False
+    lr_steps: Annotated[float, Field(gt=0)] = 1e-3
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    settle: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class Select(_Part):
+    """Which weights are compressed: shell patterns on their names."""
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+
+class Assign(_Part):
+    """What each weight becomes. ``options`` go to the assigner (see :mod:`fewbits.assign`)."""
+
+    method: Literal["ecqx", "ecq", "ternary"] = "ecqx"
+    bits: Annotated[int, Field(ge=2, le=16)] = 4
+    lam: Annotated[float, Field(ge=0)] | None = None
+    options: dict[str, Any] = {}
+
+
+class Measure(_Part):
+    """The scores that ECQx weighs zeroing with.
+
+    Attributes:
+        name: ``relevance``, or a control: ``taylor``, ``fisher``, ``magnitude``, ``random``.
+        rules: a composite of relevance rules; start: relevance of the outputs; on: see ``RelevanceScorer``.
+        samples: samples per batch whose relevance is taken; ``None`` for all.
+        every: steps from one measurement to the next.
+    """
+
+    name: Literal["relevance", "taylor", "fisher", "magnitude", "random"] = "relevance"
+    rules: str = "plus"
+    start: Literal["score", "probability", "ones"] = "score"
+    on: Literal["background", "quantized"] = "background"
+    samples: Annotated[int, Field(ge=1)] | None = None
+    every: Annotated[int, Field(ge=1)] = 1
+
+
+class Recipe(_Part):
+    """A compression job.
+
+    Exactly one of these steers the size: ``target`` (bytes of the file), ``max_drop`` (points of accuracy
+    that may be lost, on validation data), both (the smallest file within the drop, no larger than the target), or
+    ``assign.lam`` (the paper's lambda).
+
+    Attributes:
+        rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
+        floats: precision of biases and normalisation in the file.
+        merge_normalisation: store normalisation as scale and shift, without running statistics.
+    """
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    network: Network | None = None
+    data: Data | None = None
+    pretrain: Training | None = None
+    select: Select = Select()
+    assign: Assign = Assign()
+    measure: Measure = Measure()
+    train: Finetuning = Finetuning()
+    target: str | int | None = None
+    max_drop: Annotated[float, Field(ge=0)] | None = None
+    rounds: Annotated[int, Field(ge=1)] = 20
+    floats: Literal["float16", "float32"] = "float16"
+    merge_normalisation: bool = True
+    seed: int = 0
+    output: str = "net.few"
+
+    @field_validator("target")
+    @classmethod
+    def _readable(cls, value: str | int | None) -> str | int | None:
+        if value is not None:
+            parse_size(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_steering(self) -> Recipe:
+        if self.assign.lam is not None and (self.target is not None or self.max_drop is not None):
+            raise ValueError("give either assign.lam or a budget (target, max_drop), not both")
+        return self
+
+    @property
+    def target_bytes(self) -> int | None:
+        return None if self.target is None else parse_size(self.target)
+
+    def updated(self, **changes: Any) -> Recipe:
+        """A copy with top-level fields replaced, checked like any other recipe."""
+        return make(self.model_dump(by_alias=True, exclude_unset=True) | changes)
+
+
+def make(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain data.
+
+    Raises:
+        RecipeError: an unknown key (with the nearest valid one), a wrong type or an impossible value.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_sentence(error)) from None
+
+
+def load(source: str | Path) -> Recipe:
+    """A recipe from a YAML file, or one that comes with fewbits, by its name (``"ecqx-4bit"``).
+
+    Raises:
+        RecipeError: no such file or name, not YAML, or not a recipe.
+    """
+    path = Path(source)
+    if path.is_file():
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    elif str(source) in names():
+        text, where = text_of(str(source)), str(source)
+    else:
+        hint = nearest(str(source), names())
+        raise RecipeError(f"no recipe file {str(source)!r}{hint}; recipes that come along: {', '.join(names())}")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where} holds {type(values).__name__}, not a recipe")
+    if "schema" not in values:
+        raise RecipeError(f"{where} lacks the line 'schema: {SCHEMA}'")
+    try:
+        return make(values)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def text_of(name: str) -> str:
+    """The YAML text of a recipe that comes with fewbits."""
+    return str((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with fewbits."""
+    return sorted(item.name.removesuffix(".yaml") for item in _folder().iterdir() if item.name.endswith(".yaml"))
+
+
+def _folder() -> Any:
+    return resources.files("fewbits") / "recipes"
+
+
+def _sentence(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors():
+        where = ".".join(str(p) for p in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"unknown key {where!r}{nearest(str(problem['loc'][-1]), _keys(problem['loc'][:-1]))}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            parts.append(f"{where}: {message}" if where else message)
+    return "; ".join(parts)
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    part: Any = Recipe
+    for key in location:
+        annotation = part.model_fields[str(key)].annotation
+        options = [a for a in getattr(annotation, "__args__", (annotation,)) if isinstance(a, type)]
+        part = next((a for a in options if issubclass(a, BaseModel)), Recipe)
+    return [f.alias or name for name, f in part.model_fields.items()]

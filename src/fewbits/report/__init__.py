@@ -1,0 +1,27 @@
+"""What a compression did: data, tables, pictures and one HTML page."""
+
+from fewbits.report.explain import explain
+from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation
+from fewbits.report.page import page, write_page
+from fewbits.report.provenance import provenance
+from fewbits.report.report import Report, Round, TensorRow
+from fewbits.report.results import Results, load_results, results_page
+from fewbits.report.table import render, text
+
+__all__ = [
+    "Explanation",
+    "HeatMap",
+    "LayerExplanation",
+    "Report",
+    "Results",
+    "Round",
+    "TensorRow",
+    "explain",
+    "load_results",
+    "page",
+    "provenance",
+    "render",
+    "results_page",
+    "text",
+    "write_page",
+]

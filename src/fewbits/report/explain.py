@@ -1,0 +1,181 @@
+"""Which weights and which pixels a network's decisions rest on, and what compression kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import DataError, MismatchError
+from fewbits.measure.relevance import Kind, Rules, relevance
+from fewbits.plan import Plan
+from fewbits.report.correlation import pearson, spearman
+from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
+
+MAX_IMAGES = 8
+SAMPLED = 2000  # weights per layer that a scatter plot shows
+
+
+def explain(
+    before: nn.Module,
+    after: nn.Module,
+    plan: Plan,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    images: Tensor | None = None,
+    targets: Tensor | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    rules: Rules | str = "plus",
+    start: str = "score",
+    operations: Mapping[Any, Kind | str] | None = None,
+) -> Explanation:
+    """Explain a compression by layer-wise relevance propagation.
+
+    Args:
+        before: the float network. after: the compressed one, plain. plan: what its tensors became.
+        batches: ``(inputs, targets)``; relevance of weights is their mean, in evaluation mode.
+        images, targets: [N, C, H, W] and int64 [N]: the first image of each class, at most eight
+            classes, gets heat maps of the relevance for its own class. Inputs of another shape get none.
+        classes: the name of each class; numbers by default.
+        rules, start, operations: as in :func:`fewbits.measure.relevance`.
+
+    Raises:
+        DataError: no samples, or images without targets. MismatchError: the plan is not of this network.
+        UnsupportedError, NonFiniteError: as :func:`fewbits.measure.relevance`.
+    """
+    if images is not None and (targets is None or len(targets) != len(images)):
+        raise DataError("images are explained for their own class: give one target per image")
+    views = _Views(before, after, batches)
+    modes = [(model, model.training) for model in (before, after)]
+    try:
+        after.eval()
+        found = relevance(before, views, rules=rules, start=start, operations=operations)
+        layers = tuple(_layer(name, plan, before, found.weights) for name in plan.clustered)
+        maps: tuple[HeatMap, ...] = ()
+        if images is not None and targets is not None and images.dim() == 4:
+            before.eval()
+            chosen = _one_per_class(targets)
+            how = {"rules": rules, "start": start, "operations": operations}
+            maps = _maps(before, after, images[chosen], targets[chosen].cpu(), classes, how)
+    finally:
+        for model, training in modes:
+            model.train(training)
+    return Explanation(
+        layers,
+        samples=found.samples,
+        agreement=views.agree / found.samples,
+        accuracy_before=100 * views.right_before / found.samples,
+        accuracy_after=100 * views.right_after / found.samples,
+        rules=rules if isinstance(rules, str) else repr(rules),
+        start=start,
+        maps=maps,
+    )
+
+
+class _Views:
+    """Passes batches on and asks both networks for predictions on the way: data may be readable only once."""
+
+    def __init__(self, before: nn.Module, after: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        self.before, self.after, self.batches = before, after, batches
+        self.agree = self.right_before = self.right_after = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, targets in self.batches:  # both networks are in evaluation mode by now
+            first, second = (_logits(model, inputs).argmax(-1) for model in (self.before, self.after))
+            wanted = targets.cpu()
+            if wanted.shape == first.shape:  # else relevance() says what is wrong
+                self.agree += int((first == second).sum())
+                self.right_before += int((first == wanted).sum())
+                self.right_after += int((second == wanted).sum())
+            yield inputs, targets
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    return model(inputs.to(next(model.parameters()).device)).cpu()
+
+
+def _layer(name: str, plan: Plan, model: nn.Module, found: Mapping[str, Tensor]) -> LayerExplanation:
+    if name not in found:
+        raise MismatchError(f"the plan clusters {name!r}, which is not a weight of {type(model).__name__}")
+    levels = plan.clustered[name].levels
+    if levels.shape != found[name].shape:
+        raise MismatchError(
+            f"{name}: {tuple(levels.shape)} in the plan, {tuple(found[name].shape)} in {type(model).__name__}"
+        )
+    weight = model.get_parameter(name).detach().flatten().cpu().double()
+    signed = found[name].detach().flatten().cpu().double()
+    kept = levels.flatten().cpu() != 0
+    size, amount, count = weight.abs(), signed.abs(), int(kept.sum())
+    total = float(amount.sum())
+
+    def share(chosen: Tensor) -> float | None:
+        return float(amount[chosen].sum()) / total if total else None
+
+    some = _some(len(weight))
+    return LayerExplanation(
+        name,
+        weights=len(weight),
+        total=total,
+        weights_kept=count / max(1, len(weight)),
+        relevance_kept=share(kept),
+        relevance_kept_by_magnitude=share(size.argsort(descending=True, stable=True)[:count]),
+        relevance_kept_at_best=share(amount.argsort(descending=True, stable=True)[:count]),
+        spearman=spearman(size, amount),
+        pearson_signed=pearson(weight, signed),
+        pearson_absolute=pearson(size, amount),
+        sampled=Sampled(*(tuple(t[some].tolist()) for t in (weight, signed, kept))),
+    )
+
+
+def _some(count: int) -> Tensor:
+    """Indices of at most ``SAMPLED`` of ``count`` weights, always the same ones."""
+    if count <= SAMPLED:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLED]
+
+
+def _one_per_class(targets: Tensor) -> Tensor:
+    """Index of the first sample of each class, in the order of classes, at most ``MAX_IMAGES``."""
+    first: dict[int, int] = {}
+    for index, target in enumerate(targets.tolist()):
+        first.setdefault(target, index)
+    return torch.tensor([first[target] for target in sorted(first)][:MAX_IMAGES], dtype=torch.int64)
+
+
+def _maps(
+    before: nn.Module,
+    after: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    classes: Sequence[str] | None,
+    how: dict[str, Any],
+) -> tuple[HeatMap, ...]:
+    if len(images) == 0:
+        return ()
+
+    def label(index: int) -> str:
+        return str(classes[index]) if classes is not None and index < len(classes) else str(index)
+
+    views = []
+    for model in (before, after):
+        inputs = relevance(model, [(images, targets)], inputs=True, **how).inputs
+        assert inputs is not None  # asked for
+        confidence, predicted = _logits(model, images).softmax(1).max(1)
+        opinions = [Opinion(label(int(p)), float(c)) for p, c in zip(predicted, confidence, strict=True)]
+        views.append((inputs.detach().sum(1).float().cpu(), opinions))
+    (first, said_before), (second, said_after) = views
+    return tuple(
+        HeatMap(
+            label(int(target)),
+            images[n].detach().float().cpu(),
+            first[n],
+            second[n],
+            said_before[n],
+            said_after[n],
+            pearson(first[n].flatten().double(), second[n].flatten().double()),
+        )
+        for n, target in enumerate(targets)
+    )

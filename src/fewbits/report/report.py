@@ -1,0 +1,202 @@
+"""What a compression did, as plain data: everything the tables, pictures and JSON files are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import zstandard
+from torch import Tensor
+
+from fewbits.plan import Clustered, Plan
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """One clustered tensor.
+
+    Attributes:
+        zeros: share of weights in the zero cluster, 0 to 1.
+        bytes: size of its section in the file.
+        entropy: zero-order entropy of its levels, bits per weight.
+        step: step size of a uniform grid, else ``None``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    bits: int
+    zeros: float
+    bytes: int
+    entropy: float
+    step: float | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """State of the search after some training steps.
+
+    Attributes:
+        steps: optimizer steps done. lam: strength of the entropy term. bytes: size of the file as of now.
+        zeros: share of clustered weights that are zero. accuracy: percent on validation data, if evaluated.
+    """
+
+    steps: int
+    lam: float
+    bytes: int
+    zeros: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A compression, from the float network to the file that decodes.
+
+    Attributes:
+        file_bytes: size of the ``.few`` file, header and checksums included.
+        float_bytes: the same tensors as float32: all parameters and normalisation statistics, 4 bytes each.
+        floats_bytes: share of the file that is not clustered weights: floats, header, checksums.
+        others: sizes of the same network under general-purpose compressors, by name.
+        accuracy_before, accuracy_after: percent on the data named in ``split``; ``None`` when not evaluated.
+        identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
+        target, max_drop, met: the budget that was asked for, and whether the result keeps it.
+    """
+
+    model: str
+    data: str
+    method: str
+    tensors: tuple[TensorRow, ...]
+    file_bytes: int
+    float_bytes: int
+    floats_bytes: int
+    others: dict[str, int]
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    split: str = "validation"
+    identical: bool | None = None
+    target: int | None = None
+    max_drop: float | None = None
+    met: bool | None = None
+    seed: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    history: tuple[Round, ...] = ()
+    recipe: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """Float bytes over bytes of the file."""
+        return self.float_bytes / self.file_bytes
+
+    @property
+    def weights(self) -> int:
+        """Number of clustered weights."""
+        return sum(row.weights for row in self.tensors)
+
+    @property
+    def zeros(self) -> float:
+        """Share of the clustered weights that are zero, 0 to 1."""
+        return sum(row.zeros * row.weights for row in self.tensors) / max(1, self.weights)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of the whole file per clustered weight."""
+        return 8 * self.file_bytes / max(1, self.weights)
+
+    @property
+    def drop(self) -> float | None:
+        """Points of accuracy lost."""
+        if self.accuracy_before is None or self.accuracy_after is None:
+            return None
+        return self.accuracy_before - self.accuracy_after
+
+    def updated(self, **changes: Any) -> Report:
+        """A copy with some fields replaced."""
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, derived figures included."""
+        plain = dataclasses.asdict(self)
+        derived = ("ratio", "weights", "zeros", "bits_per_weight", "drop")
+        return plain | {name: getattr(self, name) for name in derived}
+
+    def to_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Report:
+        """The report that :meth:`to_json` wrote."""
+        values = json.loads(text)
+        known = {f.name for f in dataclasses.fields(Report)}
+        values = {name: value for name, value in values.items() if name in known}
+        values["tensors"] = tuple(TensorRow(**row | {"shape": tuple(row["shape"])}) for row in values["tensors"])
+        values["history"] = tuple(Round(**r) for r in values["history"])
+        return Report(**values)
+
+    def __str__(self) -> str:
+        from fewbits.report.table import text
+
+        return text(self)
+
+
+def entropy(levels: Tensor) -> float:
+    """Zero-order entropy of integer levels, bits per element: ``-sum p log2 p``."""
+    if levels.numel() == 0:
+        return 0.0
+    _, counts = torch.unique(levels, return_counts=True)
+    p = counts.double() / levels.numel()
+    return max(0.0, float(-(p * p.log2()).sum()))
+
+
+def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, ...]:
+    """One row per clustered entry; ``section_bytes`` are the sizes in the file."""
+    rows = []
+    for name, entry in plan.clustered.items():
+        count = entry.levels.numel()
+        zeros = float((entry.levels == 0).sum()) / count if count else 0.0
+        size = section_bytes[name]
+        rows.append(
+            TensorRow(name, entry.shape, count, entry.bits, zeros, size, entropy(entry.levels), entry.step)
+        )
+    return tuple(rows)
+
+
+def float_bytes(tensors: dict[str, Tensor]) -> int:
+    """Size of the tensors as float32."""
+    return 4 * sum(t.numel() for t in tensors.values())
+
+
+def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
+    """Sizes under gzip -9 and zstd -19: of the float32 network, and of the same clusters as one byte each.
+
+    The int8 figures hold levels as int8 (int16 beyond 8 bits), floats as in the plan, without any header.
+    """
+    floats = b"".join(t.detach().cpu().to(torch.float32).contiguous().numpy().tobytes() for t in original.values())
+    parts = []
+    for entry in plan.values():
+        if isinstance(entry, Clustered):
+            levels = entry.levels.cpu().numpy()
+            parts.append(levels.astype(np.int8 if entry.bits <= 8 else np.int16).tobytes())
+        else:
+            parts.append(entry.data.contiguous().numpy().tobytes())
+    integers = b"".join(parts)
+    sizes = {}
+    for label, payload in (("float32", floats), ("int8", integers)):
+        sizes[f"gzip -9, {label}"] = len(gzip.compress(payload, 9, mtime=0))
+        sizes[f"zstd -19, {label}"] = len(zstandard.ZstdCompressor(level=19).compress(payload))
+    return sizes
+
+
+def human(size: float) -> str:
+    """``12.3 KB``: decimal units, three or four significant digits."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    power = min(3, int(math.log10(size) // 3))
+    return f"{size / 1000**power:.4g} {('B', 'KB', 'MB', 'GB')[power]}"

@@ -1,0 +1,241 @@
+"""A report as lines of text, and the figures in words that every other view shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from fewbits.report.report import Report, TensorRow, human
+
+OURS = "this file (.few)"
+RATIO_MEANS = "float32 bytes of all parameters and normalisation statistics / file bytes"
+ZEROS_MEAN = "of the clustered weights"
+OTHERS_MEAN = (
+    "float32: the network before compression; int8: the same clusters as one byte each (two beyond 8 bits) "
+    "and the same floats, without any header"
+)
+HEADERS = ("tensor", "shape", "weights", "bits", "zeros %", "bytes", "bits/weight", "entropy")
+_SPARE = ("shape", "entropy", "weights", "bits")  # what a narrow terminal loses, in this order
+_SHORTEST_NAME = 20
+_MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the summary; ``good`` is ``False`` for what a reader must not overlook."""
+
+    label: str
+    value: str
+    good: bool | None = None
+
+
+def text(report: Report, width: int = 100) -> str:
+    """The report as plain ASCII lines (names aside) of at most ``width`` characters, if it is 60 or more."""
+    return "\n".join(line for line, _ in _lines(report, width))
+
+
+def render(report: Report, console: Console) -> None:
+    """The same lines on a terminal, as wide as it is."""
+    for line, style in _lines(report, console.width):
+        console.print(Text(line, style=style), soft_wrap=True, highlight=False)
+
+
+def percent(share: float) -> str:
+    """``97.3`` for 0.973. Never rounds to 0.0 or 100.0 what is neither."""
+    if 0 < share < 0.0005:
+        return "<0.1"
+    if 0.9995 <= share < 1:
+        return ">99.9"
+    return f"{100 * share:.1f}"
+
+
+def times(ratio: float) -> str:
+    """``45.9x``, three significant digits below 100."""
+    digits = 2 if ratio < 10 else 1 if ratio < 100 else 0
+    return f"{ratio:,.{digits}f}x"
+
+
+def size(count: int) -> str:
+    """``12.3 KB (12,345 bytes)``."""
+    return f"{human(count)} ({count:,} bytes)"
+
+
+def accuracy(value: float | None) -> str:
+    """``97.78 %``, or ``not evaluated``."""
+    return "not evaluated" if value is None else f"{value:.2f} %"
+
+
+def shorten(name: str, width: int, tail: int | None = None) -> str:
+    """A name of at most ``width`` characters: its middle gives way, its start and last ``tail`` stay.
+
+    Control characters, which could rewrite a terminal, become ``?``.
+    """
+    name = "".join(c if c.isprintable() else "?" for c in name)
+    if len(name) <= width:
+        return name
+    tail = (width - 2) // 2 if tail is None else tail
+    return f"{name[: width - 3 - tail]}...{name[len(name) - tail :]}"
+
+
+def shorten_all(names: Sequence[str], width: int) -> list[str]:
+    """Names of at most ``width`` characters, cut where they stay different from each other, if anywhere."""
+    middle = (width - 2) // 2
+    for tail in sorted(range(1, width - 3), key=lambda tail: abs(tail - middle)):
+        short = [shorten(name, width, tail) for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return [shorten(name, width) for name in names]
+
+
+def cells(row: TensorRow) -> dict[str, str]:
+    """What the table says of a tensor, by column."""
+    return {
+        "tensor": row.name,
+        "shape": "x".join(map(str, row.shape)),
+        "weights": f"{row.weights:,}",
+        "bits": str(row.bits),
+        "zeros %": percent(row.zeros),
+        "bytes": f"{row.bytes:,}",
+        "bits/weight": f"{8 * row.bytes / row.weights:.3f}" if row.weights else "-",
+        "entropy": f"{row.entropy:.3f}",
+    }
+
+
+def total(report: Report) -> dict[str, str]:
+    """The table's last row: sums, and means that are weighted by the tensors' sizes."""
+    held, count = clustered_bytes(report), report.weights
+    mean = sum(row.entropy * row.weights for row in report.tensors) / count if count else 0.0
+    return {
+        "tensor": "all clustered weights",
+        "shape": "",
+        "weights": f"{count:,}",
+        "bits": "",
+        "zeros %": percent(report.zeros),
+        "bytes": f"{held:,}",
+        "bits/weight": f"{8 * held / count:.3f}" if count else "-",
+        "entropy": f"{mean:.3f}",
+    }
+
+
+def clustered_bytes(report: Report) -> int:
+    """Bytes of the file that hold clustered weights; the rest is floats, header and checks."""
+    return sum(row.bytes for row in report.tensors)
+
+
+def title(report: Report) -> str:
+    """What was compressed, and how."""
+    return f"{report.model} on {report.data}, {report.method}, seed {report.seed}"
+
+
+def facts(report: Report) -> list[Fact]:
+    """The totals in words, each with what it is a share of."""
+    held = clustered_bytes(report)
+    rest = report.file_bytes - held
+    drop = report.drop
+    before, after = accuracy(report.accuracy_before), accuracy(report.accuracy_after)
+    lost = "" if drop is None else f" ({abs(drop):.2f} points {'lost' if drop >= 0 else 'gained'})"
+    return [
+        Fact("file", size(report.file_bytes)),
+        Fact("", f"{held:,} bytes clustered weights + {rest:,} bytes floats, header, checks"),
+        Fact("ratio", f"{times(report.ratio)} against {size(report.float_bytes)}"),
+        Fact("", f"= {RATIO_MEANS}"),
+        Fact("zeros", f"{percent(report.zeros)} % {ZEROS_MEAN} ({report.weights:,})"),
+        Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / clustered weights"),
+        Fact("accuracy", f"{before} -> {after} on {report.split} data{lost}"),
+        _budget(report),
+        Fact(
+            "decoded == compressed",
+            {True: "yes", False: "NO", None: "not checked"}[report.identical],
+            report.identical,
+        ),
+        Fact("time", f"{duration(report.seconds)}, {report.steps:,} training steps"),
+    ]
+
+
+def _budget(report: Report) -> Fact:
+    asked = []
+    if report.target is not None:
+        asked.append(f"at most {size(report.target)}")
+    if report.max_drop is not None:
+        asked.append(f"at most {report.max_drop:g} points of accuracy lost")
+    if not asked:
+        return Fact("budget", "none was asked for")
+    outcome = {True: "met", False: "NOT MET", None: "not checked"}[report.met]
+    return Fact("budget", f"{' and '.join(asked)}: {outcome}", report.met)
+
+
+def duration(seconds: float) -> str:
+    """``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def comparison(report: Report) -> list[tuple[str, int, float]]:
+    """``(name, bytes, ratio against float32)``: this file, the others, and no compression."""
+    sizes = {OURS: report.file_bytes, **report.others, "float32, uncompressed": report.float_bytes}
+    return [(name, count, report.float_bytes / count) for name, count in sizes.items()]
+
+
+def _lines(report: Report, width: int) -> Iterator[tuple[str, str]]:
+    """Pairs of line and rich style."""
+    yield shorten(title(report), width), "bold"
+    yield "", ""
+    yield from _tensors(report, width)
+    yield "", ""
+    known = facts(report)
+    indent = max(len(fact.label) for fact in known)
+    for fact in known:
+        style = {True: "green", False: "bold red", None: ""}[fact.good]
+        for number, part in enumerate(_wrapped(fact.value, width - indent - 2)):
+            yield f"{fact.label if number == 0 else '':<{indent}}  {part}", style
+    yield "", ""
+    named = comparison(report)
+    first = max(len(name) for name, _, _ in named)
+    yield f"{'the same network as':<{first}}  {'bytes':>13}  {'ratio':>8}", "bold"
+    for name, count, ratio in named:
+        yield f"{name:<{first}}  {count:>13,}  {times(ratio):>8}", "green" if name == OURS else ""
+    if report.others:
+        for part in _wrapped(f"({OTHERS_MEAN})", width):
+            yield part, "dim"
+
+
+def _tensors(report: Report, width: int) -> Iterator[tuple[str, str]]:
+    rows = [dict(zip(HEADERS, HEADERS, strict=True)), *map(cells, report.tensors), total(report)]
+    columns = list(HEADERS)
+    widths = {c: max(len(row[c]) for row in rows) for c in columns}
+    longest = min(_MAX_NAME, widths["tensor"])
+
+    def room() -> int:
+        return width - sum(widths[c] + 2 for c in columns[1:])
+
+    for spare in _SPARE:
+        if room() < min(longest, _SHORTEST_NAME):
+            columns.remove(spare)
+    every = [row["tensor"] for row in rows]
+    short = shorten_all(every, names := max(8, min(longest, room())))
+    if "shape" in columns and len(set(short)) < len(set(every)):  # better to see which tensor it is
+        columns.remove("shape")
+        short = shorten_all(every, names := max(8, min(longest, room())))
+    for number, row in enumerate(rows):
+        if number == len(rows) - 1:
+            yield "-" * (names + sum(widths[c] + 2 for c in columns[1:])), "dim"
+        parts = [f"{short[number]:<{names}}"]
+        parts += [f"{row[c]:<{widths[c]}}" if c == "shape" else f"{row[c]:>{widths[c]}}" for c in columns[1:]]
+        yield "  ".join(parts).rstrip(), "bold" if number in (0, len(rows) - 1) else ""
+
+
+def _wrapped(words: str, width: int) -> Iterator[str]:
+    """Lines of at most ``width`` characters, broken between words where there are any."""
+    line = ""
+    for word in words.split(" "):
+        if line and len(line) + 1 + len(word) > width:
+            yield line
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    yield line

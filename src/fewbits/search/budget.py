@@ -1,0 +1,155 @@
+"""Budgets: from bytes or accuracy points, which the user knows, to lambda, which nobody knows.
+
+A steering is asked at every round for the strength of the entropy term until the next. It sees the size
+of the file that would be written now for any lambda (``size_at``, really coded) and the accuracy on validation data.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from fewbits.errors import BudgetError
+
+SizeAt = Callable[[float], int]
+
+LARGEST = 1e6  # in units of a layer's lambda_max, far beyond the point where every weight is zero
+
+
+def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01, tries: int = 24) -> float:
+    """The lambda at which the file is just below ``goal`` bytes: bisection on its logarithm.
+
+    Args:
+        size_at: bytes of the file for a lambda; falls, not strictly, with lambda.
+        goal: upper bound, bytes.
+        guess: where to start, > 0.
+        tolerance: how far below the goal is close enough, relative to it.
+        tries: evaluations of ``size_at`` at most, beyond those that find the bracket.
+
+    Raises:
+        BudgetError: even a file of zeros is larger than the goal.
+    """
+    if size_at(0.0) <= goal:
+        return 0.0
+    low, high = 0.0, max(guess, 1e-9)
+    while (size := size_at(high)) > goal:
+        low, high = high, high * 2
+        if high > LARGEST:
+            raise BudgetError(
+                f"{goal:.0f} bytes cannot be reached: with every clustered weight at zero the file still has "
+                f"{size} bytes, which are biases, normalisation and the header"
+            )
+    if low == 0.0:  # the guess was large enough: find a lambda that is not
+        low = high
+        while low > 1e-12 and size_at(low) <= goal:
+            low /= 2
+    for _ in range(tries):
+        if size >= goal * (1 - tolerance) or high / low < 1 + 1e-6:
+            break
+        middle = math.sqrt(low * high)
+        found = size_at(middle)
+        if found > goal:
+            low = middle
+        else:
+            high, size = middle, found
+    return high
+
+
+class Steering(ABC):
+    """Chooses lambda round by round."""
+
+    needs_accuracy = False
+
+    @abstractmethod
+    def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
+        """Lambda for the time until the next round.
+
+        Args:
+            share: share of the training that is over, 0 to 1 (0 before the first step).
+            size: bytes of the file as of now.
+            accuracy: percent on validation data now, if this steering needs it.
+            size_at: bytes of the file for any lambda, with the weights as of now.
+        """
+
+    @abstractmethod
+    def final(self, size_at: SizeAt) -> float:
+        """Lambda of the last assignment, which then stays."""
+
+
+class Fixed(Steering):
+    """The paper's way: lambda is given."""
+
+    def __init__(self, lam: float) -> None:
+        self.lam = lam
+
+    def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
+        return self.lam
+
+    def final(self, size_at: SizeAt) -> float:
+        return self.lam
+
+
+class TowardSize(Steering):
+    """The size falls geometrically from where it starts to the target, and stays there.
+
+    Args:
+        target: bytes of the file. arrive: share of the training after which the target is reached.
+    """
+
+    def __init__(self, target: int, arrive: float = 0.5) -> None:
+        self.target, self.arrive = target, arrive
+        self.begin: float | None = None
+        self.lam = 0.05
+
+    def goal(self, share: float, size: int) -> float:
+        if self.begin is None:
+            self.begin = float(max(size, self.target))
+        return float(self.begin * (self.target / self.begin) ** min(1.0, share / self.arrive))
+
+    def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
+        self.lam = solve(size_at, self.goal(share, size), self.lam or 0.05, tolerance=0.02)
+        return self.lam
+
+    def final(self, size_at: SizeAt) -> float:
+        # A little is left for the floats, whose coded size still changes while they settle.
+        self.lam = solve(size_at, self.target * 0.997, self.lam or 0.05, tolerance=0.003)
+        return self.lam
+
+
+class WithinDrop(Steering):
+    """Smaller as long as accuracy stays above a floor; back, and then in smaller steps, where it does not.
+
+    Args:
+        floor: percent on validation data that a file must reach.
+        target: upper bound on bytes, if there is one as well.
+    """
+
+    needs_accuracy = True
+
+    def __init__(self, floor: float, target: int | None = None) -> None:
+        self.floor, self.target = floor, target
+        self.shrink = 0.75
+        self.best: float | None = None
+        self.lam = 0.05
+
+    def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
+        assert accuracy is not None
+        if share == 0:
+            goal = size * 0.9
+        elif accuracy >= self.floor:
+            self.best = size if self.best is None else min(self.best, size)
+            goal = size * self.shrink
+        else:
+            goal = math.sqrt(size * self.best) if self.best is not None and self.best > size else size / self.shrink**0.5
+            self.shrink = max(self.shrink, min(0.97, self.shrink**0.7))
+        if self.target is not None:
+            goal = min(goal, max(self.target, goal * (1 - share)))
+        self.lam = solve(size_at, goal, self.lam or 0.05, tolerance=0.02)
+        return self.lam
+
+    def final(self, size_at: SizeAt) -> float:
+        if self.best is not None:
+            goal = self.best if self.target is None else min(self.best, self.target * 0.997)
+            self.lam = solve(size_at, goal, self.lam or 0.05, tolerance=0.003)
+        return self.lam

@@ -1,0 +1,151 @@
+"""Training under a plan: scores, gradients, update, new assignment, in the order of ECQx (fig. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from fewbits.assign import Assigner, State, gradient_scale, with_codebooks, with_steps
+from fewbits.attach import background, held
+from fewbits.measure.scorer import Scorer, Step
+from fewbits.plan import Plan
+from fewbits.recipe import Finetuning
+from fewbits.train.loop import Companion
+
+AssignerAt = Callable[[float], Assigner]
+"""The assigner for a lambda; all of them share one kind of state."""
+
+
+class Holding(Companion):
+    """Keeps the plan of an attached network up to date while it trains.
+
+    Args:
+        model: the attached network.
+        assigner_at: the assigner for a lambda.
+        state: the assigner's state, from the assignment that was attached.
+        lam: strength of the entropy term until changed.
+        scorer: measures what the assigner weighs with; ``None`` for plain ECQ.
+        every: steps from one measurement to the next.
+        settings: of the fine-tuning run.
+        on_round: called as ``on_round(holding, steps, total)`` at every round and after the last step.
+        rounds: how many rounds.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        assigner_at: AssignerAt,
+        state: State,
+        lam: float,
+        *,
+        scorer: Scorer | None,
+        every: int,
+        settings: Finetuning,
+        accelerator: Accelerator,
+        on_round: Callable[[Holding, int, int], None],
+        rounds: int,
+    ) -> None:
+        self.model, self.assigner_at, self.state, self.lam = model, assigner_at, state, lam
+        self.scorer, self.every, self.settings = scorer, every, settings
+        self.accelerator, self.on_round, self.rounds = accelerator, on_round, rounds
+        self.settled = False
+        self.steps = 0
+        self.loss = 0.0
+        self._scores: Mapping[str, Tensor] | None = None
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The background weights."""
+        return background(self.model)
+
+    def plan_at(self, lam: float) -> tuple[Plan, State]:
+        """The assignment of the weights as of now under another lambda, without holding it."""
+        return self.assigner_at(lam).update(self.weights, None, self.state)
+
+    def take(self, lam: float) -> None:
+        """Hold the assignment under ``lam``."""
+        self.lam = lam
+        plan, self.state = self.plan_at(lam)
+        self._hold(plan)
+
+    @property
+    def _measures(self) -> bool:
+        return self.scorer is not None and not self.settled and self.steps % self.every == 0
+
+    def watch(self) -> AbstractContextManager[Any]:
+        return self.scorer.watch() if self.scorer is not None and self._measures else nullcontext()
+
+    def before_update(self, logits: Tensor, targets: Tensor) -> None:
+        weights = self.weights
+        self._scores = None
+        if self.settled:
+            for weight in weights.values():  # the clusters stay, so the weights behind them stay, too
+                weight.grad = None
+            return
+        if self.scorer is not None and self._measures:
+            gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
+            scores = self.scorer.scores(Step(logits, targets, weights, gradients))
+            if self.accelerator.num_processes > 1:  # every process must make the same plan
+                scores = self.accelerator.reduce(scores, reduction="mean")
+            self._scores = scores
+        if self.settings.gradient_scale:
+            for name, holder in held(self.model).items():
+                gradient = weights[name].grad
+                if gradient is not None:
+                    gradient.mul_(gradient_scale(holder.entry()).to(gradient.device))
+
+    def after_update(self, done: int, total: int, loss: float) -> None:
+        self.steps, self.loss = done, loss
+        if self.settings.learn:
+            self._learnt()
+        if not self.settled:
+            plan, self.state = self.assigner_at(self.lam).update(self.weights, self._scores, self.state)
+            self._hold(plan)
+        if done == total or self._round(done, total) > self._round(done - 1, total):
+            self.on_round(self, done, total)
+
+    def _round(self, done: int, total: int) -> int:
+        return done * self.rounds // total
+
+    @torch.no_grad()
+    def _hold(self, plan: Plan) -> None:
+        entries = plan.clustered
+        for name, holder in held(self.model).items():
+            holder.update(entries[name])
+
+    @torch.no_grad()
+    def _learnt(self) -> None:
+        """Hand trained steps and centroids back to the assigner."""
+        steps, books = {}, {}
+        for name, holder in held(self.model).items():
+            if holder.uniform:
+                holder.table.clamp_(min=1e-9)
+                steps[name] = float(holder.table)
+            else:
+                holder.table[0].clamp_(max=-1e-9)
+                holder.table[1] = 0.0
+                holder.table[2].clamp_(min=1e-9)
+                books[name] = (float(holder.table[0]), float(holder.table[2]))
+        self.state = with_codebooks(with_steps(self.state, steps), books)
+
+
+def finetuning_groups(model: nn.Module, settings: Finetuning) -> list[dict[str, Any]]:
+    """Background weights, step sizes and centroids (each relative to its own size), and everything else."""
+    weights = list(background(model).values())
+    tables = [h.table for h in held(model).values()]
+    taken = {id(p) for p in (*weights, *tables)}
+    others = [p for p in model.parameters() if id(p) not in taken and p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "lr": settings.lr, "weight_decay": settings.weight_decay},
+        {"params": others, "lr": settings.lr_floats or settings.lr, "weight_decay": 0.0},
+    ]
+    if settings.learn:
+        for table in tables:
+            size = float(table.detach().abs().max())
+            groups.append({"params": [table], "lr": settings.lr_steps * size, "weight_decay": 0.0})
+    return groups

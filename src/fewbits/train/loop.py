@@ -1,0 +1,185 @@
+"""The one training loop. Every way in which fewbits trains goes through :func:`fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from fewbits.errors import DataError, NonFiniteError
+from fewbits.measure.relevance.measure import check_targets
+from fewbits.recipe import Training
+from fewbits.train.objectives import Objective, task
+
+
+class Companion:
+    """What accompanies training: looks at each step, and acts between backward and update, and after it.
+
+    This base does nothing; it is what plain training uses.
+    """
+
+    def watch(self) -> AbstractContextManager[Any]:
+        """Wraps each forward pass."""
+        return nullcontext()
+
+    def before_update(self, logits: Tensor, targets: Tensor) -> None:
+        """Gradients are there (and synchronised); the optimizer has not stepped yet."""
+
+    def after_update(self, done: int, total: int, loss: float) -> None:
+        """The optimizer has stepped; ``done`` of ``total`` steps are over."""
+
+
+def batches_of(loader: Iterable[Any]) -> int:
+    """Number of batches of one epoch.
+
+    Raises:
+        DataError: the loader is empty or has no length.
+    """
+    try:
+        count = len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        raise DataError(f"{type(loader).__name__} has no length; give a list of batches or a DataLoader") from None
+    if count == 0:
+        raise DataError("the training data is empty: the loader yields no batch")
+    return count
+
+
+def total_steps(loader: Iterable[Any], training: Training) -> int:
+    """Optimizer steps of a run: epochs times batches, at least one."""
+    return max(1, round(training.epochs * batches_of(loader)))
+
+
+def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.optim.Optimizer:
+    """The optimizer of a run over parameter groups (each may have its own ``lr`` and ``weight_decay``)."""
+    groups = [g for g in groups if g["params"]]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
+    return torch.optim.Adam(groups, lr=training.lr, foreach=True)
+
+
+def factor(training: Training, done: int, total: int) -> float:
+    """Learning rate relative to its peak after ``done`` of ``total`` steps."""
+    if training.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * min(done, total) / total))
+
+
+def endless(loader: Any, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches for ever, epoch after epoch; ``skip`` steps in, as a run that is resumed there would see them."""
+    length = batches_of(loader)
+    epoch, offset = divmod(skip, length)
+    while True:
+        sampler = getattr(loader, "sampler", None)
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(epoch)
+        elif hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        for index, batch in enumerate(loader):
+            if index >= offset:
+                yield batch
+        epoch, offset = epoch + 1, 0
+
+
+def fit(
+    model: nn.Module,
+    loader: Any,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    training: Training,
+    *,
+    companion: Companion | None = None,
+    accelerator: Accelerator | None = None,
+    start: int = 0,
+) -> None:
+    """Train a model in place.
+
+    Args:
+        model: the network. It is wrapped for the accelerator's processes; the caller's object is trained.
+        loader: ``(inputs, targets)`` batches with a length.
+        objective: loss of ``(logits, targets, inputs)``.
+        optimizer: over the model's parameters; learning rates follow the schedule from their present values.
+        training: epochs, schedule and clipping.
+        companion: what accompanies each step.
+        accelerator: where to run; default: one made from the environment (``accelerate launch`` sets it).
+        start: steps that were done before, when resuming.
+
+    Raises:
+        DataError: no batches, or targets that do not fit the network. NonFiniteError: the loss is not finite.
+    """
+    accelerator = accelerator or Accelerator()
+    companion = companion or Companion()
+    batches_of(loader)
+    wrapped, prepared, loader = accelerator.prepare(model, optimizer, loader)
+    total = total_steps(loader, training)
+    peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    model.train()
+    stream = endless(loader, start)
+    for done in range(start, total):
+        inputs, targets = next(stream)
+        inputs, targets = inputs.to(accelerator.device), targets.to(accelerator.device)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor(training, done, total)
+        with companion.watch():
+            logits = wrapped(inputs)
+        if done == start:
+            check_targets(logits, targets)
+        loss = objective(logits, targets, inputs)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the training loss is {value} at step {done}; lower the learning rate")
+        accelerator.backward(loss)
+        companion.before_update(logits, targets)
+        if training.clip is not None:
+            accelerator.clip_grad_norm_(model.parameters(), training.clip)
+        prepared.step()
+        prepared.zero_grad(set_to_none=True)
+        companion.after_update(done + 1, total, value)
+    accelerator.wait_for_everyone()
+
+
+def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
+    """Plain training: weights (two and more dimensions) with weight decay, everything else without."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def pretrain(
+    model: nn.Module, loader: Any, training: Training, *, seed: int, companion: Companion | None = None
+) -> None:
+    """Train a float network from where it is, in place."""
+    set_seed(seed)
+    optimizer = optimizer_of(parameter_groups(model, training), training)
+    fit(model, loader, task(training.label_smoothing), optimizer, training, companion=companion)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Percent of samples whose highest class score is the target's, in evaluation mode.
+
+    Raises:
+        DataError: no samples, or targets that do not fit the network.
+    """
+    place = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    right = samples = 0
+    try:
+        for inputs, targets in loader:
+            logits = model(inputs.to(place))
+            check_targets(logits, targets)
+            right += int((logits.argmax(1).cpu() == targets.cpu()).sum())
+            samples += len(targets)
+    finally:
+        model.train(was_training)
+    if samples == 0:
+        raise DataError("the evaluation data is empty")
+    return 100.0 * right / samples

@@ -1,0 +1,126 @@
+"""Random damage behind repaired checksums: a FileError or a valid plan, nothing else, and soon."""
+
+import random
+import struct
+import time
+
+import pytest
+import torch
+from seal import seal, take_apart
+
+from fewbits.codec import decode, encode, inspect
+from fewbits.codec.container import open_file
+from fewbits.codec.directory import PRIME, bits, pack, unpack
+from fewbits.errors import FileError
+from fewbits.plan import Clustered, Dense, Plan
+
+GENERATOR = torch.Generator().manual_seed(7)
+
+
+def sample_plan() -> Plan:
+    wide = (torch.randn(6, 20, generator=GENERATOR) * 9000).clamp(-32767, 32767)
+    conv = torch.randn(5, 3, 3, 3, generator=GENERATOR).round()
+    book = torch.randint(-1, 2, (30,), generator=GENERATOR)
+    return Plan(
+        {
+            "conv.weight": Clustered(conv.to(torch.int16), 4, step=0.1),
+            "wide.weight": Clustered(wide.to(torch.int16), 16, step=0.01),
+            "book.weight": Clustered(book.to(torch.int16), 2, codebook=(-1.0, 0.0, 1.0), lowest=-1),
+            "bias": Dense(torch.randn(17, generator=GENERATOR)),
+            "scale": Dense(torch.rand(17, generator=GENERATOR)),
+            "half": Dense(torch.randn(40, generator=GENERATOR).half()),
+            "ones": Dense(torch.ones(4, 4)),
+            "flags": Dense(torch.rand(50, generator=GENERATOR) > 0.5),
+        }
+    )
+
+
+PLAN = sample_plan()
+DATA = encode(PLAN, header={"a": [1, {"b": None}]})
+SIZES = [section.size for section in open_file(DATA).sections]
+
+
+def mutate(block: bytes, chance: random.Random) -> bytes:
+    """One to four edits: a flipped bit, a new byte, a cut, an insertion, a repeated run."""
+    out = bytearray(block)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(out) + 1)
+        match chance.randrange(5):
+            case 0 if at < len(out):
+                out[at] ^= 1 << chance.randrange(8)
+            case 1 if at < len(out):
+                out[at] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
+            case 2:
+                del out[at : at + chance.randint(1, 8)]
+            case 3:
+                out[at:at] = chance.randbytes(chance.randint(1, 8))
+            case 4:
+                out[at:at] = out[max(0, at - 16) : at]
+    return bytes(out)
+
+
+def attempt(data: bytes) -> bool:
+    """Whether the file decoded, to something that obeys its own rules."""
+    started = time.perf_counter()
+    try:
+        inspect(data)
+        plan = decode(data, PLAN.tensors())
+    except FileError:
+        return False
+    finally:
+        assert time.perf_counter() - started < 5
+    for name, entry in plan.items():
+        assert entry.shape == PLAN[name].shape
+        assert torch.isfinite(entry.values().float()).all()
+    assert decode(encode(plan), PLAN.tensors()).equals(plan)
+    return True
+
+
+@pytest.mark.parametrize("section", range(len(SIZES)))
+def test_damaged_sections(section: int) -> None:
+    """A section whose length still holds (the directory is rewritten with it)."""
+    chance = random.Random(section)
+    head, chunks = take_apart(DATA, SIZES)
+    records, sections, header = unpack(head)
+    decoded = 0
+    for _ in range(150):
+        changed = list(chunks)
+        changed[section] = mutate(chunks[section], chance)
+        resized = [
+            type(s)(s.members, s.coder, len(chunk)) for s, chunk in zip(sections, changed, strict=True)
+        ]
+        decoded += attempt(seal(pack(records, resized, header), changed))
+    assert decoded < 150
+
+
+def test_damaged_directory() -> None:
+    """The content of the head, before coding: fields that lie."""
+    chance = random.Random(99)
+    head, chunks = take_apart(DATA, SIZES)
+    content = bytearray(_content(head))
+    refused = 0
+    for _ in range(1500):
+        refused += not attempt(seal(b"\0" + mutate(bytes(content), chance), chunks))
+    assert refused > 1000
+    assert attempt(seal(b"\0" + bytes(content), chunks))
+
+
+def test_damaged_coded_head() -> None:
+    chance = random.Random(5)
+    head, chunks = take_apart(DATA, SIZES)
+    assert sum(attempt(seal(mutate(head, chance), chunks)) for _ in range(300)) < 300
+
+
+def test_random_heads() -> None:
+    chance = random.Random(6)
+    for _ in range(300):
+        head = chance.choice([b"\0", b"\1\xff\x1f", b"\1\x40"]) + chance.randbytes(chance.randrange(120))
+        assert not attempt(seal(head, [chance.randbytes(9)]))
+
+
+def _content(head: bytes) -> bytes:
+    size = head[1] & 127 | head[2] << 7 if head[1] > 127 else head[1]
+    content = bytearray(size)
+    bits.bytes_decode(head[3 if head[1] > 127 else 2 :], content, 0, PRIME)
+    assert struct.pack("B", len(PLAN)) == content[:1]
+    return bytes(content)

@@ -1,0 +1,193 @@
+"""Numbered hostile files (see README.md): each has sound checksums and must be refused in one sentence."""
+
+import struct
+import time
+import tracemalloc
+
+import pytest
+import torch
+from seal import check, raw_head, seal
+
+from fewbits.codec import decode, encode, inspect
+from fewbits.codec.container import MAGIC
+from fewbits.codec.cursor import varint
+from fewbits.codec.directory import PRIME, bits
+from fewbits.errors import FileError, FormatError, MismatchError
+from fewbits.plan import Clustered, Dense, Plan
+
+LIKE = {"w": torch.zeros(2, 3), "v": torch.zeros(4)}
+ONE = {"w": torch.zeros(2, 3)}
+STEP = struct.pack("<f", 0.5)
+
+
+def coded_head(content: bytes, size: int | None = None) -> bytes:
+    stream = bits.bytes_encode(content, 0, PRIME)
+    return b"\1" + varint(len(content) if size is None else size) + stream
+
+
+def step(value: float) -> bytes:
+    return seal(raw_head(values=struct.pack("<f", value)), [b"\x55"])
+
+
+def codebook(lowest: int, size: int, values: bytes, shape: tuple[int, ...] = (2, 3)) -> bytes:
+    packed = struct.pack("<h", lowest) + varint(size) + values
+    return seal(raw_head(kinds=b"\x01", shapes=[shape], values=packed), [b"\x55"])
+
+
+def dense(kind: int, chunk: bytes, shape: tuple[int, ...] = (2, 3)) -> bytes:
+    head = raw_head(
+        kinds=bytes([kind]), shapes=[shape], widths=b"", values=b"", coders=b"\x02", sizes=[len(chunk)]
+    )
+    return seal(head, [chunk])
+
+
+def constant(kind: int, element: bytes, widths: bytes = b"", values: bytes = b"") -> bytes:
+    return seal(
+        raw_head(kinds=bytes([kind]), widths=widths, values=values, constants=element, coders=b"", sizes=[])
+    )
+
+
+def with_user(text: bytes) -> bytes:
+    return seal(raw_head(user=text), [b"\x55"])
+
+
+def forged_hash() -> bytes:
+    data = bytearray(seal(raw_head(), [b"\x55"]))
+    data[-1] ^= 1
+    return bytes(data)
+
+
+TWO = {
+    "names": [b"w", b"w"],
+    "kinds": b"\0\0",
+    "shapes": [(2, 3), (2, 3)],
+    "widths": b"\4\4",
+    "values": STEP * 2,
+}
+
+FORMAT = {
+    "01 empty file": b"",
+    "02 signature only": MAGIC,
+    "03 wrong signature": seal(raw_head(), [b"\x55"], magic=b"\x89PNG\r\n\x1a\n"),
+    "04 newer version": seal(raw_head(), [b"\x55"], version=2),
+    "05 version 0": seal(raw_head(), [b"\x55"], version=0),
+    "06 forged hash": forged_hash(),
+    "07 trailing garbage": seal(raw_head(), [b"\x55"]) + b"garbage",
+    "08 trailing garbage inside the hash": seal(raw_head(), [b"\x55", b"more"]),
+    "09 head longer than the file": MAGIC + struct.pack("<HI", 1, 2**32 - 1) + bytes(40),
+    "10 empty head": seal(b""),
+    "11 head of unknown form": seal(b"\x07" + raw_head()[1:], [b"\x55"]),
+    "12 coded head that claims 2 MiB": seal(coded_head(b"", size=2 << 20)),
+    "13 coded head that claims 2 ** 60": seal(coded_head(b"", size=2**60)),
+    "14 coded head with bytes left over": seal(coded_head(raw_head()[1:]) + b"zzzzzzzz", [b"\x55"]),
+    "15 65536 tensors": seal(raw_head(count=65536), [b"\x55"]),
+    "16 more tensors than names": seal(raw_head(count=9), [b"\x55"]),
+    "17 duplicate names": seal(raw_head(**TWO, coders=b"\1\1", sizes=[1, 1]), [b"\x55", b"\x55"]),
+    "18 name that is no text": seal(raw_head(names=[b"\xff\xfe"]), [b"\x55"]),
+    "19 name of 1 MB": seal(raw_head(names=[b"n" * 1_000_000]), [b"\x55"]),
+    "20 unknown kind": seal(raw_head(kinds=b"\x0f"), [b"\x55"]),
+    "21 unknown storage": seal(raw_head(kinds=b"\x30"), [b"\x55"]),
+    "22 shared levels": seal(raw_head(kinds=b"\x10"), [b"\x55"]),
+    "23 255 dimensions": seal(raw_head(shapes=[[1] * 255]), [b"\x55"]),
+    "24 dimension of 2 ** 63 (negative as int64)": seal(raw_head(shapes=[(2**63, 3)]), [b"\x55"]),
+    "25 2 ** 64 numbers by product": seal(raw_head(shapes=[(2**32, 2**32)]), [b"\x55"]),
+    "26 number in a long form": seal(raw_head().replace(b"\x02\x03", b"\x82\x00\x03"), [b"\x55"]),
+    "27 empty tensor with a section": seal(raw_head(shapes=[(0, 3)]), [b"\x55"]),
+    "28 bits = 1": seal(raw_head(widths=b"\x01"), [b"\x55"]),
+    "29 bits = 17": seal(raw_head(widths=b"\x11"), [b"\x55"]),
+    "30 step = 0": step(0.0),
+    "31 step = -1": step(-1.0),
+    "32 step = NaN": step(float("nan")),
+    "33 step = infinity": step(float("inf")),
+    "34 empty codebook": codebook(0, 0, b""),
+    "35 codebook that is too long for its bits": codebook(0, 17, STEP * 17),
+    "36 codebook that runs past int16": codebook(32760, 16, STEP * 16),
+    "37 codebook with NaN": codebook(-1, 3, struct.pack("<3f", -1, float("nan"), 1)),
+    "38 codebook cut off": codebook(-1, 16, STEP),
+    "39 constant level out of range": constant(0x20, struct.pack("<h", 8), b"\4", STEP),
+    "40 constant number that is NaN": constant(0x22, struct.pack("<f", float("nan"))),
+    "41 constant truth value 2": constant(0x2B, b"\2"),
+    "42 unknown coder of levels": seal(raw_head(coders=b"\x09"), [b"\x55"]),
+    "43 unknown coder of numbers": seal(
+        raw_head(kinds=b"\x12", widths=b"", values=b"", coders=b"\x01"), [b"\x55"]
+    ),
+    "44 section longer than the file": seal(raw_head(sizes=[2**40]), [b"\x55"]),
+    "45 section shorter than its bytes": seal(raw_head(sizes=[0]), [b"\x55"]),
+    "46 levels with bytes left over": seal(raw_head(sizes=[400]), [b"\x55" * 400]),
+    "47 numbers without bytes": dense(0x12, b""),
+    "48 numbers with too few bytes": dense(0x12, b"\0" + bytes(23)),
+    "49 numbers with too many planes": dense(0x12, b"\5" + bytes(24)),
+    "50 numbers with bytes left over": dense(0x12, b"\0" + bytes(24) + b"and more"),
+    "51 numbers that are NaN": dense(0x12, b"\0" + b"\xff" * 24),
+    "52 truth values beyond 1": dense(0x1B, b"\0\0\1\0\1\7\0"),
+    "53 header that is no JSON": with_user(b"{"),
+    "54 header that is a list": with_user(b"[1]"),
+    "55 nested header": with_user(b"[" * 500_000),
+    "56 nested header in an object": with_user(b'{"a":' * 200_000),
+    "57 header with NaN": with_user(b'{"a":NaN}'),
+    "58 header with a key twice": with_user(b'{"a":1,"a":2}'),
+    "59 header that is no text": with_user(b'{"a":"\xff"}'),
+    "60 header of 2 MB": with_user(b'{"a":"' + b"x" * 2_000_000 + b'"}'),
+    "61 header with an endless number": with_user(b'{"a":' + b"9" * 900_000 + b"}"),
+    "62 sections that overlap": seal(
+        raw_head([b"w", b"v"], b"\0\0", [(2, 3), (4,)], b"\4\4", STEP * 2, coders=b"\1\1", sizes=[1, 4]),
+        [b"\x55", b"\x55"],
+    ),
+}
+
+MISMATCH = {
+    "63 length bomb: 2 ** 40 levels": seal(raw_head(shapes=[(2**20, 2**20)]), [b"\x55"]),
+    "64 length bomb: 2 ** 40 equal numbers": seal(
+        raw_head(
+            kinds=b"\x22", shapes=[(2**40,)], widths=b"", values=b"", constants=STEP, coders=b"", sizes=[]
+        )
+    ),
+    "65 zero numbers, endless other dimension": seal(
+        raw_head(kinds=b"\x22", shapes=[(0, 2**47)], widths=b"", values=b"", coders=b"", sizes=[])
+    ),
+    "66 foreign name": seal(raw_head(names=[b"weigth"]), [b"\x55"]),
+    "67 foreign name of 1000 letters": seal(raw_head(names=[b"w" * 1000]), [b"\x55"]),
+    "68 no tensors": seal(raw_head([], b"", [], b"", b"", coders=b"", sizes=[])),
+}
+
+
+@pytest.mark.parametrize("name", [*FORMAT, *MISMATCH])
+def test_hostile_file(name: str) -> None:
+    data = (FORMAT | MISMATCH)[name]
+    expected = FormatError if name in FORMAT else MismatchError
+    tracemalloc.start()
+    started = time.perf_counter()
+    try:
+        with pytest.raises(expected) as caught:
+            decode(data, LIKE if name.startswith("62") else ONE)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.perf_counter() - started < 5
+    assert peak < 40 * len(data) + 1_000_000
+    message = str(caught.value)
+    assert 10 < len(message) < 400
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", [name for name in FORMAT if int(name[:2]) < 39 or 44 <= int(name[:2]) < 46])
+def test_inspect_refuses_it_too(name: str) -> None:
+    with pytest.raises(FormatError):
+        inspect(FORMAT[name])
+
+
+def test_the_helper_makes_sound_files() -> None:
+    """Without a lie, the same builders give files that decode: the refusals above have their stated cause."""
+    levels = torch.tensor([[0, 1, 0], [0, 0, -2]], dtype=torch.int16)
+    plan = Plan({"w": Clustered(levels, 4, step=0.5)})
+    data = encode(plan)
+    (tensor,) = inspect(data).tensors
+    chunk = data[-18 - tensor.coded_bytes : -18]
+    assert check(chunk) == data[-18:-16]
+    assert decode(seal(raw_head(sizes=[len(chunk)]), [chunk]), ONE).equals(plan)
+    zeros = Plan({"w": Dense(torch.zeros(2, 3))})
+    assert decode(constant(0x22, bytes(4)), ONE).equals(zeros)
+    assert decode(dense(0x12, b"\0" + bytes(24)), ONE).equals(zeros)
+    assert inspect(with_user(b'{"a":[[1]]}')).header == {"a": [[1]]}
+    with pytest.raises(FileError):
+        decode(data, LIKE)

@@ -1,0 +1,50 @@
+"""Shared fixtures: a small real network, trained on handwriting in a moment."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fewbits.data import DataSet, digits
+from fewbits.recipe import Training
+from fewbits.train import accuracy, pretrain
+
+torch.set_num_threads(1)
+
+
+def small_network() -> nn.Module:
+    """A convolutional network with batch normalisation for 8x8 digits, 4,200 weights."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 30),
+        nn.ReLU(),
+        nn.Linear(30, 10),
+    )
+
+
+@pytest.fixture(scope="session")
+def handwriting() -> DataSet:
+    return digits()
+
+
+@pytest.fixture(scope="session")
+def _trained(handwriting: DataSet) -> nn.Module:
+    torch.manual_seed(0)
+    network = small_network()
+    loader = handwriting.loader("train", 32, shuffle=True)
+    pretrain(network, loader, Training(epochs=6, lr=5e-3), seed=0)
+    assert accuracy(network, handwriting.loader("validation", 256)) > 90
+    return network.eval()
+
+
+@pytest.fixture
+def trained(_trained: nn.Module) -> nn.Module:
+    """The trained small network; each test gets its own copy."""
+    return copy.deepcopy(_trained)

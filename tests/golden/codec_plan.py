@@ -1,0 +1,45 @@
+"""The plan behind ``codec_v1.few``: every kind of entry, made by arithmetic alone."""
+
+import torch
+
+from fewbits.plan import Clustered, Dense, Plan
+
+HEADER = {"recipe": "golden", "note": "ünïcode", "seeds": [0, 1, 2]}
+
+
+def scattered(shape: tuple[int, ...], span: int, every: int) -> torch.Tensor:
+    """Levels in ``[-span, span]``, one in ``every`` about non-zero, from a linear congruence."""
+    state, levels = 12345, []
+    for _ in range(int(torch.Size(shape).numel())):
+        state = (state * 1103515245 + 12345) % 2**31
+        draw = state >> 12
+        levels.append((draw // every % (2 * span + 1)) - span if draw % every == 0 else 0)
+    return torch.tensor(levels, dtype=torch.int16).reshape(shape)
+
+
+def golden_plan() -> Plan:
+    """The plan that the golden file holds."""
+    ramp = torch.arange(24, dtype=torch.float32)
+    return Plan(
+        {
+            "conv.weight": Clustered(scattered((8, 3, 3, 3), 7, 3), bits=4, step=0.03125),
+            "conv.bias": Dense(ramp[:8] * 0.37 - 1.0),
+            "bn.weight": Dense(torch.ones(8)),
+            "bn.running_var": Dense(ramp[:8] * 0.11 + 0.5),
+            "bn.num_batches_tracked": Dense(torch.tensor(781, dtype=torch.int64)),
+            "ternary.weight": Clustered(
+                scattered((6, 10), 1, 2), bits=2, codebook=(-0.5, 0.0, 0.625), lowest=-1
+            ),
+            "wide.weight": Clustered(scattered((4, 8), 32767, 2), bits=16, step=1e-4),
+            "pruned.weight": Clustered(torch.zeros(5, 5, dtype=torch.int16), bits=4, step=0.1),
+            "half": Dense((ramp / 7).to(torch.float16).reshape(4, 6)),
+            "brain": Dense((ramp - 11).to(torch.bfloat16)),
+            "double": Dense(ramp[:3].double() / 3),
+            "flags": Dense(ramp % 3 == 0),
+            "bytes": Dense((ramp * 5).to(torch.uint8)),
+            "small": Dense((ramp - 12).to(torch.int8)),
+            "index": Dense((ramp * 1000).to(torch.int32)),
+            "scalar": Dense(torch.tensor(2.5)),
+            "nothing": Dense(torch.zeros(0, 4)),
+        }
+    )

@@ -1,0 +1,67 @@
+"""From bytes and points to lambda, on size curves that are known exactly."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fewbits.errors import BudgetError
+from fewbits.search import Fixed, TowardSize, WithinDrop, solve
+
+
+def curve(lam: float) -> int:
+    """Bytes that fall from 10,000 to 500."""
+    return 500 + int(9500 / (1 + lam * 7))
+
+
+@given(st.floats(600, 9900), st.floats(1e-6, 100))
+def test_solve_is_below_the_goal_and_close(goal: float, guess: float) -> None:
+    size = curve(solve(curve, goal, guess, tolerance=0.01))
+    assert size <= goal
+    assert size >= 0.985 * goal
+
+
+def test_solve_needs_no_lambda_when_the_file_is_small_enough() -> None:
+    assert solve(curve, 10_000, 1.0) == 0.0
+
+
+def test_solve_on_a_staircase_stays_below() -> None:
+    def stairs(lam: float) -> int:
+        return 1000 if lam < 0.31 else 200
+
+    assert solve(stairs, 900, 5.0) == pytest.approx(0.31, rel=1e-3)
+
+
+def test_the_impossible_is_explained() -> None:
+    with pytest.raises(BudgetError, match="500 bytes"):
+        solve(curve, 400, 0.1)
+
+
+def test_toward_size_falls_geometrically_and_stays() -> None:
+    steering = TowardSize(1000, arrive=0.5)
+    sizes = [10_000]
+    for share in (0.0, 0.25, 0.5, 0.75):
+        sizes.append(curve(steering.next(share, sizes[-1], None, curve)))
+    assert sizes[1] == 10_000
+    assert sizes[2] == pytest.approx((10_000 * 1000) ** 0.5, rel=0.03)
+    assert 970 <= sizes[3] <= 1000
+    assert 970 <= sizes[4] <= 1000
+    assert 990 <= curve(steering.final(curve)) <= 997
+
+
+def test_within_drop_ends_near_the_smallest_size_that_keeps_the_floor() -> None:
+    """Accuracy is lost below 2,000 bytes; twenty rounds get within 15 % of that."""
+    steering = WithinDrop(floor=90.0)
+    size, best = 10_000, 10_000
+    for step in range(20):
+        accurate = 95.0 if size >= 2000 else 80.0
+        if accurate >= 90:
+            best = min(best, size)
+        size = curve(steering.next(step / 20, size, accurate, curve))
+    assert 2000 <= best <= 2300
+    assert curve(steering.final(curve)) <= best
+
+
+def test_fixed_is_fixed() -> None:
+    assert Fixed(0.2).next(0.5, 1, None, curve) == Fixed(0.2).final(curve) == 0.2

@@ -1,0 +1,75 @@
+"""Recipes: sizes, unknown keys, files."""
+
+from __future__ import annotations
+
+import pytest
+
+from fewbits import recipe as recipes
+from fewbits.errors import RecipeError
+from fewbits.recipe import Recipe, make, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("200 KB", 200_000), ("1.5MB", 1_500_000), ("2 KiB", 2048), (4096, 4096), ("12", 12), (" 7 bytes ", 7), (".5kb", 500)],
+)
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "KB", "-3 KB", "3 KP", "0", "1e3 KB", "3 K B", "nan"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(RecipeError):
+        parse_size(text)
+
+
+def test_unknown_keys_name_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"'trian'; did you mean 'train'"):
+        make({"schema": 1, "trian": {}})
+    with pytest.raises(RecipeError, match=r"'train.epocs'; did you mean 'epochs'"):
+        make({"train": {"epocs": 3}})
+    with pytest.raises(RecipeError, match="'network.wieghts'; did you mean 'weights'"):
+        make({"network": {"name": "lenet-5", "wieghts": "x"}})
+
+
+def test_values_are_checked() -> None:
+    with pytest.raises(RecipeError, match=r"assign\.bits"):
+        make({"assign": {"bits": 1}})
+    with pytest.raises(RecipeError, match="not a size"):
+        make({"target": "many bytes"})
+    with pytest.raises(RecipeError, match=r"either assign\.lam or a budget"):
+        make({"target": "1 KB", "assign": {"lam": 0.1}})
+    with pytest.raises(RecipeError, match="schema"):
+        make({"schema": 2})
+
+
+def test_bundled_recipes_load_and_say_what_they_are() -> None:
+    assert {"demo", "ecqx-4bit"} <= set(recipes.names())
+    for name in recipes.names():
+        assert isinstance(recipes.load(name), Recipe)
+        assert recipes.text_of(name).startswith("# ")
+
+
+def test_files(tmp_path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("schema: 1\ntarget: 3 KB\n")
+    assert recipes.load(path).target_bytes == 3000
+    path.write_text("target: 3 KB\n")
+    with pytest.raises(RecipeError, match="schema: 1"):
+        recipes.load(path)
+    path.write_text("a: [")
+    with pytest.raises(RecipeError, match="not YAML"):
+        recipes.load(path)
+    path.write_text("- 3")
+    with pytest.raises(RecipeError, match="list"):
+        recipes.load(path)
+    with pytest.raises(RecipeError, match="did you mean 'demo'"):
+        recipes.load("dmo")
+
+
+def test_updated_is_checked_and_keeps_the_rest() -> None:
+    one = make({"seed": 5, "assign": {"lam": 0.3}})
+    two = one.updated(target="9 KB", assign={"lam": None})
+    assert (two.seed, two.target_bytes, two.assign.lam) == (5, 9000, None)
+    with pytest.raises(RecipeError):
+        one.updated(target="9 KB")
