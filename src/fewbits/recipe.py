@@ -80,14 +80,15 @@ class Finetuning(Training):
 
     Attributes:
         lr_floats: learning rate of what stays floating point (biases, normalisation); default: ``lr``.
-        gradient_scale: multiply a background weight's gradient by the magnitude of its centroid (ECQx, fig. 5).
+        gradient_scale: multiply a background weight's gradient by the magnitude of its centroid, as the paper does
+            (ECQx, fig. 5). Off by default: with Adam it cost accuracy wherever it was tried.
         learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
         distill: weight of the float network's soft answers in the objective, 0 to 1; ``temperature`` softens them.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
     """
 
     lr_floats: Annotated[float, Field(gt=0)] | None = None
-    gradient_scale: bool = True
+    gradient_scale: bool = False
     learn: bool = False
     lr_steps: Annotated[float, Field(gt=0)] = 1e-3
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -4,4 +4,14 @@ from fewbits.attach.attach import attach, background, evaluating, fold, held, lo
 from fewbits.attach.hold import Held
 from fewbits.attach.normalisation import merge_statistics
 
-__all__ = ["Held", "attach", "background", "evaluating", "fold", "held", "load_plan", "merge_statistics", "plan_of"]
+__all__ = [
+    "Held",
+    "attach",
+    "background",
+    "evaluating",
+    "fold",
+    "held",
+    "load_plan",
+    "merge_statistics",
+    "plan_of",
+]

@@ -1,7 +1,7 @@
 """Put a plan on a network for training, and take it off again.
 
 Only this room touches the inside of modules. ``torch.nn.utils.parametrize`` holds the plan: the network keeps
-its classes and its forward, can be copied, exported and compiled, and folds back to plain modules with plain names.
+its classes and its forward, can be copied, exported and compiled, and folds back to plain modules and names.
 """
 
 from __future__ import annotations
@@ -34,18 +34,22 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
         learn: whether step sizes and codebooks are trained parameters.
 
     Raises:
-        MismatchError: a name that the model lacks, or a shape that differs.
+        MismatchError: a name that the model lacks, or a shape that differs. SelectionError: a weight that
+            carries a plan already. Nothing is attached then.
     """
-    for name, entry in plan.items():
-        if not isinstance(entry, Clustered):
-            continue
+    entries = {name: entry for name, entry in plan.items() if isinstance(entry, Clustered)}
+    for name, entry in entries.items():
         module, attribute = _owner(model, name)
         weight = getattr(module, attribute)
         if tuple(weight.shape) != entry.shape:
-            raise MismatchError(f"{name}: the plan has shape {entry.shape}, the network {tuple(weight.shape)}")
+            raise MismatchError(
+                f"{name}: the plan has shape {entry.shape}, the network {tuple(weight.shape)}"
+            )
         if parametrize.is_parametrized(module, attribute):
             raise SelectionError(f"{name} already carries a plan; fold it first")
-        held = Held(entry, learn=learn).to(weight.device)
+    for name, entry in entries.items():
+        module, attribute = _owner(model, name)
+        held = Held(entry, learn=learn).to(getattr(module, attribute).device)
         parametrize.register_parametrization(module, attribute, held)
 
 
@@ -55,7 +59,7 @@ def held(model: nn.Module) -> dict[str, Held]:
     for path, module in model.named_modules():
         if not parametrize.is_parametrized(module):
             continue
-        for attribute, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
+        for attribute, chain in module.parametrizations.items():
             if isinstance(chain[0], Held):
                 found[f"{path}.{attribute}".lstrip(".")] = chain[0]
     return found
@@ -89,7 +93,7 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32) -> Plan:
     """
     clustered = {name: h.entry() for name, h in held(model).items()}
     entries: dict[str, Clustered | Dense] = {}
-    for key, tensor in model.state_dict().items():
+    for key, tensor in _tensors(model).items():
         name = key.replace(".parametrizations.", ".").removeprefix("parametrizations.")
         if name.endswith(".original") and name.removesuffix(".original") in clustered:
             name = name.removesuffix(".original")
@@ -116,9 +120,11 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
         if name not in state:
             raise MismatchError(f"the plan has {name!r}, which the network lacks{nearest(name, state)}")
         if state[name].shape != tensor.shape:
-            raise MismatchError(f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}")
+            raise MismatchError(
+                f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}"
+            )
         state[name] = tensor
-    missing = [name for name in state if name not in plan and not name.endswith(COUNTER)]
+    missing = [name for name in _tensors(model) if name not in plan and not name.endswith(COUNTER)]
     if missing:
         raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
     model.load_state_dict(state)
@@ -126,14 +132,23 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode with every clustered tensor computed once; the mode is restored afterwards."""
-    was_training = model.training
+    """Evaluation mode, without gradients, every clustered tensor computed once; the modes are restored."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with parametrize.cached(), torch.no_grad():
             yield model
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():  # some may have been frozen in a network that trains
+            module.training = mode
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with each tensor once: what two layers share goes by the first name."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), (name, tensor))
+    return dict(found.values())
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

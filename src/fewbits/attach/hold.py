@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewbits.errors import MismatchError
 from fewbits.plan import Clustered
 
 
 class _StraightThrough(torch.autograd.Function):
-    """``table[levels - lowest]`` forward; the gradient goes to the weight as it is, and to the table by cluster."""
+    """``table[levels - lowest]``; gradients go to the weight as they are, to the table by cluster."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool
+    ) -> Tensor:
         ctx.save_for_backward(levels)
         ctx.lowest, ctx.uniform, ctx.size = lowest, uniform, table.numel()
         if uniform:
@@ -54,7 +57,7 @@ class Held(nn.Module):
         values = entry.step if entry.step is not None else entry.codebook
         table = torch.tensor(values, dtype=torch.float32, device=entry.levels.device)
         self.table = nn.Parameter(table, requires_grad=learn)
-        self.register_buffer("levels", entry.levels)
+        self.register_buffer("levels", entry.levels.clone())  # updates must not reach into the entry
         self.bits, self.lowest, self.uniform = entry.bits, entry.lowest, entry.step is not None
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -62,11 +65,21 @@ class Held(nn.Module):
         return value
 
     def update(self, entry: Clustered) -> None:
-        """Take new levels, and the entry's step or codebook, in place."""
+        """Take new levels, and the entry's step or codebook, in place.
+
+        Raises:
+            MismatchError: an entry of another shape, or with another kind of grid.
+        """
+        values = torch.tensor(entry.step if entry.step is not None else entry.codebook, dtype=torch.float32)
+        if self.levels.shape != entry.shape or self.table.shape != values.shape:
+            raise MismatchError(
+                f"an entry of shape {entry.shape} with {values.numel()} grid values cannot replace one of "
+                f"shape {tuple(self.levels.shape)} with {self.table.numel()}"
+            )
+        self.bits, self.lowest = entry.bits, entry.lowest
         self.levels.copy_(entry.levels)
-        values = entry.step if entry.step is not None else entry.codebook
         with torch.no_grad():
-            self.table.copy_(torch.tensor(values, dtype=torch.float32))
+            self.table.copy_(values)
 
     def entry(self) -> Clustered:
         """The plan entry as it stands; it shares the levels, which the next update overwrites."""

@@ -1,4 +1,4 @@
-"""Batch normalisation as the affine map that it is after training: two numbers per channel in place of four."""
+"""Batch normalisation as the affine map that it is after training: two numbers per channel, not four."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def merge_statistics(model: nn.Module) -> int:
     """Move running statistics into scale and shift, in place: mean becomes 0 and variance 1.
 
-    In evaluation mode the network computes the same (up to rounding); constant tensors cost nothing in a file, so
-    half of the normalisation's numbers are saved. The layers stay, unlike with folding into the convolution,
-    whose weights could then not stay on their grid.
+    In evaluation mode the network computes the same (up to rounding); constant tensors cost nothing in a
+    file, so half of the normalisation's numbers are saved. The layers stay, unlike with folding into the
+    convolution, whose weights could then not stay on their grid.
 
     Returns:
-        The number of layers merged. Layers without running statistics or without scale and shift are left alone.
+        The number of layers merged. Without running statistics, or scale and shift, a layer is left alone.
     """
     count = 0
     for module in model.modules():
         if not isinstance(module, NORMS) or module.running_mean is None or module.weight is None:
             continue
         assert module.running_var is not None
-        # The layer divides by sqrt(1 + eps) from now on; in float64 so that merging twice changes nothing visible.
+        # The layer divides by sqrt(1 + eps) from now on; in float64, so that merging twice changes nothing.
         scale = module.weight.double() * torch.rsqrt(module.running_var.double() + module.eps)
-        module.bias.copy_((module.bias.double() - module.running_mean.double() * scale).float())
-        module.weight.copy_((scale * (1.0 + module.eps) ** 0.5).float())
+        module.bias.copy_(module.bias.double() - module.running_mean.double() * scale)
+        module.weight.copy_(scale * (1.0 + module.eps) ** 0.5)
         module.running_mean.zero_()
         module.running_var.fill_(1.0)
         count += 1

@@ -47,7 +47,7 @@ class Scorer(ABC):
         """What a resumed run needs to go on identically: the random state, if there is one."""
         return None
 
-    def restore(self, state: Tensor | None) -> None:
+    def restore(self, state: Tensor | None) -> None:  # noqa: B027 - most have nothing to take up
         """Take up what :meth:`state` gave."""
 
 
@@ -86,7 +86,9 @@ class RelevanceScorer(Scorer):
 
     def scores(self, step: Step) -> Scores:
         count = self._recording.samples
-        begin = start_relevance(step.logits.detach()[:count], step.targets[:count], self._start) / len(step.logits[:count])
+        begin = start_relevance(step.logits.detach()[:count], step.targets[:count], self._start) / len(
+            step.logits[:count]
+        )
         at = step.weights if self._on == "background" else None
         found = propagate(self._recording, begin, self._rules, at=at).weights
         self._recording.clear()
@@ -129,7 +131,8 @@ class RandomScorer(Scorer):
 
     def scores(self, step: Step) -> Scores:
         return {
-            name: torch.rand(w.shape, generator=self._generator).to(w.device) for name, w in step.weights.items()
+            name: torch.rand(w.shape, generator=self._generator).to(w.device)
+            for name, w in step.weights.items()
         }
 
 

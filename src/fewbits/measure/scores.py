@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewbits.attach import evaluating
 from fewbits.errors import DataError
 from fewbits.measure.relevance.measure import check_targets
 from fewbits.weights import select
@@ -31,10 +32,9 @@ def random(model: nn.Module, batches: Batches = (), *, seed: int = 0) -> Scores:
 
 
 def taylor(model: nn.Module, batches: Batches) -> Scores:
-    """``|w dL/dw|``: first-order change of the cross-entropy when the weight is zeroed (Molchanov et al. 2017)."""
-    weights = select(model)
-    totals, samples = _accumulate(model, weights, batches, lambda gradient, n: gradient * n)
-    return {name: (weights[name].detach() * totals[name] / samples).abs() for name in weights}
+    """``|w dL/dw|``: first-order change of the loss when the weight is zeroed (Molchanov et al. 2017)."""
+    means = _mean(model, batches, lambda gradient: gradient)
+    return {name: (w.detach() * means[name]).abs() for name, w in select(model).items()}
 
 
 def fisher(model: nn.Module, batches: Batches) -> Scores:
@@ -43,29 +43,27 @@ def fisher(model: nn.Module, batches: Batches) -> Scores:
     With batches of one sample it is the empirical Fisher information itself; larger batches average gradients
     before squaring and so underestimate it by up to their size.
     """
-    weights = select(model)
-    totals, samples = _accumulate(model, weights, batches, lambda gradient, n: gradient.square() * n)
-    return {name: total / samples for name, total in totals.items()}
+    return _mean(model, batches, torch.square)
 
 
-def _accumulate(
-    model: nn.Module, weights: Scores, batches: Batches, term: Callable[[Tensor, int], Tensor]
-) -> tuple[Scores, int]:
+def _mean(model: nn.Module, batches: Batches, term: Callable[[Tensor], Tensor]) -> Scores:
+    """Mean over samples of ``term(gradient of the batch's mean loss)``, in evaluation mode."""
     place = next(model.parameters())
-    totals = {name: torch.zeros_like(w) for name, w in weights.items()}
-    was_training, samples = model.training, 0
-    model.eval()
-    try:
+    samples = 0
+    # Inside, a weight that carries a plan is one tensor in every forward pass, so it has a gradient like any.
+    with evaluating(model), torch.enable_grad():
+        weights = select(model)
+        totals = {name: torch.zeros_like(w) for name, w in weights.items()}
         for x, y in batches:
             logits = model(x.to(place.device))
             check_targets(logits, y)
-            loss = F.cross_entropy(logits, y.to(place.device))
-            gradients = torch.autograd.grad(loss, list(weights.values()))
+            loss = F.cross_entropy(logits, y.to(place.device).long())
+            gradients = torch.autograd.grad(
+                loss, list(weights.values()), allow_unused=True, materialize_grads=True
+            )
             for name, gradient in zip(weights, gradients, strict=True):
-                totals[name] += term(gradient, len(x))
+                totals[name] += term(gradient) * len(x)
             samples += len(x)
-    finally:
-        model.train(was_training)
     if samples == 0:
         raise DataError("gradient scores need at least one sample; the batches are empty")
-    return totals, samples
+    return {name: (total / samples).detach() for name, total in totals.items()}

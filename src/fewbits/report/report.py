@@ -136,7 +136,8 @@ class Report:
         values = json.loads(text)
         known = {f.name for f in dataclasses.fields(Report)}
         values = {name: value for name, value in values.items() if name in known}
-        values["tensors"] = tuple(TensorRow(**row | {"shape": tuple(row["shape"])}) for row in values["tensors"])
+        rows = values["tensors"]
+        values["tensors"] = tuple(TensorRow(**row | {"shape": tuple(row["shape"])}) for row in rows)
         values["history"] = tuple(Round(**r) for r in values["history"])
         return Report(**values)
 
@@ -178,7 +179,8 @@ def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
 
     The int8 figures hold levels as int8 (int16 beyond 8 bits), floats as in the plan, without any header.
     """
-    floats = b"".join(t.detach().cpu().to(torch.float32).contiguous().numpy().tobytes() for t in original.values())
+    singles = (t.detach().cpu().to(torch.float32).contiguous() for t in original.values())
+    floats = b"".join(t.numpy().tobytes() for t in singles)
     parts = []
     for entry in plan.values():
         if isinstance(entry, Clustered):

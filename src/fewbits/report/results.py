@@ -48,24 +48,25 @@ def load_results(path: str | os.PathLike[str]) -> Results | Report:
     """
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON, or damaged: {error}") from error
     if isinstance(found, dict) and "benchmark" in found and "rows" in found:
-        return _checked(Results, found, path)
+        return _checked(Results, text, path)
     if isinstance(found, dict) and "tensors" in found and "file_bytes" in found:
-        return _checked(Report, found, path)
+        return _checked(Report, text, path)
     raise DataError(
         f"{path} is neither a result file, which has 'benchmark' and 'rows', nor a report, which has "
         "'tensors' and 'file_bytes'"
     )
 
 
-def _checked(kind: type[Results] | type[Report], found: dict[str, Any], path: Path) -> Results | Report:
+def _checked(kind: type[Results] | type[Report], text: str, path: Path) -> Results | Report:
     try:
-        value: Results | Report = TypeAdapter(kind).validate_python(found)
+        value: Results | Report = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -107,8 +107,8 @@ def test_hostile_names_are_text(report: Report, explanation: Explanation) -> Non
     layer = dataclasses.replace(explanation.layers[0], name=HOSTILE)
     heat = dataclasses.replace(explanation.maps[0], target=HOSTILE)
     changed = report.updated(
-        model=HOSTILE, data=HOSTILE, method=HOSTILE, split=HOSTILE, tensors=(tensor,), recipe={"a": HOSTILE.rstrip("\ud800")},
-        versions={HOSTILE: HOSTILE}, others={HOSTILE: 5},
+        model=HOSTILE, data=HOSTILE, method=HOSTILE, split=HOSTILE, tensors=(tensor,),
+        recipe={"a": HOSTILE.rstrip("\ud800")}, versions={HOSTILE: HOSTILE}, others={HOSTILE: 5},
     )  # fmt: skip
     said = dataclasses.replace(explanation, layers=(layer,), maps=(heat,), rules=HOSTILE)
     row = {"model": HOSTILE, "data": HOSTILE, "method": HOSTILE, "accuracy": 1, "bytes": 1, HOSTILE: HOSTILE}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -111,7 +112,7 @@ def test_kept_puts_each_share_on_its_row(explanation: Explanation) -> None:
 
 
 def test_layers_without_relevance_do_not_stop_the_picture(explanation: Explanation) -> None:
-    none = {f: None for f in ("relevance_kept", "relevance_kept_by_magnitude", "relevance_kept_at_best")}
+    none = dict.fromkeys(("relevance_kept", "relevance_kept_by_magnitude", "relevance_kept_at_best"))
     silent = dataclasses.replace(explanation.layers[0], **none)
     (axes,) = plots.kept(dataclasses.replace(explanation, layers=(silent,))).axes
     assert len(axes.lines) == 1  # the share of weights alone
@@ -194,7 +195,7 @@ def test_labels_are_moved_apart_in_order(positions: list[float], gap: float) -> 
     moved = spread(positions, gap)
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     placed = [moved[i] for i in order]
-    assert all(b - a >= gap - 1e-6 for a, b in zip(placed, placed[1:], strict=False))
+    assert all(b - a >= gap - 1e-6 for a, b in pairwise(placed))
     assert sum(moved) == pytest.approx(sum(positions), abs=1e-6 * max(1, len(positions)) * 100)
 
 

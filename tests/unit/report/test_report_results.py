@@ -61,7 +61,7 @@ def test_wrong_results_are_refused(
     tmp_path: Path, rows: list[dict[str, Any]], change: dict[str, Any], words: str
 ) -> None:
     path = written(tmp_path, whole(rows) | change)
-    with pytest.raises(DataError, match="curve.json") as caught:
+    with pytest.raises(DataError, match=r"curve\.json") as caught:
         load_results(path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -71,12 +71,12 @@ def test_wrong_results_are_refused(
     "damaged", ["", "{", "[" * 100_000, "\ufeff{}", "null", "[]", "3", "{}", '{"rows": []}']
 )
 def test_what_is_no_result_file_is_refused(tmp_path: Path, damaged: str) -> None:
-    with pytest.raises(DataError, match="curve.json"):
+    with pytest.raises(DataError, match=r"curve\.json"):
         load_results(written(tmp_path, damaged))
 
 
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="absent.json cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"absent\.json cannot be read: No such file"):
         load_results(tmp_path / "absent.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="damaged"):
@@ -95,7 +95,7 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
 )
 def test_wrong_reports_are_refused(tmp_path: Path, report: Report, change: dict[str, Any]) -> None:
     path = written(tmp_path, report.as_dict() | change)
-    with pytest.raises(DataError, match="curve.json"):
+    with pytest.raises(DataError, match=r"curve\.json"):
         load_results(path)
 
 
@@ -135,7 +135,10 @@ def test_the_page_has_mean_and_range(tmp_path: Path, rows: list[dict[str, Any]])
 def test_any_rows_can_be_shown() -> None:
     """Timings have no accuracy; two tasks are two sections."""
     rows = (
-        {"model": "a", "data": "x", "method": "C coder", "encode_weights_per_second": 2.5e7, "speedup": 31.25, "versus": "Python"},
+        {
+            "model": "a", "data": "x", "method": "C coder", "encode_weights_per_second": 2.5e7,
+            "speedup": 31.25, "versus": "Python",
+        },
         {"model": "b", "data": "x", "method": "C coder", "seconds": 0.123456},
     )  # fmt: skip
     html = results_page(Results("speed", rows))

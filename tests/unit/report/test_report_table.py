@@ -16,8 +16,8 @@ from fewbits.report.table import comparison, duration, percent, shorten, shorten
 
 def long_names(report: Report, count: int = 40) -> Report:
     rows = [
-        TensorRow(f"backbone.stages.{i // 8}.blocks.{i % 8}.depthwise_separable.weight", (512, 512, 3, 3), 2_359_296,
-                  4, 0.97, 100_000 + i, 0.4)
+        TensorRow(f"backbone.stages.{i // 8}.blocks.{i % 8}.depthwise_separable.weight", (512, 512, 3, 3),
+                  2_359_296, 4, 0.97, 100_000 + i, 0.4)
         for i in range(count)
     ]  # fmt: skip
     return report.updated(tensors=tuple(rows), file_bytes=10_000_000, float_bytes=400_000_000)

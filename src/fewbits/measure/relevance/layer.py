@@ -46,7 +46,9 @@ class LinearMap:
         elif padding == "same":
             total = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
             if any(t % 2 for t in total):
-                raise UnsupportedError(f"{path}: 'same' padding of an even kernel is one-sided; pad explicitly")
+                raise UnsupportedError(
+                    f"{path}: 'same' padding of an even kernel is one-sided; pad explicitly"
+                )
             padding = tuple(t // 2 for t in total)
         assert not isinstance(padding, str)
         return LinearMap(False, tuple(module.stride), tuple(padding), tuple(module.dilation), module.groups)
@@ -55,7 +57,7 @@ class LinearMap:
         if self.dense:
             return F.linear(a, weight, bias)
         conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(self.stride)]
-        return conv(a, weight, bias, self.stride, self.padding, self.dilation, self.groups)  # type: ignore[operator]
+        return conv(a, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def back(
         self, s: Tensor, a: Tensor, weight: Tensor, *, inputs: bool = True, weights: bool = True

@@ -34,18 +34,19 @@ class Kind(StrEnum):
 
 
 _PASS_MODULES = (
-    (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardtanh, nn.Tanh)
-    + (nn.Sigmoid, nn.Softplus, nn.Identity)
-    + (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-)
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardtanh, nn.Tanh,
+    nn.Sigmoid, nn.Softplus, nn.Identity,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+)  # fmt: skip
 _MOVE_MODULES = (
-    (nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-    + (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
-    + (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.PixelShuffle, nn.ChannelShuffle)
-)
-_SHARE_MODULES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d) + (
-    (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Upsample)
-)
+    nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.PixelShuffle, nn.ChannelShuffle,
+)  # fmt: skip
+_SHARE_MODULES = (
+    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Upsample,
+)  # fmt: skip
 MODULES: dict[type[nn.Module], Kind] = {
     **dict.fromkeys((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d), Kind.WEIGHTED),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), Kind.NORM),
@@ -55,19 +56,19 @@ MODULES: dict[type[nn.Module], Kind] = {
 }
 
 _PASS_FUNCTIONS = (
-    (F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardtanh, torch.relu, torch.tanh)
-    + (torch.sigmoid, torch.relu_, F.relu_, F.softplus)
-)
+    F.relu, F.relu_, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardtanh, F.softplus,
+    torch.relu, torch.relu_, torch.tanh, torch.sigmoid,
+)  # fmt: skip
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout)
 _MOVE_FUNCTIONS = (
-    (torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze)
-    + (torch.cat, torch.concat, torch.stack, F.pad, F.max_pool1d, F.max_pool2d, F.max_pool3d)
-    + (F.adaptive_max_pool2d, operator.getitem)
-)
+    torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze,
+    torch.cat, torch.concat, torch.stack, F.pad, F.max_pool1d, F.max_pool2d, F.max_pool3d,
+    F.adaptive_max_pool2d, operator.getitem,
+)  # fmt: skip
 _SHARE_FUNCTIONS = (
-    (operator.add, operator.iadd, torch.add, torch.mean, torch.sum, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
-    + (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.interpolate)
-)
+    operator.add, operator.iadd, torch.add, torch.mean, torch.sum, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d,
+    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.interpolate,
+)  # fmt: skip
 FUNCTIONS: dict[Callable[..., Any], Kind] = {
     **dict.fromkeys(_PASS_FUNCTIONS + DROPOUTS, Kind.PASS),
     **dict.fromkeys(_MOVE_FUNCTIONS, Kind.MOVE),
@@ -83,13 +84,15 @@ METHODS: dict[str, Kind] = {
 }
 
 # Scaling by a constant changes neither shares nor positions.
-_SCALINGS = (operator.mul, operator.truediv, operator.imul, operator.itruediv)
-_SCALINGS += (torch.mul, torch.div, "mul", "div", "mul_", "div_")
+_SCALINGS: tuple[Any, ...] = (
+    operator.mul, operator.truediv, operator.imul, operator.itruediv, torch.mul, torch.div,
+    "mul", "div", "mul_", "div_",
+)  # fmt: skip
 _IN_PLACE = (operator.iadd, operator.imul, operator.itruediv)
 
 
 class _Proxy(fx.Proxy):
-    """Tells ``y += x`` from ``y = y + x``, which plain ``torch.fx`` does not: one of them overwrites ``y``."""
+    """Tells ``y += x`` from ``y = y + x``, which plain ``torch.fx`` does not: one overwrites ``y``."""
 
     def __iadd__(self, other: Any) -> Any:
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
@@ -184,9 +187,10 @@ def trace(model: nn.Module, operations: Mapping[Any, Kind | str] | None = None) 
     inputs = [n for n in graph.nodes if n.op == "placeholder" and n.users]
     result = graph.output_node().args[0]
     if len(inputs) != 1 or not isinstance(result, fx.Node):
+        returned = "one tensor" if isinstance(result, fx.Node) else f"a {type(result).__name__}"
         raise UnsupportedError(
             f"relevance needs one input tensor and one output tensor; {type(model).__name__} has "
-            f"{len(inputs)} inputs and returns {type(result).__name__ if not isinstance(result, fx.Node) else 'one'}"
+            f"{len(inputs)} inputs and returns {returned}"
         )
     kinds: dict[fx.Node, Kind] = {}
     calls: dict[str, list[fx.Node]] = {}

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.errors import DataError, RecipeError, nearest
+from fewbits.attach import evaluating
+from fewbits.errors import DataError, MismatchError, RecipeError, nearest
 from fewbits.measure.relevance.lens import Kind, Lens, trace
 from fewbits.measure.relevance.propagate import propagate
 from fewbits.measure.relevance.record import Recording
 from fewbits.measure.relevance.rules import COMPOSITES, Rules
+from fewbits.weights import layers
 
 STARTS = ("score", "probability", "ones")
 
@@ -38,7 +40,9 @@ def rules_of(rules: Rules | str) -> Rules:
     if isinstance(rules, Rules):
         return rules
     if rules not in COMPOSITES:
-        raise RecipeError(f"no relevance rules named {rules!r}{nearest(rules, COMPOSITES)} ({', '.join(COMPOSITES)})")
+        raise RecipeError(
+            f"no relevance rules named {rules!r}{nearest(rules, COMPOSITES)} ({', '.join(COMPOSITES)})"
+        )
     return COMPOSITES[rules]
 
 
@@ -54,8 +58,12 @@ def start_relevance(logits: Tensor, targets: Tensor, start: str = "score") -> Te
     if start not in STARTS:
         raise RecipeError(f"start must be one of {', '.join(STARTS)}, got {start!r}{nearest(start, STARTS)}")
     check_targets(logits, targets)
-    index = targets.reshape(-1, 1)
-    values = {"score": lambda: logits, "probability": lambda: logits.softmax(1), "ones": lambda: torch.ones_like(logits)}
+    index = targets.reshape(-1, 1).long()
+    values = {
+        "score": lambda: logits,
+        "probability": lambda: logits.softmax(1),
+        "ones": lambda: torch.ones_like(logits),
+    }
     return torch.zeros_like(logits).scatter_(1, index, values[start]().detach().gather(1, index))
 
 
@@ -66,8 +74,16 @@ def check_targets(logits: Tensor, targets: Tensor) -> None:
             f"the network gives outputs of shape {tuple(logits.shape)} and the data targets of shape "
             f"{tuple(targets.shape)}; [samples, classes] and [samples] are needed"
         )
-    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
-        raise DataError(f"the data has class {int(targets.max())}, but the network has {logits.shape[1]} outputs")
+    if targets.is_floating_point():
+        raise DataError(f"targets must be class indices, got {targets.dtype} numbers")
+    if not targets.numel():
+        return
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= logits.shape[1]:
+        worst = low if low < 0 else high
+        raise DataError(
+            f"the data has class {worst}, but the network has {logits.shape[1]} outputs (0 is the first)"
+        )
 
 
 def relevance(
@@ -93,27 +109,36 @@ def relevance(
 
     Raises:
         UnsupportedError: an operation without a rule. DataError: no samples, or targets that do not fit.
-        NonFiniteError: overflow.
+        MismatchError: ``at`` does not fit the network. NonFiniteError: overflow.
     """
     lens = lens or trace(model, operations)
     chosen = rules_of(rules)
+    for name, tensor in (at or {}).items():
+        _check_at(model, name, tensor)
     place = next(model.parameters())
-    was_training = model.training
-    model.eval()
     totals: dict[str, Tensor] = {}
     of_inputs, samples = None, 0
-    try:
+    with evaluating(model):
         for x, y in batches:
             recording = Recording(lens, model)
-            with recording.watch(), torch.no_grad():
+            with recording.watch():
                 logits = model(x.to(place.device))
             begin = start_relevance(logits, y.to(place.device), start)
             found = propagate(recording, begin, chosen, at=at, inputs=inputs)
             for name, tensor in found.weights.items():
                 totals[name] = totals[name] + tensor if name in totals else tensor
             of_inputs, samples = found.inputs, samples + len(x)
-    finally:
-        model.train(was_training)
     if samples == 0:
         raise DataError("relevance needs at least one sample; the batches are empty")
     return Relevance({name: total / samples for name, total in totals.items()}, of_inputs, samples)
+
+
+def _check_at(model: nn.Module, name: str, tensor: Tensor) -> None:
+    weights: dict[str, Any] = {f"{path}.weight": layer for path, layer in layers(model).items()}
+    if name not in weights:
+        raise MismatchError(f"the network has no weight {name!r}{nearest(name, weights)}")
+    if tensor.shape != weights[name].weight.shape:
+        raise MismatchError(
+            f"{name}: the given weights have shape {tuple(tensor.shape)}, the network's "
+            f"{tuple(weights[name].weight.shape)}"
+        )

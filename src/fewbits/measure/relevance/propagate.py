@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from fewbits.errors import NonFiniteError
 from fewbits.measure.relevance.layer import LinearMap
 from fewbits.measure.relevance.lens import Kind, Lens
 from fewbits.measure.relevance.record import Recording, run_node
-from fewbits.measure.relevance.rules import Epsilon, Flat, Rule, Rules, stabilise
+from fewbits.measure.relevance.rules import Epsilon, Flat, Rule, Rules, divide, stabilise
+from fewbits.weights import layers
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
@@ -25,7 +27,8 @@ class Propagated:
 
     Attributes:
         weights: ``{"path.weight": relevance}`` of each weight's shape, summed with its sign over samples and
-            over all places where the weight is applied (ECQx, eq. 7).
+            over all places where the weight is applied (ECQx, eq. 7); zero for a layer that no class score
+            depends on.
         inputs: relevance of the input tensor, if asked for.
         biases: relevance that biases and normalisation shifts received on the way, per node, if asked for.
         outputs: relevance of each weighted layer's outputs (its normalisation's when folded), if asked for.
@@ -97,7 +100,7 @@ class _Pass:
     @torch.no_grad()
     def run(self, start: Tensor) -> Propagated:
         self.relevance[self.lens.result] = start
-        first = next(n for n in self.lens.graph.nodes if self.lens.kinds[n] is Kind.WEIGHTED)
+        first = next((n for n in self.lens.graph.nodes if self.lens.kinds[n] is Kind.WEIGHTED), None)
         for node in reversed(self.lens.graph.nodes):
             if node not in self.relevance or self.lens.kinds[node] is Kind.INPUT:
                 continue
@@ -114,7 +117,27 @@ class _Pass:
                 case Kind.WEIGHTED:
                     self._weighted(node, relevance, is_first=node is first)
         self.found.inputs = self.relevance.get(self.lens.input) if self.inputs else None
+        self._check()
+        known = self.found.weights
+        every = {f"{path}.weight": module for path, module in layers(self.model).items()}
+        self.found.weights = {
+            name: known[name] if name in known else torch.zeros_like(module.weight)  # type: ignore[arg-type]
+            for name, module in every.items()
+        }
         return self.found
+
+    def _check(self) -> None:
+        """Raise NonFiniteError for the first layer, from the output, that overflowed."""
+        found = dict(self.found.weights)
+        if self.found.inputs is not None:
+            found["the input"] = self.found.inputs
+        if not found:
+            return
+        # A sum is finite if all of its terms are, and needs one look at the device for the whole network.
+        finite = torch.isfinite(torch.stack([r.sum() for r in found.values()])).tolist()
+        for name, sound in zip(found, finite, strict=True):
+            if not sound:
+                raise NonFiniteError(f"the relevance of {name} is not finite; try rules='plus' or 'epsilon'")
 
     def _hand(self, node: fx.Node, relevance: Tensor) -> None:
         if node in self.wanted:
@@ -125,10 +148,7 @@ class _Pass:
         sources = [n for n in node.all_input_nodes if self.lens.kinds[n] is not Kind.DATA]
         with torch.enable_grad():
             leaves = {n: self.values[n].detach().requires_grad_() for n in sources}
-            given = {n: leaves.get(n, None) for n in node.all_input_nodes}
-            for n in node.all_input_nodes:
-                if given[n] is None:
-                    given[n] = self.values[n]
+            given = {n: leaves[n] if n in leaves else self.values[n] for n in node.all_input_nodes}
             output = run_node(node, self.model, given)
             gradients = torch.autograd.grad(output, list(leaves.values()), relevance)
         return dict(zip(sources, gradients, strict=True))
@@ -138,7 +158,8 @@ class _Pass:
             self._hand(source, moved)
 
     def _share(self, node: fx.Node, relevance: Tensor) -> None:
-        s = relevance / stabilise(self.values[node], self.rules.eps)
+        s = stabilise(self.values[node], self.rules.eps)
+        s = torch.div(relevance, s, out=s)
         operands = [a for a in node.args if isinstance(a, fx.Node)]
         if (
             node.target in _ADDITIONS
@@ -154,7 +175,9 @@ class _Pass:
 
     def _norm(self, node: fx.Node, relevance: Tensor) -> None:
         source = node.all_input_nodes[0]
-        if self.rules.norm == "fold" and node in self.lens.folds:
+        # Behind a dense layer on more than two dimensions, the channels are not the layer's outputs.
+        dense = isinstance(self.model.get_submodule(str(source.target)), nn.Linear)
+        if self.rules.norm == "fold" and node in self.lens.folds and (relevance.dim() == 2 or not dense):
             self.folded[source] = node
             self._hand(source, relevance)
         elif isinstance(self.rules.norm, Rule):
@@ -179,7 +202,8 @@ class _Pass:
         if norm.training or norm.running_mean is None:
             x = self.values.whole(node.all_input_nodes[0])
             dims = [d for d in range(x.dim()) if d != 1]
-            variance, mean = torch.var_mean(x, dims, correction=0)
+            mean = x.mean(dims)  # on a CPU several times faster than torch.var_mean
+            variance = (x - _broadcast(mean, x)).square_().mean(dims)
         else:
             mean, variance = norm.running_mean, norm.running_var
         scale = torch.rsqrt(variance + norm.eps)
@@ -217,8 +241,6 @@ class _Pass:
                 full = linear.per_output(bias, z).expand_as(z)
                 self._account_bias(node, full, *step.factors(toward_input))
         handed, of_weights = step.apply(toward_input if hand_on else None, weight_rule)
-        if not torch.isfinite(of_weights).all():
-            raise NonFiniteError(f"{path}: relevance is not finite; try rules='plus' or 'epsilon', or a smaller network")
         name = f"{path}.weight"
         known = self.found.weights.get(name)
         self.found.weights[name] = of_weights if known is None else known + of_weights
@@ -251,25 +273,26 @@ class _Step:
     ) -> None:
         self.linear, self.a, self.weight, self.at = linear, a, weight, at
         self.z, self.relevance, self.bias = z, relevance, bias
-        self.signed = bool((a < 0).any()) if a.numel() else False
-        self._positive: Tensor | None = None
         self._factors: dict[Rule, tuple[Tensor | None, Tensor | None]] = {}
+
+    @cached_property
+    def signed(self) -> bool:
+        """Whether the input has negative values; behind a ReLU half of the work falls away."""
+        return self.a.numel() > 0 and float(self.a.amin()) < 0
 
     def factors(self, rule: Rule) -> tuple[Tensor | None, Tensor | None]:
         if rule not in self._factors:
-            z_positive = self._z_positive() if rule.needs_positive else self.z
+            z_positive = self._z_positive if rule.needs_positive else self.z
             self._factors[rule] = rule.factors(self.relevance, self.z, z_positive)
         return self._factors[rule]
 
+    @cached_property
     def _z_positive(self) -> Tensor:
-        if self._positive is None:
-            z = self.linear.apply(self.a.clamp(min=0) if self.signed else self.a, self.weight.clamp(min=0))
-            if self.signed:
-                z = z + self.linear.apply(self.a.clamp(max=0), self.weight.clamp(max=0))
-            if self.bias is not None:
-                z = z + self.linear.per_output(self.bias.clamp(min=0), z)
-            self._positive = z
-        return self._positive
+        weight, bias = self.weight.clamp(min=0), None if self.bias is None else self.bias.clamp(min=0)
+        if not self.signed:
+            return self.linear.apply(self.a, weight, bias)
+        z = self.linear.apply(self.a.clamp(min=0), weight, bias)
+        return z.add_(self.linear.apply(self.a.clamp(max=0), self.weight.clamp(max=0)))
 
     def apply(self, toward_input: Rule | None, weight_rule: Rule) -> tuple[Tensor | None, Tensor]:
         """Relevance of the layer's input (``None`` if no rule is given) and of its weights."""
@@ -279,54 +302,56 @@ class _Step:
                 to_inputs, to_weights = self.linear.back(plus, self.a, self.weight)
                 assert to_inputs is not None
                 assert to_weights is not None
-                return self.a * to_inputs, self.at * to_weights
+                return to_inputs.mul_(self.a), to_weights.mul_(self.at)
         handed = None if toward_input is None else self._to_inputs(toward_input)
         return handed, self._to_weights(weight_rule)
-
-    def _parts(self, tensor: Tensor, other: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """``(tensor part, other's part for positive contributions, other's part for negative ones)``."""
-        positive = (tensor.clamp(min=0), other.clamp(min=0), other.clamp(max=0))
-        negative = (tensor.clamp(max=0), other.clamp(max=0), other.clamp(min=0))
-        return [positive, negative]
 
     def _to_inputs(self, rule: Rule) -> Tensor:
         if isinstance(rule, Flat):
             ones = torch.ones_like(self.weight)
-            share = self.relevance / self.linear.apply(torch.ones_like(self.a[:1]), ones)
-            to_inputs, _ = self.linear.back(share, self.a, ones, weights=False)
-            assert to_inputs is not None
-            return to_inputs
+            count = self.linear.apply(torch.ones_like(self.a[:1]), ones)  # 0 where only padding is seen
+            return self._input_sum(divide(self.relevance, count), ones)
         plus, minus = self.factors(rule)
-        parts = self._parts(self.a, self.weight)
         if plus is minus:
-            parts = [(self.a, self.weight, self.weight)]
-            minus = None
-        elif not self.signed:
-            parts = [(self.a, parts[0][1], parts[0][2])]
-        handed = torch.zeros_like(self.a)
-        for a, supporting, opposing in parts:
-            for s, weight in ((plus, supporting), (minus, opposing)):
-                if s is not None:
-                    to_inputs, _ = self.linear.back(s, a, weight, weights=False)
-                    assert to_inputs is not None
-                    handed.addcmul_(a, to_inputs)
-        return handed
+            return self._input_sum(plus, self.weight).mul_(self.a)
+        supporting, opposing = self.weight.clamp(min=0), self.weight.clamp(max=0)
+        handed = self._input_sum(plus, supporting, minus, opposing)
+        if not self.signed:
+            return handed.mul_(self.a)
+        handed.mul_(self.a.clamp(min=0))
+        return handed.addcmul_(self.a.clamp(max=0), self._input_sum(plus, opposing, minus, supporting))
 
     def _to_weights(self, rule: Rule) -> Tensor:
         plus, minus = self.factors(rule)
         if plus is minus:
-            assert plus is not None
-            _, to_weights = self.linear.back(plus, self.a, self.weight, inputs=False)
-            assert to_weights is not None
-            return self.at * to_weights
-        found = torch.zeros_like(self.weight)
-        for weight, supporting, opposing in self._parts(self.at, self.a):
-            for s, a in ((plus, supporting), (minus, opposing)):
-                if s is not None and (self.signed or bool(a.any())):
-                    _, to_weights = self.linear.back(s, a, weight, inputs=False)
-                    assert to_weights is not None
-                    found.addcmul_(weight, to_weights)
-        return found
+            return self._weight_sum(plus, self.a).mul_(self.at)
+        if not self.signed:
+            positive, negative = self._weight_sum(plus, self.a), self._weight_sum(minus, self.a)
+        else:
+            supporting, opposing = self.a.clamp(min=0), self.a.clamp(max=0)
+            positive = self._weight_sum(plus, supporting, minus, opposing)
+            negative = self._weight_sum(plus, opposing, minus, supporting)
+        return positive.mul_(self.at.clamp(min=0)).addcmul_(self.at.clamp(max=0), negative)
+
+    def _input_sum(
+        self, s: Tensor | None, weight: Tensor, more: Tensor | None = None, other: Tensor | None = None
+    ) -> Tensor:
+        """``(dz/da)^T s`` under ``weight``, plus that of ``more`` under ``other``; no factor means zero."""
+        total = None if s is None else self.linear.back(s, self.a, weight, weights=False)[0]
+        if more is not None and other is not None:
+            further = self.linear.back(more, self.a, other, weights=False)[0]
+            total = further if total is None or further is None else total.add_(further)
+        return torch.zeros_like(self.a) if total is None else total
+
+    def _weight_sum(
+        self, s: Tensor | None, a: Tensor, more: Tensor | None = None, other: Tensor | None = None
+    ) -> Tensor:
+        """``(dz/dweight)^T s`` at input ``a``, plus that of ``more`` at ``other``; no factor means zero."""
+        total = None if s is None else self.linear.back(s, a, self.weight, inputs=False)[1]
+        if more is not None and other is not None:
+            further = self.linear.back(more, other, self.weight, inputs=False)[1]
+            total = further if total is None or further is None else total.add_(further)
+        return torch.zeros_like(self.weight) if total is None else total
 
 
 def _broadcast(vector: Tensor, like: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits.errors import UnsupportedError
-from fewbits.measure.relevance.lens import DROPOUTS, Kind, Lens, arguments, overwrites
+from fewbits.measure.relevance.lens import DROPOUTS, Lens, arguments, overwrites
 
 
 class Recording:
     """Values of the graph's nodes, taken from the layers' own forward and completed on demand.
 
     The model runs as it always does (in training mode, under a wrapper, with a plan attached); hooks on its
-    layers keep references to what they computed, so a training step needs no second forward for its relevance.
+    layers keep references to what they computed, so a training step needs no second forward for relevance.
 
     Args:
         lens: structure of the model.
@@ -85,7 +85,9 @@ class Recording:
         """What went into or came out of a layer, for the whole batch."""
         value = self._recorded[node]
         if value._version != self._versions[node]:
-            raise UnsupportedError(f"{node.name!r} is overwritten in place behind the graph; write it out of place")
+            raise UnsupportedError(
+                f"{node.name!r} is overwritten in place behind the graph; write it out of place"
+            )
         return value
 
     def __getitem__(self, node: fx.Node) -> Any:
@@ -107,10 +109,12 @@ class Recording:
                 continue
             stack.pop()
             if top not in self._values:
+                if top.op == "call_module":
+                    raise UnsupportedError(f"{top.target} did not run in the recorded forward pass")
                 if top.target in DROPOUTS and self.model.training and arguments(top).get("p", 0.5) > 0:
                     raise UnsupportedError(
-                        f"nothing keeps what the functional dropout {top.name!r} did in training, since its result "
-                        f"goes to no layer directly; use nn.Dropout"
+                        f"nothing keeps what the functional dropout {top.name!r} did in training, since its "
+                        f"result goes to no layer directly; use nn.Dropout"
                     )
                 with torch.no_grad():
                     self._values[top] = run_node(top, self.model, self)

@@ -1,14 +1,14 @@
 """Rules of layer-wise relevance propagation (LRP).
 
-A weighted layer computes ``z_j = sum_i p_ij + b_j`` from contributions ``p_ij = a_i w_ij``. Every rule here hands
-the relevance ``R_j`` of an output back as ``p_ij * s``, with one factor for the positive contributions and one
-for the negative ones::
+A weighted layer computes ``z_j = sum_i p_ij + b_j`` from contributions ``p_ij = a_i w_ij``. Every rule here
+hands the relevance ``R_j`` of an output back as ``p_ij * s``, with one factor for the positive contributions
+and one for the negative ones::
 
     R_i = sum_j  (p_ij)+ s+_j + (p_ij)- s-_j
 
 so a rule is the function ``factors(R, z, z+) -> (s+, s-)``, where ``z+ = sum_i (p_ij)+ + (b_j)+``. Sources:
-Bach et al. 2015 (epsilon, alpha-beta), Montavon et al. 2017 and 2019 (z+, gamma), Lapuschkin et al. 2019 (flat);
-ECQx, arXiv 2109.04236, eqs. 2-7, for the use on weights.
+Bach et al. 2015 (epsilon, alpha-beta), Montavon et al. 2017 and 2019 (z+, gamma), Lapuschkin et al. 2019
+(flat); ECQx, arXiv 2109.04236, eqs. 2-7, for the use on weights.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fewbits.errors import RecipeError
 
 
 def stabilise(z: Tensor, eps: float) -> Tensor:
-    """``z + eps * sign(z)`` with ``sign(0) = 1``, so that a division by it is finite."""
-    return torch.copysign(z.new_tensor(eps), z + 0.0).add_(z)  # z + 0.0 makes -0.0 positive
+    """``z + eps * sign(z)``, so that dividing by it is finite; a zero has the sign of its sign bit."""
+    return torch.copysign(torch.tensor(eps, dtype=z.dtype), z).add_(z)
 
 
 def divide(relevance: Tensor, z: Tensor) -> Tensor:
@@ -38,7 +38,9 @@ class Rule:
 
     needs_positive: ClassVar[bool] = True
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def factors(
+        self, relevance: Tensor, z: Tensor, z_positive: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Factors ``(s+, s-)`` for positive and negative contributions; ``None`` means zero.
 
         Args:
@@ -66,8 +68,8 @@ class Epsilon(Rule):
 class AlphaBeta(Rule):
     """``R_i = sum_j (alpha p+/z+ - beta p-/z-) R_j`` with ``alpha - beta = 1`` (ECQx, eq. 4).
 
-    An output with contributions of one sign only hands its whole relevance to them (factor 1): otherwise alpha
-    times its relevance would be handed on, and the total would not be conserved.
+    An output with contributions of one sign only hands its whole relevance to them (factor 1): otherwise
+    alpha times its relevance would be handed on, and the total would not be conserved.
     """
 
     alpha: float = 2.0
@@ -77,7 +79,9 @@ class AlphaBeta(Rule):
         if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
             raise RecipeError(f"alpha - beta must be 1 and beta >= 0, got {self.alpha} and {self.beta}")
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def factors(
+        self, relevance: Tensor, z: Tensor, z_positive: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         z_negative = (z - z_positive).clamp_(max=0)
         # z - z+ leaves rounding dust where there is no negative contribution at all.
         tiny = 32 * torch.finfo(z.dtype).eps
@@ -85,7 +89,9 @@ class AlphaBeta(Rule):
         no_positive = z_positive <= -tiny * z_negative
         plus = (relevance / z_positive).masked_fill_(no_positive, 0.0)
         minus = (relevance / z_negative).masked_fill_(no_negative, 0.0)
-        return torch.where(no_negative, plus, self.alpha * plus), torch.where(no_positive, minus, -self.beta * minus)
+        return torch.where(no_negative, plus, self.alpha * plus), torch.where(
+            no_positive, minus, -self.beta * minus
+        )
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,9 @@ class ZPlus(Rule):
     The relevance of an output without any positive contribution is lost; behind a ReLU there is none.
     """
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def factors(
+        self, relevance: Tensor, z: Tensor, z_positive: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         return divide(relevance, z_positive), None
 
 
@@ -113,7 +121,7 @@ class Gamma(Rule):
 
 @dataclass(frozen=True)
 class Flat(Rule):
-    """Relevance is spread evenly over the inputs of each output; for first layers, whose inputs are pixels."""
+    """Relevance is spread evenly over the inputs of each output; for first layers, which see pixels."""
 
     needs_positive: ClassVar[bool] = False
 
@@ -127,9 +135,9 @@ class Rules:
         first: rule of the first weighted layer toward the input; ``None`` for the one of its type. It changes
             the relevance of inputs only.
         weight: rule by which a layer's weights receive their relevance; ``None`` for the layer's own.
-        norm: batch normalisation: ``"fold"`` treats a layer and the normalisation behind it as one layer (one that
-            follows no layer passes relevance through); ``"pass"`` always passes it through; a rule treats it
-            as a layer of its own with one contribution and a bias, as the paper does.
+        norm: batch normalisation: ``"fold"`` treats a layer and the normalisation behind it as one layer (a
+            normalisation that follows no layer passes relevance on); ``"pass"`` always passes it on; a rule
+            treats it as a layer of its own with one contribution and a bias, as the paper does.
         eps: stabiliser of sums and averages.
     """
 
@@ -144,7 +152,9 @@ class Rules:
         if isinstance(self.norm, str) and self.norm not in ("fold", "pass"):
             raise RecipeError(f"norm must be 'fold', 'pass' or a rule, got {self.norm!r}")
         if isinstance(self.weight, Flat) or isinstance(self.norm, Flat):
-            raise RecipeError("the flat rule spreads relevance over inputs; it is no rule for weights or norms")
+            raise RecipeError(
+                "the flat rule spreads relevance over inputs; it is no rule for weights or norms"
+            )
 
 
 COMPOSITES: dict[str, Rules] = {
