@@ -98,8 +98,8 @@ def _compress(recipe: Any, out: Path, json_file: Path | None, page: bool) -> Non
     written = [recipe.output, "report.json"]
     if page:
         from fewbits.errors import MissingExtraError
-        from fewbits.report.page import page as make_page
-        from fewbits.report.page import write_page
+        from fewbits.report import page as make_page
+        from fewbits.report import write_page
 
         try:
             write_page(out / "report.html", make_page(result.report))
@@ -236,10 +236,8 @@ def explain(
     """Which weights mattered: relevance before and after compression, in pictures and numbers."""
     from fewbits import codec
     from fewbits import job as jobs
-    from fewbits.report import explain as explaining
-    from fewbits.report import pictures
-    from fewbits.report.page import page as make_page
-    from fewbits.report.page import write_page
+    from fewbits.report import page as make_page
+    from fewbits.report import write_page
 
     loaded = _recipe(recipe, changes)
     codec.inspect(codec.read(file))  # a wrong path or damaged file is found before anything is trained
@@ -249,28 +247,55 @@ def explain(
         job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=err_console.print)
     explanation = jobs.explain(job, file, rules)
     target = jobs.folder(out or file.parent)
-    written = pictures.write(explanation, target)
+    written = jobs.write_pictures(explanation, target)
     report_file = file.parent / "report.json"
     report = jobs.load_report(report_file) if report_file.is_file() else None
     if report is not None:
         write_page(target / "report.html", make_page(report, explanation))
         written.append("report.html")
-    out_console.print(explaining.text(explanation), markup=False)
+    out_console.print(_explained(explanation))
+    out_console.print(
+        f"{100 * explanation.agreement:.1f} % of {explanation.samples} validation samples get the same class before "
+        "and after; share = part of the layer's absolute relevance on weights that are not zero"
+    )
     out_console.print(f"written to {target}: {', '.join(written)}")
     if json_file is not None:
         jobs.write_text(json_file, json.dumps(explanation.as_dict(), indent=1))
 
 
+def _explained(explanation: Any) -> Table:
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{100 * share:.1f}"
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer", no_wrap=True)
+    for title in ("weights kept %", "relevance kept %", "by magnitude %", "corr |R|,|w| (rank)", "corr R,w"):
+        table.add_column(title, justify="right")
+    for layer in explanation.layers:
+        table.add_row(
+            layer.name,
+            percent(layer.weights_kept),
+            percent(layer.relevance_kept),
+            percent(layer.relevance_kept_by_magnitude),
+            number(layer.spearman),
+            number(layer.pearson_signed),
+        )
+    return table
+
+
 @app.command()
 def report(
-    files: Annotated[list[Path], typer.Argument(help="report.json files, or results/*.json of a benchmark.")],
+    file: Annotated[Path, typer.Argument(help="A report.json, or a benchmark's results/*.json.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")] = Path("report.html"),
 ) -> None:
-    """Draw reports and benchmark results as one self-contained HTML page."""
-    from fewbits.report.page import write_page
-    from fewbits.report.results import load_results, results_page
+    """Draw a report or a benchmark's results as one self-contained HTML page."""
+    from fewbits.report import Report, load_results, page, results_page, write_page
 
-    write_page(out, results_page([load_results(path) for path in files]))
+    found = load_results(file)
+    write_page(out, page(found) if isinstance(found, Report) else results_page(found))
     out_console.print(f"written: {out}")
 
 

@@ -205,6 +205,24 @@ def explain(job: Job, file: Path, rules: str) -> Explanation:
     )
 
 
+def write_pictures(explanation: Explanation, out: Path) -> list[str]:
+    """Write an explanation's pictures as PNG files into a folder, and return their names.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed. FileError: the folder cannot be written.
+    """
+    from fewbits.report import plots
+
+    figures = {"kept.png": plots.kept(explanation)}
+    if explanation.maps:
+        figures["heatmaps.png"] = plots.heatmaps(explanation)
+    for layer in explanation.layers:
+        figures[f"relevance-{layer.name}.png"] = plots.relevance_v_magnitude(explanation, layer.name)
+    for name, figure in figures.items():
+        codec.write(out / name, plots.figure_png(figure))
+    return list(figures)
+
+
 def versions() -> dict[str, str]:
     """What a figure depends on."""
     names = ("fewbits", "torch", "numpy", "accelerate")

@@ -92,12 +92,14 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32) -> Plan:
         floats: precision in which unclustered floating-point tensors are kept, float32 or float16.
     """
     clustered = {name: h.entry() for name, h in held(model).items()}
+    names = {id(weight): name for name, weight in background(model).items()}
     entries: dict[str, Clustered | Dense] = {}
-    for key, tensor in _tensors(model).items():
+    for key, tensor in model.state_dict(keep_vars=True).items():
         name = key.replace(".parametrizations.", ".").removeprefix("parametrizations.")
-        if name.endswith(".original") and name.removesuffix(".original") in clustered:
+        if name.endswith(".original") and id(tensor) in names:
             name = name.removesuffix(".original")
-            entry = clustered[name]
+            # A layer under two names is held under the first, and has both in a state dict.
+            entry = clustered.get(name) or clustered[names[id(tensor)]]
             entries[name] = replace(entry, levels=entry.levels.to("cpu", copy=True))
         elif "parametrizations." in key or name.endswith(COUNTER):
             continue
@@ -124,7 +126,7 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
                 f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}"
             )
         state[name] = tensor
-    missing = [name for name in _tensors(model) if name not in plan and not name.endswith(COUNTER)]
+    missing = [name for name in state if name not in plan and not name.endswith(COUNTER)]
     if missing:
         raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
     model.load_state_dict(state)
@@ -141,14 +143,6 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in modes.items():  # some may have been frozen in a network that trains
             module.training = mode
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with each tensor once: what two layers share goes by the first name."""
-    found: dict[int, tuple[str, Tensor]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), (name, tensor))
-    return dict(found.values())
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
