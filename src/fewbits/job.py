@@ -17,9 +17,9 @@ from torch import nn
 from fewbits import codec, data, zoo
 from fewbits.attach import load_plan
 from fewbits.compress import Compressed, Evaluate, Progress, compress
-from fewbits.data import DataSet
+from fewbits.data import DataSet, Normalisation
 from fewbits.errors import DataError, FileError, RecipeError
-from fewbits.recipe import Recipe
+from fewbits.recipe import Data, Recipe
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
@@ -70,7 +70,11 @@ class _Bar(Companion):
 
 
 def prepare(
-    recipe: Recipe, *, say: Say = lambda line: None, progress: Progress | None = None, trained: Path | None = None
+    recipe: Recipe,
+    *,
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+    trained: Path | None = None,
 ) -> Job:
     """Load the data set, build the network, and give it trained weights: from a file, or by training it here.
 
@@ -83,8 +87,10 @@ def prepare(
         MismatchError: the weights, or the data's classes, do not fit the network.
     """
     if recipe.network is None or recipe.data is None:
-        raise RecipeError("this recipe names no network and no data; add 'network: {name: ...}' and 'data: {name: ...}'")
-    dataset = data.load(recipe.data.name, recipe.data.folder, **recipe.data.options)
+        raise RecipeError(
+            "this recipe names no network and no data; add 'network: {name: ...}' and 'data: {name: ...}'"
+        )
+    dataset = _dataset(recipe.data)
     network = zoo.build(recipe.network.name, seed=recipe.seed, **recipe.network.options)
     weights = trained or (Path(recipe.network.weights) if recipe.network.weights else None)
     if weights is not None:
@@ -105,6 +111,13 @@ def prepare(
     return Job(recipe, dataset, network.eval())
 
 
+def _dataset(part: Data) -> DataSet:
+    dataset = data.load(part.name, part.folder, **part.options)
+    if part.normalise is None:
+        return dataset
+    return dataset.normalised(Normalisation(part.normalise.mean, part.normalise.std))
+
+
 def skeleton(recipe: Recipe) -> Job:
     """Like :func:`prepare` for decoding: the network stays untrained, and its normalisation is the data set's.
 
@@ -113,7 +126,7 @@ def skeleton(recipe: Recipe) -> Job:
     """
     if recipe.network is None or recipe.data is None:
         raise RecipeError("this recipe names no network and no data")
-    dataset = data.load(recipe.data.name, recipe.data.folder, **recipe.data.options)
+    dataset = _dataset(recipe.data)
     network = zoo.build(recipe.network.name, seed=recipe.seed, **recipe.network.options)
     if recipe.network.weights is not None:  # they say how their inputs are normalised
         wanted = zoo.normalisation(zoo.load_weights(network, recipe.network.weights))
@@ -175,12 +188,10 @@ def run(
         progress=progress,
     )
     after = test(result.into(job.skeleton()))
-    report = result.report.updated(
-        accuracy_before=before, accuracy_after=after, split="test", versions=versions()
-    )
+    report = result.report.updated(accuracy_before=before, accuracy_after=after, split="test", versions=versions())
     result = Compressed(result.plan, result.data, report)
     result.save(out / recipe.output)
-    save_float(job.network, out / "float.safetensors")
+    save_float(job.network, out / "float.safetensors", job.dataset.normalisation)
     write_text(out / "report.json", report.to_json())
     return result
 
@@ -251,14 +262,16 @@ def write_text(path: Path, text: str) -> None:
     codec.write(path, text.encode())
 
 
-def save_float(network: nn.Module, path: Path) -> None:
-    """The float network as safetensors.
+def save_float(network: nn.Module, path: Path, normalise: Normalisation) -> None:
+    """The float network as safetensors, with the normalisation that its inputs want.
 
     Raises:
         FileError: it cannot be written.
     """
+    mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
     try:
-        save_file({n: t.contiguous() for n, t in network.state_dict().items()}, path)
+        tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
+        save_file(tensors, path, metadata={"normalise": f"mean {mean} std {std}"})
     except OSError as error:
         raise FileError(f"cannot write {path}: {error}") from error
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fewbits.errors import RecipeError, nearest
 
-SCHEMA = 1
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
 _UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
 
@@ -45,12 +44,24 @@ class Network(_Part):
     weights: str | None = None
 
 
+class Normalise(_Part):
+    """``(x - mean) / std``, one value or one per channel; images are divided by 255 first."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class Data(_Part):
-    """The data set: its name, where it lies, and how it is fed."""
+    """The data set: its name, where it lies, and how it is fed.
+
+    ``normalise`` is for networks that want their inputs other than the data set's default; a weight file that
+    says how (metadata ``normalise``) goes first.
+    """
 
     name: str
     folder: str | None = None
     options: dict[str, Any] = {}
+    normalise: Normalise | None = None
     augment: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 64
 
@@ -143,7 +154,7 @@ class Recipe(_Part):
         merge_normalisation: store normalisation as scale and shift, without running statistics.
     """
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     network: Network | None = None
     data: Data | None = None
     pretrain: Training | None = None
@@ -214,7 +225,7 @@ def load(source: str | Path) -> Recipe:
     if not isinstance(values, dict):
         raise RecipeError(f"{where} holds {type(values).__name__}, not a recipe")
     if "schema" not in values:
-        raise RecipeError(f"{where} lacks the line 'schema: {SCHEMA}'")
+        raise RecipeError(f"{where} lacks the line 'schema: 1'")
     try:
         return make(values)
     except RecipeError as error:

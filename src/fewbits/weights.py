@@ -13,7 +13,7 @@ from fewbits.errors import NonFiniteError, SelectionError, nearest
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def layers(model: nn.Module) -> dict[str, nn.Module]:
+def layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]:
     """``{path: module}`` of every linear and convolutional layer, in definition order.
 
     A module that is used under two paths appears once, under the first.
@@ -21,9 +21,7 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     return {path: m for path, m in model.named_modules() if isinstance(m, WEIGHTED)}
 
 
-def select(
-    model: nn.Module, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()
-) -> dict[str, Tensor]:
+def select(model: nn.Module, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> dict[str, Tensor]:
     """The weights to compress, as ``{"path.weight": tensor}`` (the tensors themselves, not copies).
 
     As in ECQx (arXiv 2109.04236, section 5) these are the weights of all convolutional and fully connected

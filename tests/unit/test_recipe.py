@@ -11,7 +11,15 @@ from fewbits.recipe import Recipe, make, parse_size
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("200 KB", 200_000), ("1.5MB", 1_500_000), ("2 KiB", 2048), (4096, 4096), ("12", 12), (" 7 bytes ", 7), (".5kb", 500)],
+    [
+        ("200 KB", 200_000),
+        ("1.5MB", 1_500_000),
+        ("2 KiB", 2048),
+        (4096, 4096),
+        ("12", 12),
+        (" 7 bytes ", 7),
+        (".5kb", 500),
+    ],
 )
 def test_sizes(text: str | int, size: int) -> None:
     assert parse_size(text) == size
@@ -26,9 +34,9 @@ def test_what_is_no_size(text: str) -> None:
 def test_unknown_keys_name_the_nearest() -> None:
     with pytest.raises(RecipeError, match=r"'trian'; did you mean 'train'"):
         make({"schema": 1, "trian": {}})
-    with pytest.raises(RecipeError, match=r"'train.epocs'; did you mean 'epochs'"):
+    with pytest.raises(RecipeError, match=r"'train\.epocs'; did you mean 'epochs'"):
         make({"train": {"epocs": 3}})
-    with pytest.raises(RecipeError, match="'network.wieghts'; did you mean 'weights'"):
+    with pytest.raises(RecipeError, match=r"'network\.wieghts'; did you mean 'weights'"):
         make({"network": {"name": "lenet-5", "wieghts": "x"}})
 
 

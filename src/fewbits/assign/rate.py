@@ -90,9 +90,7 @@ class Rate:
         with np.errstate(divide="ignore"):
             return -np.log2(share)
 
-    def multiplier(
-        self, low: float, high: float, table: Table, counts: NDArray[np.int64], bits: Table
-    ) -> float:
+    def multiplier(self, low: float, high: float, table: Table, counts: NDArray[np.int64], bits: Table) -> float:
         """The layer's lambda for ``lam * delta == 1``.
 
         On either side of zero, the outermost weight w with its cluster c falls to zero at

@@ -42,9 +42,7 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
         module, attribute = _owner(model, name)
         weight = getattr(module, attribute)
         if tuple(weight.shape) != entry.shape:
-            raise MismatchError(
-                f"{name}: the plan has shape {entry.shape}, the network {tuple(weight.shape)}"
-            )
+            raise MismatchError(f"{name}: the plan has shape {entry.shape}, the network {tuple(weight.shape)}")
         if parametrize.is_parametrized(module, attribute):
             raise SelectionError(f"{name} already carries a plan; fold it first")
     for name, entry in entries.items():

@@ -15,9 +15,7 @@ class _StraightThrough(torch.autograd.Function):
     """``table[levels - lowest]``; gradients go to the weight as they are, to the table by cluster."""
 
     @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool
-    ) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool) -> Tensor:
         ctx.save_for_backward(levels)
         ctx.lowest, ctx.uniform, ctx.size = lowest, uniform, table.numel()
         if uniform:

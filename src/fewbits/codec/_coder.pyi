@@ -1,8 +1,6 @@
 from typing_extensions import Buffer
 
-def levels_encode(
-    levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int, /
-) -> bytes: ...
+def levels_encode(levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int, /) -> bytes: ...
 def levels_decode(
     data: Buffer, levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int, /
 ) -> None: ...

@@ -115,9 +115,7 @@ def open_file(data: bytes) -> Contents:
         raise FormatError("the file is truncated: it ends before its directory")
     version, head_size = struct.unpack_from("<HI", data, len(MAGIC))
     if version > VERSION:
-        raise FormatError(
-            f"the file has format version {version}; this fewbits reads up to version {VERSION}"
-        )
+        raise FormatError(f"the file has format version {version}; this fewbits reads up to version {VERSION}")
     if version == 0:
         raise FormatError("the file has format version 0, which does not exist")
     sound = hashlib.sha256(data[:-DIGEST]).digest()[:DIGEST] == data[-DIGEST:]
@@ -171,26 +169,20 @@ def _clustered(name: str, entry: Clustered) -> tuple[Record, Array]:
         if not 1 <= len(codebook) <= 2**entry.bits:
             raise RecipeError(f"tensor {name!r} has {len(codebook)} codebook values at {entry.bits} bits")
         if not -32768 <= entry.lowest <= 32768 - len(codebook):
-            raise RecipeError(
-                f"tensor {name!r} has a codebook that starts at the impossible level {entry.lowest}"
-            )
+            raise RecipeError(f"tensor {name!r} has a codebook that starts at the impossible level {entry.lowest}")
     lowest = entry.lowest if codebook is not None else 0
     record = Record(name, entry.shape, OWN, None, entry.bits, step, codebook, lowest)
     first, last = record.span
     if levels.size and not (first <= levels.min() and levels.max() <= last):
         found = f"{levels.min()}..{levels.max()}"
-        raise RecipeError(
-            f"tensor {name!r} has levels {found}, outside its {entry.bits}-bit grid {first}..{last}"
-        )
+        raise RecipeError(f"tensor {name!r} has levels {found}, outside its {entry.bits}-bit grid {first}..{last}")
     return _with_storage(record, levels.astype("<i2").reshape(-1, 1).view(np.uint8)), levels
 
 
 def _dense(name: str, entry: Dense) -> tuple[Record, Array]:
     tensor = entry.data
     if tensor.dtype not in dense.DTYPES or tensor.layout != torch.strided:
-        raise RecipeError(
-            f"tensor {name!r} has the type {tensor.dtype} ({tensor.layout}), which no file holds"
-        )
+        raise RecipeError(f"tensor {name!r} has the type {tensor.dtype} ({tensor.layout}), which no file holds")
     if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
         raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
     rows = dense.to_bytes(tensor)
@@ -261,16 +253,13 @@ def _compare(records: list[Record], valid: Mapping[str, tuple[int, ...]]) -> Non
             )
         if shape != record.shape:
             raise MismatchError(
-                f"tensor {record.name!r} has shape {_show(record.shape)} in the file "
-                f"and {_show(shape)} in the network"
+                f"tensor {record.name!r} has shape {_show(record.shape)} in the file and {_show(shape)} in the network"
             )
     present = {record.name for record in records}
     for name, shape in valid.items():
         if name not in present and not name.endswith(TRAINING_COUNTER):
             hint = nearest(name, present)
-            raise MismatchError(
-                f"the network has tensor {name!r} of shape {_show(shape)}, which the file lacks{hint}"
-            )
+            raise MismatchError(f"the network has tensor {name!r} of shape {_show(shape)}, which the file lacks{hint}")
 
 
 def _show(shape: tuple[int, ...]) -> str:

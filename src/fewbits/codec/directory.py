@@ -133,9 +133,7 @@ def pack(records: list[Record], sections: list[Section], header: Mapping[str, ob
         ]
     )
     if len(head) > HEAD_LIMIT:
-        raise RecipeError(
-            f"the directory of this plan has {len(head)} bytes; a file holds at most {HEAD_LIMIT}"
-        )
+        raise RecipeError(f"the directory of this plan has {len(head)} bytes; a file holds at most {HEAD_LIMIT}")
     coded = bytes([CODED]) + varint(len(head)) + bits.bytes_encode(head, 0, PRIME)
     if len(coded) > len(head) or len(coded) * EXPANSION < len(head):
         return bytes([RAW]) + head
@@ -229,9 +227,7 @@ def _text(coded: bytes) -> str:
         raise FormatError("the file holds a tensor name that is no text") from None
 
 
-def _clustered(
-    cursor: Cursor, name: str, shape: tuple[int, ...], storage: int, what: int, width: int
-) -> Record:
+def _clustered(cursor: Cursor, name: str, shape: tuple[int, ...], storage: int, what: int, width: int) -> Record:
     if not 2 <= width <= MAX_BITS:
         raise FormatError(f"tensor {name!r} of the file has an impossible bit width, {width}")
     if what == STEP:

@@ -249,9 +249,7 @@ class _Levels:
                             spot * 3 + before,
                             (lean[j] >> 12) * 16 + (row_lean >> 12),
                         )
-                        negative = mixed(
-                            list(zip(self.sign, keys3, strict=True)), self.sign_weights, negative
-                        )
+                        negative = mixed(list(zip(self.sign, keys3, strict=True)), self.sign_weights, negative)
                     else:
                         negative = int(self.lowest < 0)
                     near = min(sum(min(abs(x), 7) for x in (left, left2, behind, up)), 15)

@@ -109,9 +109,7 @@ def read_cifar10(path: Path) -> Images:
         if "data_batch_1.png" in names:
             return _read_mosaics(source)
     _refuse_pickles(path, "data_batch_1", "cifar-10-python.tar.gz")
-    raise files.missing(
-        "cifar10", path, ("cifar10.npz", "data_batch_1.bin", "data_batch_1.png", *_ARCHIVES10)
-    )
+    raise files.missing("cifar10", path, ("cifar10.npz", "data_batch_1.bin", "data_batch_1.png", *_ARCHIVES10))
 
 
 def read_cifar100(path: Path) -> Images:

@@ -62,9 +62,7 @@ _FASHION = (
 
 
 def _idx(mirrors: tuple[str, ...]) -> tuple[Download, ...]:
-    return tuple(
-        Download(tuple(f"{mirror}{name}.gz" for mirror in mirrors), f"{name}.gz") for name in TRAIN + TEST
-    )
+    return tuple(Download(tuple(f"{mirror}{name}.gz" for mirror in mirrors), f"{name}.gz") for name in TRAIN + TEST)
 
 
 SOURCES: dict[str, Source] = {

@@ -130,10 +130,7 @@ class RandomScorer(Scorer):
             self._generator.set_state(state)
 
     def scores(self, step: Step) -> Scores:
-        return {
-            name: torch.rand(w.shape, generator=self._generator).to(w.device)
-            for name, w in step.weights.items()
-        }
+        return {name: torch.rand(w.shape, generator=self._generator).to(w.device) for name, w in step.weights.items()}
 
 
 CONTROLS = ("taylor", "fisher", "magnitude", "random")

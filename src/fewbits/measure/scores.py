@@ -58,9 +58,7 @@ def _mean(model: nn.Module, batches: Batches, term: Callable[[Tensor], Tensor]) 
             logits = model(x.to(place.device))
             check_targets(logits, y)
             loss = F.cross_entropy(logits, y.to(place.device).long())
-            gradients = torch.autograd.grad(
-                loss, list(weights.values()), allow_unused=True, materialize_grads=True
-            )
+            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
             for name, gradient in zip(weights, gradients, strict=True):
                 totals[name] += term(gradient) * len(x)
             samples += len(x)

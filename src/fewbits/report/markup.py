@@ -17,8 +17,7 @@ _EMPTY = ("img", "meta")
 def el(tag: str, *children: str, **attributes: str) -> Markup:
     """An element; ``http_equiv`` stands for ``http-equiv``, ``class_`` for ``class``. Values are escaped."""
     named = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{html.escape(_visible(value))}"'
-        for name, value in attributes.items()
+        f' {name.rstrip("_").replace("_", "-")}="{html.escape(_visible(value))}"' for name, value in attributes.items()
     )
     if tag in _EMPTY:
         return Markup(f"<{tag}{named}>")

@@ -48,9 +48,7 @@ def relevance_v_magnitude(explanation: Explanation, layer: str) -> Figure:
         axes.set_xlabel("|weight| (no unit, log scale)")
         axes.set_ylabel("|relevance| (score per sample, log scale)")
         axes.set_title(shorten(layer, 42))
-        note = (
-            f"rank correlation {_signed(shown.spearman)};  Pearson: signed {_signed(shown.pearson_signed)}, "
-        )
+        note = f"rank correlation {_signed(shown.spearman)};  Pearson: signed {_signed(shown.pearson_signed)}, "
         note += f"absolute {_signed(shown.pearson_absolute)}"
         if absent:
             note += f"\n{absent:,} of the {len(size):,} weights chosen are 0 or have relevance 0: no dot"

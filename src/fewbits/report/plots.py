@@ -56,9 +56,7 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
         DataError: no row has both figures.
     """
     usable = [
-        row
-        for row in points
-        if is_number(row.get("accuracy")) and is_number(row.get("bytes")) and row["bytes"] > 0
+        row for row in points if is_number(row.get("accuracy")) and is_number(row.get("bytes")) and row["bytes"] > 0
     ]
     if not usable:
         raise DataError("no row has both an accuracy and bytes: nothing to draw")
@@ -84,9 +82,7 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
                 [r["bytes"] for r in mine], [r["accuracy"] for r in mine], marker, color=colour, alpha=0.28,
                 markersize=4.5, markeredgewidth=0, zorder=2,
             )  # fmt: skip
-            axes.plot(
-                *zip(*path, strict=True), color=colour, marker=marker, markersize=5.5, linewidth=1.6, zorder=3
-            )
+            axes.plot(*zip(*path, strict=True), color=colour, marker=marker, markersize=5.5, linewidth=1.6, zorder=3)
             ends.append((*path[-1], shorten(method, 28), colour))
         sizes = [row["bytes"] for row in usable]
         low, high = min(sizes) / 1.18, max(sizes) * 1.18
@@ -95,9 +91,7 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
         if baseline is not None:
             axes.axhline(baseline, color=FAINT, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
             ends.append((high, baseline, f"float32 {baseline:.2f} %", FAINT))
-        _accuracy_axis(
-            axes, [*(row["accuracy"] for row in usable), *([] if baseline is None else [baseline])]
-        )
+        _accuracy_axis(axes, [*(row["accuracy"] for row in usable), *([] if baseline is None else [baseline])])
         axes.set_xlabel("size of the file that decodes (bytes, log scale)")
         axes.set_title(shorten(_of(usable, "model") + " on " + _of(usable, "data"), 60))
         label_ends(axes, ends)
@@ -183,9 +177,7 @@ def history(report: Report) -> Figure:
             middle.plot(*zip(*known, strict=True), "o-", color=PALETTE[1], markersize=4, linewidth=1.6)
             _accuracy_axis(middle, [score for _, score in known])
         else:
-            middle.text(
-                0.5, 0.5, "not evaluated on the way", transform=middle.transAxes, ha="center", color=FAINT
-            )
+            middle.text(0.5, 0.5, "not evaluated on the way", transform=middle.transAxes, ha="center", color=FAINT)
         middle.set_title("Accuracy on validation data")
         bottom.plot(steps, [r.lam for r in rounds], "o-", color=PALETTE[2], markersize=4, linewidth=1.6)
         strengths = [r.lam for r in rounds if r.lam > 0]

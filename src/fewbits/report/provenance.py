@@ -48,9 +48,7 @@ def commit(file: Path = Path(__file__)) -> str | None:
     """
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=file.parent, capture_output=True, text=True, timeout=10, check=True
-        )
+        done = subprocess.run(["git", *words], cwd=file.parent, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 
     try:

@@ -163,9 +163,7 @@ def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, .
         count = entry.levels.numel()
         zeros = float((entry.levels == 0).sum()) / count if count else 0.0
         size = section_bytes[name]
-        rows.append(
-            TensorRow(name, entry.shape, count, entry.bits, zeros, size, entropy(entry.levels), entry.step)
-        )
+        rows.append(TensorRow(name, entry.shape, count, entry.bits, zeros, size, entropy(entry.levels), entry.step))
     return tuple(rows)
 
 

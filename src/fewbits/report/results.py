@@ -111,9 +111,7 @@ def results_page(results: Results) -> str:
             el("p", f"{len(results.rows):,} measurements", class_="soft"),
         ),
         *sections(results.rows),
-        section(
-            "How it was measured", table(("", " "), how, caption="Run it again like this.", words=(" ",))
-        ),
+        section("How it was measured", table(("", " "), how, caption="Run it again like this.", words=(" ",))),
     )
 
 

@@ -141,7 +141,9 @@ class WithinDrop(Steering):
             self.best = size if self.best is None else min(self.best, size)
             goal = size * self.shrink
         else:
-            goal = math.sqrt(size * self.best) if self.best is not None and self.best > size else size / self.shrink**0.5
+            goal = (
+                math.sqrt(size * self.best) if self.best is not None and self.best > size else size / self.shrink**0.5
+            )
             self.shrink = max(self.shrink, min(0.97, self.shrink**0.7))
         if self.target is not None:
             goal = min(goal, max(self.target, goal * (1 - share)))

@@ -75,11 +75,12 @@ def endless(loader: Any, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     length = batches_of(loader)
     epoch, offset = divmod(skip, length)
     while True:
-        sampler = getattr(loader, "sampler", None)
-        if hasattr(loader, "set_epoch"):
-            loader.set_epoch(epoch)
-        elif hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        # accelerate's loader passes the epoch on to its sampler; a plain one has to be told through the sampler
+        for place in (loader, getattr(loader, "sampler", None)):
+            set_epoch = getattr(place, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
+                break
         for index, batch in enumerate(loader):
             if index >= offset:
                 yield batch

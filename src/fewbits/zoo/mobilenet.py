@@ -32,9 +32,7 @@ class InvertedResidual(nn.Module):
         self.conv1 = nn.Conv2d(before, hidden, kernel_size=1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
         self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(
-            hidden, hidden, kernel_size=3, stride=stride, padding=1, groups=hidden, bias=False
-        )
+        self.conv2 = nn.Conv2d(hidden, hidden, kernel_size=3, stride=stride, padding=1, groups=hidden, bias=False)
         self.bn2 = nn.BatchNorm2d(hidden)
         self.relu2 = nn.ReLU()
         self.conv3 = nn.Conv2d(hidden, after, kernel_size=1, bias=False)
@@ -43,9 +41,7 @@ class InvertedResidual(nn.Module):
         if stride == 1 and before == after:
             self.shortcut = nn.Identity()
         elif stride == 1:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(before, after, kernel_size=1, bias=False), nn.BatchNorm2d(after)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, kernel_size=1, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu1(self.bn1(self.conv1(x)))

@@ -38,9 +38,7 @@ def load_weights(model: nn.Module, path: str | PathLike[str]) -> dict[str, str]:
             raise MismatchError(f"{path} has a tensor {name!r} that the network lacks{nearest(name, wanted)}")
         mine = wanted[name]
         if tensor.shape != mine.shape:
-            raise MismatchError(
-                f"{name!r} is {list(tensor.shape)} in {path} but {list(mine.shape)} in the network"
-            )
+            raise MismatchError(f"{name!r} is {list(tensor.shape)} in {path} but {list(mine.shape)} in the network")
         if tensor.is_floating_point() != mine.is_floating_point():
             raise MismatchError(f"{name!r} is {tensor.dtype} in {path} but {mine.dtype} in the network")
         if not torch.isfinite(tensor).all():
@@ -54,11 +52,10 @@ def load_weights(model: nn.Module, path: str | PathLike[str]) -> dict[str, str]:
     return metadata
 
 
-def normalisation(metadata: Mapping[str, str]) -> Normalisation:
-    """How the images of a network must be normalised, from its file's metadata.
+def normalisation(metadata: Mapping[str, str]) -> Normalisation | None:
+    """How the inputs of a network must be normalised, from its file's metadata; ``None`` if it does not say.
 
     ``normalise: "mean a b c std d e f"`` is on the scale of x / 255; ``input: "raw ..."`` means 0 to 255.
-    A file that says nothing takes x / 255.
 
     Raises:
         DataError: the entry cannot be understood.
@@ -74,7 +71,7 @@ def normalisation(metadata: Mapping[str, str]) -> Normalisation:
             raise DataError(message) from error
     if metadata.get("input", "").startswith("raw"):
         return Normalisation((0.0,), (1 / 255,))
-    return Normalisation()
+    return None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -22,9 +22,7 @@ class WideBlock(nn.Module):
         self.relu2 = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(after, after, kernel_size=3, padding=1, bias=False)
-        self.shortcut = (
-            None if before == after else nn.Conv2d(before, after, kernel_size=1, stride=stride, bias=False)
-        )
+        self.shortcut = None if before == after else nn.Conv2d(before, after, kernel_size=1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.relu1(self.bn1(x))

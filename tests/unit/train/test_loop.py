@@ -66,7 +66,14 @@ def test_companion_sees_every_step() -> None:
 
     model, notes = nn.Linear(5, 3), Notes()
     settings = Training(epochs=2)
-    fit(model, batches(), task(), optimizer_of([{"params": list(model.parameters())}], settings), settings, companion=notes)
+    fit(
+        model,
+        batches(),
+        task(),
+        optimizer_of([{"params": list(model.parameters())}], settings),
+        settings,
+        companion=notes,
+    )
     assert notes.steps == [(i, 8) for i in range(1, 9)]
     assert notes.gradients == 8
 

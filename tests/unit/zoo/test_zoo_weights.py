@@ -96,7 +96,7 @@ def test_normalisation_from_metadata():
     assert zoo.normalisation({"normalise": text}) == Normalisation(
         (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     )
-    assert zoo.normalisation({}) == Normalisation((0.0,), (1.0,))
+    assert zoo.normalisation({}) is None
     pixels = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
     raw = zoo.normalisation({"input": "raw RGB 0..255 float, no normalisation"})
     assert torch.allclose(raw.apply(pixels).flatten(), torch.tensor([0.0, 51.0, 255.0]))

@@ -46,9 +46,7 @@ class LinearMap:
         elif padding == "same":
             total = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
             if any(t % 2 for t in total):
-                raise UnsupportedError(
-                    f"{path}: 'same' padding of an even kernel is one-sided; pad explicitly"
-                )
+                raise UnsupportedError(f"{path}: 'same' padding of an even kernel is one-sided; pad explicitly")
             padding = tuple(t // 2 for t in total)
         assert not isinstance(padding, str)
         return LinearMap(False, tuple(module.stride), tuple(padding), tuple(module.dilation), module.groups)

@@ -181,9 +181,7 @@ def trace(model: nn.Module, operations: Mapping[Any, Kind | str] | None = None) 
     try:
         graph = _Tracer(extra).trace(model)
     except Exception as error:  # torch.fx raises many types, depending on what the forward does
-        raise UnsupportedError(
-            f"cannot read the structure of {type(model).__name__} with torch.fx: {error}"
-        ) from error
+        raise UnsupportedError(f"cannot read the structure of {type(model).__name__} with torch.fx: {error}") from error
     inputs = [n for n in graph.nodes if n.op == "placeholder" and n.users]
     result = graph.output_node().args[0]
     if len(inputs) != 1 or not isinstance(result, fx.Node):

@@ -40,9 +40,7 @@ def rules_of(rules: Rules | str) -> Rules:
     if isinstance(rules, Rules):
         return rules
     if rules not in COMPOSITES:
-        raise RecipeError(
-            f"no relevance rules named {rules!r}{nearest(rules, COMPOSITES)} ({', '.join(COMPOSITES)})"
-        )
+        raise RecipeError(f"no relevance rules named {rules!r}{nearest(rules, COMPOSITES)} ({', '.join(COMPOSITES)})")
     return COMPOSITES[rules]
 
 
@@ -81,9 +79,7 @@ def check_targets(logits: Tensor, targets: Tensor) -> None:
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= logits.shape[1]:
         worst = low if low < 0 else high
-        raise DataError(
-            f"the data has class {worst}, but the network has {logits.shape[1]} outputs (0 is the first)"
-        )
+        raise DataError(f"the data has class {worst}, but the network has {logits.shape[1]} outputs (0 is the first)")
 
 
 def relevance(

@@ -175,9 +175,7 @@ class _Pass:
 
     def _norm(self, node: fx.Node, relevance: Tensor) -> None:
         source = node.all_input_nodes[0]
-        # Behind a dense layer on more than two dimensions, the channels are not the layer's outputs.
-        dense = isinstance(self.model.get_submodule(str(source.target)), nn.Linear)
-        if self.rules.norm == "fold" and node in self.lens.folds and (relevance.dim() == 2 or not dense):
+        if self.rules.norm == "fold" and self._folds(node, relevance):
             self.folded[source] = node
             self._hand(source, relevance)
         elif isinstance(self.rules.norm, Rule):
@@ -195,6 +193,13 @@ class _Pass:
             self._hand(source, handed)
         else:
             self._hand(source, relevance)
+
+    def _folds(self, node: fx.Node, relevance: Tensor) -> bool:
+        """Whether the normalisation's channels are the outputs of the layer before it."""
+        if node not in self.lens.folds:
+            return False
+        dense = isinstance(self.model.get_submodule(str(self.lens.folds[node].target)), nn.Linear)
+        return relevance.dim() == 2 or not dense
 
     def _affine(self, node: fx.Node) -> tuple[Tensor, Tensor]:
         """``(scale, shift)`` per channel, with which batch normalisation acted in the recorded pass."""

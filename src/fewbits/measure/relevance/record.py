@@ -60,9 +60,7 @@ class Recording:
             call = self._seen.get(path, 0)
             self._seen[path] = call + 1
             if call >= len(nodes):
-                raise UnsupportedError(
-                    f"{path} runs more often than the traced network says ({len(nodes)} times)"
-                )
+                raise UnsupportedError(f"{path} runs more often than the traced network says ({len(nodes)} times)")
             node = nodes[call]
             source = node.all_input_nodes[0]
             # What the layer really saw, functional dropout included; in place, that is overwritten by now.
@@ -85,9 +83,7 @@ class Recording:
         """What went into or came out of a layer, for the whole batch."""
         value = self._recorded[node]
         if value._version != self._versions[node]:
-            raise UnsupportedError(
-                f"{node.name!r} is overwritten in place behind the graph; write it out of place"
-            )
+            raise UnsupportedError(f"{node.name!r} is overwritten in place behind the graph; write it out of place")
         return value
 
     def __getitem__(self, node: fx.Node) -> Any:

@@ -38,9 +38,7 @@ class Rule:
 
     needs_positive: ClassVar[bool] = True
 
-    def factors(
-        self, relevance: Tensor, z: Tensor, z_positive: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Factors ``(s+, s-)`` for positive and negative contributions; ``None`` means zero.
 
         Args:
@@ -79,9 +77,7 @@ class AlphaBeta(Rule):
         if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
             raise RecipeError(f"alpha - beta must be 1 and beta >= 0, got {self.alpha} and {self.beta}")
 
-    def factors(
-        self, relevance: Tensor, z: Tensor, z_positive: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
         z_negative = (z - z_positive).clamp_(max=0)
         # z - z+ leaves rounding dust where there is no negative contribution at all.
         tiny = 32 * torch.finfo(z.dtype).eps
@@ -89,9 +85,7 @@ class AlphaBeta(Rule):
         no_positive = z_positive <= -tiny * z_negative
         plus = (relevance / z_positive).masked_fill_(no_positive, 0.0)
         minus = (relevance / z_negative).masked_fill_(no_negative, 0.0)
-        return torch.where(no_negative, plus, self.alpha * plus), torch.where(
-            no_positive, minus, -self.beta * minus
-        )
+        return torch.where(no_negative, plus, self.alpha * plus), torch.where(no_positive, minus, -self.beta * minus)
 
 
 @dataclass(frozen=True)
@@ -101,27 +95,35 @@ class ZPlus(Rule):
     The relevance of an output without any positive contribution is lost; behind a ReLU there is none.
     """
 
-    def factors(
-        self, relevance: Tensor, z: Tensor, z_positive: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return divide(relevance, z_positive), None
 
 
 @dataclass(frozen=True)
 class Gamma(Rule):
-    """``R_i = sum_j (p + gamma p+) / (z + gamma z+) R_j``: between epsilon (0) and z+ (infinity)."""
+    """``R_i = sum_j (p + gamma p+) / (z + gamma z+) R_j``: between epsilon (0) and z+ (infinity).
+
+    Where ``z`` is negative, as before an addition, the negative contributions are the favoured ones instead:
+    ``z + gamma z+`` could be zero there.
+    """
 
     gamma: float = 0.25
     eps: float = 1e-6
 
     def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor, Tensor]:
-        s = relevance / stabilise(z + self.gamma * z_positive, self.eps)
-        return (1 + self.gamma) * s, s
+        positive = z >= 0
+        favoured = torch.where(positive, z_positive, z - z_positive)
+        s = relevance / stabilise(z + self.gamma * favoured, self.eps)
+        more = (1 + self.gamma) * s
+        return torch.where(positive, more, s), torch.where(positive, s, more)
 
 
 @dataclass(frozen=True)
 class Flat(Rule):
-    """Relevance is spread evenly over the inputs of each output; for first layers, which see pixels."""
+    """Relevance is spread evenly over the inputs of each output; for first layers, which see pixels.
+
+    A convolution's own padding gets none; zeros that an operation before the layer put there get their share.
+    """
 
     needs_positive: ClassVar[bool] = False
 
@@ -152,9 +154,7 @@ class Rules:
         if isinstance(self.norm, str) and self.norm not in ("fold", "pass"):
             raise RecipeError(f"norm must be 'fold', 'pass' or a rule, got {self.norm!r}")
         if isinstance(self.weight, Flat) or isinstance(self.norm, Flat):
-            raise RecipeError(
-                "the flat rule spreads relevance over inputs; it is no rule for weights or norms"
-            )
+            raise RecipeError("the flat rule spreads relevance over inputs; it is no rule for weights or norms")
 
 
 COMPOSITES: dict[str, Rules] = {

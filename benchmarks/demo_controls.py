@@ -1,0 +1,95 @@
+"""Is relevance worth its cost? ECQx against ECQ and against other scores in the same place, at equal budgets.
+
+Every method gets the same float network, training data, epochs, learning rate and byte targets; only the scores that
+weigh zeroing differ. Three seeds (of the float network and of everything after it). Accuracy is on the test set,
+on which nothing was chosen. Finished rows are kept, so an interrupted run goes on.
+
+    python benchmarks/demo_controls.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewbits import job as jobs
+from fewbits import recipe as recipes
+from fewbits.report import provenance
+
+METHODS = ("ecq", "ecqx", "taylor", "fisher", "magnitude", "random")
+TARGETS = ("12 KB", "8 KB", "5 KB")
+SEEDS = (0, 1, 2)
+RESULT = Path(__file__).parent.parent / "results" / "demo_controls.json"
+
+
+def recipe_for(method: str, target: str, seed: int, epochs: float) -> recipes.Recipe:
+    demo = recipes.load("demo").model_dump(by_alias=True, exclude_unset=True)
+    demo |= {"seed": seed, "target": target, "train": demo["train"] | {"epochs": epochs}}
+    if method == "ecq":
+        options = {k: v for k, v in demo["assign"]["options"].items() if k in ("zero_floor", "scale", "iterations")}
+        demo["assign"] = demo["assign"] | {"method": "ecq", "options": options}
+    elif method != "ecqx":
+        demo["measure"] = {"name": method}
+    return recipes.make(demo)
+
+
+def one(method: str, target: str, seed: int, epochs: float, work: str) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    recipe = recipe_for(method, target, seed, epochs)
+    float_file = Path(work) / f"float-{seed}.safetensors"
+    job = jobs.prepare(recipe, trained=float_file)
+    out = Path(work) / f"{method}-{target.replace(' ', '')}-{seed}"
+    report = jobs.run(job, out, resume=False).report
+    return {
+        "model": report.model,
+        "data": report.data,
+        "method": method,
+        "seed": seed,
+        "split": "test",
+        "accuracy": report.accuracy_after,
+        "baseline_accuracy": report.accuracy_before,
+        "bytes": report.file_bytes,
+        "float_bytes": report.float_bytes,
+        "ratio": report.ratio,
+        "sparsity": 100 * report.zeros,
+        "bits": recipe.assign.bits,
+        "target": target,
+        "epochs": epochs,
+        "seconds": report.seconds,
+        "identical": report.identical,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--work", default="out/demo_controls", help="folder for the files")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    options = parser.parse_args()
+    done = json.loads(options.result.read_text())["rows"] if options.result.exists() else []
+    known = {(r["method"], r["target"], r["seed"]) for r in done}
+    work = jobs.folder(Path(options.work))
+    for seed in SEEDS:
+        float_file = work / f"float-{seed}.safetensors"
+        if not float_file.exists():
+            job = jobs.prepare(recipe_for("ecq", TARGETS[0], seed, options.epochs))
+            jobs.save_float(job.network, float_file, job.dataset.normalisation)
+    todo = [(m, t, s) for t in TARGETS for s in SEEDS for m in METHODS if (m, t, s) not in known]
+    with ProcessPoolExecutor(options.workers) as pool:
+        runs = {pool.submit(one, m, t, s, options.epochs, str(work)): (m, t, s) for m, t, s in todo}
+        for run in as_completed(runs):
+            done.append(run.result())
+            print(json.dumps(done[-1]), flush=True)
+            done.sort(key=lambda r: (METHODS.index(r["method"]), -r["bytes"], r["seed"]))
+            head = provenance("demo_controls", "python benchmarks/demo_controls.py")
+            options.result.write_text(json.dumps(head | {"rows": done}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

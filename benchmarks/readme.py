@@ -1,0 +1,119 @@
+"""Paste real output into the README: the demo's report, the tables of figures, and the pictures.
+
+python benchmarks/readme.py [--demo out/demo]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+from fewbits import job as jobs
+from fewbits import recipe as recipes
+from fewbits.codec import write
+from fewbits.report import plots
+from fewbits.report.table import text
+
+ROOT = Path(__file__).parent.parent
+
+
+def pasted(readme: str, mark: str, content: str) -> str:
+    """The README with everything between two marks replaced."""
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    assert pattern.search(readme), f"README lacks the mark {mark}"
+    return pattern.sub(lambda m: f"{m[1]}{content.strip()}\n{m[2]}", readme)
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    path = ROOT / "results" / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def table(titles: list[str], rows: list[list[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def span(values: list[float]) -> str:
+    """Mean, and the range in brackets when there are several."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def cifar() -> str:
+    rows = [
+        [
+            r["model"], f"{r['baseline_accuracy']:.2f}", f"{r['accuracy']:.2f}", f"{r['bytes']:,}",
+            f"{r['ratio']:.1f}x", f"{r['sparsity']:.1f}", f"{r['epochs']:g}",
+        ]
+        for r in rows_of("first_cifar")
+    ]  # fmt: skip
+    titles = ["network, CIFAR-10", "accuracy before %", "after %", "bytes", "ratio", "zeros %", "epochs"]
+    intro = (
+        "**Real networks that nobody here trained** (`benchmarks/first_cifar.py`; one seed, short schedules on two CPU cores; "
+        "accuracy on the 10,000 test images):\n\n"
+    )
+    return intro + table(titles, rows) if rows else ""
+
+
+def controls() -> str:
+    found = rows_of("demo_controls")
+    if not found:
+        return ""
+    targets = list(dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])))
+    methods = list(dict.fromkeys(r["method"] for r in found))
+    rows = []
+    for method in methods:
+        cells = [method]
+        for target in targets:
+            cells.append(span([r["accuracy"] for r in found if (r["method"], r["target"]) == (method, target)]))
+        rows.append(cells)
+    base = statistics.mean({r["seed"]: r["baseline_accuracy"] for r in found}.values())
+    ratios = [statistics.mean(r["ratio"] for r in found if r["target"] == t) for t in targets]
+    titles = ["scores", *(f"{t} ({q:.0f}x)" for t, q in zip(targets, ratios, strict=True))]
+    return (
+        "**Is relevance worth its cost?** Demo network, equal budgets, three seeds, accuracy in percent on 540 test samples, "
+        f"float network {base:.2f} (`benchmarks/demo_controls.py`):\n\n" + table(titles, rows)
+    )
+
+
+def overhead() -> str:
+    rows = [
+        [r["model"], r["rules"], f"{r['samples']} of {r['batch']}", f"{r['time_ratio']:.2f}"]
+        for r in rows_of("relevance_overhead")
+    ]
+    titles = ["network", "rules", "samples", "ECQx step / ECQ step"]
+    return "**What relevance costs** (`benchmarks/relevance_overhead.py`):\n\n" + table(titles, rows) if rows else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, default=ROOT / "out" / "demo", help="folder of a finished `make demo`")
+    options = parser.parse_args()
+    report = jobs.load_report(options.demo / "report.json")
+    job = jobs.prepare(recipes.load("demo"), trained=options.demo / "float.safetensors")
+    explanation = jobs.explain(job, options.demo / "net.few", "plus")
+    pictures = ROOT / "docs" / "pictures"
+    write(pictures / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))
+    figures = [cifar(), controls(), overhead()]
+    found = rows_of("demo_controls")
+    if found:
+        base = statistics.mean(r["baseline_accuracy"] for r in found)
+        write(
+            pictures / "demo_controls.png",
+            plots.figure_png(plots.accuracy_v_bytes(found, baseline=base), dpi=90),
+        )
+        figures[1] += "\n\n![Accuracy over bytes for every method](docs/pictures/demo_controls.png)"
+    readme = (ROOT / "README.md").read_text()
+    readme = pasted(readme, "demo", f"```text\n{text(report)}\n```")
+    readme = pasted(readme, "figures", "\n\n".join(f for f in figures if f))
+    (ROOT / "README.md").write_text(readme)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Small networks and helpers that several tests of relevance share."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.measure.relevance import (
+    AlphaBeta,
+    Epsilon,
+    Gamma,
+    Propagated,
+    Recording,
+    Rule,
+    Rules,
+    ZPlus,
+    propagate,
+    start_relevance,
+    trace,
+)
+
+SHARP = 1e-12
+LOST: list[float] = []
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model in float64, with biases and normalisations in which nothing is trivial."""
+    generator = torch.Generator().manual_seed(seed)
+    model.double()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
+                # Negative scales, too: they exchange positive and negative contributions.
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator).double() + 0.5)
+                module.running_mean.copy_(0.3 * torch.randn(module.weight.shape, generator=generator))
+                module.running_var.copy_(0.5 + torch.rand(module.weight.shape, generator=generator))
+            bias = getattr(module, "bias", None)
+            if isinstance(bias, nn.Parameter):
+                bias.copy_(0.2 * torch.randn(bias.shape, generator=generator))
+    return model
+
+
+@dataclass(frozen=True)
+class WatchedZPlus(ZPlus):
+    """z+ that notes the relevance for which it has no taker."""
+
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> Any:
+        LOST.append(float(relevance[z_positive == 0].sum()))
+        return super().factors(relevance, z, z_positive)
+
+
+@dataclass(frozen=True)
+class WatchedAlphaBeta(AlphaBeta):
+    """alpha-beta that notes the relevance of outputs without any contribution."""
+
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> Any:
+        LOST.append(float(relevance[(z_positive == 0) & (z == 0)].sum()))
+        return super().factors(relevance, z, z_positive)
+
+
+def sharp(rules: Rules) -> Rules:
+    """The same rules with stabilisers that take nothing noticeable, noting what has no taker in ``LOST``."""
+
+    def one(rule: Rule | str | None) -> Any:
+        match rule:
+            case Epsilon():
+                return Epsilon(SHARP)
+            case Gamma():
+                return Gamma(rule.gamma, SHARP)
+            case ZPlus():
+                return WatchedZPlus()
+            case AlphaBeta():
+                return WatchedAlphaBeta(rule.alpha, rule.beta)
+        return rule
+
+    changed = {f: one(getattr(rules, f)) for f in ("dense", "conv", "first", "weight", "norm")}
+    return dataclasses.replace(rules, **changed, eps=SHARP)
+
+
+def record(model: nn.Module, x: Tensor, samples: int | None = None) -> tuple[Recording, Tensor]:
+    """A recorded forward pass in the model's present mode, and its output."""
+    recording = Recording(trace(model), model, samples)
+    with recording.watch(), torch.no_grad():
+        logits = model(x)
+    return recording, logits
+
+
+def explain(model: nn.Module, x: Tensor, rules: Rules, **options: Any) -> tuple[Propagated, Tensor]:
+    """Relevance of one batch from the score of class ``i % classes`` for sample ``i``, and its start."""
+    recording, logits = record(model, x)
+    start = start_relevance(logits, torch.arange(len(x)) % logits.shape[1])
+    return propagate(recording, start, rules, **options), start
+
+
+def conservation_error(model: nn.Module, x: Tensor, rules: Rules) -> float:
+    """What is missing between start and end, relative to the relevance that flows."""
+    LOST.clear()
+    found, start = explain(model, x, sharp(rules), inputs=True, account=True)
+    assert found.inputs is not None
+    assert found.inputs.shape == x.shape
+    end = float(found.inputs.sum()) + sum(found.biases.values()) + sum(LOST)
+    flowing = max(
+        float(found.inputs.abs().sum()), *map(abs, found.outputs.values()), float(start.abs().sum())
+    )
+    return abs(end - float(start.sum())) / flowing
+
+
+class Residual(nn.Module):
+    """Convolution, normalisation, an addition in place, ReLU in place, pooling and a dense head."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 6, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(6, 6, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(6)
+        self.pool = nn.MaxPool2d(2)
+        self.drop = nn.Dropout(0.3)
+        self.linear = nn.Linear(6 * 9, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(x))
+        y += x
+        y = self.pool(self.relu(y))
+        return self.linear(self.drop(y).flatten(1))
