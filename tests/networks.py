@@ -22,6 +22,8 @@ from fewbits.measure.relevance import (
     start_relevance,
     trace,
 )
+from fewbits.plan import Clustered, Plan
+from fewbits.weights import select
 
 SHARP = 1e-12
 LOST: list[float] = []
@@ -48,18 +50,18 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
 class WatchedZPlus(ZPlus):
     """z+ that notes the relevance for which it has no taker."""
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> Any:
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor) -> Any:
         LOST.append(float(relevance[z_positive == 0].sum()))
-        return super().factors(relevance, z, z_positive)
+        return super().factors(relevance, z, z_positive, z_negative)
 
 
 @dataclass(frozen=True)
 class WatchedAlphaBeta(AlphaBeta):
     """alpha-beta that notes the relevance of outputs without any contribution."""
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> Any:
-        LOST.append(float(relevance[(z_positive == 0) & (z == 0)].sum()))
-        return super().factors(relevance, z, z_positive)
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor) -> Any:
+        LOST.append(float(relevance[(z_positive == 0) & (z_negative == 0)].sum()))
+        return super().factors(relevance, z, z_positive, z_negative)
 
 
 def sharp(rules: Rules) -> Rules:
@@ -103,9 +105,7 @@ def conservation_error(model: nn.Module, x: Tensor, rules: Rules) -> float:
     assert found.inputs is not None
     assert found.inputs.shape == x.shape
     end = float(found.inputs.sum()) + sum(found.biases.values()) + sum(LOST)
-    flowing = max(
-        float(found.inputs.abs().sum()), *map(abs, found.outputs.values()), float(start.abs().sum())
-    )
+    flowing = max(float(found.inputs.abs().sum()), *map(abs, found.outputs.values()), float(start.abs().sum()))
     return abs(end - float(start.sum())) / flowing
 
 
@@ -129,3 +129,13 @@ class Residual(nn.Module):
         y += x
         y = self.pool(self.relu(y))
         return self.linear(self.drop(y).flatten(1))
+
+
+def plan_for(model: nn.Module, bits: int = 3) -> Plan:
+    """Every weight on the nearest point of a uniform grid."""
+    entries = {}
+    top = 2 ** (bits - 1) - 1
+    for name, w in select(model).items():
+        step = float(w.detach().abs().max()) / top
+        entries[name] = Clustered((w.detach() / step).round().to(torch.int16), bits, step=step)
+    return Plan(entries)

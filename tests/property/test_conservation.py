@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import LOST, Residual, conservation_error, explain, randomised, sharp
 from torch import Tensor, nn
 
 from fewbits.measure.relevance import COMPOSITES, Rules
@@ -24,6 +23,7 @@ from fewbits.zoo import (
     ResNet,
     WideResNet,
 )
+from networks import LOST, Residual, conservation_error, explain, randomised, sharp
 
 # Every architecture of the zoo; the families that grow in depth and width at their smallest.
 ZOO = {
@@ -81,8 +81,7 @@ def test_each_layer_hands_on_what_it_receives(name, mode):
     )
     assert set(found.outputs) == {"conv1", "conv2", "linear"}
     shares = {
-        node: float(found.weights[f"{node}.weight"].sum()) + found.biases.get(node, 0.0)
-        for node in found.outputs
+        node: float(found.weights[f"{node}.weight"].sum()) + found.biases.get(node, 0.0) for node in found.outputs
     }
     missing = sum(found.outputs[node] - shares[node] for node in shares)
     assert missing == pytest.approx(sum(LOST), abs=1e-8)
@@ -146,7 +145,8 @@ class Generated(nn.Module):
             case "conv" | "conv-bn" | "depthwise":
                 return layer(x)
             case "bn":
-                return self.norms[i](x)
+                y = layer(x)  # used twice, so that the normalisation stands alone
+                return self.norms[i](y) + y
             case "relu":
                 return self.relu(x)
             case "eager relu":
@@ -169,6 +169,9 @@ class Generated(nn.Module):
                 return self.eager_relu(y)
             case "add twice":
                 return layer(x) + x + x
+            case "double":
+                y = layer(x)
+                return y + y
             case "cat":
                 return self.narrow(torch.cat([x, layer(x)], dim=1))
             case "shared":
@@ -184,7 +187,7 @@ class Generated(nn.Module):
                 y *= 2.0
                 return y
             case "pad":
-                return F.pad(x, (1, 0, 1, 0))
+                return layer(F.pad(x, (1, 0, 1, 0)))
             case "crop":
                 return layer(x)[:, :, 1:, :].contiguous()
         raise AssertionError(word)
@@ -204,9 +207,22 @@ class Generated(nn.Module):
         return self.last(F.dropout(F.relu(self.first(x)), 0.5, self.training))
 
 
-WORDS = (
-    "conv conv-bn depthwise bn relu F.relu relu6 max F.max average residual cat shared dropout F.dropout scale pad crop"
-).split() + ["eager relu", "in-place add", "add twice", "in-place scale"]
+WORDS = [
+    *("conv", "conv-bn", "depthwise", "bn", "relu", "eager relu", "F.relu", "relu6", "max", "F.max", "average"),
+    *(
+        "residual",
+        "in-place add",
+        "add twice",
+        "double",
+        "cat",
+        "shared",
+        "dropout",
+        "F.dropout",
+        "scale",
+        "in-place scale",
+    ),
+    *("pad", "crop"),
+]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -220,7 +236,7 @@ WORDS = (
 )
 def test_random_networks_conserve_relevance(words, head, channels, composite, training, seed):
     if composite == "released":
-        words = ["conv", *words]  # what the flat rule gives to zeros of a padding layer is lost
+        words = ["conv", *words]  # the flat rule's share of an explicit padding is lost
     torch.manual_seed(seed)
     model = Generated(words, head, channels).double()
     x = torch.randn(3, channels, 8, 8, dtype=torch.float64)

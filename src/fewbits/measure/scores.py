@@ -53,15 +53,22 @@ def _mean(model: nn.Module, batches: Batches, term: Callable[[Tensor], Tensor]) 
     # Inside, a weight that carries a plan is one tensor in every forward pass, so it has a gradient like any.
     with evaluating(model), torch.enable_grad():
         weights = select(model)
+        frozen = [w for w in weights.values() if not w.requires_grad]
+        for w in frozen:
+            w.requires_grad_(True)
         totals = {name: torch.zeros_like(w) for name, w in weights.items()}
-        for x, y in batches:
-            logits = model(x.to(place.device))
-            check_targets(logits, y)
-            loss = F.cross_entropy(logits, y.to(place.device).long())
-            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
-            for name, gradient in zip(weights, gradients, strict=True):
-                totals[name] += term(gradient) * len(x)
-            samples += len(x)
+        try:
+            for x, y in batches:
+                logits = model(x.to(place.device))
+                check_targets(logits, y)
+                loss = F.cross_entropy(logits, y.to(place.device).long())
+                gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
+                for name, gradient in zip(weights, gradients, strict=True):
+                    totals[name] += term(gradient) * len(x)
+                samples += len(x)
+        finally:
+            for w in frozen:
+                w.requires_grad_(False)
     if samples == 0:
         raise DataError("gradient scores need at least one sample; the batches are empty")
     return {name: (total / samples).detach() for name, total in totals.items()}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import oracle_zennit
 import pytest
 import torch
-from networks import SHARP, explain, randomised
 from torch import Tensor, nn
 
+import oracle_zennit
 from fewbits.measure.relevance import AlphaBeta, Epsilon, Flat, Gamma, Rules, ZPlus
+from networks import SHARP, explain, randomised
 
 
 def network(average: bool = True) -> nn.Module:

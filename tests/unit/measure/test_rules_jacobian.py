@@ -81,9 +81,7 @@ def messages(rule: Rule, p: list[float], linked: list[bool], bias: float, releva
     raise AssertionError(rule)
 
 
-def explicit(
-    layer: nn.Module, x: Tensor, start: Tensor, rule: Rule, weight_rule: Rule
-) -> tuple[Tensor, Tensor]:
+def explicit(layer: nn.Module, x: Tensor, start: Tensor, rule: Rule, weight_rule: Rule) -> tuple[Tensor, Tensor]:
     """Relevance of inputs and weights with one loop over samples, outputs and inputs."""
     of_inputs, of_weights = torch.zeros_like(x), torch.zeros_like(layer.weight)
     names = torch.arange(1.0, layer.weight.numel() + 1, dtype=torch.float64).view_as(layer.weight)

@@ -119,10 +119,9 @@ class _Pass:
         self.found.inputs = self.relevance.get(self.lens.input) if self.inputs else None
         self._check()
         known = self.found.weights
-        every = {f"{path}.weight": module for path, module in layers(self.model).items()}
+        every: dict[str, Any] = {f"{path}.weight": module for path, module in layers(self.model).items()}
         self.found.weights = {
-            name: known[name] if name in known else torch.zeros_like(module.weight)  # type: ignore[arg-type]
-            for name, module in every.items()
+            name: known[name] if name in known else torch.zeros_like(module.weight) for name, module in every.items()
         }
         return self.found
 
@@ -182,14 +181,16 @@ class _Pass:
             scale, shift = (_broadcast(v, relevance) for v in self._affine(node))
             contribution = self.values[source] * scale
             z = self.values[node]
-            z_positive = contribution.clamp(min=0) + shift.clamp(min=0)
-            s_positive, s_negative = self.rules.norm.factors(relevance, z, z_positive)
+            positive, negative = contribution.clamp(min=0), contribution.clamp(max=0)
+            s_positive, s_negative = self.rules.norm.factors(
+                relevance, z, positive + shift.clamp(min=0), negative + shift.clamp(max=0)
+            )
             self._account_bias(node, shift.expand_as(z), s_positive, s_negative)
             handed = torch.zeros_like(relevance)
             if s_positive is not None:
-                handed += contribution.clamp(min=0) * s_positive
+                handed.addcmul_(positive, s_positive)
             if s_negative is not None:
-                handed += contribution.clamp(max=0) * s_negative
+                handed.addcmul_(negative, s_negative)
             self._hand(source, handed)
         else:
             self._hand(source, relevance)
@@ -287,8 +288,9 @@ class _Step:
 
     def factors(self, rule: Rule) -> tuple[Tensor | None, Tensor | None]:
         if rule not in self._factors:
-            z_positive = self._z_positive if rule.needs_positive else self.z
-            self._factors[rule] = rule.factors(self.relevance, self.z, z_positive)
+            positive = self._z_positive if rule.needs_positive else self.z
+            negative = self._z_negative if rule.needs_negative else self.z
+            self._factors[rule] = rule.factors(self.relevance, self.z, positive, negative)
         return self._factors[rule]
 
     @cached_property
@@ -298,6 +300,15 @@ class _Step:
             return self.linear.apply(self.a, weight, bias)
         z = self.linear.apply(self.a.clamp(min=0), weight, bias)
         return z.add_(self.linear.apply(self.a.clamp(max=0), self.weight.clamp(max=0)))
+
+    @cached_property
+    def _z_negative(self) -> Tensor:
+        # Not z - z+, whose rounding would pass for contributions where there are none.
+        weight, bias = self.weight.clamp(max=0), None if self.bias is None else self.bias.clamp(max=0)
+        if not self.signed:
+            return self.linear.apply(self.a, weight, bias)
+        z = self.linear.apply(self.a.clamp(min=0), weight, bias)
+        return z.add_(self.linear.apply(self.a.clamp(max=0), self.weight.clamp(min=0)))
 
     def apply(self, toward_input: Rule | None, weight_rule: Rule) -> tuple[Tensor | None, Tensor]:
         """Relevance of the layer's input (``None`` if no rule is given) and of its weights."""

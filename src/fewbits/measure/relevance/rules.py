@@ -6,7 +6,7 @@ and one for the negative ones::
 
     R_i = sum_j  (p_ij)+ s+_j + (p_ij)- s-_j
 
-so a rule is the function ``factors(R, z, z+) -> (s+, s-)``, where ``z+ = sum_i (p_ij)+ + (b_j)+``. Sources:
+so a rule is the function ``factors(R, z, z+, z-) -> (s+, s-)``, where ``z+ = sum_i (p_ij)+ + (b_j)+``. Sources:
 Bach et al. 2015 (epsilon, alpha-beta), Montavon et al. 2017 and 2019 (z+, gamma), Lapuschkin et al. 2019
 (flat); ECQx, arXiv 2109.04236, eqs. 2-7, for the use on weights.
 """
@@ -34,18 +34,21 @@ def divide(relevance: Tensor, z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rule:
-    """Base of the rules. ``needs_positive`` says whether ``factors`` looks at ``z+``."""
+    """Base of the rules. ``needs_positive`` and ``needs_negative`` say whether ``factors`` looks at z+ and z-."""
 
-    needs_positive: ClassVar[bool] = True
+    needs_positive: ClassVar[bool] = False
+    needs_negative: ClassVar[bool] = False
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def factors(
+        self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Factors ``(s+, s-)`` for positive and negative contributions; ``None`` means zero.
 
         Args:
             relevance: relevance of the layer's outputs, shape of ``z``.
             z: outputs of the layer, bias included.
-            z_positive: sum of the positive contributions and the positive bias (ignored, and may be ``z``
-                itself, when ``needs_positive`` is false).
+            z_positive, z_negative: sums of the contributions of one sign, a bias of that sign included. Each is
+                ``z`` itself for a rule that does not need it.
         """
         raise TypeError(f"{type(self).__name__} does not define factors")  # abstract
 
@@ -55,9 +58,8 @@ class Epsilon(Rule):
     """``R_i = sum_j p_ij / (z_j + eps sign z_j) R_j``."""
 
     eps: float = 1e-6
-    needs_positive: ClassVar[bool] = False
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor) -> tuple[Tensor, Tensor]:
         s = relevance / stabilise(z, self.eps)
         return s, s
 
@@ -72,17 +74,17 @@ class AlphaBeta(Rule):
 
     alpha: float = 2.0
     beta: float = 1.0
+    needs_positive: ClassVar[bool] = True
+    needs_negative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
             raise RecipeError(f"alpha - beta must be 1 and beta >= 0, got {self.alpha} and {self.beta}")
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        z_negative = (z - z_positive).clamp_(max=0)
-        # z - z+ leaves rounding dust where there is no negative contribution at all.
-        tiny = 32 * torch.finfo(z.dtype).eps
-        no_negative = z_negative >= -tiny * z_positive
-        no_positive = z_positive <= -tiny * z_negative
+    def factors(
+        self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        no_positive, no_negative = z_positive == 0, z_negative == 0
         plus = (relevance / z_positive).masked_fill_(no_positive, 0.0)
         minus = (relevance / z_negative).masked_fill_(no_negative, 0.0)
         return torch.where(no_negative, plus, self.alpha * plus), torch.where(no_positive, minus, -self.beta * minus)
@@ -95,7 +97,11 @@ class ZPlus(Rule):
     The relevance of an output without any positive contribution is lost; behind a ReLU there is none.
     """
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    needs_positive: ClassVar[bool] = True
+
+    def factors(
+        self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         return divide(relevance, z_positive), None
 
 
@@ -109,8 +115,9 @@ class Gamma(Rule):
 
     gamma: float = 0.25
     eps: float = 1e-6
+    needs_positive: ClassVar[bool] = True
 
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor) -> tuple[Tensor, Tensor]:
         positive = z >= 0
         favoured = torch.where(positive, z_positive, z - z_positive)
         s = relevance / stabilise(z + self.gamma * favoured, self.eps)
@@ -124,8 +131,6 @@ class Flat(Rule):
 
     A convolution's own padding gets none; zeros that an operation before the layer put there get their share.
     """
-
-    needs_positive: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
