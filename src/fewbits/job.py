@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,23 +12,32 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
-from fewbits import codec, data, zoo
+from fewbits import checkpoint, codec, data, zoo
 from fewbits.attach import load_plan
-from fewbits.compress import Compressed, Evaluate, Progress, compress
 from fewbits.data import DataSet, Normalisation
-from fewbits.errors import DataError, FileError, RecipeError
+from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError
+from fewbits.pipeline import Compressed, Evaluate, Progress, compress
 from fewbits.recipe import Data, Recipe
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
+from fewbits.report.results import load_results
 from fewbits.train import Companion, accuracy, pretrain
 
 Say = Callable[[str], None]
 
 EXPLAINED = 512  # samples on which relevance is taken for an explanation
+
+FLOAT = "float.safetensors"  # the network before compression, beside its file
+
+# An interrupted run leaves these two; results of an earlier run beside them stay as they are until the end.
+STATE, UNFINISHED = "unfinished.state", "unfinished.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,35 +175,126 @@ def run(
 ) -> Compressed:
     """Compress the job's network; write the file, its report and the float weights into ``out``.
 
-    All choices are made on validation data; the test data is looked at once, at the end, for the report.
+    All choices are made on validation data; the test data is looked at once, at the end, for the report. Of
+    several processes the main one writes.
+
+    Args:
+        resume: keep the state of the run in ``out``, and go on from the one that is there.
 
     Raises:
         FileError: the folder cannot be written.
     """
-    folder(out)
     recipe = job.recipe
     assert recipe.data is not None
+    ready(recipe, out)
+    folder(out)
+    writes = is_main_process()
+    if writes and resume:
+        save_float(job.network, out / UNFINISHED, job.dataset.normalisation, recipe=recipe.model_dump_json())
     loader = job.dataset.loader(
         "train", recipe.data.batch_size, shuffle=True, augment=recipe.data.augment, seed=recipe.seed + 1
     )
     test = job.evaluate("test")
     before = test(job.network)
     say(f"float network: {before:.2f} % on {len(job.dataset.test)} test samples")
-    result = compress(
-        job.network,
-        loader,
-        evaluate=job.evaluate("validation"),
-        recipe=recipe,
-        state_file=out / "unfinished.state" if resume else None,
-        progress=progress,
-    )
+    try:
+        result = compress(
+            job.network,
+            loader,
+            evaluate=job.evaluate("validation"),
+            recipe=recipe,
+            state_file=out / STATE if resume else None,
+            keep_state=True,
+            progress=progress,
+        )
+    except (BudgetError, NonFiniteError):
+        if writes and resume:
+            _forget(out)  # going on from there would only end here again
+        raise
+    if result.report.met is False:
+        say(_missed(result.report))
     after = test(result.into(job.skeleton()))
     report = result.report.updated(accuracy_before=before, accuracy_after=after, split="test", versions=versions())
     result = Compressed(result.plan, result.data, report)
-    result.save(out / recipe.output)
-    save_float(job.network, out / "float.safetensors", job.dataset.normalisation)
-    write_text(out / "report.json", report.to_json())
+    if writes:
+        result.save(out / recipe.output)
+        save_float(job.network, out / FLOAT, job.dataset.normalisation)
+        write_text(out / "report.json", report.to_json())
+        if resume:
+            _forget(out)
     return result
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and speaks: always, unless a launcher started several.
+
+    Raises:
+        RecipeError: a launcher started several that do not know of each other.
+    """
+    accelerator = Accelerator()  # not the bare state, which does not heed ACCELERATE_USE_CPU
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started != str(accelerator.num_processes):
+        raise RecipeError(
+            f"a launcher started {started} processes, which found no way to work together; without GPUs set "
+            "ACCELERATE_USE_CPU=true (docs/distributed.md)"
+        )
+    return bool(accelerator.is_main_process)
+
+
+def ready(recipe: Recipe, out: Path) -> None:
+    """Find out now rather than in the end whether the results can be written. Makes nothing yet.
+
+    Raises:
+        FileError: they cannot.
+    """
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise FileError(f"{there} is a file; a folder has to go there")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FileError(f"nothing may be written to the folder {there}")
+    for name in (recipe.output, FLOAT, "report.json"):
+        if (out / name).is_dir():
+            raise FileError(f"{out / name} is a folder; a file has to go there")
+
+
+def unfinished(recipe: Recipe, out: Path) -> Path | None:
+    """The float network of an interrupted run of this very recipe in ``out``, which need not be trained again.
+
+    Raises:
+        DataError: the state of what was interrupted there is damaged, or belongs to another recipe.
+    """
+    found = [False]
+    if is_main_process():
+        checkpoint.load(out / STATE, recipe.model_dump_json())  # refused now rather than after the training
+        found = [_recipe_of(out / UNFINISHED) == recipe.model_dump_json()]
+    broadcast_object_list(found)  # no process may start to train while another does not
+    return out / UNFINISHED if found[0] else None
+
+
+def _recipe_of(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("recipe")
+    except (SafetensorError, OSError):
+        return None
+
+
+def _forget(out: Path) -> None:
+    """Remove what an interrupted run would go on from: the state first, as it is nothing without the rest."""
+    (out / STATE).unlink(missing_ok=True)
+    (out / UNFINISHED).unlink(missing_ok=True)
+
+
+def _missed(report: Report) -> str:
+    """What was reached, in the terms of the budget that was not."""
+    parts = [f"{report.file_bytes:,} bytes"]
+    if report.target is not None:
+        parts[0] += f" (asked for at most {report.target:,})"
+    if report.max_drop is not None and report.drop is not None:
+        parts.append(
+            f"{report.drop:.2f} points of accuracy lost on validation data (asked for at most {report.max_drop:g})"
+        )
+    return f"the budget was not met; reached: {' and '.join(parts)}"
 
 
 def explain(job: Job, file: Path, rules: str) -> Explanation:
@@ -248,6 +349,8 @@ def folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileError(f"{path} is a file; a folder has to go there") from None
     except OSError as error:
         raise FileError(f"cannot make the folder {path}: {error.strerror}") from error
     return path
@@ -262,18 +365,15 @@ def write_text(path: Path, text: str) -> None:
     codec.write(path, text.encode())
 
 
-def save_float(network: nn.Module, path: Path, normalise: Normalisation) -> None:
-    """The float network as safetensors, with the normalisation that its inputs want.
+def save_float(network: nn.Module, path: Path, normalise: Normalisation, **more: str) -> None:
+    """The float network as safetensors, with the normalisation that its inputs want, and ``more`` metadata.
 
     Raises:
         FileError: it cannot be written.
     """
     mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
-    try:
-        tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
-        save_file(tensors, path, metadata={"normalise": f"mean {mean} std {std}"})
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error}") from error
+    tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
+    codec.write(path, save(tensors, metadata={"normalise": f"mean {mean} std {std}", **more}))
 
 
 def load_report(path: Path) -> Report:
@@ -282,7 +382,7 @@ def load_report(path: Path) -> Report:
     Raises:
         DataError: missing or not a report.
     """
-    try:
-        return Report.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a report: {error}") from error
+    found = load_results(path)
+    if not isinstance(found, Report):
+        raise DataError(f"{path} is a benchmark's result file, not a report")
+    return found

@@ -212,10 +212,12 @@ def load(source: str | Path) -> Recipe:
     """
     path = Path(source)
     if path.is_file():
-        text, where = path.read_text(encoding="utf-8"), str(path)
+        text, where = _read(path), str(path)
     elif str(source) in names():
         text, where = text_of(str(source)), str(source)
     else:
+        if path.is_dir():
+            raise RecipeError(f"{str(source)!r} is a folder; a recipe is a YAML file")
         hint = nearest(str(source), names())
         raise RecipeError(f"no recipe file {str(source)!r}{hint}; recipes that come along: {', '.join(names())}")
     try:
@@ -230,6 +232,15 @@ def load(source: str | Path) -> Recipe:
         return make(values)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is not text in UTF-8, so it is no recipe") from None
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}") from None
 
 
 def text_of(name: str) -> str:

@@ -8,6 +8,7 @@ import os
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 import fewbits as fb
@@ -29,10 +30,7 @@ from fewbits.train import accuracy
 
 
 def recipe(**changes):
-    return make(
-        {"train": {"epochs": 2, "lr": 2e-3}, "rounds": 4, "assign": {"options": {"zero_floor": 0.5}}}
-        | changes
-    )
+    return make({"train": {"epochs": 2, "lr": 2e-3}, "rounds": 4, "assign": {"options": {"zero_floor": 0.5}}} | changes)
 
 
 @pytest.fixture
@@ -45,17 +43,15 @@ def evaluate(handwriting):
     return lambda model: accuracy(model, handwriting.loader("validation", 256))
 
 
-def test_a_budget_of_bytes_is_kept_and_the_file_decodes(
-    trained, train, evaluate, handwriting, tmp_path
-) -> None:
+def test_a_budget_of_bytes_is_kept_and_the_file_decodes(trained, train, evaluate, handwriting, tmp_path) -> None:
     before = copy.deepcopy(trained.state_dict())
     small = fb.compress(trained, train, evaluate=evaluate, recipe=recipe(), target="1 KB")
     assert 980 <= len(small.data) <= 1000
     assert small.report.identical
     assert small.report.met
-    assert small.report.ratio == 4 * sum(
-        t.numel() for n, t in before.items() if "num_batches" not in n
-    ) / len(small.data)
+    assert small.report.ratio == 4 * sum(t.numel() for n, t in before.items() if "num_batches" not in n) / len(
+        small.data
+    )
     assert small.report.accuracy_after > 70
     for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, before[name]), "the caller's network was changed"
@@ -93,9 +89,7 @@ def test_every_method_gives_a_file_that_decodes(trained, train, evaluate, change
 
 
 def test_more_lambda_fewer_bytes(trained, train) -> None:
-    sizes = [
-        len(fb.compress(trained, train, recipe=recipe(assign={"lam": lam})).data) for lam in (0.0, 0.3, 1.0)
-    ]
+    sizes = [len(fb.compress(trained, train, recipe=recipe(assign={"lam": lam})).data) for lam in (0.0, 0.3, 1.0)]
     assert sizes[0] > sizes[1] > sizes[2]
 
 
@@ -103,9 +97,7 @@ def test_same_seed_same_bytes(trained, train, handwriting) -> None:
     def once(seed: int) -> bytes:
         loader = handwriting.loader("train", 64, shuffle=True, seed=1)
         torch.manual_seed(torch.seed() % 2**31)  # the surroundings must not matter
-        return fb.compress(
-            trained, loader, recipe=recipe(seed=seed, measure={"name": "random"}), target="1 KB"
-        ).data
+        return fb.compress(trained, loader, recipe=recipe(seed=seed, measure={"name": "random"}), target="1 KB").data
 
     first = once(0)
     assert first == once(0)
@@ -168,6 +160,26 @@ def test_a_foreign_or_damaged_state_is_refused(trained, train, tmp_path) -> None
         fb.compress(trained, train, recipe=recipe(), target="1 KB", state_file=state, progress=stop)
     with pytest.raises(DataError, match="another recipe"):
         fb.compress(trained, train, recipe=recipe(), target="1.2 KB", state_file=state)
+
+
+def test_the_state_stays_for_a_caller_who_has_yet_to_save_the_result(trained, handwriting, tmp_path) -> None:
+    def job():
+        loader = handwriting.loader("train", 64, shuffle=True, seed=1)
+        return fb.compress(trained, loader, recipe=recipe(), target="1 KB", state_file=state, keep_state=True).data
+
+    state = tmp_path / "unfinished.state"
+    first = job()
+    assert state.is_file()
+    assert job() == first, "the end was not reached again from the state"
+
+
+def test_a_state_of_another_number_of_processes_is_refused(trained, train, tmp_path, monkeypatch) -> None:
+    state = tmp_path / "unfinished.state"
+    again = {"recipe": recipe(target="1 KB"), "state_file": state, "keep_state": True}
+    fb.compress(trained, train, **again)
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with pytest.raises(DataError, match="begun with 1 processes, now there are 2; use as many again"):
+        fb.compress(trained, train, **again)
 
 
 def test_bad_networks_and_data(trained, train) -> None:

@@ -28,7 +28,7 @@ def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01
         tries: evaluations of ``size_at`` at most, beyond those that find the bracket.
 
     Raises:
-        BudgetError: even a file of zeros is larger than the goal.
+        BudgetError: even the smallest file is larger than the goal.
     """
     if size_at(0.0) <= goal:
         return 0.0
@@ -37,8 +37,8 @@ def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01
         low, high = high, high * 2
         if high > LARGEST:
             raise BudgetError(
-                f"{goal:.0f} bytes cannot be reached: with every clustered weight at zero the file still has "
-                f"{size} bytes, which are biases, normalisation and the header"
+                f"{goal:.0f} bytes cannot be reached: at its smallest the file still has {size} bytes, which are "
+                "biases, normalisation and the header, and with ecqx the weights that relevance keeps"
             )
     if low == 0.0:  # the guess was large enough: find a lambda that is not
         low = high
@@ -54,6 +54,16 @@ def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01
         else:
             high, size = middle, found
     return high
+
+
+def check(size_at: SizeAt, target: int) -> None:
+    """Refuse before the first step a target that the zeros of every weight would not reach.
+
+    Raises:
+        BudgetError: as :func:`solve`.
+    """
+    if size_at(LARGEST) > target:
+        solve(size_at, target, LARGEST)
 
 
 class Steering(ABC):
@@ -108,6 +118,8 @@ class TowardSize(Steering):
         return float(self.begin * (self.target / self.begin) ** min(1.0, share / self.arrive))
 
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
+        if share == 0:
+            check(size_at, self.target)
         self.lam = solve(size_at, self.goal(share, size), self.lam or 0.05, tolerance=0.02)
         return self.lam
 
@@ -146,12 +158,20 @@ class WithinDrop(Steering):
             )
             self.shrink = max(self.shrink, min(0.97, self.shrink**0.7))
         if self.target is not None:
+            if share == 0:
+                check(size_at, self.target)
             goal = min(goal, max(self.target, goal * (1 - share)))
-        self.lam = solve(size_at, goal, self.lam or 0.05, tolerance=0.02)
-        return self.lam
+        return self._toward(size_at, goal, 0.02)
 
     def final(self, size_at: SizeAt) -> float:
         if self.best is not None:
             goal = self.best if self.target is None else min(self.best, self.target * 0.997)
-            self.lam = solve(size_at, goal, self.lam or 0.05, tolerance=0.003)
+            self._toward(size_at, goal, 0.003)
+        return self.lam
+
+    def _toward(self, size_at: SizeAt, goal: float, tolerance: float) -> float:
+        try:
+            self.lam = solve(size_at, goal, self.lam or 0.05, tolerance=tolerance)
+        except BudgetError:  # nobody asked for this goal: as small as can be, then
+            self.lam = LARGEST
         return self.lam

@@ -15,7 +15,7 @@ from fewbits.attach import background, held
 from fewbits.measure.scorer import Scorer, Step
 from fewbits.plan import Plan
 from fewbits.recipe import Finetuning
-from fewbits.train.loop import Companion
+from fewbits.train.loop import Companion, agree
 
 AssignerAt = Callable[[float], Assigner]
 """The assigner for a lambda; all of them share one kind of state."""
@@ -107,6 +107,7 @@ class Holding(Companion):
             plan, self.state = self.assigner_at(self.lam).update(self.weights, self._scores, self.state)
             self._hold(plan)
         if done == total or self._round(done, total) > self._round(done - 1, total):
+            agree(self.model, self.accelerator)
             self.on_round(self, done, total)
 
     def _round(self, done: int, total: int) -> int:

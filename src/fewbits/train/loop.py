@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fewbits.errors import DataError, NonFiniteError
 from fewbits.measure.relevance.measure import check_targets
@@ -87,6 +88,30 @@ def endless(loader: Any, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, offset = epoch + 1, 0
 
 
+def own_share(batches: Any, accelerator: Accelerator) -> Any:
+    """This process's batches of a list; loaders are left to accelerate, which knows how to deal them out.
+
+    Raises:
+        DataError: fewer batches than processes.
+    """
+    processes = accelerator.num_processes
+    if processes == 1 or not isinstance(batches, Sequence):
+        return batches
+    each = len(batches) // processes  # all must take equally many steps, or they wait for each other for ever
+    if each == 0:
+        raise DataError(f"{len(batches)} batches cannot be shared by {processes} processes")
+    return batches[accelerator.process_index :: processes][:each]
+
+
+@torch.no_grad()
+def agree(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the main one's running statistics, which each has from its own batches since the step."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(broadcast(buffer.contiguous()))
+
+
 def fit(
     model: nn.Module,
     loader: Any,
@@ -116,7 +141,11 @@ def fit(
     accelerator = accelerator or Accelerator()
     companion = companion or Companion()
     batches_of(loader)
-    wrapped, prepared, loader = accelerator.prepare(model, optimizer, loader)
+    if accelerator.num_processes > 1:
+        # No backend sends 16-bit integers (the levels of a held plan). Every process derives the same ones.
+        unsent = [name for name, buffer in model.named_buffers() if buffer.dtype == torch.int16]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
+    wrapped, prepared, loader = accelerator.prepare(model, optimizer, own_share(loader, accelerator))
     total = total_steps(loader, training)
     peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     model.train()
@@ -141,6 +170,7 @@ def fit(
         prepared.step()
         prepared.zero_grad(set_to_none=True)
         companion.after_update(done + 1, total, value)
+    agree(model, accelerator)
     accelerator.wait_for_everyone()
 
 

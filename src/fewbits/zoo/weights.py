@@ -62,7 +62,7 @@ def normalisation(metadata: Mapping[str, str]) -> Normalisation | None:
     """
     text = metadata.get("normalise")
     if text is not None:
-        match = re.fullmatch(r"mean ([\d. ]+) std ([\d. ]+)", text.strip())
+        match = re.fullmatch(r"mean ([-+.e\d ]+) std ([-+.e\d ]+)", text.strip())
         try:
             mean, std = (tuple(map(float, group.split())) for group in match.groups()) if match else ((), ())
             return Normalisation(mean, std)

@@ -29,9 +29,7 @@ def test_zero_floor_shrinks_the_others_in_proportion() -> None:
     assert (2.0**-bits).tolist() == pytest.approx([0.1, 0.6, 0.3])
 
 
-@pytest.mark.parametrize(
-    ("scale", "expected"), [("min", (0.8**2 - 0.2**2) / 2), ("max", (1.5**2 - 0.5**2) / 2)]
-)
+@pytest.mark.parametrize(("scale", "expected"), [("min", (0.8**2 - 0.2**2) / 2), ("max", (1.5**2 - 0.5**2) / 2)])
 def test_lambda_max_sends_the_outermost_weight_to_zero(scale: str, expected: float) -> None:
     bits = np.array([3.0, 1.0, 3.0])
     lam = Rate(1.0, scale).multiplier(-0.8, 1.5, TABLE, np.array([1, 4, 1]), bits)
@@ -77,9 +75,7 @@ def test_iterating_never_costs_more() -> None:
         entry = plan.clustered["a"]
         share = torch.bincount(entry.levels.flatten().long() + 7) / weight.numel()
         entropy = -(share[share > 0] * share[share > 0].log2()).sum()
-        objective.append(
-            float((weight - entry.values()).square().sum() + state["a"].lam * weight.numel() * entropy)
-        )
+        objective.append(float((weight - entry.values()).square().sum() + state["a"].lam * weight.numel() * entropy))
     assert all(later <= earlier * (1 + 1e-6) for earlier, later in pairwise(objective))
 
 

@@ -22,9 +22,7 @@ def zeros(entry: Clustered) -> int:
     return int((entry.levels == 0).sum())
 
 
-@pytest.mark.parametrize(
-    "score", [torch.zeros(60, 50), torch.full((60, 50), -0.3), torch.full((60, 50), 1e-40)]
-)
+@pytest.mark.parametrize("score", [torch.zeros(60, 50), torch.full((60, 50), -0.3), torch.full((60, 50), 1e-40)])
 def test_relevance_without_contrast_is_plain_ecq(score: Tensor) -> None:
     weight, _ = layer()
     for options in ({}, {"p_rule": "released"}, {"relevance_on": "all"}):
@@ -57,9 +55,7 @@ def test_relevant_weights_survive_and_irrelevant_ones_fall() -> None:
     score = torch.full_like(weight, 0.1)
     score[:, 0], score[:, 1] = 1.0, 0.0
     assigner = ecqx(3, 0.0, p=1.0)
-    levels = (
-        assigner.update({"a": weight}, {"a": score}, assigner.init({"a": weight}))[0].clustered["a"].levels
-    )
+    levels = assigner.update({"a": weight}, {"a": score}, assigner.init({"a": weight}))[0].clustered["a"].levels
     assert levels[:, 0].all()
     assert not levels[:, 1].any()
 
@@ -102,9 +98,7 @@ def test_momentum_mixes_signed_scores() -> None:
     assert after["a"].scores is state["a"].scores
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"p": 0.02}, {"p_rule": "released"}, {"relevance_on": "all", "p": 0.02}]
-)
+@pytest.mark.parametrize("options", [{}, {"p": 0.02}, {"p_rule": "released"}, {"relevance_on": "all", "p": 0.02}])
 def test_pieces_of_any_size_give_the_same_plan(
     options: dict[str, float | str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

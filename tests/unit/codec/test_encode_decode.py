@@ -24,9 +24,7 @@ class Net(nn.Module):
 def net_plan(net: nn.Module) -> Plan:
     return Plan(
         {
-            name: Clustered((t * 10).round().to(torch.int16), 4, step=0.1)
-            if t.dim() > 1
-            else Dense(t.clone())
+            name: Clustered((t * 10).round().to(torch.int16), 4, step=0.1) if t.dim() > 1 else Dense(t.clone())
             for name, t in net.state_dict().items()
             if not name.endswith("num_batches_tracked")
         }
@@ -59,9 +57,7 @@ def test_a_foreign_tensor_is_named_with_the_nearest_valid_name() -> None:
 
 def test_a_different_shape_is_named_from_both_sides() -> None:
     plan = net_plan(Net()).updated({"bn1.bias": Dense(torch.arange(5.0))})
-    with pytest.raises(
-        MismatchError, match=r"'bn1\.bias' has shape \[5\] in the file and \[4\] in the network"
-    ):
+    with pytest.raises(MismatchError, match=r"'bn1\.bias' has shape \[5\] in the file and \[4\] in the network"):
         decode(encode(plan), Net())
 
 

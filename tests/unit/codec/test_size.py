@@ -28,9 +28,7 @@ def independent(shape: tuple[int, ...], zeros: float, spread: float, bound: int)
     [(0.0, 1.0, 7), (0.6, 1.5, 7), (0.95, 2.0, 7), (0.99, 2.0, 7), (0.5, 0.8, 1), (0.3, 20.0, 127)],
 )
 @pytest.mark.parametrize("shape", [(300, 400), (64, 32, 7, 7)])
-def test_near_the_entropy_without_structure(
-    zeros: float, spread: float, bound: int, shape: tuple[int, ...]
-) -> None:
+def test_near_the_entropy_without_structure(zeros: float, spread: float, bound: int, shape: tuple[int, ...]) -> None:
     levels = independent(shape, zeros, spread, bound)
     size = len(MIXING.encode(levels, -bound, bound))
     assert size <= 1.02 * entropy(levels) + 64

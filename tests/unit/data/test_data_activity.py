@@ -46,16 +46,12 @@ def test_activity(tmp_path, motion):
     at = int(arrays["win_start"][arrays["win_is_test"]][2])
     expected = signals[:, at : at + 128] * arrays["scale"][:, None]
     torch.testing.assert_close(dataset.test.inputs[2], torch.from_numpy(expected.astype(np.float32)))
-    assert torch.equal(
-        dataset.test.targets, torch.from_numpy(arrays["win_label"][arrays["win_is_test"]]).long() - 1
-    )
+    assert torch.equal(dataset.test.targets, torch.from_numpy(arrays["win_label"][arrays["win_is_test"]]).long() - 1)
     # The validation windows are all those of one subject, none of whom trains.
     windows = torch.from_numpy(np.stack([signals[:, s : s + 128] for s in arrays["win_start"]]))
     windows = (windows.double() * torch.from_numpy(arrays["scale"])[:, None]).float()
     owner = {bytes(w.numpy()): int(s) for w, s in zip(windows, arrays["win_subject"], strict=True)}
-    people = [
-        {owner[bytes(x.numpy())] for x in dataset.split(s).inputs} for s in ("train", "validation", "test")
-    ]
+    people = [{owner[bytes(x.numpy())] for x in dataset.split(s).inputs} for s in ("train", "validation", "test")]
     assert len(people[1]) == 1
     assert not people[0] & people[1]
     assert people[2] == {7, 8, 9, 10}

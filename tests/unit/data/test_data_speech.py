@@ -49,9 +49,7 @@ def test_speech_commands(tmp_path, layout):
     x, _ = next(iter(dataset.loader("train", 36)))
     rows = x.reshape(36, *codes.shape[1:])
     torch.testing.assert_close(rows.mean(dim=(0, 2)), torch.zeros(codes.shape[1]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(
-        rows.std(dim=(0, 2), correction=0), torch.ones(codes.shape[1]), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(rows.std(dim=(0, 2), correction=0), torch.ones(codes.shape[1]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,8 @@ def test_predictions_are_compared_on_the_batches(example: Any, explanation: Expl
     first, second = (model(example.images).argmax(1) for model in (example.before, example.after))
     assert explanation.samples == 40
     assert explanation.agreement == pytest.approx(float((first == second).double().mean()))
-    assert explanation.accuracy_before == pytest.approx(
-        100 * float((first == example.targets).double().mean())
-    )
-    assert explanation.accuracy_after == pytest.approx(
-        100 * float((second == example.targets).double().mean())
-    )
+    assert explanation.accuracy_before == pytest.approx(100 * float((first == example.targets).double().mean()))
+    assert explanation.accuracy_after == pytest.approx(100 * float((second == example.targets).double().mean()))
 
 
 def test_heat_maps_are_of_the_first_image_of_each_class(example: Any, explanation: Explanation) -> None:

@@ -105,10 +105,7 @@ def test_kept_puts_each_share_on_its_row(explanation: Explanation) -> None:
     (axes,) = plots.kept(explanation).axes
     drawn = {tuple(map(tuple, np.asarray(line.get_xydata()).round(9))) for line in axes.lines}
     for field in ("weights_kept", "relevance_kept", "relevance_kept_by_magnitude", "relevance_kept_at_best"):
-        assert (
-            tuple((round(100 * getattr(x, field), 9), row) for row, x in enumerate(explanation.layers))
-            in drawn
-        )
+        assert tuple((round(100 * getattr(x, field), 9), row) for row, x in enumerate(explanation.layers)) in drawn
 
 
 def test_layers_without_relevance_do_not_stop_the_picture(explanation: Explanation) -> None:
@@ -129,10 +126,7 @@ def test_both_maps_of_an_image_have_one_symmetric_scale(explanation: Explanation
         np.testing.assert_array_equal(before.get_array(), heat.before)
         np.testing.assert_array_equal(after.get_array(), heat.after)
         np.testing.assert_array_equal(image.get_array(), displayed(heat.image))
-        assert (
-            f"before: {heat.opinion_before.predicted}, {100 * heat.opinion_before.confidence:.0f} %"
-            in words(fig)
-        )
+        assert f"before: {heat.opinion_before.predicted}, {100 * heat.opinion_before.confidence:.0f} %" in words(fig)
         assert f"class {heat.target}, maps correlate {heat.correlation:+.2f}" in words(fig)
     with pytest.raises(DataError, match="no heat maps"):
         plots.heatmaps(dataclasses.replace(explanation, maps=()))

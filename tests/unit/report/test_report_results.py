@@ -67,9 +67,7 @@ def test_wrong_results_are_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "damaged", ["", "{", "[" * 100_000, "\ufeff{}", "null", "[]", "3", "{}", '{"rows": []}']
-)
+@pytest.mark.parametrize("damaged", ["", "{", "[" * 100_000, "\ufeff{}", "null", "[]", "3", "{}", '{"rows": []}'])
 def test_what_is_no_result_file_is_refused(tmp_path: Path, damaged: str) -> None:
     with pytest.raises(DataError, match=r"curve\.json"):
         load_results(written(tmp_path, damaged))

@@ -63,5 +63,21 @@ def test_within_drop_ends_near_the_smallest_size_that_keeps_the_floor() -> None:
     assert curve(steering.final(curve)) <= best
 
 
+@pytest.mark.parametrize("steering", [TowardSize(450), WithinDrop(floor=90.0, target=450)])
+def test_a_target_below_every_file_is_refused_before_the_first_step(steering: TowardSize | WithinDrop) -> None:
+    with pytest.raises(BudgetError, match="450 bytes cannot be reached: at its smallest the file still has 500 bytes"):
+        steering.next(0.0, 10_000, 95.0, curve)
+
+
+def test_within_drop_goes_as_far_as_it_can_where_any_accuracy_will_do() -> None:
+    """Its own goals fall below the smallest file; nobody asked for those."""
+    steering = WithinDrop(floor=0.0)
+    size = 10_000
+    for step in range(30):
+        size = curve(steering.next(step / 30, size, 50.0, curve))
+    assert size == 500
+    assert curve(steering.final(curve)) == 500
+
+
 def test_fixed_is_fixed() -> None:
     assert Fixed(0.2).next(0.5, 1, None, curve) == Fixed(0.2).final(curve) == 0.2

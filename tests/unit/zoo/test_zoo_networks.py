@@ -90,12 +90,7 @@ def test_pad_shortcut_can_be_a_leaf():
 
     model = zoo.ResNet20()
     nodes = list(Lens().trace(model).nodes)
-    assert (
-        sum(
-            isinstance(model.get_submodule(n.target), zoo.PadShortcut) for n in nodes if n.op == "call_module"
-        )
-        == 2
-    )
+    assert sum(isinstance(model.get_submodule(n.target), zoo.PadShortcut) for n in nodes if n.op == "call_module") == 2
     assert {n.target.__name__ for n in nodes if n.op == "call_function"} == {"add"}
 
 

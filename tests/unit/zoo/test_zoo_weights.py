@@ -93,9 +93,7 @@ def test_missing_file(tmp_path, model):
 
 def test_normalisation_from_metadata():
     text = "mean .485 .456 .406 std .229 .224 .225"
-    assert zoo.normalisation({"normalise": text}) == Normalisation(
-        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    )
+    assert zoo.normalisation({"normalise": text}) == Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert zoo.normalisation({}) is None
     pixels = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
     raw = zoo.normalisation({"input": "raw RGB 0..255 float, no normalisation"})

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from fewbits import assign, checkpoint, codec
@@ -66,6 +67,7 @@ def compress(
     target: str | int | None = None,
     max_drop: float | None = None,
     state_file: str | Path | None = None,
+    keep_state: bool = False,
     progress: Progress | None = None,
     accelerator: Accelerator | None = None,
 ) -> Compressed:
@@ -81,6 +83,7 @@ def compress(
         max_drop: points of accuracy that may be lost; overrides the recipe's.
         state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
             needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end.
+        keep_state: leave the state file at the end; whoever asks for this removes it once the result is safe.
         progress: called after every round.
         accelerator: where to run; default: made from the environment.
 
@@ -96,7 +99,11 @@ def compress(
     with torch.random.fork_rng():
         torch.manual_seed(chosen.seed)
         place = Path(state_file) if state_file is not None else None
-        return _Run(model, train, evaluate, chosen, place, progress, accelerator or Accelerator()).go()
+        run = _Run(model, train, evaluate, chosen, place, progress, accelerator or Accelerator())
+        compressed = run.go()
+        if place is not None and not keep_state and run.accelerator.is_main_process:
+            place.unlink(missing_ok=True)
+        return compressed
 
 
 class _Run:
@@ -132,9 +139,7 @@ class _Run:
     def go(self) -> Compressed:
         begin = time.perf_counter()
         settings = self.recipe.train
-        saved = None
-        if self.state_file is not None:
-            saved = checkpoint.load(self.state_file, self.recipe.model_dump_json())
+        saved = self._saved()
         assigner_at = self._assigners()
         weights = select(self.model, self.recipe.select.include, self.recipe.select.exclude)
         state = assigner_at(0.0).init(weights)
@@ -147,7 +152,7 @@ class _Run:
         optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
         self.optimizer = optimizer
         if saved is None:
-            self.before = self.evaluate(self.original) if self.evaluate else None
+            self.before = self._agreed(self.evaluate(self.original)) if self.evaluate else None
             self.steering = self._steer()
             self._first(holding)
         else:
@@ -232,7 +237,7 @@ class _Run:
     def _accuracy(self, plan: Plan) -> float:
         assert self.evaluate is not None
         load_plan(self.plain, plan)
-        return self.evaluate(self.plain)
+        return self._agreed(self.evaluate(self.plain))
 
     def _first(self, holding: Holding) -> None:
         base = self._candidate()
@@ -240,7 +245,7 @@ class _Run:
         accuracy = self._accuracy(base) if self.steering.needs_accuracy else None
         lam = self.steering.next(0.0, size, accuracy, self._size_at(holding, base))
         self._note(holding, base, size, accuracy, 0)
-        holding.take(lam)
+        holding.take(self._agreed(lam))
 
     def _round(self, holding: Holding, done: int, total: int) -> None:
         base = self._candidate()
@@ -250,10 +255,10 @@ class _Run:
         if not holding.settled:
             size_at = self._size_at(holding, base)
             if done >= round(total * (1 - self.recipe.train.settle)) or done == total:
-                holding.take(self.steering.final(size_at))
+                holding.take(self._agreed(self.steering.final(size_at)))
                 holding.settled = True
             else:
-                holding.take(self.steering.next(done / total, size, accuracy, size_at))
+                holding.take(self._agreed(self.steering.next(done / total, size, accuracy, size_at)))
         if self.progress is not None:
             self.progress(done, total, self._line(holding))
         if self.state_file is not None and done < total:
@@ -315,8 +320,6 @@ class _Run:
             history=tuple(self.history),
             recipe=self.recipe.model_dump(by_alias=True, exclude_defaults=True),
         )
-        if self.state_file is not None:
-            self.state_file.unlink(missing_ok=True)
         return Compressed(plan, data, report)
 
     def _method(self) -> str:
@@ -337,7 +340,7 @@ class _Run:
                 return plan
             goal *= 0.997
             self.steering = TowardSize(int(goal))
-            holding.take(self.steering.final(self._size_at(holding, plan)))
+            holding.take(self._agreed(self.steering.final(self._size_at(holding, plan))))
             plan = self._candidate()
         raise BudgetError(f"the file stays above {target} bytes ({len(self._encode(plan))}); ask for a little more")
 
@@ -363,7 +366,28 @@ class _Run:
             return inputs[:64].to(next(self.plain.parameters()).device)
         raise DataError("the training data is empty: the loader yields no batch")
 
+    def _agreed(self, value: float) -> float:
+        """The main process's number on every process: rounding must not lead to different plans."""
+        found = [value]
+        broadcast_object_list(found)
+        return found[0]
+
     # -- interruption -----------------------------------------------------------------------------------
+
+    def _saved(self) -> dict[str, Any] | None:
+        """The state of an interrupted run, as the main process reads it; the others may not see its disk."""
+        if self.state_file is None:
+            return None
+        main = self.accelerator.is_main_process
+        found = [checkpoint.load(self.state_file, self.recipe.model_dump_json()) if main else None]
+        broadcast_object_list(found)
+        saved, processes = found[0], self.accelerator.num_processes
+        if saved is not None and saved["processes"] != processes:
+            raise DataError(
+                f"{self.state_file} was begun with {saved['processes']} processes, now there are {processes}; "
+                "use as many again, or delete it to start anew"
+            )
+        return saved
 
     def _save(self, holding: Holding) -> None:
         assert self.state_file is not None
@@ -373,6 +397,7 @@ class _Run:
             self.state_file,
             {
                 "recipe": self.recipe.model_dump_json(),
+                "processes": self.accelerator.num_processes,
                 "before": self.before,
                 "steps": holding.steps,
                 "lam": holding.lam,

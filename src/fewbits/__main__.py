@@ -1,0 +1,8 @@
+"""``python -m fewbits``, which is also what launchers of several processes start."""
+
+from __future__ import annotations
+
+from fewbits.cli import main
+
+if __name__ == "__main__":
+    main()

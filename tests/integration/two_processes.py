@@ -1,0 +1,92 @@
+"""What each process of ``test_two_processes.py`` does: compress, and leave what it saw in a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+import fewbits as fb
+from fewbits import cli
+from fewbits.data import digits
+from fewbits.recipe import Training, make
+from fewbits.train import accuracy, pretrain
+
+torch.set_num_threads(1)
+
+
+def network() -> nn.Module:
+    """With normalisation, whose statistics differ between processes, and dropout."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(128, 10),
+    )
+
+
+def main(out: Path) -> None:
+    accelerator = Accelerator()
+    rank = accelerator.process_index
+    data = digits()
+    torch.manual_seed(0)
+    model = network()
+    pretrain(model, data.loader("train", 32, shuffle=True), Training(epochs=4, lr=1e-2), seed=0)
+    trained = torch.cat([t.double().flatten() for t in model.state_dict().values()])
+
+    positions: list[int] = []
+    loader = data.loader("train", 32, shuffle=True, seed=1)
+    fetch = type(loader.dataset).__getitems__
+
+    def watched(self: Any, wanted: list[int]) -> Any:
+        if self is loader.dataset:
+            positions.extend(wanted)
+        return fetch(self, wanted)
+
+    type(loader.dataset).__getitems__ = watched  # type: ignore[attr-defined, method-assign]
+    common: dict[str, Any] = {"rounds": 4, "assign": {"options": {"zero_floor": 0.5}}}
+    small = fb.compress(
+        model,
+        loader,
+        evaluate=lambda net: accuracy(net, data.loader("validation", 256)),
+        recipe=make(common | {"train": {"epochs": 2, "lr": 5e-3, "learn": True, "clip": 5.0}, "max_drop": 4.0}),
+    )
+    small.save(out / f"steered-{rank}.few")
+
+    inputs, targets = data.train.inputs, data.train.targets
+    batches = [(inputs[i : i + 100], targets[i : i + 100]) for i in range(0, 500, 100)]  # an odd number
+    listed = fb.compress(
+        model, batches, recipe=make(common | {"train": {"epochs": 2}, "measure": {"samples": 8}, "target": "900 B"})
+    )
+    listed.save(out / f"listed-{rank}.few")
+
+    (out / f"{rank}.json").write_text(
+        json.dumps(
+            {
+                "processes": accelerator.num_processes,
+                "trained": trained.sum().item(),
+                "before": small.report.accuracy_before,
+                "after": small.report.accuracy_after,
+                "met": small.report.met,
+                "identical": small.report.identical,
+                "steps": small.report.steps,
+                "listed_steps": listed.report.steps,
+                "positions": sorted({p for p in positions if p < len(data.train)}),
+                "samples": len(data.train),
+            }
+        )
+    )
+    sys.argv = ["fewbits", "compress", str(out / "recipe.yaml"), "--out", str(out / "job")]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
