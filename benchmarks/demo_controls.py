@@ -22,7 +22,7 @@ from fewbits import recipe as recipes
 from fewbits.report import provenance
 
 METHODS = ("ecq", "ecqx", "taylor", "fisher", "magnitude", "random")
-TARGETS = ("12 KB", "8 KB", "5 KB")
+TARGETS = ("8 KB", "5 KB", "3.5 KB")
 SEEDS = (0, 1, 2)
 RESULT = Path(__file__).parent.parent / "results" / "demo_controls.json"
 

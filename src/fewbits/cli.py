@@ -218,10 +218,7 @@ def demo(
         name = "demo"
     elif data == "cifar10" and model in known:
         name = known[model]
-        if weights is None:
-            raise RecipeError(
-                f"--data cifar10 needs --weights: a .safetensors file of a trained {model} (docs/data.md)"
-            )
+        weights = weights or _trained(model)
     else:
         raise RecipeError(f"no demo for {data} with {model}; there is digits, and cifar10 with {' or '.join(known)}")
     more = list(changes or [])
@@ -230,6 +227,18 @@ def demo(
     if folder is not None:
         more.append(f"data.folder={json.dumps(str(folder))}")
     _compress(_recipe(name, more), out, json_file)
+
+
+def _trained(model: str) -> Path:
+    """The fetched weights of a network; a sentence on how to get some, if there are none."""
+    from fewbits.errors import RecipeError
+    from fewbits.zoo.trained import PUBLISHED, weights_file
+
+    found = weights_file(model)
+    if found.is_file():
+        return found
+    way = f"run 'fewbits data weights {model}' first, or " if model in PUBLISHED else ""
+    raise RecipeError(f"no trained weights of {model}: {way}give --weights, a .safetensors file (docs/data.md)")
 
 
 @app.command()
@@ -427,6 +436,19 @@ def data_fetch(
     from fewbits.data import fetch
 
     _print(f"{name} is in {fetch(name, folder)}")
+
+
+@data_app.command("weights")
+def data_weights(
+    name: Annotated[str, typer.Argument(help="resnet-20 or resnet-56, trained on CIFAR-10 by their author.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to put it (default: FEWBITS_DATA or ~/.cache/fewbits).")
+    ] = None,
+) -> None:
+    """Download published trained weights and verify them; they are kept as .safetensors."""
+    from fewbits.zoo.trained import fetch_weights
+
+    _print(f"{name} is in {fetch_weights(name, folder)}")
 
 
 @data_app.command("list")

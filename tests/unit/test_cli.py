@@ -362,7 +362,7 @@ MISTAKES: dict[str, Case] = {
     "fetch the unknown": (lambda r, m: ["data", "fetch", "imagenet"], "no data set is called 'imagenet'"),
     "fetch what comes along": (lambda r, m: ["data", "fetch", "digits"], "nothing to fetch"),
     "demo of the unknown": (lambda r, m: ["demo", "--data", "imagenet"], "no demo for imagenet"),
-    "demo without weights": (lambda r, m: ["demo", "--data", "cifar10"], "needs --weights"),
+    "demo without weights": (lambda r, m: ["demo", "--data", "cifar10", "--model", "vgg16-bn"], "give --weights"),
 }
 
 
