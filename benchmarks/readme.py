@@ -55,8 +55,8 @@ def cifar() -> str:
     ]  # fmt: skip
     titles = ["network, CIFAR-10", "accuracy before %", "after %", "bytes", "ratio", "zeros %", "epochs"]
     intro = (
-        "**Real networks that nobody here trained** (`benchmarks/first_cifar.py`; one seed, short schedules on two CPU cores; "
-        "accuracy on the 10,000 test images):\n\n"
+        "**Real networks that nobody here trained** (`benchmarks/first_cifar.py`; one seed, short schedules on "
+        "two CPU cores; accuracy on the 10,000 test images):\n\n"
     )
     return intro + table(titles, rows) if rows else ""
 
@@ -77,8 +77,8 @@ def controls() -> str:
     ratios = [statistics.mean(r["ratio"] for r in found if r["target"] == t) for t in targets]
     titles = ["scores", *(f"{t} ({q:.0f}x)" for t, q in zip(targets, ratios, strict=True))]
     return (
-        "**Is relevance worth its cost?** Demo network, equal budgets, three seeds, accuracy in percent on 540 test samples, "
-        f"float network {base:.2f} (`benchmarks/demo_controls.py`):\n\n" + table(titles, rows)
+        "**Is relevance worth its cost?** Demo network, equal budgets, three seeds, accuracy in percent on "
+        f"540 test samples, float network {base:.2f} (`benchmarks/demo_controls.py`):\n\n" + table(titles, rows)
     )
 
 

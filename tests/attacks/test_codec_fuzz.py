@@ -86,9 +86,7 @@ def test_damaged_sections(section: int) -> None:
     for _ in range(150):
         changed = list(chunks)
         changed[section] = mutate(chunks[section], chance)
-        resized = [
-            type(s)(s.members, s.coder, len(chunk)) for s, chunk in zip(sections, changed, strict=True)
-        ]
+        resized = [type(s)(s.members, s.coder, len(chunk)) for s, chunk in zip(sections, changed, strict=True)]
         decoded += attempt(seal(pack(records, resized, header), changed))
     assert decoded < 150
 

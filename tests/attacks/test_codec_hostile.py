@@ -35,16 +35,12 @@ def codebook(lowest: int, size: int, values: bytes, shape: tuple[int, ...] = (2,
 
 
 def dense(kind: int, chunk: bytes, shape: tuple[int, ...] = (2, 3)) -> bytes:
-    head = raw_head(
-        kinds=bytes([kind]), shapes=[shape], widths=b"", values=b"", coders=b"\x02", sizes=[len(chunk)]
-    )
+    head = raw_head(kinds=bytes([kind]), shapes=[shape], widths=b"", values=b"", coders=b"\x02", sizes=[len(chunk)])
     return seal(head, [chunk])
 
 
 def constant(kind: int, element: bytes, widths: bytes = b"", values: bytes = b"") -> bytes:
-    return seal(
-        raw_head(kinds=bytes([kind]), widths=widths, values=values, constants=element, coders=b"", sizes=[])
-    )
+    return seal(raw_head(kinds=bytes([kind]), widths=widths, values=values, constants=element, coders=b"", sizes=[]))
 
 
 def with_user(text: bytes) -> bytes:
@@ -108,9 +104,7 @@ FORMAT = {
     "40 constant number that is NaN": constant(0x22, struct.pack("<f", float("nan"))),
     "41 constant truth value 2": constant(0x2B, b"\2"),
     "42 unknown coder of levels": seal(raw_head(coders=b"\x09"), [b"\x55"]),
-    "43 unknown coder of numbers": seal(
-        raw_head(kinds=b"\x12", widths=b"", values=b"", coders=b"\x01"), [b"\x55"]
-    ),
+    "43 unknown coder of numbers": seal(raw_head(kinds=b"\x12", widths=b"", values=b"", coders=b"\x01"), [b"\x55"]),
     "44 section longer than the file": seal(raw_head(sizes=[2**40]), [b"\x55"]),
     "45 section shorter than its bytes": seal(raw_head(sizes=[0]), [b"\x55"]),
     "46 levels with bytes left over": seal(raw_head(sizes=[400]), [b"\x55" * 400]),
@@ -138,9 +132,7 @@ FORMAT = {
 MISMATCH = {
     "63 length bomb: 2 ** 40 levels": seal(raw_head(shapes=[(2**20, 2**20)]), [b"\x55"]),
     "64 length bomb: 2 ** 40 equal numbers": seal(
-        raw_head(
-            kinds=b"\x22", shapes=[(2**40,)], widths=b"", values=b"", constants=STEP, coders=b"", sizes=[]
-        )
+        raw_head(kinds=b"\x22", shapes=[(2**40,)], widths=b"", values=b"", constants=STEP, coders=b"", sizes=[])
     ),
     "65 zero numbers, endless other dimension": seal(
         raw_head(kinds=b"\x22", shapes=[(0, 2**47)], widths=b"", values=b"", coders=b"", sizes=[])

@@ -21,9 +21,7 @@ from fewbits.report.report import float_bytes, general_purpose, tensor_rows
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason=f"none of these browsers is installed: {', '.join(BROWSERS)}"
-)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of these browsers is installed: {', '.join(BROWSERS)}")
 
 # Holds the page in a frame as wide as a phone, and writes what it measured there into its own body.
 PROBE = """<!DOCTYPE html><body>
@@ -85,9 +83,7 @@ def test_it_loads_without_a_complaint_and_shows_its_pictures(tmp_path: Path, doc
     image = Image.open(io.BytesIO(shot.read_bytes())).convert("RGB")
     assert image.size == (1200, 2400)
     colours = {colour: count for count, colour in image.getcolors(1 << 24) or []}
-    assert (
-        colours.get((0xD5, 0x5E, 0x00), 0) > 200
-    )  # the line of accuracies: a colour that no style sheet has
+    assert colours.get((0xD5, 0x5E, 0x00), 0) > 200  # the line of accuracies: a colour that no style sheet has
     assert len(colours) > 500
 
 

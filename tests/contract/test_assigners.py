@@ -103,9 +103,7 @@ def test_state_keeps_nothing_that_the_caller_can_change(make_with_relevance: Cal
 def test_weights_in_another_order_get_the_same_levels(make: Callable[..., Assigner]) -> None:
     weights, scores = layers()
     plan = run(make(), weights, scores)
-    order = {
-        n: torch.randperm(w.numel(), generator=torch.Generator().manual_seed(1)) for n, w in weights.items()
-    }
+    order = {n: torch.randperm(w.numel(), generator=torch.Generator().manual_seed(1)) for n, w in weights.items()}
 
     def shuffled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {n: t.flatten()[order[n]].view(t.shape) for n, t in tensors.items()}
@@ -205,9 +203,7 @@ def test_integer_weights_and_unknown_layers(make: Callable[..., Assigner]) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_other_float_types_equal_their_float32_copy(
-    make: Callable[..., Assigner], dtype: torch.dtype
-) -> None:
+def test_other_float_types_equal_their_float32_copy(make: Callable[..., Assigner], dtype: torch.dtype) -> None:
     weights, scores = layers()
     odd = {n: w.to(dtype) for n, w in weights.items()}
     odd_scores = {n: s.to(dtype) for n, s in scores.items()}

@@ -27,9 +27,7 @@ def golden_plan() -> Plan:
             "bn.weight": Dense(torch.ones(8)),
             "bn.running_var": Dense(ramp[:8] * 0.11 + 0.5),
             "bn.num_batches_tracked": Dense(torch.tensor(781, dtype=torch.int64)),
-            "ternary.weight": Clustered(
-                scattered((6, 10), 1, 2), bits=2, codebook=(-0.5, 0.0, 0.625), lowest=-1
-            ),
+            "ternary.weight": Clustered(scattered((6, 10), 1, 2), bits=2, codebook=(-0.5, 0.0, 0.625), lowest=-1),
             "wide.weight": Clustered(scattered((4, 8), 32767, 2), bits=16, step=1e-4),
             "pruned.weight": Clustered(torch.zeros(5, 5, dtype=torch.int16), bits=4, step=0.1),
             "half": Dense((ramp / 7).to(torch.float16).reshape(4, 6)),

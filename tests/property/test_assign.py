@@ -21,9 +21,7 @@ lams = st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0, 3.0])
 
 
 def run(assigner: Assigner, weight: Tensor, score: Tensor | None = None) -> tuple[Clustered, LayerState]:
-    plan, state = assigner.update(
-        {"a": weight}, None if score is None else {"a": score}, assigner.init({"a": weight})
-    )
+    plan, state = assigner.update({"a": weight}, None if score is None else {"a": score}, assigner.init({"a": weight}))
     return plan.clustered["a"], state["a"]
 
 

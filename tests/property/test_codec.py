@@ -30,9 +30,7 @@ def clustered(draw: st.DrawFn) -> Clustered:
         highest = lowest + size - 1
     else:
         lowest, highest = 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1
-    near_zero = (
-        st.integers(max(lowest, -2), min(highest, 2)) if lowest <= 2 and highest >= -2 else st.nothing()
-    )
+    near_zero = st.integers(max(lowest, -2), min(highest, 2)) if lowest <= 2 and highest >= -2 else st.nothing()
     level = st.integers(lowest, highest) | near_zero | st.sampled_from([lowest, highest])
     count = math.prod(shape)
     levels = draw(st.lists(level, min_size=count, max_size=count))
@@ -58,9 +56,7 @@ def dense(draw: st.DrawFn) -> Dense:
         info = torch.iinfo(dtype)
         value = st.integers(info.min, info.max)
     values = draw(st.lists(value, min_size=count, max_size=count) | st.just([1] * count))
-    return Dense(
-        torch.tensor(values, dtype=torch.float64 if dtype in FLOATS else dtype).to(dtype).reshape(shape)
-    )
+    return Dense(torch.tensor(values, dtype=torch.float64 if dtype in FLOATS else dtype).to(dtype).reshape(shape))
 
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
@@ -103,11 +99,7 @@ def test_round_trip(plan: Plan) -> None:
 
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | NAMES,
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | NAMES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=10,
 )
@@ -166,9 +158,7 @@ def test_both_implementations_write_the_same_bytes(
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40), FULL_SHAPES, st.integers(-9, 0), st.integers(0, 9))
-def test_both_implementations_read_noise_alike(
-    noise: bytes, shape: tuple[int, ...], lowest: int, highest: int
-) -> None:
+def test_both_implementations_read_noise_alike(noise: bytes, shape: tuple[int, ...], lowest: int, highest: int) -> None:
     """Any bytes decode to levels within bounds or are refused, by both in the same way."""
     compiled = pytest.importorskip("fewbits.codec._coder")
     results = []
