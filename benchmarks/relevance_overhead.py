@@ -105,10 +105,12 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     rows = []
-    for name in INPUTS:
-        for rules, samples in (("paper", None), ("plus", None), ("plus", options.batch // 4)):
-            rows.append(measure(name, rules, samples, options.repeats, options.batch))
-            print(json.dumps(rows[-1]), flush=True)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for name in INPUTS:
+            for rules, samples in (("paper", None), ("plus", None), ("plus", options.batch // 4)):
+                rows.append(measure(name, rules, samples, options.repeats, options.batch))
+                print(json.dumps(rows[-1]), flush=True)
     head = provenance("relevance_overhead", "python benchmarks/relevance_overhead.py")
     options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
 
