@@ -7,6 +7,7 @@ integers, so that every machine writes the same file. Some 300 times slower than
 from __future__ import annotations
 
 import array
+from abc import ABC, abstractmethod
 from collections import defaultdict
 
 Buffer = bytes | bytearray | memoryview
@@ -57,12 +58,12 @@ def _learn(slots: dict[int, int], key: int, bit: int) -> None:
     slots[key] = p << 10 | (count + (count < 1023))
 
 
-class _BitCoder:
+class _BitCoder(ABC):
     """What an encoder and a decoder share: prediction and learning. ``code`` alone differs."""
 
+    @abstractmethod
     def code(self, p: int, bit: int) -> int:
         """Code one bit whose probability of being 1 is ``p / 65536``; returns the bit."""
-        raise NotImplementedError
 
     def single(self, slots: dict[int, int], key: int, bit: int) -> int:
         """One bit predicted by one slot."""
