@@ -21,7 +21,8 @@ from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.report import provenance
 
-METHODS = ("ecq", "ecqx", "taylor", "fisher", "magnitude", "random")
+QUARTER = "ecqx, quarter batch"  # relevance of a quarter of each mini-batch: is the rest worth its time?
+METHODS = ("ecq", "ecqx", QUARTER, "taylor", "fisher", "magnitude", "random")
 TARGETS = ("8 KB", "5 KB", "3.5 KB")
 SEEDS = (0, 1, 2)
 RESULT = Path(__file__).parent.parent / "results" / "demo_controls.json"
@@ -33,6 +34,8 @@ def recipe_for(method: str, target: str, seed: int, epochs: float) -> recipes.Re
     if method == "ecq":
         options = {k: v for k, v in demo["assign"]["options"].items() if k in ("zero_floor", "scale", "iterations")}
         demo["assign"] = demo["assign"] | {"method": "ecq", "options": options}
+    elif method == QUARTER:
+        demo["measure"] = demo["measure"] | {"samples": demo["data"]["batch_size"] // 4}
     elif method != "ecqx":
         demo["measure"] = {"name": method}
     return recipes.make(demo)
@@ -43,7 +46,7 @@ def one(method: str, target: str, seed: int, epochs: float, work: str) -> dict[s
     recipe = recipe_for(method, target, seed, epochs)
     float_file = Path(work) / f"float-{seed}.safetensors"
     job = jobs.prepare(recipe, trained=float_file)
-    out = Path(work) / f"{method}-{target.replace(' ', '')}-{seed}"
+    out = Path(work) / f"{method}-{target}-{seed}".replace(" ", "")
     report = jobs.run(job, out, resume=False).report
     return {
         "model": report.model,
