@@ -74,6 +74,7 @@ def test_idx_sets(small_mnist, form, name):
         gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x03abc")[:-6],
         gzip.compress(bytes(70_000_000), 1),
     ],
+    ids=range(10),  # from the content they would hold the time of compression, and differ between workers
 )
 def test_damaged_idx(content):
     with pytest.raises(DataError, match=r"^some-file "):
