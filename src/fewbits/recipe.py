@@ -92,7 +92,7 @@ class Finetuning(Training):
     Attributes:
         lr_floats: learning rate of what stays floating point (biases, normalisation); default: ``lr``.
         gradient_scale: multiply a background weight's gradient by the magnitude of its centroid, as the paper does
-            (ECQx, fig. 5). Off by default: with Adam it cost accuracy wherever it was tried.
+            (ECQx, fig. 5). Off by default: with Adam it cost accuracy in the one trial made.
         learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
         distill: weight of the float network's soft answers in the objective, 0 to 1; ``temperature`` softens them.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
