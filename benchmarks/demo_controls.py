@@ -20,6 +20,7 @@ import torch
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.report import provenance
+from rows import row_of
 
 QUARTER = "ecqx, quarter batch"  # relevance of a quarter of each mini-batch: is the rest worth its time?
 METHODS = ("ecq", "ecqx", QUARTER, "taylor", "fisher", "magnitude", "random")
@@ -48,24 +49,8 @@ def one(method: str, target: str, seed: int, epochs: float, work: str) -> dict[s
     job = jobs.prepare(recipe, trained=float_file)
     out = Path(work) / f"{method}-{target}-{seed}".replace(" ", "")
     report = jobs.run(job, out, resume=False).report
-    return {
-        "model": report.model,
-        "data": report.data,
-        "method": method,
-        "seed": seed,
-        "split": "test",
-        "accuracy": report.accuracy_after,
-        "baseline_accuracy": report.accuracy_before,
-        "bytes": report.file_bytes,
-        "float_bytes": report.float_bytes,
-        "ratio": report.ratio,
-        "sparsity": 100 * report.zeros,
-        "bits": recipe.assign.bits,
-        "target": target,
-        "epochs": epochs,
-        "seconds": report.seconds,
-        "identical": report.identical,
-    }
+    commit = provenance("demo_controls", "")["commit"]  # per row: an interrupted run may go on with other code
+    return row_of(report, recipe, commit) | {"method": method, "target": target}
 
 
 def main() -> None:

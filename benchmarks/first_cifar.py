@@ -11,38 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.report import provenance
+from rows import row_of
 
 JOBS = {"resnet-20": "cifar10_resnet20.safetensors", "vgg16-bn": "cifar10_vgg16bn_fp16.safetensors"}
 RESULT = Path(__file__).parent.parent / "results" / "first_cifar.json"
-
-
-def row_of(report: Any, epochs: float) -> dict[str, Any]:
-    """One result row from a report."""
-    return {
-        "model": report.model,
-        "data": report.data,
-        "method": report.method,
-        "seed": report.seed,
-        "split": report.split,
-        "accuracy": report.accuracy_after,
-        "baseline_accuracy": report.accuracy_before,
-        "bytes": report.file_bytes,
-        "float_bytes": report.float_bytes,
-        "ratio": report.ratio,
-        "sparsity": 100 * report.zeros,
-        "bits": report.recipe["assign"].get("bits", 4),
-        "epochs": epochs,
-        "steps": report.steps,
-        "seconds": report.seconds,
-        "gzip_float": report.others["gzip -9, float32"],
-        "zstd_int8": report.others["zstd -19, int8"],
-        "identical": report.identical,
-    }
 
 
 def main() -> None:
@@ -68,8 +44,12 @@ def main() -> None:
         job = jobs.prepare(recipe, say=print)
         result = jobs.run(job, options.work / f"{name}-{recipe.target_bytes}", say=print, progress=print)
         print(result.report)
-        rows.append(row_of(result.report, recipe.train.epochs))
         head = provenance("first_cifar", "python benchmarks/first_cifar.py --weights FOLDER")
+        others = {
+            "gzip_float": result.report.others["gzip -9, float32"],
+            "zstd_int8": result.report.others["zstd -19, int8"],
+        }
+        rows.append(row_of(result.report, recipe, head["commit"]) | others)
         options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
 
 

@@ -96,29 +96,23 @@ def prepare(
         RecipeError: the recipe names no network or no data. DataError: files are missing or damaged.
         MismatchError: the weights, or the data's classes, do not fit the network.
     """
-    if recipe.network is None or recipe.data is None:
-        raise RecipeError(
-            "this recipe names no network and no data; add 'network: {name: ...}' and 'data: {name: ...}'"
-        )
-    dataset = _dataset(recipe.data)
-    network = zoo.build(recipe.network.name, seed=recipe.seed, **recipe.network.options)
-    weights = trained or (Path(recipe.network.weights) if recipe.network.weights else None)
+    job = skeleton(recipe, trained)
+    assert recipe.network is not None
+    assert recipe.data is not None
+    name, weights = recipe.network.name, trained or recipe.network.weights
     if weights is not None:
-        wanted = zoo.normalisation(zoo.load_weights(network, weights))
-        if wanted is not None:
-            dataset = dataset.normalised(wanted)
-        say(f"{recipe.network.name}: trained weights from {weights.name}")
-    _check_fit(network, dataset)
-    if weights is None and recipe.pretrain is not None:
-        say(f"{recipe.network.name}: training on {len(dataset.train)} samples of {dataset.name}")
-        loader = dataset.loader(
+        say(f"{name}: trained weights from {Path(weights).name}")
+    elif recipe.pretrain is not None:
+        say(f"{name}: training on {len(job.dataset.train)} samples of {job.dataset.name}")
+        loader = job.dataset.loader(
             "train", recipe.data.batch_size, shuffle=True, augment=recipe.data.augment, seed=recipe.seed
         )
         bar = _Bar(progress) if progress else None
-        pretrain(network, loader, recipe.pretrain, seed=recipe.seed, companion=bar)
-    elif weights is None:
+        pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, companion=bar)
+        job.network.eval()
+    else:
         raise RecipeError("the network is untrained: give network.weights (a .safetensors file) or a pretrain section")
-    return Job(recipe, dataset, network.eval())
+    return job
 
 
 def _dataset(part: Data) -> DataSet:
@@ -128,19 +122,22 @@ def _dataset(part: Data) -> DataSet:
     return dataset.normalised(Normalisation(part.normalise.mean, part.normalise.std))
 
 
-def skeleton(recipe: Recipe) -> Job:
-    """Like :func:`prepare` for decoding: the network stays untrained, and its normalisation is the data set's.
+def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
+    """The recipe's data and network, with its trained weights if there is a file of them: enough to decode into.
 
     Raises:
-        RecipeError, DataError: as :func:`prepare`.
+        RecipeError, DataError, MismatchError: as :func:`prepare`.
     """
     if recipe.network is None or recipe.data is None:
-        raise RecipeError("this recipe names no network and no data")
+        raise RecipeError(
+            "this recipe names no network and no data; add 'network: {name: ...}' and 'data: {name: ...}'"
+        )
     dataset = _dataset(recipe.data)
     network = zoo.build(recipe.network.name, seed=recipe.seed, **recipe.network.options)
-    if recipe.network.weights is not None:  # they say how their inputs are normalised
-        wanted = zoo.normalisation(zoo.load_weights(network, recipe.network.weights))
-        if wanted is not None:
+    weights = trained or recipe.network.weights
+    if weights is not None:
+        wanted = zoo.normalisation(zoo.load_weights(network, weights))
+        if wanted is not None:  # the weights say how their inputs are normalised
             dataset = dataset.normalised(wanted)
     _check_fit(network, dataset)
     return Job(recipe, dataset, network.eval())

@@ -1,0 +1,32 @@
+"""A result row from a report: what the benchmarks that write files have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fewbits.recipe import Recipe
+from fewbits.report import Report
+
+
+def row_of(report: Report, recipe: Recipe, commit: str | None) -> dict[str, Any]:
+    """Figures of one written and decoded file, with the settings and the commit that made it."""
+    return {
+        "model": report.model,
+        "data": report.data,
+        "method": report.method,
+        "seed": report.seed,
+        "split": report.split,
+        "accuracy": report.accuracy_after,
+        "baseline_accuracy": report.accuracy_before,
+        "bytes": report.file_bytes,
+        "float_bytes": report.float_bytes,
+        "ratio": report.ratio,
+        "sparsity": 100 * report.zeros,
+        "bits": recipe.assign.bits,
+        "epochs": recipe.train.epochs,
+        "steps": report.steps,
+        "seconds": report.seconds,
+        "identical": report.identical,
+        "momentum": recipe.assign.options.get("momentum"),
+        "commit": commit,
+    }
