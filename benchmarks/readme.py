@@ -83,13 +83,13 @@ def controls() -> str:
 
 
 def overhead() -> str:
-    ratios: dict[tuple[str, str, str], list[str]] = {}
+    ratios: dict[tuple[str, ...], list[str]] = {}
     for r in rows_of("relevance_overhead"):
-        ratios.setdefault((r["model"], r["rules"], f"{r['samples']} of {r['batch']}"), []).append(
+        ratios.setdefault((r["model"], r["rules"], f"{r['samples']} of {r['batch']}", r["precision"]), []).append(
             f"{r['time_ratio']:.2f}"
         )
     rows = [[*setting, *values] for setting, values in ratios.items()]
-    titles = ["network", "rules", "samples", "ECQx step / ECQ step, one thread", "two threads"]
+    titles = ["network", "rules", "samples", "precision", "ECQx step / ECQ step, one thread", "two threads"]
     return "**What relevance costs** (`benchmarks/relevance_overhead.py`):\n\n" + table(titles, rows) if rows else ""
 
 

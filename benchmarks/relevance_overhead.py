@@ -9,6 +9,7 @@ alternate in one process, and the ratio is taken pair by pair, so a machine whos
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -22,7 +23,7 @@ from torch import Tensor
 from fewbits import assign, zoo
 from fewbits.attach import attach
 from fewbits.measure import RelevanceScorer
-from fewbits.measure.relevance import rules_of, trace
+from fewbits.measure.relevance import Rules, rules_of, trace
 from fewbits.recipe import Finetuning
 from fewbits.report import provenance
 from fewbits.train.hold import Holding, finetuning_groups
@@ -37,7 +38,7 @@ RESULT = Path(__file__).parent.parent / "results" / "relevance_overhead.json"
 class Stepper:
     """One training step after another, as the training loop makes them."""
 
-    def __init__(self, name: str, method: str, rules: str, samples: int | None) -> None:
+    def __init__(self, name: str, method: str, rules: Rules, samples: int | None) -> None:
         model = zoo.build(name, seed=0)
         lens = trace(model)
         maker = getattr(assign, method)
@@ -47,7 +48,7 @@ class Stepper:
         plan, state = assigner.update(weights, None, assigner.init(weights))
         attach(model, plan)
         settings = Finetuning()
-        scorer = RelevanceScorer(model, lens, rules_of(rules), samples=samples) if method == "ecqx" else None
+        scorer = RelevanceScorer(model, lens, rules, samples=samples) if method == "ecqx" else None
         self.holding = Holding(
             model, lambda lam: maker(lam=lam, **options), state, 0.3, scorer=scorer, every=1, settings=settings,
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
@@ -72,11 +73,14 @@ class Stepper:
         return time.perf_counter() - begin
 
 
-def measure(name: str, rules: str, samples: int | None, repeats: int, batch: int) -> dict[str, Any]:
+def measure(
+    name: str, rules: str, samples: int | None, repeats: int, batch: int, precision: str = "float32"
+) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(batch, *INPUTS[name], generator=generator)
     targets = torch.randint(10, (batch,), generator=generator)
-    plain, explained = Stepper(name, "ecq", rules, samples), Stepper(name, "ecqx", rules, samples)
+    chosen = dataclasses.replace(rules_of(rules), precision=precision)
+    plain, explained = Stepper(name, "ecq", chosen, samples), Stepper(name, "ecqx", chosen, samples)
     for stepper in (plain, explained):
         stepper.step(inputs, targets)
     ratios = []
@@ -88,6 +92,7 @@ def measure(name: str, rules: str, samples: int | None, repeats: int, batch: int
         "method": "ecqx",
         "versus": "ecq step",
         "rules": rules,
+        "precision": precision,
         "batch": batch,
         "samples": samples or batch,
         "threads": torch.get_num_threads(),
@@ -108,8 +113,13 @@ def main() -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for name in INPUTS:
-            for rules, samples in (("paper", None), ("plus", None), ("plus", options.batch // 4)):
-                rows.append(measure(name, rules, samples, options.repeats, options.batch))
+            for rules, samples, precision in (
+                ("paper", None, "float32"),
+                ("plus", None, "float32"),
+                ("plus", None, "bfloat16"),
+                ("plus", options.batch // 4, "float32"),
+            ):
+                rows.append(measure(name, rules, samples, options.repeats, options.batch, precision))
                 print(json.dumps(rows[-1]), flush=True)
     head = provenance("relevance_overhead", "python benchmarks/relevance_overhead.py")
     options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")

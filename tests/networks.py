@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewbits.measure.relevance import (
-    AlphaBeta,
     Epsilon,
     Gamma,
     Propagated,
     Recording,
     Rule,
     Rules,
-    ZPlus,
     propagate,
     start_relevance,
     trace,
@@ -26,7 +23,6 @@ from fewbits.plan import Clustered, Plan
 from fewbits.weights import select
 
 SHARP = 1e-12
-LOST: list[float] = []
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -46,26 +42,8 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-@dataclass(frozen=True)
-class WatchedZPlus(ZPlus):
-    """z+ that notes the relevance for which it has no taker."""
-
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor) -> Any:
-        LOST.append(float(relevance[z_positive == 0].sum()))
-        return super().factors(relevance, z, z_positive, z_negative)
-
-
-@dataclass(frozen=True)
-class WatchedAlphaBeta(AlphaBeta):
-    """alpha-beta that notes the relevance of outputs without any contribution."""
-
-    def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor) -> Any:
-        LOST.append(float(relevance[(z_positive == 0) & (z_negative == 0)].sum()))
-        return super().factors(relevance, z, z_positive, z_negative)
-
-
 def sharp(rules: Rules) -> Rules:
-    """The same rules with stabilisers that take nothing noticeable, noting what has no taker in ``LOST``."""
+    """The same rules with stabilisers that take nothing noticeable."""
 
     def one(rule: Rule | str | None) -> Any:
         match rule:
@@ -73,10 +51,6 @@ def sharp(rules: Rules) -> Rules:
                 return Epsilon(SHARP)
             case Gamma():
                 return Gamma(rule.gamma, SHARP)
-            case ZPlus():
-                return WatchedZPlus()
-            case AlphaBeta():
-                return WatchedAlphaBeta(rule.alpha, rule.beta)
         return rule
 
     changed = {f: one(getattr(rules, f)) for f in ("dense", "conv", "first", "weight", "norm")}
@@ -100,11 +74,10 @@ def explain(model: nn.Module, x: Tensor, rules: Rules, **options: Any) -> tuple[
 
 def conservation_error(model: nn.Module, x: Tensor, rules: Rules) -> float:
     """What is missing between start and end, relative to the relevance that flows."""
-    LOST.clear()
     found, start = explain(model, x, sharp(rules), inputs=True, account=True)
     assert found.inputs is not None
     assert found.inputs.shape == x.shape
-    end = float(found.inputs.sum()) + sum(found.biases.values()) + sum(LOST)
+    end = float(found.inputs.sum()) + sum(found.biases.values()) + sum(found.lost.values())
     flowing = max(float(found.inputs.abs().sum()), *map(abs, found.outputs.values()), float(start.abs().sum()))
     return abs(end - float(start.sum())) / flowing
 

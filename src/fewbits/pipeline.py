@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,7 @@ class _Run:
             return None
         if self.lens is None:
             return control(part.name, self.recipe.seed)
-        rules = rules_of(part.rules)
+        rules = replace(rules_of(part.rules), precision=part.precision)
         return RelevanceScorer(self.model, self.lens, rules, start=part.start, on=part.on, samples=part.samples)
 
     def _objective(self) -> Objective:

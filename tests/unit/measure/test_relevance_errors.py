@@ -203,6 +203,8 @@ def test_options_that_do_not_exist():
         AlphaBeta(2, 2)
     with pytest.raises(RecipeError, match="no rule for weights"):
         Rules(weight=Flat())
+    with pytest.raises(RecipeError, match="precision must be"):
+        Rules(precision="float16")
     with pytest.raises(RecipeError, match="norm must be"):
         Rules(norm="folded")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
 from fewbits.measure.relevance import (
+    COMPOSITES,
     AlphaBeta,
     Epsilon,
     Flat,
@@ -21,6 +23,7 @@ from fewbits.measure.relevance import (
     propagate,
     trace,
 )
+from networks import Residual, explain, randomised
 
 
 def one_sided() -> nn.Linear:
@@ -161,3 +164,17 @@ def test_a_folded_normalisation_is_a_layer_with_other_weights():
     of_inputs, of_weights = explicit(merged, x, start, AlphaBeta(2, 1), AlphaBeta(2, 1))
     torch.testing.assert_close(found.inputs, of_inputs, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(found.weights["0.weight"], of_weights, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["plus", "alpha-beta", "paper"])
+def test_bfloat16_changes_the_relevance_of_weights_by_about_a_percent(name):
+    torch.manual_seed(0)
+    model = randomised(Residual()).float().eval()
+    x = torch.randn(8, 2, 6, 6)
+    exact, _ = explain(model, x, COMPOSITES[name], inputs=True)
+    rough, _ = explain(model, x, dataclasses.replace(COMPOSITES[name], precision="bfloat16"), inputs=True)
+    for path, r in exact.weights.items():
+        assert rough.weights[path].dtype == torch.float32
+        error = float((rough.weights[path] - r).norm() / r.norm())
+        assert error < 0.02
+        assert (error > 0) == path.startswith("conv")

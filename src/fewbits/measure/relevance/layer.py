@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +27,11 @@ class LinearMap:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
+    precision: torch.dtype | None = None
 
     @staticmethod
-    def of(module: nn.Module, path: str) -> LinearMap:
-        """The map of an ``nn.Linear`` or ``nn.ConvNd``.
+    def of(module: nn.Module, path: str, precision: torch.dtype | None = None) -> LinearMap:
+        """The map of an ``nn.Linear`` or ``nn.ConvNd``; a convolution multiplies in ``precision``, if given.
 
         Raises:
             UnsupportedError: a padding mode other than zeros, or a one-sided ``"same"`` padding.
@@ -49,13 +51,17 @@ class LinearMap:
                 raise UnsupportedError(f"{path}: 'same' padding of an even kernel is one-sided; pad explicitly")
             padding = tuple(t // 2 for t in total)
         assert not isinstance(padding, str)
-        return LinearMap(False, tuple(module.stride), tuple(padding), tuple(module.dilation), module.groups)
+        return LinearMap(False, tuple(module.stride), tuple(padding), tuple(module.dilation), module.groups, precision)
 
     def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if self.dense:
             return F.linear(a, weight, bias)
-        conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(self.stride)]
-        return conv(a, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        conv: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(self.stride)]
+        z = conv(*self._cast(a, weight, bias), self.stride, self.padding, self.dilation, self.groups)
+        return z.to(weight.dtype)
+
+    def _cast(self, *tensors: Tensor | None) -> list[Any]:
+        return [t if t is None or self.precision is None else t.to(self.precision) for t in tensors]
 
     def back(
         self, s: Tensor, a: Tensor, weight: Tensor, *, inputs: bool = True, weights: bool = True
@@ -68,10 +74,10 @@ class LinearMap:
         if not (inputs or weights):
             return None, None
         to_inputs, to_weights, _ = torch.ops.aten.convolution_backward(
-            s, a, weight, None, self.stride, self.padding, self.dilation, False,
+            *self._cast(s, a, weight), None, self.stride, self.padding, self.dilation, False,
             (0,) * len(self.stride), self.groups, (inputs, weights, False),
         )  # fmt: skip
-        return to_inputs if inputs else None, to_weights if weights else None
+        return to_inputs.to(s.dtype) if inputs else None, to_weights.to(s.dtype) if weights else None
 
     def per_output(self, vector: Tensor, like: Tensor) -> Tensor:
         """Reshape one number per output so that it broadcasts over outputs of shape ``like``."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fewbits.errors import NonFiniteError
 from fewbits.measure.relevance.layer import LinearMap
 from fewbits.measure.relevance.lens import Kind, Lens
 from fewbits.measure.relevance.record import Recording, run_node
-from fewbits.measure.relevance.rules import Epsilon, Flat, Rule, Rules, divide, stabilise
+from fewbits.measure.relevance.rules import Epsilon, Flat, Rule, Rules, stabilise
+from fewbits.measure.relevance.step import Carried, Step
 from fewbits.weights import layers
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
+_RECTIFIERS = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 
 
 @dataclass(eq=False)
@@ -31,12 +33,14 @@ class Propagated:
             depends on.
         inputs: relevance of the input tensor, if asked for.
         biases: relevance that biases and normalisation shifts received on the way, per node, if asked for.
+        lost: relevance of outputs with no contribution that the rule hands relevance to, per node, if asked for.
         outputs: relevance of each weighted layer's outputs (its normalisation's when folded), if asked for.
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
     inputs: Tensor | None = None
     biases: dict[str, float] = field(default_factory=dict)
+    lost: dict[str, float] = field(default_factory=dict)
     outputs: dict[str, float] = field(default_factory=dict)
 
 
@@ -80,7 +84,7 @@ class _Pass:
         self.inputs = inputs
         self.account = account
         self.found = Propagated()
-        self.relevance: dict[fx.Node, Tensor] = {}
+        self.arrived: dict[fx.Node, Carried] = {}
         self.folded: dict[fx.Node, fx.Node] = {}  # weighted node -> its normalisation
         self.wanted = self._wanted()
 
@@ -99,24 +103,25 @@ class _Pass:
 
     @torch.no_grad()
     def run(self, start: Tensor) -> Propagated:
-        self.relevance[self.lens.result] = start
+        self.arrived[self.lens.result] = Carried(start)
         first = next((n for n in self.lens.graph.nodes if self.lens.kinds[n] is Kind.WEIGHTED), None)
         for node in reversed(self.lens.graph.nodes):
-            if node not in self.relevance or self.lens.kinds[node] is Kind.INPUT:
+            if node not in self.arrived or self.lens.kinds[node] is Kind.INPUT:
                 continue
-            relevance = self.relevance.pop(node)
+            carried = self.arrived.pop(node)
             match self.lens.kinds[node]:
                 case Kind.PASS:
-                    self._hand(node.all_input_nodes[0], relevance)
+                    self._pass(node, carried)
                 case Kind.MOVE:
-                    self._move(node, relevance)
+                    self._move(node, carried)
                 case Kind.SHARE:
-                    self._share(node, relevance)
+                    self._share(node, carried)
                 case Kind.NORM:
-                    self._norm(node, relevance)
+                    self._norm(node, carried)
                 case Kind.WEIGHTED:
-                    self._weighted(node, relevance, is_first=node is first)
-        self.found.inputs = self.relevance.get(self.lens.input) if self.inputs else None
+                    self._weighted(node, carried, is_first=node is first)
+        if self.inputs and self.lens.input in self.arrived:
+            self.found.inputs = self.arrived[self.lens.input].relevance(self.values[self.lens.input])
         self._check()
         known = self.found.weights
         every: dict[str, Any] = {f"{path}.weight": module for path, module in layers(self.model).items()}
@@ -138,9 +143,30 @@ class _Pass:
             if not sound:
                 raise NonFiniteError(f"the relevance of {name} is not finite; try rules='plus' or 'epsilon'")
 
-    def _hand(self, node: fx.Node, relevance: Tensor) -> None:
+    def _hand(self, node: fx.Node, carried: Carried) -> None:
         if node in self.wanted:
-            self.relevance[node] = self.relevance[node] + relevance if node in self.relevance else relevance
+            known = self.arrived.get(node)
+            self.arrived[node] = carried if known is None else known.plus(carried, self.values[node])
+
+    def _relevance(self, node: fx.Node, carried: Carried) -> Tensor:
+        return carried.relevance(self.values[node]) if carried.per_value else carried.tensor
+
+    def _pass(self, node: fx.Node, carried: Carried) -> None:
+        source = node.all_input_nodes[0]
+        if carried.per_value and self._rectifies(node):
+            self._hand(source, carried.rectified(self.values[node]))
+        elif carried.per_value and node.op == "call_module" and type(self._module(node)) is nn.Identity:
+            self._hand(source, carried)
+        else:
+            self._hand(source, Carried(self._relevance(node, carried)))
+
+    def _rectifies(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return type(self._module(node)) is nn.ReLU
+        return node.target in _RECTIFIERS
+
+    def _module(self, node: fx.Node) -> Any:
+        return self.model.get_submodule(str(node.target))
 
     def _transpose(self, node: fx.Node, relevance: Tensor) -> dict[fx.Node, Tensor]:
         """Relevance through the transposed Jacobian of a weight-free operation, per tensor input."""
@@ -150,15 +176,18 @@ class _Pass:
             given = {n: leaves[n] if n in leaves else self.values[n] for n in node.all_input_nodes}
             output = run_node(node, self.model, given)
             gradients = torch.autograd.grad(output, list(leaves.values()), relevance)
-        return dict(zip(sources, gradients, strict=True))
+        return {n: _laid_out_as(leaf, g) for (n, leaf), g in zip(leaves.items(), gradients, strict=True)}
 
-    def _move(self, node: fx.Node, relevance: Tensor) -> None:
-        for source, moved in self._transpose(node, relevance).items():
-            self._hand(source, moved)
+    def _move(self, node: fx.Node, carried: Carried) -> None:
+        # An element keeps its value where it moves, and so what it carries per value.
+        for source, moved in self._transpose(node, carried.tensor).items():
+            self._hand(source, Carried(moved, carried.per_value))
 
-    def _share(self, node: fx.Node, relevance: Tensor) -> None:
-        s = stabilise(self.values[node], self.rules.eps)
-        s = torch.div(relevance, s, out=s)
+    def _share(self, node: fx.Node, carried: Carried) -> None:
+        s = carried.tensor
+        if not carried.per_value:
+            z = stabilise(self.values[node], self.rules.eps)
+            s = torch.div(s, z, out=z)
         operands = [a for a in node.args if isinstance(a, fx.Node)]
         if (
             node.target in _ADDITIONS
@@ -170,30 +199,33 @@ class _Pass:
         else:
             parts = self._transpose(node, s)
         for source, part in parts.items():
-            self._hand(source, self.values[source] * part)
+            self._hand(source, Carried(part, per_value=True))
 
-    def _norm(self, node: fx.Node, relevance: Tensor) -> None:
+    def _norm(self, node: fx.Node, carried: Carried) -> None:
         source = node.all_input_nodes[0]
-        if self.rules.norm == "fold" and self._folds(node, relevance):
+        if self.rules.norm == "fold" and self._folds(node, carried.tensor):
             self.folded[source] = node
-            self._hand(source, relevance)
-        elif isinstance(self.rules.norm, Rule):
+            self.arrived[source] = carried  # per value of the normalisation's output, if at all
+            return
+        relevance = self._relevance(node, carried)
+        if isinstance(self.rules.norm, Rule):
             scale, shift = (_broadcast(v, relevance) for v in self._affine(node))
             contribution = self.values[source] * scale
             z = self.values[node]
             positive, negative = contribution.clamp(min=0), contribution.clamp(max=0)
-            s_positive, s_negative = self.rules.norm.factors(
-                relevance, z, positive + shift.clamp(min=0), negative + shift.clamp(max=0)
-            )
+            sums = positive + shift.clamp(min=0), negative + shift.clamp(max=0)
+            if self.account and (stranded := self.rules.norm.stranded(*sums)) is not None:
+                self.found.lost[node.name] = float(relevance[stranded].sum())
+            s_positive, s_negative = self.rules.norm.factors(relevance, z, *sums)
             self._account_bias(node, shift.expand_as(z), s_positive, s_negative)
             handed = torch.zeros_like(relevance)
             if s_positive is not None:
                 handed.addcmul_(positive, s_positive)
             if s_negative is not None:
                 handed.addcmul_(negative, s_negative)
-            self._hand(source, handed)
+            self._hand(source, Carried(handed))
         else:
-            self._hand(source, relevance)
+            self._hand(source, Carried(relevance))
 
     def _folds(self, node: fx.Node, relevance: Tensor) -> bool:
         """Whether the normalisation's channels are the outputs of the layer before it."""
@@ -204,7 +236,7 @@ class _Pass:
 
     def _affine(self, node: fx.Node) -> tuple[Tensor, Tensor]:
         """``(scale, shift)`` per channel, with which batch normalisation acted in the recorded pass."""
-        norm: Any = self.model.get_submodule(str(node.target))
+        norm = self._module(node)
         if norm.training or norm.running_mean is None:
             x = self.values.whole(node.all_input_nodes[0])
             affine = _through_two_points(x, self.values.whole(node))
@@ -223,10 +255,10 @@ class _Pass:
             shift = shift + norm.bias.detach()
         return scale, shift
 
-    def _weighted(self, node: fx.Node, relevance: Tensor, *, is_first: bool) -> None:
+    def _weighted(self, node: fx.Node, carried: Carried, *, is_first: bool) -> None:
         path = str(node.target)
-        module: Any = self.model.get_submodule(path)
-        linear = LinearMap.of(module, path)
+        module = self._module(node)
+        linear = LinearMap.of(module, path, self.rules.dtype)
         source = node.all_input_nodes[0]
         a = self.values[source]
         weight = module.weight.detach()
@@ -243,12 +275,15 @@ class _Pass:
         toward_input = self.rules.first if is_first and self.rules.first is not None else rule
         weight_rule = self.rules.weight or (Epsilon() if isinstance(rule, Flat) else rule)
         hand_on = source in self.wanted
-        step = _Step(linear, a, weight, at, z, relevance, bias)
+        step = Step(linear, a, weight, at, z, carried, bias, self.account)
         if self.account:
-            self.found.outputs[node.name] = float(relevance.sum())
+            self.found.outputs[node.name] = float(step.relevance.sum())
             if hand_on and not isinstance(toward_input, Flat) and bias is not None:
                 full = linear.per_output(bias, z).expand_as(z)
                 self._account_bias(node, full, *step.factors(toward_input))
+            if hand_on and not isinstance(toward_input, Flat):
+                step.factors(toward_input)
+                self.found.lost[node.name] = step.lost.get(toward_input, 0.0)
         handed, of_weights = step.apply(toward_input if hand_on else None, weight_rule)
         name = f"{path}.weight"
         known = self.found.weights.get(name)
@@ -267,118 +302,12 @@ class _Pass:
         self.found.biases[node.name] = total
 
 
-class _Step:
-    """One weighted layer: its input, output, weights and the relevance that arrives at its output."""
-
-    def __init__(
-        self,
-        linear: LinearMap,
-        a: Tensor,
-        weight: Tensor,
-        at: Tensor,
-        z: Tensor,
-        relevance: Tensor,
-        bias: Tensor | None,
-    ) -> None:
-        self.linear, self.a, self.weight, self.at = linear, a, weight, at
-        self.z, self.relevance, self.bias = z, relevance, bias
-        self._factors: dict[Rule, tuple[Tensor | None, Tensor | None]] = {}
-
-    @cached_property
-    def signed(self) -> bool:
-        """Whether the input has negative values; behind a ReLU half of the work falls away."""
-        return self.a.numel() > 0 and float(self.a.amin()) < 0
-
-    def factors(self, rule: Rule) -> tuple[Tensor | None, Tensor | None]:
-        if rule not in self._factors:
-            positive = self._z_positive if rule.needs_positive else self.z
-            negative = self._z_negative if rule.needs_negative else self.z
-            self._factors[rule] = rule.factors(self.relevance, self.z, positive, negative)
-        return self._factors[rule]
-
-    @cached_property
-    def _z_positive(self) -> Tensor:
-        weight, bias = self.weight.clamp(min=0), None if self.bias is None else self.bias.clamp(min=0)
-        if not self.signed:
-            return self.linear.apply(self.a, weight, bias)
-        z = self.linear.apply(self.a.clamp(min=0), weight, bias)
-        return z.add_(self.linear.apply(self.a.clamp(max=0), self.weight.clamp(max=0)))
-
-    @cached_property
-    def _z_negative(self) -> Tensor:
-        # Not z - z+, whose rounding would pass for contributions where there are none.
-        weight, bias = self.weight.clamp(max=0), None if self.bias is None else self.bias.clamp(max=0)
-        if not self.signed:
-            return self.linear.apply(self.a, weight, bias)
-        z = self.linear.apply(self.a.clamp(min=0), weight, bias)
-        return z.add_(self.linear.apply(self.a.clamp(max=0), self.weight.clamp(min=0)))
-
-    def apply(self, toward_input: Rule | None, weight_rule: Rule) -> tuple[Tensor | None, Tensor]:
-        """Relevance of the layer's input (``None`` if no rule is given) and of its weights."""
-        if toward_input is not None and toward_input == weight_rule:
-            plus, minus = self.factors(weight_rule)
-            if plus is minus and plus is not None:  # one factor for all contributions: one transposed pass
-                to_inputs, to_weights = self.linear.back(plus, self.a, self.weight)
-                assert to_inputs is not None
-                assert to_weights is not None
-                return to_inputs.mul_(self.a), to_weights.mul_(self.at)
-        handed = None if toward_input is None else self._to_inputs(toward_input)
-        return handed, self._to_weights(weight_rule)
-
-    def _to_inputs(self, rule: Rule) -> Tensor:
-        if isinstance(rule, Flat):
-            ones = torch.ones_like(self.weight)
-            count = self.linear.apply(torch.ones_like(self.a[:1]), ones)  # 0 where only padding is seen
-            return self._input_sum(divide(self.relevance, count), ones)
-        plus, minus = self.factors(rule)
-        if plus is minus:
-            return self._input_sum(plus, self.weight).mul_(self.a)
-        supporting, opposing = self.weight.clamp(min=0), self.weight.clamp(max=0)
-        handed = self._input_sum(plus, supporting, minus, opposing)
-        if not self.signed:
-            return handed.mul_(self.a)
-        handed.mul_(self.a.clamp(min=0))
-        return handed.addcmul_(self.a.clamp(max=0), self._input_sum(plus, opposing, minus, supporting))
-
-    def _to_weights(self, rule: Rule) -> Tensor:
-        plus, minus = self.factors(rule)
-        if plus is minus:
-            return self._weight_sum(plus, self.a).mul_(self.at)
-        if not self.signed:
-            positive, negative = self._weight_sum(plus, self.a), self._weight_sum(minus, self.a)
-        else:
-            supporting, opposing = self.a.clamp(min=0), self.a.clamp(max=0)
-            positive = self._weight_sum(plus, supporting, minus, opposing)
-            negative = self._weight_sum(plus, opposing, minus, supporting)
-        return positive.mul_(self.at.clamp(min=0)).addcmul_(self.at.clamp(max=0), negative)
-
-    def _input_sum(
-        self, s: Tensor | None, weight: Tensor, more: Tensor | None = None, other: Tensor | None = None
-    ) -> Tensor:
-        """``(dz/da)^T s`` under ``weight``, plus that of ``more`` under ``other``; no factor means zero."""
-        total = None if s is None else self.linear.back(s, self.a, weight, weights=False)[0]
-        if more is not None and other is not None:
-            further = self.linear.back(more, self.a, other, weights=False)[0]
-            total = further if total is None or further is None else total.add_(further)
-        return torch.zeros_like(self.a) if total is None else total
-
-    def _weight_sum(
-        self, s: Tensor | None, a: Tensor, more: Tensor | None = None, other: Tensor | None = None
-    ) -> Tensor:
-        """``(dz/dweight)^T s`` at input ``a``, plus that of ``more`` at ``other``; no factor means zero."""
-        total = None if s is None else self.linear.back(s, a, self.weight, inputs=False)[1]
-        if more is not None and other is not None:
-            further = self.linear.back(more, other, self.weight, inputs=False)[1]
-            total = further if total is None or further is None else total.add_(further)
-        return torch.zeros_like(self.weight) if total is None else total
-
-
 def _through_two_points(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor] | None:
     """``(scale, shift)`` per channel of an affine map from its input and output; ``None`` if they do not tell.
 
     The extremes of each channel in a few samples determine the line through them, without a pass over the batch.
     """
-    few = slice(0, max(1, 4096 * x.shape[1] // max(1, x[:1].numel())))
+    few = slice(0, max(1, 1024 * x.shape[1] // max(1, x[:1].numel())))
     x, z = (v[few].transpose(0, 1).flatten(1) for v in (x, z))
     if x.shape[1] < 2:
         return None
@@ -389,6 +318,11 @@ def _through_two_points(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     scale = (z_high - z_low) / span
     return scale, z_low - scale * x_low
+
+
+def _laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
+    """``tensor`` with the memory layout of ``like``: element by element, two layouts together are slow."""
+    return tensor if tensor.stride() == like.stride() else torch.empty_like(like).copy_(tensor)
 
 
 def _broadcast(vector: Tensor, like: Tensor) -> Tensor:

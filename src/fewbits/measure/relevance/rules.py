@@ -28,8 +28,9 @@ def stabilise(z: Tensor, eps: float) -> Tensor:
 
 
 def divide(relevance: Tensor, z: Tensor) -> Tensor:
-    """``relevance / z``, and 0 where ``z`` is 0: an empty sum has nobody to hand relevance to."""
-    return (relevance / z).masked_fill_(z == 0, 0.0)
+    """``relevance / z`` in the memory of ``z``, and 0 where that is 0: an empty sum has nobody to hand relevance to."""
+    empty = z == 0
+    return torch.div(relevance, z, out=z).masked_fill_(empty, 0.0)
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,17 @@ class Rule:
         Args:
             relevance: relevance of the layer's outputs, shape of ``z``.
             z: outputs of the layer, bias included.
-            z_positive, z_negative: sums of the contributions of one sign, a bias of that sign included. Each is
-                ``z`` itself for a rule that does not need it.
+            z_positive, z_negative: sums of the contributions of one sign, a bias of that sign included; their
+                memory may be used for the result. Each is ``z`` itself, which must stay as it is, for a rule that
+                does not need it.
+
+        The factors are proportional to ``relevance``, element by element.
         """
         raise TypeError(f"{type(self).__name__} does not define factors")  # abstract
+
+    def stranded(self, z_positive: Tensor, z_negative: Tensor) -> Tensor | None:
+        """Mask of the outputs without a contribution that this rule would hand relevance to; ``None``: never."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Epsilon(Rule):
     eps: float = 1e-6
 
     def factors(self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor) -> tuple[Tensor, Tensor]:
-        s = relevance / stabilise(z, self.eps)
+        s = stabilise(z, self.eps)
+        s = torch.div(relevance, s, out=s)
         return s, s
 
 
@@ -85,9 +94,11 @@ class AlphaBeta(Rule):
         self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         no_positive, no_negative = z_positive == 0, z_negative == 0
-        plus = (relevance / z_positive).masked_fill_(no_positive, 0.0)
-        minus = (relevance / z_negative).masked_fill_(no_negative, 0.0)
+        plus, minus = divide(relevance, z_positive), divide(relevance, z_negative)
         return torch.where(no_negative, plus, self.alpha * plus), torch.where(no_positive, minus, -self.beta * minus)
+
+    def stranded(self, z_positive: Tensor, z_negative: Tensor) -> Tensor:
+        return (z_positive == 0) & (z_negative == 0)
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,9 @@ class ZPlus(Rule):
         self, relevance: Tensor, z: Tensor, z_positive: Tensor, z_negative: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         return divide(relevance, z_positive), None
+
+    def stranded(self, z_positive: Tensor, z_negative: Tensor) -> Tensor:
+        return z_positive == 0
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,8 @@ class Rules:
             normalisation that follows no layer passes relevance on); ``"pass"`` always passes it on; a rule
             treats it as a layer of its own with one contribution and a bias, as the paper does.
         eps: stabiliser of sums and averages.
+        precision: what convolutions multiply in: ``"float32"`` (that of the network, in fact) or ``"bfloat16"``,
+            faster where the hardware has it, and exact to about 1 % of each weight's relevance.
     """
 
     dense: Rule = Epsilon()
@@ -154,12 +170,19 @@ class Rules:
     weight: Rule | None = Epsilon()
     norm: Rule | str = "fold"
     eps: float = 1e-6
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise RecipeError(f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")
         if isinstance(self.norm, str) and self.norm not in ("fold", "pass"):
             raise RecipeError(f"norm must be 'fold', 'pass' or a rule, got {self.norm!r}")
         if isinstance(self.weight, Flat) or isinstance(self.norm, Flat):
             raise RecipeError("the flat rule spreads relevance over inputs; it is no rule for weights or norms")
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.precision == "bfloat16" else None
 
 
 COMPOSITES: dict[str, Rules] = {
