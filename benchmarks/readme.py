@@ -93,6 +93,50 @@ def overhead() -> str:
     return "**What relevance costs** (`benchmarks/relevance_overhead.py`):\n\n" + table(titles, rows) if rows else ""
 
 
+def coder() -> str:
+    path = ROOT / "results" / "codec.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text())
+    rows = []
+    for r in found["rows"]:
+        cells = [r["model"] + ("" if r["seen"] else " *"), f"{r['weights']:,}", f"{r['sparsity']:.0f}"]
+        cells += [f"{r['nncodec']['bytes']:,}"]
+        for profile in ("small", "fast"):
+            p = r[profile]
+            cells += [f"{p['bytes_ratio']:.3f}", f"{p['encode_speed_ratio']:.1f}", f"{p['decode_speed_ratio']:.2f}"]
+        rows.append(cells)
+    totals = found["total_bytes_ratio"]
+    rows.append(["all bytes", "", "", "", f"{totals['small']:.3f}", "", "", f"{totals['fast']:.3f}", "", ""])
+    titles = [
+        "levels of", "weights", "zeros %", "NNCodec, bytes",
+        "small: bytes", "encode", "decode", "fast: bytes", "encode", "decode",
+    ]  # fmt: skip
+    return (
+        "**The entropy coder against the MPEG standard's** (NNCodec 2.1.3, ISO/IEC 15938-17, its parameter "
+        "optimisation on; same integers, whole files; `benchmarks/codec.py`). Bytes relative to NNCodec's, less is better; speed on "
+        "one thread relative to NNCodec's, more is better. Networks with a star were not looked at while the coder "
+        "was designed:\n\n" + table(titles, rows)
+    )
+
+
+def rates() -> str:
+    found = rows_of("rate")
+    if not found:
+        return ""
+    targets = list(dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])))
+    rows = []
+    for method in dict.fromkeys(r["method"] for r in found):
+        for rate in ("entropy", "coder"):
+            chosen = [r for r in found if (r["method"], r["rate"]) == (method, rate)]
+            rows.append([method, rate, *(span([r["accuracy"] for r in chosen if r["target"] == t]) for t in targets)])
+    return (
+        "**The coder's own code length as the rate term** (`rate: coder` against first-order entropy; demo network, "
+        "three seeds, accuracy in percent on test data; `benchmarks/rate.py`):\n\n"
+        + table(["method", "rate", *targets], rows)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=ROOT / "out" / "demo", help="folder of a finished `make demo`")
@@ -102,7 +146,7 @@ def main() -> None:
     explanation = jobs.explain(job, options.demo / "net.few", "plus")
     pictures = ROOT / "docs" / "pictures"
     write(pictures / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))
-    figures = [cifar(), controls(), overhead()]
+    figures = [cifar(), controls(), overhead(), coder(), rates()]
     found = rows_of("demo_controls")
     if found:
         base = statistics.mean(r["baseline_accuracy"] for r in found)

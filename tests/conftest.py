@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from fewbits.codec import coder, encode
 from fewbits.data import DataSet, digits
+from fewbits.plan import Plan
 from fewbits.recipe import Training
 from fewbits.train import accuracy, pretrain
 
@@ -48,3 +51,11 @@ def _trained(handwriting: DataSet) -> nn.Module:
 def trained(_trained: nn.Module) -> nn.Module:
     """The trained small network; each test gets its own copy."""
     return copy.deepcopy(_trained)
+
+
+def encode_with(name: str, plan: Plan, **options: Any) -> bytes:
+    """The file with all levels coded by one coder, whichever a profile would take."""
+    (chosen,) = (c for c in coder.CODERS.values() if c.name == name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coder, "PROFILES", {"only": (chosen, chosen, -1)})
+        return encode(plan, profile="only", **options)

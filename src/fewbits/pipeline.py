@@ -228,7 +228,7 @@ class _Run:
         return size_at
 
     def _encode(self, plan: Plan) -> bytes:
-        return codec.encode(plan, header={"model": self._name})
+        return codec.encode(plan, header={"model": self._name}, profile=self.recipe.coding)
 
     @property
     def _name(self) -> str:

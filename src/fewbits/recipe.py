@@ -153,6 +153,7 @@ class Recipe(_Part):
     Attributes:
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
         floats: precision of biases and normalisation in the file.
+        coding: profile of the entropy coder: the smallest file, or the fastest.
         merge_normalisation: store normalisation as scale and shift, without running statistics.
     """
 
@@ -168,6 +169,7 @@ class Recipe(_Part):
     max_drop: Annotated[float, Field(ge=0)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 20
     floats: Literal["float16", "float32"] = "float16"
+    coding: Literal["small", "fast"] = "small"
     merge_normalisation: bool = True
     seed: int = 0
     output: str = "net.few"

@@ -1,6 +1,7 @@
-"""The committed file of format version 1: exact bytes, content, and every way to damage it by one byte."""
+"""Committed files of format version 1, one per coder: exact bytes, content, and every damage of one byte."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +9,31 @@ import pytest
 import torch
 from codec_plan import HEADER, golden_plan
 
-from fewbits.codec import decode, encode, inspect
-from fewbits.codec.reference import levels_encode
+from conftest import encode_with
+from fewbits.codec import decode, inspect, reference, reference_fast, reference_small
 from fewbits.errors import FileError, FormatError
 
-GOLDEN = Path(__file__).parent / "codec_v1.few"
-SHA256 = "15a0bb8ed84c7ef8bd733c61fae286470985769bc8e2142a7621b4764a640951"
+FOLDER = Path(__file__).parent
+SHA256 = {
+    "v1": "15a0bb8ed84c7ef8bd733c61fae286470985769bc8e2142a7621b4764a640951",
+    "small": "346683c2a541cb676ed6932997590204efdfe01a52272bf6905ba39504170347",
+    "fast": "144d11bdc06d87f7962e8b8839dcc4018375d9759d345e36f0146fb9a24e0ad3",
+}
+
+
+@pytest.fixture(scope="module", params=SHA256)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def data() -> bytes:
-    return GOLDEN.read_bytes()
+def data(name: str) -> bytes:
+    return (FOLDER / f"codec_{name}.few").read_bytes()
 
 
-def test_exact_bytes(data: bytes) -> None:
-    assert hashlib.sha256(data).hexdigest() == SHA256
-    assert encode(golden_plan(), header=HEADER) == data
+def test_exact_bytes(data: bytes, name: str) -> None:
+    assert hashlib.sha256(data).hexdigest() == SHA256[name]
+    assert encode_with({"v1": "mixing"}.get(name, name), golden_plan(), header=HEADER) == data
 
 
 def test_content(data: bytes) -> None:
@@ -38,18 +48,31 @@ def test_content(data: bytes) -> None:
     assert decoded.clustered["wide.weight"].step == float(np.float32(1e-4))
 
 
-def test_directory(data: bytes) -> None:
+def test_directory(data: bytes, name: str) -> None:
     summary = inspect(data)
     assert summary.header == HEADER
-    assert summary.file_hash == SHA256
+    assert summary.file_hash == SHA256[name]
     assert summary.file_bytes == len(data)
     assert [t.name for t in summary.tensors] == list(golden_plan())
 
 
-def test_golden_words_of_the_range_coder() -> None:
+@pytest.mark.parametrize(
+    ("encode", "words"),
+    [
+        (reference.levels_encode, "b59780"),
+        (reference_small.small_encode, "cfee"),
+        (reference_fast.fast_encode, "00b598eb00be6f4a00"),
+    ],
+)
+def test_golden_words(encode: Callable[..., bytes], words: str) -> None:
     """Worked example of docs/format.md."""
     levels = np.array([0, 0, 3, 0, -1, 0, 0, 0], np.int16)
-    assert levels_encode(levels.data, 2, 4, 1, -7, 7).hex() == "b59780"
+    assert encode(levels.data, 2, 4, 1, -7, 7).hex() == words
+
+
+def test_golden_words_of_a_kernel() -> None:
+    levels = np.array([2, 1, 0, 3, 1, 0, 0, -1, -1], np.int16)
+    assert reference_small.small_encode(levels.data, 1, 9, 9, -7, 7).hex() == "973fa2"
 
 
 def test_every_damaged_byte_is_found(data: bytes) -> None:

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewbits.codec import coder, decode, encode, inspect, reference
-from fewbits.codec.coder import layout
+from fewbits.codec import coder, decode, encode, inspect, reference, reference_fast, reference_small
+from fewbits.codec.coder import CODERS, PROFILES, layout
 from fewbits.codec.dense import to_bytes
+from fewbits.errors import FormatError
 from fewbits.plan import Clustered, Dense, Entry, Plan
 
 FLOATS = {torch.float32: 32, torch.float16: 16, torch.bfloat16: 16, torch.float64: 64}
@@ -125,20 +126,90 @@ def grids(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
     return levels, min(int(levels.min()), 0), max(int(levels.max()), 0)
 
 
-@settings(max_examples=150, deadline=None)
+REFERENCES = {"levels": reference, "small": reference_small, "fast": reference_fast}
+
+
+@pytest.mark.parametrize("kind", REFERENCES)
+@settings(max_examples=100, deadline=None)
 @given(grid=grids())
-def test_both_implementations_write_the_same_levels(grid: tuple[np.ndarray, int, int]) -> None:
+def test_both_implementations_write_the_same_levels(kind: str, grid: tuple[np.ndarray, int, int]) -> None:
     compiled = pytest.importorskip("fewbits.codec._coder")
     levels, lowest, highest = grid
     args = (*layout(levels.shape), lowest, highest)
     flat = levels.reshape(-1)
-    data = compiled.levels_encode(flat.data, *args)
-    assert data == reference.levels_encode(flat.data, *args)
+    data = getattr(compiled, f"{kind}_encode")(flat.data, *args)
+    assert data == getattr(REFERENCES[kind], f"{kind}_encode")(flat.data, *args)
     if lowest < highest:
-        for module in (compiled, reference):
+        for module in (compiled, REFERENCES[kind]):
             back = np.full(levels.size, 77, np.int16)
-            module.levels_decode(data, back.data, *args)
+            getattr(module, f"{kind}_decode")(data, back.data, *args)
             assert np.array_equal(back, flat)
+
+
+@settings(max_examples=40, deadline=None)
+@given(grid=grids())
+def test_both_implementations_expect_the_same(grid: tuple[np.ndarray, int, int]) -> None:
+    compiled = pytest.importorskip("fewbits.codec._coder")
+    flat = grid[0].reshape(-1)
+    told = [np.zeros(flat.size, np.uint16) for _ in range(2)]
+    for module, chances in zip((compiled, reference), told, strict=True):
+        module.levels_chances(flat.data, chances.data, *layout(grid[0].shape))
+    assert np.array_equal(*told)
+    assert 22 <= told[0].min() <= told[0].max() <= 65514
+
+
+@pytest.mark.parametrize("number", CODERS)
+@settings(max_examples=60, deadline=None)
+@given(grid=grids(), height=st.integers(1, 300))
+def test_strips_hold_the_same_levels(number: int, grid: tuple[np.ndarray, int, int], height: int) -> None:
+    levels, lowest, highest = grid
+    if lowest == highest:
+        return
+    one = CODERS[number]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coder, "STRIP", height)
+        jobs = one.encoding(levels, lowest, highest)
+        columns = levels.size // layout(levels.shape)[0]
+        assert len(jobs) == (-(-layout(levels.shape)[0] // max(1, height // columns)) if one.strips else 1)
+        section = coder.joined([job() for job in reversed(jobs)][::-1])
+        back, filling = one.decoding(section, levels.shape, lowest, highest)
+        for job in reversed(filling):
+            job()
+    assert np.array_equal(back, levels)
+
+
+@pytest.mark.parametrize(
+    "sizes", [b"", b"\x02\x02\x09", b"\x80\x01\x00", b"\xff\xff\xff\xff\xff\x0f\x00\x00", b"\x82\x00\x00\x00"]
+)
+def test_strips_that_do_not_fit(sizes: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coder, "STRIP", 4)
+        with pytest.raises(FormatError, match="strips do not fit"):
+            CODERS[3].decode(sizes + b"ab", (4, 4), -7, 7)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_bytes_do_not_depend_on_the_number_of_threads(profile: str) -> None:
+    levels = torch.randint(-3, 4, (300, 8000), generator=torch.Generator().manual_seed(0)).to(torch.int16)
+    plan = Plan({"w": Clustered(levels, 4, step=0.5), "b": Dense(torch.arange(9.0))})
+    data = encode(plan, profile=profile, threads=1)
+    assert encode(plan, profile=profile, threads=3) == encode(plan, profile=profile) == data
+    for threads in (1, 3, None):
+        assert decode(data, plan.tensors(), threads=threads).equals(plan)
+    assert {t.coder for t in inspect(data).tensors} == {profile, "numbers"}
+
+
+def test_small_tensors_go_to_whichever_coder_makes_less_of_them() -> None:
+    chance = np.random.default_rng(0)
+    chosen = set()
+    for _ in range(40):
+        shape = tuple(chance.integers(1, 9, chance.integers(1, 5)))
+        levels = (chance.integers(-3, 4, shape) * (chance.random(shape) < chance.random())).astype(np.int16)
+        ((number, stream),) = (job() for job in coder.encoding(levels, -3, 3, "small"))
+        sizes = {n: len(CODERS[n].encode(levels, -3, 3)) for n in (1, 3)}
+        assert len(stream) == sizes[number] == min(sizes.values())
+        chosen.add(number)
+    assert chosen == {1, 3}
 
 
 @settings(max_examples=100, deadline=None)
@@ -156,16 +227,19 @@ def test_both_implementations_write_the_same_bytes(
         assert back == text
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=40), FULL_SHAPES, st.integers(-9, 0), st.integers(0, 9))
-def test_both_implementations_read_noise_alike(noise: bytes, shape: tuple[int, ...], lowest: int, highest: int) -> None:
+@pytest.mark.parametrize("kind", REFERENCES)
+@settings(max_examples=150, deadline=None)
+@given(noise=st.binary(max_size=40), shape=FULL_SHAPES, lowest=st.integers(-9, 0), highest=st.integers(0, 9))
+def test_both_implementations_read_noise_alike(
+    kind: str, noise: bytes, shape: tuple[int, ...], lowest: int, highest: int
+) -> None:
     """Any bytes decode to levels within bounds or are refused, by both in the same way."""
     compiled = pytest.importorskip("fewbits.codec._coder")
     results = []
-    for module in (compiled, reference):
+    for module in (compiled, REFERENCES[kind]):
         levels = np.zeros(math.prod(shape), np.int16)
         try:
-            module.levels_decode(noise, levels.data, *layout(shape), lowest, highest)
+            getattr(module, f"{kind}_decode")(noise, levels.data, *layout(shape), lowest, highest)
             assert lowest <= levels.min() <= levels.max() <= highest
             results.append(levels.tolist())
         except ValueError:
@@ -174,4 +248,4 @@ def test_both_implementations_read_noise_alike(noise: bytes, shape: tuple[int, .
 
 
 def test_the_backend_in_use_is_named() -> None:
-    assert coder.backend() == ("python" if coder.bits is reference else "c")
+    assert coder.backend() == ("python" if "_coder" not in getattr(coder.bits, "__name__", "") else "c")

@@ -18,6 +18,7 @@ from unittest import mock
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fewbits import cli
 from fewbits import job as jobs
@@ -112,6 +113,40 @@ def test_inspect(made: Path, tmp_path: Path) -> None:
         f"layers.{n}.{part}" for n in (1, 3, 5) for part in ("weight", "bias")
     }
     assert all(t["name"] in ran.out for t in summary["tensors"])
+    assert {t["coder"] for t in summary["tensors"]} <= {"small", "mixing", "numbers", "constant"}
+    assert all(row["seconds"] > 0 and row["coded_bits"] > 0 for row in summary["decoded"])
+    assert "times their zero-order entropy" in ran.out
+    ran = fewbits("inspect", made / "net.few", "--limit", 10)
+    assert ran.code == 0
+    assert "are more than --limit 10" in ran.out
+
+
+def test_export(made: Path, tmp_path: Path) -> None:
+    ran = fewbits("export", made / "net.few", "--to", "safetensors", "--out", tmp_path / "x.safetensors")
+    assert ran.code == 0, ran.err
+    assert "6 tensors" in ran.out
+    assert set(load_file(tmp_path / "x.safetensors")) == {
+        f"layers.{n}.{part}" for n in (1, 3, 5) for part in ("weight", "bias")
+    }
+    ran = fewbits("export", made / "net.few", "--to", "safetensors", "--levels")
+    assert ran.code == 0
+    assert "layers.1.weight.step" in load_file(made / "net.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--to", "onyx"), "'onyx' is not one of"),
+        (("--to", "nnc", "--levels"), "--levels goes with --to safetensors"),
+        (("--to", "safetensors", "--out", "no/such/folder/x"), "cannot be written"),
+        (("--to", "safetensors", "--limit", 3), "the limit without its network is 3"),
+    ],
+)
+def test_export_refuses(made: Path, options: tuple[object, ...], message: str) -> None:
+    ran = fewbits("export", made / "net.few", *options)
+    assert ran.code == 2
+    assert message in ran.err
+    assert len(ran.err.splitlines()) == 1
 
 
 def test_verify_finds_the_accuracy_of_the_report(made: Path, recipe: Path, tmp_path: Path) -> None:

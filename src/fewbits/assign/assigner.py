@@ -36,6 +36,8 @@ class LayerState:
         beta: exponent of the relevances in the last update; ``None`` where relevance had no say.
         sparsity_plain: share of zeros without relevance (plain ECQ), in 0..1.
         sparsity: share of zeros of the assignment, in 0..1.
+        chances: with the coder's own rate: what it expected of the last levels it was asked about, see
+            :func:`fewbits.assign.code.chances`; ``age`` is the number of updates since.
     """
 
     step: float | None = None
@@ -45,6 +47,8 @@ class LayerState:
     beta: float | None = None
     sparsity_plain: float | None = None
     sparsity: float | None = None
+    chances: Tensor | None = None
+    age: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fewbits.assign import grid
 from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.code import chances, surcharge, surcharged_levels
 from fewbits.assign.diagram import Table, boundaries, locate
 from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import Relevance
@@ -30,6 +31,8 @@ def ecq(
     sustain: float = 0.05,
     zero_floor: float | None = None,
     iterations: int = 1,
+    rate: str = "entropy",
+    refresh: int = 8,
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
@@ -48,6 +51,8 @@ def ecq(
         zero_floor: least probability of the zero cluster: ``None`` is the paper, 0.5 the released code.
         iterations: estimates of P: 1 is the paper, more iterate towards self-consistency (ours). The same
             ``lam`` then gives far more zeros; a strong one empties whole layers.
+        rate: ``"entropy"`` is the paper; ``"coder"`` (ours) asks the entropy coder's model every ``refresh``
+            updates what each weight costs at its place, see :mod:`fewbits.assign.code`.
         percentile: of ``|w|``, put on the outermost level, see :func:`fewbits.assign.grid.step_size`.
 
     Raises:
@@ -55,8 +60,8 @@ def ecq(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    rate = Rate(lam, scale, sustain, zero_floor, iterations)
-    return entropy_assigner(bits, rate, _grid_init(bits, percentile))
+    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh)
+    return entropy_assigner(bits, terms, _grid_init(bits, percentile))
 
 
 def ecqx(
@@ -72,6 +77,8 @@ def ecqx(
     sustain: float = 0.05,
     zero_floor: float | None = None,
     iterations: int = 1,
+    rate: str = "entropy",
+    refresh: int = 8,
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQx (paper, eqs. 10 and 11): ECQ whose zero cost is multiplied by ``rho * R'**beta`` per weight.
@@ -92,8 +99,8 @@ def ecqx(
         relevance_on: ``"zero"`` is the paper. ``"all"`` (ours) weights the distortion to every cluster,
             ``r * (w - w_c)**2 - lambda(l) * log2 P_c``, r being ``R'**beta`` over its mean; the bound p holds
             too. Its time grows with the number of levels.
-        bits, lam, scale, sustain, zero_floor, iterations, percentile: as for :func:`ecq`; P and lambda(l)
-            are those of plain ECQ.
+        bits, lam, scale, sustain, zero_floor, iterations, rate, refresh, percentile: as for :func:`ecq`; P and
+            lambda(l) are those of plain ECQ.
 
     Raises:
         RecipeError: an impossible option.
@@ -101,9 +108,9 @@ def ecqx(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    rate = Rate(lam, scale, sustain, zero_floor, iterations)
+    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh)
     relevance = Relevance(p, rho, momentum, p_rule, relevance_on)
-    return entropy_assigner(bits, rate, _grid_init(bits, percentile), relevance)
+    return entropy_assigner(bits, terms, _grid_init(bits, percentile), relevance)
 
 
 def entropy_assigner(
@@ -148,11 +155,29 @@ def _assign(
     bounds = boundaries(table, costs)
     zero = len(table) // 2
     plain = float(bounds[zero - 1]), float(bounds[zero])
-    zeros = int(((x > plain[0]) & (x <= plain[1])).sum())
+    extra = None
+    if rate.source == "coder" and lam > 0:
+        if layer.chances is None:
+            layer = replace(layer, chances=chances(locate(x, bounds).view(weight.shape)), age=0)
+        assert layer.chances is not None
+        extra = surcharge(layer.chances.to(x.device), lam)
+        levels = surcharged_levels(x, table, costs, extra)
+        zeros = x.numel() - int(levels.count_nonzero())
+    else:
+        levels = None
+        zeros = int(((x > plain[0]) & (x <= plain[1])).sum())
     chosen = None
     if relevance is not None and layer.scores is not None:
-        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, plain, zeros)
-    levels, beta = chosen or (locate(x, bounds), None)
+        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, plain, zeros, extra)
+    if chosen is not None:
+        levels, beta = chosen
+    else:
+        beta = None
+        levels = locate(x, bounds) if levels is None else levels
+    if extra is not None:
+        layer = replace(layer, age=layer.age + 1)
+        if layer.age >= rate.refresh:
+            layer = replace(layer, chances=chances(levels.view(weight.shape)), age=0)
     size = max(1, x.numel())
     final = zeros if beta is None else x.numel() - int(levels.count_nonzero())
     record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size)

@@ -17,6 +17,7 @@ from fewbits.assign.diagram import Table, boundaries, count
 from fewbits.errors import RecipeError, nearest
 
 SCALES = ("min", "max", "step")
+SOURCES = ("entropy", "coder")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Rate:
             ``None`` is the paper; the released code has 0.5.
         iterations: how often P is estimated. 1 is the paper (nearest neighbour only); more re-estimates P
             from the assignment itself, until it no longer changes or the number is reached.
+        source: ``"entropy"`` is the paper: one P per layer. ``"coder"`` (ours) takes the cost of being zero or
+            not, weight by weight, from the adaptive model of the entropy coder, see :mod:`fewbits.assign.code`.
+        refresh: updates from one question to that model to the next; it costs as much as coding the layer.
     """
 
     lam: float
@@ -38,6 +42,8 @@ class Rate:
     sustain: float = 0.05
     zero_floor: float | None = None
     iterations: int = 1
+    source: str = "entropy"
+    refresh: int = 8
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lam) and self.lam >= 0):
@@ -49,6 +55,11 @@ class Rate:
             raise RecipeError(f"sustain must lie in 0..1, got {self.sustain}")
         if self.zero_floor is not None and not 0 < self.zero_floor < 1:
             raise RecipeError(f"zero_floor must lie between 0 and 1, got {self.zero_floor}")
+        if self.source not in SOURCES:
+            hint = nearest(self.source, SOURCES)
+            raise RecipeError(f"rate must be one of {SOURCES}, got {self.source!r}{hint}")
+        if self.refresh < 1:
+            raise RecipeError(f"refresh must be at least 1, got {self.refresh}")
         if self.iterations < 1:
             raise RecipeError(f"iterations must be at least 1, got {self.iterations}")
 

@@ -72,7 +72,14 @@ class Relevance:
         return fresh.mul_(1 - self.momentum).add_(previous.to(weight.device), alpha=self.momentum)
 
     def levels(
-        self, x: Tensor, scores: Tensor, table: Table, costs: Table, plain: tuple[float, float], zeros: int
+        self,
+        x: Tensor,
+        scores: Tensor,
+        table: Table,
+        costs: Table,
+        plain: tuple[float, float],
+        zeros: int,
+        extra: Tensor | None = None,
     ) -> tuple[Tensor, float] | None:
         """int16 levels and beta, or ``None`` where relevance has no say and plain ECQ holds.
 
@@ -83,6 +90,7 @@ class Relevance:
             x, scores: flat float32 weights and signed scores.
             table, costs: centroids and rate terms of all clusters.
             plain, zeros: plain ECQ puts ``plain[0] < w <= plain[1]`` to zero, which is so many weights.
+            extra: further rate term per weight, for not being zero (``plain`` is without meaning then).
         """
         zero = len(table) // 2
         nonzero = costs.copy()
@@ -99,11 +107,14 @@ class Relevance:
         start = float(np.float32(min(1.0, math.log(self.rho) / -math.log(mean))))
         allowed = math.floor(self.p * x.numel())
         if self.on == "all":
+            if extra is not None:
+                raise RecipeError("relevance_on='all' goes with rate='entropy'")
             return _weighted_levels(x, decay, table, costs, start, plain, allowed), start
         # In units of the grid float32 has room for the squares, however small the weights are.
         unit = float(np.diff(table).min())
         levels = locate(x, boundaries(table, nonzero))
-        tau = _thresholds(x, levels, decay, table / unit, costs / unit**2, unit, self.rho)
+        more = None if extra is None else extra / unit**2
+        tau = _thresholds(x, levels, decay, table / unit, costs / unit**2, unit, self.rho, more)
         released = self.p_rule == "released"
         beta = largest_beta(
             tau, start, least=zeros - allowed if released else 0, most=zeros if released else zeros + allowed
@@ -138,17 +149,26 @@ def _decay(scores: Tensor, peak: Tensor) -> tuple[Tensor, float]:
 
 
 def _thresholds(
-    x: Tensor, levels: Tensor, decay: Tensor, table: Table, costs: Table, unit: float, rho: float
+    x: Tensor,
+    levels: Tensor,
+    decay: Tensor,
+    table: Table,
+    costs: Table,
+    unit: float,
+    rho: float,
+    extra: Tensor | None = None,
 ) -> Tensor:
-    """tau of each weight; ``levels`` are the best non-zero ones, table and costs are in units of the grid."""
+    """tau of each weight; ``levels`` are the best non-zero ones; table, costs and extra in units of the grid."""
     zero = len(table) // 2
     position = torch.from_numpy(table).to(x.device, torch.float32)
     price = torch.from_numpy(costs.clip(max=FARTHEST**2)).to(x.device, torch.float32)
     tau = torch.empty_like(x)
-    for weight, level, fall, out in chunks(x, levels, decay, tau):
+    for weight, level, fall, out, *more in chunks(x, levels, decay, tau, *(() if extra is None else (extra,))):
         cell = level.int().add_(zero)
         torch.div(weight, unit, out=out).clamp_(-FARTHEST, FARTHEST)
         best = position[cell].sub_(out).square_().add_(price[cell])
+        for further in more:
+            best.add_(further).clamp_(min=LEAST)  # at no cost at all, it is chosen whatever beta is
         out.square_().add_(price[zero]).mul_(rho).div_(best).log_()
         already = out <= 0  # zero at any beta; also avoids 0 / 0 where R' = 1
         out.div_(fall).masked_fill_(already, 0.0)

@@ -7,6 +7,18 @@ The format is defined in ``docs/format.md``. Nothing here unpickles, and a damag
 from fewbits.codec.coder import backend
 from fewbits.codec.container import decode, encode
 from fewbits.codec.files import read, write
-from fewbits.codec.summary import Summary, TensorSummary, inspect
+from fewbits.codec.summary import Decoded, Summary, TensorSummary, inspect, measure, shapes
 
-__all__ = ["Summary", "TensorSummary", "backend", "decode", "encode", "inspect", "read", "write"]
+__all__ = [
+    "Decoded",
+    "Summary",
+    "TensorSummary",
+    "backend",
+    "decode",
+    "encode",
+    "inspect",
+    "measure",
+    "read",
+    "shapes",
+    "write",
+]

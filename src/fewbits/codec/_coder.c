@@ -1,13 +1,15 @@
 /* The `.few` bit coder for Python (docs/format.md, part 2): its models are in the headers beside this file.
  *
- * The pure-Python reference.py writes and reads exactly the same bytes.
+ * The pure-Python reference modules write and read exactly the same bytes.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
 #include "bytes.h"
+#include "fast.h"
 #include "levels.h"
+#include "small.h"
 
 static PyObject *failure(int status, const char *what)
 {
@@ -40,17 +42,37 @@ static int sound(const Py_ssize_t rows, const Py_ssize_t columns, const Py_ssize
            g->highest <= 32767;
 }
 
-static PyObject *levels_encode(PyObject *self, PyObject *args)
+typedef int (*Binary)(Coder *, const Grid *, int16_t *, int);
+
+static int binary_encode(Binary model, const Grid *g, int16_t *levels, uint8_t **out, size_t *size)
+{
+    Coder c;
+    start_encoder(&c);
+    int status = model(&c, g, levels, 1);
+    finish_encoder(&c);
+    *out = c.out;
+    *size = c.size;
+    return status == 0 && c.failed ? 2 : status;
+}
+
+static int binary_decode(Binary model, const Grid *g, int16_t *levels, const uint8_t *data, size_t size)
+{
+    Coder c;
+    start_decoder(&c, data, size);
+    int status = model(&c, g, levels, 0);
+    return status == 0 && c.position < c.in_size ? 1 : status;
+}
+
+static PyObject *encode_with(Binary model, PyObject *args) /* no model: the fast coder */
 {
     Py_buffer levels;
     Py_ssize_t rows, columns, kernel;
     Grid g;
-    Coder c;
+    uint8_t *out = NULL;
+    size_t size = 0;
     int status = 1;
-    (void)self;
     if (!PyArg_ParseTuple(args, "y*nnnii", &levels, &rows, &columns, &kernel, &g.lowest, &g.highest))
         return NULL;
-    start_encoder(&c);
     if (sound(rows, columns, kernel, &g, &levels)) {
         g.rows = (size_t)rows, g.columns = (size_t)columns, g.kernel = (size_t)kernel;
         int16_t *values = levels.buf;
@@ -59,33 +81,30 @@ static PyObject *levels_encode(PyObject *self, PyObject *args)
         status = 0;
         for (Py_ssize_t i = 0; i < count; i++)
             status |= values[i] < g.lowest || values[i] > g.highest;
-        if (status == 0) {
-            status = code_levels(&c, &g, values, 1);
-            finish_encoder(&c);
-        }
+        if (status == 0)
+            status = model ? binary_encode(model, &g, values, &out, &size) : fast_encode(&g, values, &out, &size);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&levels);
-    return finished(&c, status, "levels that do not fit their grid");
+    PyObject *result = status == 0 ? PyBytes_FromStringAndSize((const char *)out, (Py_ssize_t)size)
+                                   : failure(status, "levels that do not fit their grid");
+    free(out);
+    return result;
 }
 
-static PyObject *levels_decode(PyObject *self, PyObject *args)
+static PyObject *decode_with(Binary model, PyObject *args)
 {
     Py_buffer data, levels;
     Py_ssize_t rows, columns, kernel;
     Grid g;
     int status = 1;
-    (void)self;
     if (!PyArg_ParseTuple(args, "y*w*nnnii", &data, &levels, &rows, &columns, &kernel, &g.lowest, &g.highest))
         return NULL;
     if (sound(rows, columns, kernel, &g, &levels)) {
-        Coder c;
         g.rows = (size_t)rows, g.columns = (size_t)columns, g.kernel = (size_t)kernel;
         Py_BEGIN_ALLOW_THREADS
-        start_decoder(&c, data.buf, (size_t)data.len);
-        status = code_levels(&c, &g, levels.buf, 0);
-        if (status == 0 && c.position < c.in_size)
-            status = 1;
+        status = model ? binary_decode(model, &g, levels.buf, data.buf, (size_t)data.len)
+                       : fast_decode(data.buf, (size_t)data.len, &g, levels.buf);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&data);
@@ -94,6 +113,44 @@ static PyObject *levels_decode(PyObject *self, PyObject *args)
         return failure(status, "coded levels that break the rules of the coder");
     Py_RETURN_NONE;
 }
+
+static PyObject *levels_chances(PyObject *self, PyObject *args)
+{
+    Py_buffer levels, chances;
+    Py_ssize_t rows, columns, kernel;
+    Grid g = {0, 0, 0, -32768, 32767};
+    int status = 1;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*w*nnn", &levels, &chances, &rows, &columns, &kernel))
+        return NULL;
+    if (sound(rows, columns, kernel, &g, &levels) && chances.len == levels.len && (uintptr_t)chances.buf % 2 == 0) {
+        g.rows = (size_t)rows, g.columns = (size_t)columns, g.kernel = (size_t)kernel;
+        Py_BEGIN_ALLOW_THREADS
+        status = level_chances(&g, levels.buf, chances.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&levels);
+    PyBuffer_Release(&chances);
+    if (status)
+        return failure(status, "levels that do not fit their grid");
+    Py_RETURN_NONE;
+}
+
+#define LEVEL_CODER(name, model)                                                                        \
+    static PyObject *name##_encode(PyObject *self, PyObject *args)                                       \
+    {                                                                                                    \
+        (void)self;                                                                                      \
+        return encode_with(model, args);                                                                 \
+    }                                                                                                    \
+    static PyObject *name##_decode(PyObject *self, PyObject *args)                                       \
+    {                                                                                                    \
+        (void)self;                                                                                      \
+        return decode_with(model, args);                                                                 \
+    }
+
+LEVEL_CODER(levels, code_levels)
+LEVEL_CODER(small, code_small)
+LEVEL_CODER(fastest, NULL)
 
 static PyObject *bytes_encode(PyObject *self, PyObject *args)
 {
@@ -146,6 +203,12 @@ static PyMethodDef methods[] = {
      "levels_encode(levels, rows, columns, kernel, lowest, highest) -> bytes"},
     {"levels_decode", levels_decode, METH_VARARGS,
      "levels_decode(data, levels, rows, columns, kernel, lowest, highest) fills levels"},
+    {"levels_chances", levels_chances, METH_VARARGS,
+     "levels_chances(levels, chances, rows, columns, kernel) fills chances, of 65536, that a level is not zero"},
+    {"small_encode", small_encode, METH_VARARGS, "as levels_encode"},
+    {"small_decode", small_decode, METH_VARARGS, "as levels_decode"},
+    {"fast_encode", fastest_encode, METH_VARARGS, "as levels_encode"},
+    {"fast_decode", fastest_decode, METH_VARARGS, "as levels_decode"},
     {"bytes_encode", bytes_encode, METH_VARARGS, "bytes_encode(data, stride, prime) -> bytes"},
     {"bytes_decode", bytes_decode, METH_VARARGS, "bytes_decode(data, result, stride, prime) fills result"},
     {NULL, NULL, 0, NULL},
@@ -157,5 +220,6 @@ static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_coder", "The bit coder
 PyMODINIT_FUNC PyInit__coder(void)
 {
     build_tables();
+    build_small_tables();
     return PyModule_Create(&definition);
 }

@@ -186,8 +186,10 @@ static int single_bit(Coder *c, uint32_t *slot, int bit, const int enc)
 
 #define WEIGHT_BOUND (1 << 22)
 
-/* One bit predicted by n slots: their log-odds are added with weights (65536 = 1.0) that learn from the error. */
-INLINE int mixed_bit(Coder *c, uint32_t *const *slots, int32_t *weights, const int n, int bit, const int enc)
+/* One bit predicted by n slots: their log-odds are added with weights (65536 = 1.0) that learn from the error.
+ * `chance` receives the probability that the bit was coded with. */
+INLINE int told_bit(Coder *c, uint32_t *const *slots, int32_t *weights, const int n, int bit, int32_t *chance,
+                    const int enc)
 {
     int32_t inputs[6];
     int64_t sum = 0;
@@ -197,7 +199,7 @@ INLINE int mixed_bit(Coder *c, uint32_t *const *slots, int32_t *weights, const i
     }
     sum >>= 16;
     int32_t odds = sum > 2047 ? 2047 : sum < -2047 ? -2047 : (int32_t)sum;
-    int32_t p = squash_table[odds + 2048];
+    int32_t p = *chance = squash_table[odds + 2048];
     bit = code_bit(c, (uint32_t)p, bit, enc);
     int32_t error = bit ? 65536 - p : -p;
     for (int i = 0; i < n; i++) {
@@ -206,6 +208,12 @@ INLINE int mixed_bit(Coder *c, uint32_t *const *slots, int32_t *weights, const i
         learn(slots[i], bit);
     }
     return bit;
+}
+
+INLINE int mixed_bit(Coder *c, uint32_t *const *slots, int32_t *weights, const int n, int bit, const int enc)
+{
+    int32_t chance;
+    return told_bit(c, slots, weights, n, bit, &chance, enc);
 }
 
 /* A fresh model: `slots` slots at one half, then `weights` mixing weights. */

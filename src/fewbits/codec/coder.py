@@ -1,32 +1,50 @@
-"""The bit coder behind one name: the C extension where it was built, else the plain-Python reference.
+"""The coders of integer levels behind one seam, and the two profiles that choose among them.
 
-A :class:`Coder` is the pair ``(encode, decode)`` over an integer array; every section of a file names its
-coder by number, so that a new one can join without a new container.
+Every section of a file names its coder by number, so that a new one can join without a new container. The bit
+coding itself is the C extension where it was built, else the plain-Python reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbits.errors import FormatError
+from fewbits.codec.cursor import Cursor, varint
+from fewbits.errors import FormatError, RecipeError, nearest
 
 Array = NDArray[Any]
 
+STRIP = 1 << 20
+"""Weights of a strip at most (or one row): strips are coded independently, so that threads can share a tensor."""
 
-def _load() -> tuple[ModuleType, str]:
+
+_ENDINGS = ("_encode", "_decode", "_chances")
+
+
+def _load() -> tuple[Any, str]:
     try:
         from fewbits.codec import _coder
     except ImportError:
-        from fewbits.codec import reference
+        from fewbits.codec import reference, reference_fast, reference_small
 
-        return reference, "python"
+        functions = {
+            f"{kind}_{way}": getattr(module, f"{kind}_{way}")
+            for module, kinds in (
+                (reference, ("levels", "bytes")),
+                (reference_small, ("small",)),
+                (reference_fast, ("fast",)),
+            )
+            for kind in kinds
+            for way in ("encode", "decode")
+        }
+        return SimpleNamespace(**functions), "python"
     return _coder, "c"
 
 
@@ -38,42 +56,132 @@ def backend() -> str:
     return _BACKEND
 
 
-@dataclass(frozen=True)
-class Coder:
-    """A coder of integer levels.
-
-    Attributes:
-        number: how a file names it.
-        encode: ``(levels, lowest, highest) -> bytes`` for a non-empty int16 array with all levels in
-            ``[lowest, highest]`` and ``lowest <= 0 <= highest``.
-        decode: ``(data, shape, lowest, highest) -> levels``; FormatError for an invalid stream.
-    """
-
-    number: int
-    encode: Callable[[Array, int, int], bytes]
-    decode: Callable[[bytes, tuple[int, ...], int, int], Array]
-
-
 def layout(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """``(rows, columns, kernel)`` of a non-empty weight: a row per filter, ``kernel`` numbers per channel."""
     rows = shape[0] if len(shape) > 1 else 1
     return rows, prod(shape) // rows, prod(shape[2:])
 
 
-def _encode(levels: Array, lowest: int, highest: int) -> bytes:
+def joined(streams: Sequence[bytes]) -> bytes:
+    """A section from its strips: the sizes of all but the last, then the strips."""
+    return b"".join([*(varint(len(stream)) for stream in streams[:-1]), *streams])
+
+
+@dataclass(frozen=True)
+class Coder:
+    """A coder of integer levels.
+
+    Work is handed out as jobs without arguments, which may run in any order and in threads.
+
+    Attributes:
+        number: how a file names it. name: how people do.
+        kind: prefix of its two functions in ``bits``.
+        strips: whether large tensors are cut into strips of rows.
+    """
+
+    number: int
+    name: str
+    kind: str
+    strips: bool = True
+
+    def encoding(self, levels: Array, lowest: int, highest: int) -> list[Callable[[], bytes]]:
+        """Jobs whose results :func:`joined` makes into the section of a non-empty int16 array.
+
+        All levels lie in ``[lowest, highest]``, and ``lowest <= 0 <= highest``.
+        """
+        rows, columns, kernel = layout(levels.shape)
+        matrix = np.ascontiguousarray(levels, dtype=np.int16).reshape(rows, columns)
+        code = getattr(bits, f"{self.kind}_encode")
+
+        def job(first: int, last: int) -> Callable[[], bytes]:
+            part = matrix[first:last]
+            return lambda: code(part.reshape(-1).data, last - first, columns, kernel, lowest, highest)
+
+        return [job(first, last) for first, last in self._cuts(rows, columns)]
+
+    def decoding(
+        self, data: bytes, shape: tuple[int, ...], lowest: int, highest: int
+    ) -> tuple[Array, list[Callable[[], None]]]:
+        """The array that will hold the levels, and the jobs that fill it; FormatError for an invalid stream."""
+        rows, columns, kernel = layout(shape)
+        levels = np.zeros((rows, columns), np.int16)
+        code = getattr(bits, f"{self.kind}_decode")
+        cuts = self._cuts(rows, columns)
+        cursor = Cursor(data)
+        try:
+            sizes = [cursor.varint(len(data)) for _ in cuts[1:]]
+            streams = [cursor.take(size) for size in sizes]
+        except FormatError:
+            raise FormatError("the file holds coded levels whose strips do not fit in their section") from None
+        streams.append(cursor.take(cursor.left))
+
+        def job(stream: bytes, first: int, last: int) -> Callable[[], None]:
+            def fill() -> None:
+                try:
+                    code(stream, levels[first:last].reshape(-1).data, last - first, columns, kernel, lowest, highest)
+                except ValueError as error:
+                    raise FormatError(f"the file holds {error}") from None
+
+            return fill
+
+        jobs = [job(stream, *cut) for stream, cut in zip(streams, cuts, strict=True)]
+        return levels.reshape(shape), jobs
+
+    def encode(self, levels: Array, lowest: int, highest: int) -> bytes:
+        """The section, in this thread."""
+        return joined([job() for job in self.encoding(levels, lowest, highest)])
+
+    def decode(self, data: bytes, shape: tuple[int, ...], lowest: int, highest: int) -> Array:
+        """The levels, in this thread."""
+        levels, jobs = self.decoding(data, shape, lowest, highest)
+        for job in jobs:
+            job()
+        return levels
+
+    def _cuts(self, rows: int, columns: int) -> list[tuple[int, int]]:
+        height = max(1, STRIP // columns) if self.strips else rows
+        return [(first, min(rows, first + height)) for first in range(0, rows, height)]
+
+
+def chances_of(levels: Array) -> Array:
+    """What the mixing coder expects: for each level the probability, uint16 of 65536, that it is not zero.
+
+    Given the levels before it, for a non-empty int16 array of a weight's shape; flat.
+    """
     flat = np.ascontiguousarray(levels, dtype=np.int16).reshape(-1)
-    coded: bytes = bits.levels_encode(flat.data, *layout(levels.shape), lowest, highest)
-    return coded
+    chances = np.empty(flat.size, np.uint16)
+    bits.levels_chances(flat.data, chances.data, *layout(levels.shape))
+    return chances
 
 
-def _decode(data: bytes, shape: tuple[int, ...], lowest: int, highest: int) -> Array:
-    levels = np.zeros(prod(shape), np.int16)
-    try:
-        bits.levels_decode(data, levels.data, *layout(shape), lowest, highest)
-    except ValueError as error:
-        raise FormatError(f"the file holds {error}") from None
-    return levels.reshape(shape)
+MIXING = Coder(1, "mixing", "levels", strips=False)
+SMALL = Coder(3, "small", "small")
+FAST = Coder(4, "fast", "fast")
+CODERS = {coder.number: coder for coder in (MIXING, SMALL, FAST)}
+PROFILES = {"small": (SMALL, MIXING, 1 << 16), "fast": (FAST, SMALL, 1 << 12)}
+"""What an encoder takes: a coder, another that is tried as well on small tensors, and weights of those at most."""
 
 
-MIXING = Coder(1, _encode, _decode)
-CODERS = {coder.number: coder for coder in (MIXING,)}
+def encoding(levels: Array, lowest: int, highest: int, profile: str) -> list[Callable[[], tuple[int, bytes]]]:
+    """Jobs that give the number of a coder and a strip of the section, for a non-empty int16 array.
+
+    All strips of a section come from one coder: tensors on which several are tried have a single strip.
+
+    Raises:
+        RecipeError: there is no such profile.
+    """
+    if profile not in PROFILES:
+        raise RecipeError(f"no coding profile named {profile!r}{nearest(profile, PROFILES)} ({', '.join(PROFILES)})")
+    first, second, most = PROFILES[profile]
+    if levels.size <= most:
+        return [partial(_shorter, (first, second), levels, lowest, highest)]
+    return [partial(_numbered, first.number, job) for job in first.encoding(levels, lowest, highest)]
+
+
+def _shorter(tried: tuple[Coder, Coder], levels: Array, lowest: int, highest: int) -> tuple[int, bytes]:
+    found = [(coder.number, coder.encode(levels, lowest, highest)) for coder in tried]
+    return min(found, key=lambda one: len(one[1]))
+
+
+def _numbered(number: int, job: Callable[[], bytes]) -> tuple[int, bytes]:
+    return number, job()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewbits.codec import coder as coders
 from fewbits.codec import dense
-from fewbits.codec.coder import CODERS, MIXING, Array
+from fewbits.codec.coder import CODERS, Array
 from fewbits.codec.directory import CONSTANT, OWN, SHARED, Record, Section, grouping, pack, unpack
+from fewbits.codec.work import run
 from fewbits.errors import FormatError, MismatchError, NonFiniteError, RecipeError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Plan
 
@@ -39,12 +42,16 @@ class Contents:
     chunks: list[bytes]
 
 
-def encode(plan: Plan, *, header: Mapping[str, object] | None = None) -> bytes:
+def encode(
+    plan: Plan, *, header: Mapping[str, object] | None = None, profile: str = "small", threads: int | None = None
+) -> bytes:
     """The bytes of a ``.few`` file that holds ``plan``; the same plan gives the same bytes on every machine.
 
     Args:
         plan: the tensors to write, in this order.
         header: anything that JSON can hold, to be read back by :func:`inspect`; at most 1 MiB.
+        profile: how levels are coded: ``"small"`` or ``"fast"``.
+        threads: how many code at once; default: one per processor, up to 16. The bytes do not depend on it.
 
     Raises:
         NonFiniteError: a dense number, a step or a codebook value is NaN or infinite.
@@ -57,28 +64,33 @@ def encode(plan: Plan, *, header: Mapping[str, object] | None = None) -> bytes:
         record, array = _clustered(name, entry) if isinstance(entry, Clustered) else _dense(name, entry)
         records.append(record)
         arrays.append(array)
-    chunks: list[bytes] = []
-    sections: list[Section] = []
-    for members in grouping(records):
-        record = records[members[0]]
+    groups = grouping(records)
+    jobs: list[Callable[[], tuple[int, bytes]]] = []
+    strips: list[int] = []  # jobs per section
+    for members in groups:
+        record, array = records[members[0]], arrays[members[0]]
         if record.dtype is None:
             lowest, highest = record.span
-            coder = MIXING.number
-            chunk = MIXING.encode(arrays[members[0]], min(lowest, 0), max(highest, 0))
+            parts = coders.encoding(array, min(lowest, 0), max(highest, 0), profile)
         else:
-            coder = dense.NUMBER
-            chunk = dense.encode(np.concatenate([arrays[i] for i in members]), record.dtype)
-        chunks.append(chunk)
-        sections.append(Section(members, coder, len(chunk)))
+            parts = [partial(_numbers, [arrays[i] for i in members], record.dtype)]
+        strips.append(len(parts))
+        jobs += parts
+    done = iter(run(jobs, threads))
+    chunks, sections = [], []
+    for members, count in zip(groups, strips, strict=True):
+        numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
+        chunks.append(coders.joined(streams))
+        sections.append(Section(members, numbers[0], len(chunks[-1])))
     head = pack(records, sections, header or {})
-    parts = [MAGIC, struct.pack("<HI", VERSION, len(head))]
+    blocks = [MAGIC, struct.pack("<HI", VERSION, len(head))]
     for block in (head, *chunks):
-        parts += [block, _check(block)]
-    body = b"".join(parts)
+        blocks += [block, _check(block)]
+    body = b"".join(blocks)
     return body + hashlib.sha256(body).digest()[:DIGEST]
 
 
-def decode(data: bytes, like: Like) -> Plan:
+def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
     """The plan in the bytes of a ``.few`` file.
 
     Args:
@@ -86,6 +98,7 @@ def decode(data: bytes, like: Like) -> Plan:
         like: the network (or its state dict) that the file is for. It says which names and shapes are valid,
             and nothing larger is ever allocated. Its numbers are not read. Only its training counters
             (``...num_batches_tracked``) may be missing from the file.
+        threads: how many decode at once; default: one per processor, up to 16.
 
     Raises:
         FormatError: the file is damaged, truncated, hostile or of a newer version.
@@ -95,9 +108,18 @@ def decode(data: bytes, like: Like) -> Plan:
     contents = open_file(data)
     _compare(contents.records, valid)
     entries: dict[int, Entry] = {}
+    jobs: list[Callable[[], None]] = []
+    levels: dict[int, Array] = {}
     for section, chunk in zip(contents.sections, contents.chunks, strict=True):
         members = [contents.records[i] for i in section.members]
-        entries.update(zip(section.members, _section(members, section.coder, chunk), strict=True))
+        if members[0].dtype is None:
+            levels[section.members[0]], parts = _decoding(members[0], section.coder, chunk)
+            jobs += parts
+        else:
+            entries.update(zip(section.members, _dense_entries(members, section.coder, chunk), strict=True))
+    run(jobs, threads)
+    for i, array in levels.items():
+        entries[i] = _checked(contents.records[i], array)
     for i, record in enumerate(contents.records):
         if record.storage == CONSTANT:
             rows = np.frombuffer(record.constant, np.uint8).reshape(-1, record.width)
@@ -173,10 +195,16 @@ def _clustered(name: str, entry: Clustered) -> tuple[Record, Array]:
     lowest = entry.lowest if codebook is not None else 0
     record = Record(name, entry.shape, OWN, None, entry.bits, step, codebook, lowest)
     first, last = record.span
-    if levels.size and not (first <= levels.min() and levels.max() <= last):
-        found = f"{levels.min()}..{levels.max()}"
-        raise RecipeError(f"tensor {name!r} has levels {found}, outside its {entry.bits}-bit grid {first}..{last}")
-    return _with_storage(record, levels.astype("<i2").reshape(-1, 1).view(np.uint8)), levels
+    if not levels.size:
+        return replace(record, storage=CONSTANT), levels
+    least, most = int(levels.min()), int(levels.max())
+    if not (first <= least and most <= last):
+        raise RecipeError(
+            f"tensor {name!r} has levels {least}..{most}, outside its {entry.bits}-bit grid {first}..{last}"
+        )
+    if least == most:
+        return replace(record, storage=CONSTANT, constant=struct.pack("<h", least)), levels
+    return record, levels
 
 
 def _dense(name: str, entry: Dense) -> tuple[Record, Array]:
@@ -205,18 +233,37 @@ def _float32(name: str, value: float, what: str) -> float:
     return rounded
 
 
-def _section(members: list[Record], coder: int, chunk: bytes) -> list[Entry]:
-    """The entries of one section. Allocates only what their declared (and compared) shapes need."""
+def _numbers(rows: list[Array], dtype: torch.dtype) -> tuple[int, bytes]:
+    return dense.NUMBER, dense.encode(np.concatenate(rows), dtype)
+
+
+def decode_section(members: list[Record], coder: int, chunk: bytes, *, threads: int | None = None) -> list[Entry]:
+    """The entries of one section; allocates only what the shapes of its records need."""
+    if members[0].dtype is not None:
+        return _dense_entries(members, coder, chunk)
+    levels, jobs = _decoding(members[0], coder, chunk)
+    run(jobs, threads)
+    return [_checked(members[0], levels)]
+
+
+def _decoding(record: Record, coder: int, chunk: bytes) -> tuple[Array, list[Callable[[], None]]]:
+    """An array for the levels of a section, and the jobs that fill it: no larger than its (compared) shape needs."""
+    if coder not in CODERS:
+        raise FormatError(f"tensor {record.name!r} of the file needs the unknown coder {coder}")
+    lowest, highest = record.span
+    return CODERS[coder].decoding(chunk, record.shape, min(lowest, 0), max(highest, 0))
+
+
+def _checked(record: Record, levels: Array) -> Entry:
+    lowest, highest = record.span
+    if not (lowest <= levels.min() and levels.max() <= highest):
+        raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
+    return _levels(record, levels)
+
+
+def _dense_entries(members: list[Record], coder: int, chunk: bytes) -> list[Entry]:
     dtype = members[0].dtype
-    if dtype is None:
-        (record,) = members
-        if coder not in CODERS:
-            raise FormatError(f"tensor {record.name!r} of the file needs the unknown coder {coder}")
-        lowest, highest = record.span
-        levels = CODERS[coder].decode(chunk, record.shape, min(lowest, 0), max(highest, 0))
-        if not (lowest <= levels.min() and levels.max() <= highest):
-            raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
-        return [_levels(record, levels)]
+    assert dtype is not None
     if coder != dense.NUMBER:
         raise FormatError(f"tensor {members[0].name!r} of the file needs the unknown coder {coder}")
     rows = dense.decode(chunk, sum(record.count for record in members), dtype)

@@ -1,6 +1,9 @@
 /* Coder 1: integer levels (docs/format.md, section 7). */
 #include "bits.h"
 
+#ifndef FEWBITS_LEVELS_H
+#define FEWBITS_LEVELS_H
+
 #define FLAGS 2       /* magnitudes 1 and 2 are coded by flags, larger ones by an escape */
 #define SUFFIX 32     /* bits of an escape that follow fewer than 5 bits are adaptive */
 #define MAGNITUDE 7   /* a remembered neighbour: magnitude clipped to 7, and 8 where it is negative */
@@ -57,7 +60,9 @@ static uint32_t escape(Coder *c, LevelModel *m, int class, uint32_t value, const
     return got;
 }
 
-INLINE int model_levels(Coder *c, LevelModel *m, const LevelMemory *y, const Grid *g, int16_t *levels, const int enc)
+/* With `chances`, the probability (of 65536) of each level not to be zero goes there. */
+INLINE int model_levels(Coder *c, LevelModel *m, const LevelMemory *y, const Grid *g, int16_t *levels,
+                        uint16_t *chances, const int enc)
 {
     const size_t reach = g->kernel > 1 ? g->kernel : 3, margin = 2 * reach, span = margin + g->columns;
     uint8_t *now = y->lines + margin, *above = now + span, *above2 = above + span;
@@ -89,7 +94,10 @@ INLINE int model_levels(Coder *c, LevelModel *m, const LevelMemory *y, const Gri
                 &m->trend[class_of(slow)][recent],
             };
             int value = enc ? levels[j] : 0, neighbour = 0;
-            const int nonzero = mixed_bit(c, zero, m->zero_weights[busy], 6, value != 0, enc);
+            int32_t chance;
+            const int nonzero = told_bit(c, zero, m->zero_weights[busy], 6, value != 0, &chance, enc);
+            if (chances)
+                *chances++ = (uint16_t)chance;
             if (nonzero) {
                 int negative = value < 0;
                 if (g->lowest < 0 && g->highest > 0) {
@@ -151,7 +159,7 @@ INLINE int model_levels(Coder *c, LevelModel *m, const LevelMemory *y, const Gri
 }
 
 /* 0, or 1 where the stream breaks the rules (decoding only), or 2 without memory. */
-static int code_levels(Coder *c, const Grid *g, int16_t *levels, int enc)
+static int run_levels(Coder *c, const Grid *g, int16_t *levels, uint16_t *chances, int enc)
 {
     const size_t span = g->columns + 2 * (g->kernel > 1 ? g->kernel : 3);
     LevelModel *m = malloc(sizeof *m);
@@ -161,7 +169,9 @@ static int code_levels(Coder *c, const Grid *g, int16_t *levels, int enc)
         start_model((uint32_t *)m, offsetof(LevelModel, zero_weights) / 4, &m->zero_weights[0][0], 13 * 6, 11000);
         start_model(NULL, 0, m->sign_weights, 3, 21000);
         start_model(NULL, 0, &m->more_weights[0][0], FLAGS * 3, 21000);
-        status = enc ? model_levels(c, m, &y, g, levels, 1) : model_levels(c, m, &y, g, levels, 0);
+        status = chances ? model_levels(c, m, &y, g, levels, chances, 1)
+                 : enc   ? model_levels(c, m, &y, g, levels, NULL, 1)
+                         : model_levels(c, m, &y, g, levels, NULL, 0);
     }
     free(m);
     free(y.lines);
@@ -170,3 +180,21 @@ static int code_levels(Coder *c, const Grid *g, int16_t *levels, int enc)
     free(y.channels);
     return status;
 }
+
+static int code_levels(Coder *c, const Grid *g, int16_t *levels, int enc)
+{
+    return run_levels(c, g, levels, NULL, enc);
+}
+
+/* The probability with which each level would be coded as not zero, given all before it; 0, or 2 without memory. */
+static int level_chances(const Grid *g, int16_t *levels, uint16_t *chances)
+{
+    Coder nowhere;
+    start_encoder(&nowhere);
+    const int status = run_levels(&nowhere, g, levels, chances, 1);
+    const int failed = nowhere.failed;
+    free(nowhere.out);
+    return failed ? 2 : status;
+}
+
+#endif

@@ -61,6 +61,8 @@ def _learn(slots: dict[int, int], key: int, bit: int) -> None:
 class _BitCoder(ABC):
     """What an encoder and a decoder share: prediction and learning. ``code`` alone differs."""
 
+    chance = 0  # what the latest mixed bit was coded with
+
     @abstractmethod
     def code(self, p: int, bit: int) -> int:
         """Code one bit whose probability of being 1 is ``p / 65536``; returns the bit."""
@@ -75,7 +77,7 @@ class _BitCoder(ABC):
         """One bit predicted by several slots, mixed in log-odds with weights (65536 = 1.0) that learn."""
         inputs = [STRETCH[table[key] >> 20] for table, key in slots]
         odds = sum(x * w for x, w in zip(inputs, weights, strict=True)) >> 16
-        p = SQUASH[min(max(odds, -2047), 2047) + 2048]
+        self.chance = p = SQUASH[min(max(odds, -2047), 2047) + 2048]
         bit = self.code(p, bit)
         error = (bit << 16) - p
         for i, (table, key) in enumerate(slots):
@@ -205,8 +207,13 @@ class _Levels:
             got = got << 1 | bit
         return got
 
-    def run(self, levels: array.array[int], rows: int, columns: int, kernel: int) -> None:
-        """Code ``levels`` in place: an encoder reads them, a decoder overwrites them."""
+    def run(
+        self, levels: array.array[int], rows: int, columns: int, kernel: int, chances: memoryview | None = None
+    ) -> None:
+        """Code ``levels`` in place: an encoder reads them, a decoder overwrites them.
+
+        ``chances`` receives the probability of each level not to be zero.
+        """
         mixed = self.coder.mixed
         reach = kernel if kernel > 1 else 3
         line, lean, channels = [0] * columns, [32768] * columns, [0] * (columns // kernel + 1)
@@ -241,6 +248,8 @@ class _Levels:
                 value = levels[r * columns + j]
                 weights = self.zero_weights[busy]
                 nonzero = mixed(list(zip(self.zero, keys, strict=True)), weights, int(value != 0))
+                if chances is not None:
+                    chances[r * columns + j] = self.coder.chance
                 if nonzero:
                     negative = int(value < 0)
                     if self.lowest < 0 < self.highest:
@@ -355,6 +364,12 @@ def levels_decode(
     _Levels(coder, lowest, highest).run(values, rows, columns, kernel)
     coder.finish()
     memoryview(levels).cast("B")[:] = values.tobytes()
+
+
+def levels_chances(levels: Buffer, chances: Buffer, rows: int, columns: int, kernel: int) -> None:
+    """Fill ``chances`` (uint16) with the probability, of 65536, that each level is not zero."""
+    values = array.array("h", bytes(levels))
+    _Levels(Encoder(), -32768, 32767).run(values, rows, columns, kernel, memoryview(chances).cast("B").cast("H"))
 
 
 def bytes_encode(data: Buffer, stride: int, prime: Buffer) -> bytes:

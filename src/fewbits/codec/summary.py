@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from dataclasses import dataclass
 
-from fewbits.codec.container import VERSION, open_file
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewbits.codec import dense
+from fewbits.codec.coder import CODERS
+from fewbits.codec.container import VERSION, Contents, decode_section, open_file
 from fewbits.codec.directory import Record
+from fewbits.errors import FormatError
+from fewbits.plan import Clustered, Entry
+
+LIMIT = 1 << 28
+"""Numbers that a file may declare where no network says how many there should be."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,7 @@ class TensorSummary:
         dtype: ``"float32"``, ...; ``None`` for a clustered tensor.
         step: step of a uniform grid, else ``None``.
         clusters: number of values that an element can take (clustered), else ``None``.
+        coder: by which coder: ``"small"``, ``"fast"``, ``"mixing"``, ``"numbers"``, or ``"constant"``.
         coded_bytes: bytes of its section. Small dense tensors share one, which is split by their size; a
             constant tensor lives in the directory and counts 0.
     """
@@ -33,6 +47,7 @@ class TensorSummary:
     dtype: str | None
     step: float | None
     clusters: int | None
+    coder: str
     coded_bytes: int
 
 
@@ -69,11 +84,12 @@ def inspect(data: bytes) -> Summary:
         FormatError: the file is damaged, truncated, hostile or of a newer version.
     """
     contents = open_file(data)
-    coded = [0] * len(contents.records)
+    coded, names = [0] * len(contents.records), ["constant"] * len(contents.records)
     for section in contents.sections:
         total = sum(contents.records[i].count for i in section.members)
         seen = spent = 0
         for i in section.members:
+            names[i] = _coder(section.coder)
             seen += contents.records[i].count
             coded[i] = section.size * seen // total - spent
             spent += coded[i]
@@ -83,11 +99,81 @@ def inspect(data: bytes) -> Summary:
         file_bytes=len(data),
         overhead_bytes=len(data) - sum(section.size for section in contents.sections),
         header=contents.header,
-        tensors=tuple(map(_tensor, contents.records, coded)),
+        tensors=tuple(map(_tensor, contents.records, names, coded)),
     )
 
 
-def _tensor(record: Record, coded_bytes: int) -> TensorSummary:
+def shapes(data: bytes, *, limit: int = LIMIT) -> dict[str, Tensor]:
+    """Names and shapes that a file declares, as tensors without memory: a ``like`` for files of unknown networks.
+
+    Raises:
+        FormatError: the file is not sound, or declares more than ``limit`` numbers.
+    """
+    return _shapes(open_file(data), limit)
+
+
+def _shapes(contents: Contents, limit: int) -> dict[str, Tensor]:
+    count = sum(record.count for record in contents.records)
+    if count > limit:
+        raise FormatError(f"the file declares {count:,} numbers; the limit without its network is {limit:,}")
+    return {record.name: torch.empty(record.shape, device="meta") for record in contents.records}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding a section in one thread showed.
+
+    Attributes:
+        name: of the tensor, or of the first of those that share the section.
+        count: elements of the section.
+        coded_bits: bits per element in the file.
+        entropy_bits: zero-order entropy of the elements' values, in bits: what the best code for single,
+            independent levels would need; ``None`` for dense numbers.
+        seconds: time that decoding took.
+    """
+
+    name: str
+    count: int
+    coded_bits: float
+    entropy_bits: float | None
+    seconds: float
+
+
+def measure(data: bytes, *, limit: int = LIMIT) -> list[Decoded]:
+    """Decode every section of a file, one by one in this thread.
+
+    Raises:
+        FormatError: the file is damaged, hostile, or declares more than ``limit`` numbers.
+    """
+    contents = open_file(data)
+    _shapes(contents, limit)
+    rows = []
+    for section, chunk in zip(contents.sections, contents.chunks, strict=True):
+        members = [contents.records[i] for i in section.members]
+        count = sum(record.count for record in members)
+        begin = time.perf_counter()
+        entries = decode_section(members, section.coder, chunk, threads=1)
+        seconds = time.perf_counter() - begin
+        rows.append(Decoded(members[0].name, count, 8 * len(chunk) / count, _entropy(entries[0]), seconds))
+    return rows
+
+
+def _entropy(entry: Entry) -> float | None:
+    if not isinstance(entry, Clustered):
+        return None
+    counts = np.bincount(entry.levels.numpy().reshape(-1).astype(np.int32) + 32768)
+    counts = counts[counts > 0]
+    total = counts.sum()
+    return max(0.0, math.log2(total) - float((counts * np.log2(counts)).sum()) / float(total))
+
+
+def _coder(number: int) -> str:
+    if number == dense.NUMBER:
+        return "numbers"
+    return CODERS[number].name if number in CODERS else f"unknown ({number})"
+
+
+def _tensor(record: Record, coder: str, coded_bytes: int) -> TensorSummary:
     lowest, highest = record.span if record.dtype is None else (0, 0)
     return TensorSummary(
         name=record.name,
@@ -98,5 +184,6 @@ def _tensor(record: Record, coded_bytes: int) -> TensorSummary:
         dtype=None if record.dtype is None else str(record.dtype).removeprefix("torch."),
         step=record.step,
         clusters=highest - lowest + 1 if record.dtype is None else None,
+        coder=coder,
         coded_bytes=coded_bytes,
     )

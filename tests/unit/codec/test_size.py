@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fewbits.codec import encode, inspect
-from fewbits.codec.coder import MIXING
+from fewbits.codec.coder import CODERS, Coder
 from fewbits.plan import Clustered, Dense, Plan
 
 
@@ -23,28 +23,36 @@ def independent(shape: tuple[int, ...], zeros: float, spread: float, bound: int)
     return (levels * (chance.random(shape) >= zeros)).astype(np.int16)
 
 
+every_coder = pytest.mark.parametrize("coder", CODERS.values(), ids=lambda coder: coder.name)
+
+
+@every_coder
 @pytest.mark.parametrize(
     ("zeros", "spread", "bound"),
     [(0.0, 1.0, 7), (0.6, 1.5, 7), (0.95, 2.0, 7), (0.99, 2.0, 7), (0.5, 0.8, 1), (0.3, 20.0, 127)],
 )
 @pytest.mark.parametrize("shape", [(300, 400), (64, 32, 7, 7)])
-def test_near_the_entropy_without_structure(zeros: float, spread: float, bound: int, shape: tuple[int, ...]) -> None:
+def test_near_the_entropy_without_structure(
+    coder: Coder, zeros: float, spread: float, bound: int, shape: tuple[int, ...]
+) -> None:
     levels = independent(shape, zeros, spread, bound)
-    size = len(MIXING.encode(levels, -bound, bound))
+    size = len(coder.encode(levels, -bound, bound))
     assert size <= 1.02 * entropy(levels) + 64
 
 
-def test_below_the_entropy_with_structure() -> None:
+@every_coder
+def test_below_the_entropy_with_structure(coder: Coder) -> None:
     """Filters and channels that differ in their share of zeros, as in pruned networks."""
     chance = np.random.default_rng(2)
     keep = chance.random((64, 1, 1, 1)) * chance.random((1, 32, 1, 1)) > 0.3
     levels = (chance.integers(-3, 4, (64, 32, 3, 3)) * keep).astype(np.int16)
-    assert len(MIXING.encode(levels, -7, 7)) < 0.85 * entropy(levels)
+    assert len(coder.encode(levels, -7, 7)) < 0.85 * entropy(levels)
 
 
-def test_small_tensors_pay_little() -> None:
+@every_coder
+def test_small_tensors_pay_little(coder: Coder) -> None:
     levels = independent((10, 12), 0.7, 1.5, 7)
-    assert len(MIXING.encode(levels, -7, 7)) <= entropy(levels) + 12
+    assert len(coder.encode(levels, -7, 7)) <= entropy(levels) + 12
 
 
 def test_overhead_of_ten_tensors() -> None:

@@ -1,0 +1,38 @@
+"""Code the integer arrays of an .npz with NNCodec and say how big and how fast; run by codec.py with the interpreter
+of an environment that has `nncodec` (pip install nncodec==2.1.3), which wants older packages than fewbits.
+
+    python codec_nnc.py levels.npz repeats
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+
+import numpy as np
+from nncodec import nnc
+
+
+def main() -> None:
+    with np.load(sys.argv[1]) as file:
+        levels = {name: file[name].astype(np.int32) for name in file.files}
+    encoding, decoding = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "levels.nnc")
+        for _ in range(int(sys.argv[2])):
+            begin = time.process_time()
+            nnc.compress(
+                levels, param_opt=True, use_dq=False, return_bitstream=True, verbose=False, bitstream_path=path
+            )
+            middle = time.process_time()
+            back = nnc.decompress(path)
+            decoding.append(time.process_time() - middle)
+            encoding.append(middle - begin)
+        size = os.path.getsize(path)
+    exact = all(np.array_equal(np.asarray(back[name]), array) for name, array in levels.items())
+    print("RESULT " + json.dumps({"bytes": size, "encoding": encoding, "decoding": decoding, "exact": exact}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What the commands say, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+out_console = Console(highlight=False, markup=False, emoji=False)
+err_console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def show(line: str) -> None:
+    """A line as it is, also where it is longer than the terminal is wide."""
+    out_console.print(line, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """The same on standard error: what goes on, and what went wrong."""
+    err_console.print(line, soft_wrap=True)
+
+
+def show_table(table: Table) -> None:
+    """A table in its full width: cut-off names and figures are worth nothing, and a pipe has no width."""
+    width = Measurement.get(out_console, out_console.options.update(width=10_000), table).maximum
+    if not out_console.quiet:
+        Console(file=out_console.file, width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def writable(path: Path | None) -> Path | None:
+    """Refuse before the work, not after it, what could not be written."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        why = "it is a folder" if path.is_dir() else f"there is no folder {path.absolute().parent}"
+        raise typer.BadParameter(f"{path} cannot be written: {why}")
+    return path
+
+
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the figures to this JSON file.", callback=writable),
+]
