@@ -156,12 +156,17 @@ def measured(name: str, plan: Plan, seen: bool, options: argparse.Namespace) -> 
 
 
 SCALE = """
-import resource, sys, time, numpy as np, torch
+import sys, time, torch
 from fewbits import codec
 from fewbits.plan import Clustered, Plan
 count, profile, part = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory(what):  # in bytes, of this process since its peak was set back
+    with open("/proc/self/status") as status:
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith(what))
+def start():
+    with open("/proc/self/clear_refs", "w") as control:
+        control.write("5")
+    return memory("VmRSS"), time.process_time()
 columns = 576 if count < 10**7 else 4608
 rows = count // columns
 levels = torch.empty(rows, columns // 9, 3, 3, dtype=torch.int16)
@@ -172,23 +177,25 @@ for row in levels:  # row by row: making the data must not need more memory than
 plan = Plan({"w": Clustered(levels, 4, step=0.1)})
 codec.encode(Plan({"w": Clustered(levels[:1], 4, step=0.1)}), profile=profile)
 if part == "encode":
-    before = peak(); begin = time.process_time(); data = codec.encode(plan, profile=profile, threads=1)
+    before, begin = start()
+    data = codec.encode(plan, profile=profile, threads=1)
     seconds = time.process_time() - begin
     open(sys.argv[4], "wb").write(data)
 else:
     like = {"w": torch.empty(levels.shape, device="meta")}
     del plan, levels, row
     data = open(sys.argv[4], "rb").read()
-    before = peak(); begin = time.process_time(); back = codec.decode(data, like, threads=1)
+    before, begin = start()
+    back = codec.decode(data, like, threads=1)
     seconds = time.process_time() - begin
-print(rows * columns, seconds, (peak() - before) / (2 * rows * columns))
+print(rows * columns, seconds, (memory("VmHWM") - before) / (2 * rows * columns))
 """
 
 
 def scaling(counts: list[int]) -> list[dict[str, Any]]:
     """Time per weight and extra memory (in sizes of the int16 tensor) over the number of weights, in fresh processes.
 
-    The decoder's figure is a lower bound: making the levels has raised its process's peak before.
+    The encoder's is what it needs beside the tensor (its output included), the decoder's includes the tensor. Linux.
     """
     rows = []
     for profile in PROFILES:

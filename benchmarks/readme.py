@@ -114,9 +114,9 @@ def coder() -> str:
     ]  # fmt: skip
     return (
         "**The entropy coder against the MPEG standard's** (NNCodec 2.1.3, ISO/IEC 15938-17, its parameter "
-        "optimisation on; same integers, whole files; `benchmarks/codec.py`). Bytes relative to NNCodec's, less is better; speed on "
-        "one thread relative to NNCodec's, more is better. Networks with a star were not looked at while the coder "
-        "was designed:\n\n" + table(titles, rows)
+        "optimisation on; same integers, whole files; `benchmarks/codec.py`). Bytes relative to NNCodec's, less is "
+        "better; speed on one thread relative to NNCodec's, more is better. Networks with a star were not looked at "
+        "while the coder was designed:\n\n" + table(titles, rows)
     )
 
 

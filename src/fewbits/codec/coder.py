@@ -158,7 +158,7 @@ MIXING = Coder(1, "mixing", "levels", strips=False)
 SMALL = Coder(3, "small", "small")
 FAST = Coder(4, "fast", "fast")
 CODERS = {coder.number: coder for coder in (MIXING, SMALL, FAST)}
-PROFILES = {"small": (SMALL, MIXING, 1 << 16), "fast": (FAST, SMALL, 1 << 12)}
+PROFILES = {"small": (SMALL, MIXING, 1 << 16), "fast": (FAST, SMALL, 1 << 10)}
 """What an encoder takes: a coder, another that is tried as well on small tensors, and weights of those at most."""
 
 
