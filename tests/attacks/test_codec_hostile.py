@@ -96,6 +96,7 @@ FORMAT = {
     "31 step = -1": step(-1.0),
     "32 step = NaN": step(float("nan")),
     "33 step = infinity": step(float("inf")),
+    "69 step that overflows": step(6e37),
     "34 empty codebook": codebook(0, 0, b""),
     "35 codebook that is too long for its bits": codebook(0, 17, STEP * 17),
     "36 codebook that runs past int16": codebook(32760, 16, STEP * 16),

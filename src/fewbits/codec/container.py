@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewbits.codec import coder as coders
 from fewbits.codec import dense
 from fewbits.codec.coder import CODERS, Array
-from fewbits.codec.directory import CONSTANT, OWN, SHARED, Record, Section, grouping, pack, unpack
+from fewbits.codec.directory import CONSTANT, OWN, SHARED, Record, Section, grouping, overflows, pack, unpack
 from fewbits.codec.work import run
 from fewbits.errors import FormatError, MismatchError, NonFiniteError, RecipeError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Plan
@@ -27,6 +27,7 @@ VERSION = 1
 DIGEST = 16  # bytes of SHA-256 at the end
 CHECK = 2  # bytes of CRC-32 after the head and after each section
 SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
+FEW = 1 << 17  # weights that one thread codes on its own, unless asked otherwise
 TRAINING_COUNTER = "num_batches_tracked"
 
 Like = nn.Module | Mapping[str, Tensor]
@@ -76,7 +77,7 @@ def encode(
             parts = [partial(_numbers, [arrays[i] for i in members], record.dtype)]
         strips.append(len(parts))
         jobs += parts
-    done = iter(run(jobs, threads))
+    done = iter(run(jobs, threads or _threads(sum(record.count for record in records))))
     chunks, sections = [], []
     for members, count in zip(groups, strips, strict=True):
         numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
@@ -117,7 +118,7 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
             jobs += parts
         else:
             entries.update(zip(section.members, _dense_entries(members, section.coder, chunk), strict=True))
-    run(jobs, threads)
+    run(jobs, threads or _threads(sum(array.size for array in levels.values())))
     for i, array in levels.items():
         entries[i] = _checked(contents.records[i], array)
     for i, record in enumerate(contents.records):
@@ -186,6 +187,8 @@ def _clustered(name: str, entry: Clustered) -> tuple[Record, Array]:
         step = _float32(name, step, "step")
         if step <= 0:
             raise RecipeError(f"tensor {name!r} has the step {entry.step}, which is not positive in float32")
+        if overflows(step, entry.bits):
+            raise NonFiniteError(f"tensor {name!r} has the step {step}, whose multiples are beyond float32")
     if codebook is not None:
         codebook = tuple(_float32(name, value, "codebook value") for value in codebook)
         if not 1 <= len(codebook) <= 2**entry.bits:
@@ -233,6 +236,11 @@ def _float32(name: str, value: float, what: str) -> float:
     return rounded
 
 
+def _threads(weights: int) -> int | None:
+    """One where starting more would take longer than the work."""
+    return 1 if weights < FEW else None
+
+
 def _numbers(rows: list[Array], dtype: torch.dtype) -> tuple[int, bytes]:
     return dense.NUMBER, dense.encode(np.concatenate(rows), dtype)
 
@@ -256,7 +264,8 @@ def _decoding(record: Record, coder: int, chunk: bytes) -> tuple[Array, list[Cal
 
 def _checked(record: Record, levels: Array) -> Entry:
     lowest, highest = record.span
-    if not (lowest <= levels.min() and levels.max() <= highest):
+    # A coder keeps to the bounds that it was given, which always include zero.
+    if not lowest <= 0 <= highest and not (lowest <= levels.min() and levels.max() <= highest):
         raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
     return _levels(record, levels)
 

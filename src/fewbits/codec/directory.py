@@ -33,6 +33,7 @@ OWN, SHARED, CONSTANT = 0, 1, 2  # where the numbers are: own section, section o
 STEP, CODEBOOK, DENSE = 0, 1, 2  # what they are; DENSE + i for DTYPES[i]
 
 # The byte model learns this before every head, so that the usual names are cheap from the first one on.
+FLOAT32_MAX = 3.4028234663852886e38
 PRIME = (
     b"num_batches_tracked\0running_mean\0running_var\0features.0.weight\0features.0.bias\0"
     b"layer1.0.conv1.weight\0layer1.0.bn1.weight\0layer1.0.bn1.bias\0fc.weight\0fc.bias\0"
@@ -234,6 +235,8 @@ def _clustered(cursor: Cursor, name: str, shape: tuple[int, ...], storage: int, 
         step = cursor.float32()
         if step <= 0:
             raise FormatError(f"tensor {name!r} of the file has a step that is not positive")
+        if overflows(step, width):
+            raise FormatError(f"tensor {name!r} of the file has a step whose multiples are not finite")
         return Record(name, shape, storage, bits=width, step=step)
     (lowest,) = struct.unpack("<h", cursor.take(2))
     size = cursor.varint(min(2**width, 32768 - lowest))
@@ -282,3 +285,8 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) < len(pairs):
         raise ValueError("a key appears twice")
     return result
+
+
+def overflows(step: float, bits: int) -> bool:
+    """Whether the highest level of a grid times this (float32) step is beyond float32."""
+    return step * (2 ** (bits - 1) - 1) > FLOAT32_MAX

@@ -1,4 +1,4 @@
-/* Coder 3: integer levels, smaller files (the section "profile small" of docs/format.md). */
+/* Coder 3: integer levels, smaller files (docs/format.md, section 10). */
 #ifndef FEWBITS_SMALL_H
 #define FEWBITS_SMALL_H
 

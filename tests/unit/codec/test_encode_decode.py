@@ -82,6 +82,7 @@ def test_numbers_that_are_not_finite_are_refused(bad: float, dtype: torch.dtype)
         (clustered(0, 1, step=0.0), RecipeError, "not positive"),
         (clustered(0, 1, step=-1.0), RecipeError, "not positive"),
         (clustered(0, 1, step=1e-60), RecipeError, "not positive in float32"),
+        (clustered(0, 1, step=1e38), NonFiniteError, "multiples are beyond float32"),
         (clustered(0, 1, step=1e60), NonFiniteError, "not finite in float32"),
         (clustered(0, 1, step=float("nan")), NonFiniteError, "step"),
         (clustered(0, step=None, codebook=(1.0, float("nan"))), NonFiniteError, "codebook value"),
