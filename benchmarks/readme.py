@@ -134,7 +134,18 @@ def rates() -> str:
         "**The coder's own code length as the rate term** (`rate: coder` against first-order entropy; demo network, "
         "three seeds, accuracy in percent on test data; `benchmarks/rate.py`):\n\n"
         + table(["method", "rate", *targets], rows)
+        + distortion()
     )
+
+
+def distortion() -> str:
+    rows = json.loads((ROOT / "results" / "rate.json").read_text()).get("distortion", [])
+    models = dict.fromkeys(r["model"] for r in rows)
+    told = []
+    for model in models:
+        ratios = ", ".join(f"{r['bytes_ratio']:.3f}" for r in rows if r["model"] == model)
+        told.append(f"{model.removeprefix('cifar10_')}: {ratios}")
+    return "\n\nBytes at equal squared error without training, lambda from 0.1 to 1: " + "; ".join(told) + "."
 
 
 def main() -> None:
