@@ -34,17 +34,8 @@ def _load() -> tuple[Any, str]:
     except ImportError:
         from fewbits.codec import reference, reference_fast, reference_small
 
-        functions = {
-            f"{kind}_{way}": getattr(module, f"{kind}_{way}")
-            for module, kinds in (
-                (reference, ("levels", "bytes")),
-                (reference_small, ("small",)),
-                (reference_fast, ("fast",)),
-            )
-            for kind in kinds
-            for way in ("encode", "decode")
-        }
-        return SimpleNamespace(**functions), "python"
+        every = vars(reference) | vars(reference_small) | vars(reference_fast)
+        return SimpleNamespace(**{name: f for name, f in every.items() if name.endswith(_ENDINGS)}), "python"
     return _coder, "c"
 
 

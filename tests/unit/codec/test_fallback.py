@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fewbits.codec import backend, encode
+from fewbits.codec.coder import chances_of
 from fewbits.plan import Clustered, Dense, Plan
 
 SCRIPT = """
@@ -14,20 +15,22 @@ import sys
 sys.modules["fewbits.codec._coder"] = None
 import torch
 from fewbits.codec import backend, decode, encode
+from fewbits.codec.coder import chances_of
 from fewbits.plan import Clustered, Dense, Plan
-levels = (torch.arange(60, dtype=torch.int16).reshape(3, 4, 5) % 7 - 3)
+levels = (torch.arange(1200, dtype=torch.int16).reshape(30, 8, 5) % 7 - 3)
 plan = Plan({"w": Clustered(levels, 4, step=0.5), "b": Dense(torch.arange(5.0))})
-data = encode(plan)
-assert decode(data, plan.tensors()).equals(plan)
-print(backend(), data.hex())
+files = [encode(plan, profile=profile) for profile in ("small", "fast")]
+assert all(decode(data, plan.tensors()).equals(plan) for data in files)
+print(backend(), *(data.hex() for data in files), chances_of(levels.numpy()).tobytes().hex())
 """
 
 
 def test_fallback_writes_the_same_file() -> None:
     if backend() != "c":
         pytest.skip("the extension is not built")
-    levels = torch.arange(60, dtype=torch.int16).reshape(3, 4, 5) % 7 - 3
+    levels = torch.arange(1200, dtype=torch.int16).reshape(30, 8, 5) % 7 - 3
     plan = Plan({"w": Clustered(levels, 4, step=0.5), "b": Dense(torch.arange(5.0))})
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["python", encode(plan).hex()]
+    files = [encode(plan, profile=profile).hex() for profile in ("small", "fast")]
+    assert done.stdout.split() == ["python", *files, chances_of(levels.numpy()).tobytes().hex()]
     assert "warn" not in done.stderr.lower()
