@@ -23,7 +23,8 @@ from fewbits.report import provenance
 from rows import row_of
 
 QUARTER = "ecqx, quarter batch"  # relevance of a quarter of each mini-batch: is the rest worth its time?
-METHODS = ("ecq", "ecqx", QUARTER, "taylor", "fisher", "magnitude", "random")
+BFLOAT16 = "ecqx, bfloat16"  # its convolutions at a lower precision: does anything suffer?
+METHODS = ("ecq", "ecqx", QUARTER, BFLOAT16, "taylor", "fisher", "magnitude", "random")
 TARGETS = ("8 KB", "5 KB", "3.5 KB")
 SEEDS = (0, 1, 2)
 RESULT = Path(__file__).parent.parent / "results" / "demo_controls.json"
@@ -37,6 +38,8 @@ def recipe_for(method: str, target: str, seed: int, epochs: float) -> recipes.Re
         demo["assign"] = demo["assign"] | {"method": "ecq", "options": options}
     elif method == QUARTER:
         demo["measure"] = demo["measure"] | {"samples": demo["data"]["batch_size"] // 4}
+    elif method == BFLOAT16:
+        demo["measure"] = demo["measure"] | {"precision": "bfloat16"}
     elif method != "ecqx":
         demo["measure"] = {"name": method}
     return recipes.make(demo)

@@ -6,9 +6,8 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 
 import numpy as np
 import torch
@@ -17,16 +16,16 @@ from torch import Tensor, nn
 from fewbits.codec import coder as coders
 from fewbits.codec import dense
 from fewbits.codec.coder import CODERS, Array
-from fewbits.codec.directory import CONSTANT, OWN, SHARED, Record, Section, grouping, overflows, pack, unpack
+from fewbits.codec.directory import CONSTANT, Record, Section, grouping, pack, unpack
+from fewbits.codec.record import record_of
 from fewbits.codec.work import run
-from fewbits.errors import FormatError, MismatchError, NonFiniteError, RecipeError, nearest
+from fewbits.errors import FormatError, MismatchError, RecipeError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Plan
 
 MAGIC = b"\x8afew\r\n\x1a\n"
 VERSION = 1
 DIGEST = 16  # bytes of SHA-256 at the end
 CHECK = 2  # bytes of CRC-32 after the head and after each section
-SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
 FEW = 1 << 17  # weights that one thread codes on its own, unless asked otherwise
 TRAINING_COUNTER = "num_batches_tracked"
 
@@ -62,7 +61,7 @@ def encode(
     arrays: list[Array] = []
     records: list[Record] = []
     for name, entry in plan.items():
-        record, array = _clustered(name, entry) if isinstance(entry, Clustered) else _dense(name, entry)
+        record, array = record_of(name, entry)
         records.append(record)
         arrays.append(array)
     groups = grouping(records)
@@ -178,62 +177,6 @@ def _wrong_magic(data: bytes) -> str:
     if data[:4] == MAGIC[:4]:
         return "the file is damaged: it was changed by a text-mode transfer or is cut off"
     return "this is not a .few file"
-
-
-def _clustered(name: str, entry: Clustered) -> tuple[Record, Array]:
-    levels = entry.levels.detach().cpu().contiguous().numpy()
-    step, codebook = entry.step, entry.codebook
-    if step is not None:
-        step = _float32(name, step, "step")
-        if step <= 0:
-            raise RecipeError(f"tensor {name!r} has the step {entry.step}, which is not positive in float32")
-        if overflows(step, entry.bits):
-            raise NonFiniteError(f"tensor {name!r} has the step {step}, whose multiples are beyond float32")
-    if codebook is not None:
-        codebook = tuple(_float32(name, value, "codebook value") for value in codebook)
-        if not 1 <= len(codebook) <= 2**entry.bits:
-            raise RecipeError(f"tensor {name!r} has {len(codebook)} codebook values at {entry.bits} bits")
-        if not -32768 <= entry.lowest <= 32768 - len(codebook):
-            raise RecipeError(f"tensor {name!r} has a codebook that starts at the impossible level {entry.lowest}")
-    lowest = entry.lowest if codebook is not None else 0
-    record = Record(name, entry.shape, OWN, None, entry.bits, step, codebook, lowest)
-    first, last = record.span
-    if not levels.size:
-        return replace(record, storage=CONSTANT), levels
-    least, most = int(levels.min()), int(levels.max())
-    if not (first <= least and most <= last):
-        raise RecipeError(
-            f"tensor {name!r} has levels {least}..{most}, outside its {entry.bits}-bit grid {first}..{last}"
-        )
-    if least == most:
-        return replace(record, storage=CONSTANT, constant=struct.pack("<h", least)), levels
-    return record, levels
-
-
-def _dense(name: str, entry: Dense) -> tuple[Record, Array]:
-    tensor = entry.data
-    if tensor.dtype not in dense.DTYPES or tensor.layout != torch.strided:
-        raise RecipeError(f"tensor {name!r} has the type {tensor.dtype} ({tensor.layout}), which no file holds")
-    if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
-        raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
-    rows = dense.to_bytes(tensor)
-    storage = SHARED if tensor.numel() < SHARED_LIMIT else OWN
-    return _with_storage(Record(name, entry.shape, storage, tensor.dtype), rows), rows
-
-
-def _with_storage(record: Record, rows: Array) -> Record:
-    """The record of a tensor with these element bytes: marked constant where all elements are the same."""
-    if not bool((rows == rows[:1]).all()):
-        return record
-    return replace(record, storage=CONSTANT, constant=rows[:1].tobytes())
-
-
-def _float32(name: str, value: float, what: str) -> float:
-    with np.errstate(over="ignore"):
-        rounded = float(np.float32(value))
-    if not isfinite(rounded):
-        raise NonFiniteError(f"tensor {name!r} has a {what} that is not finite in float32: {value}")
-    return rounded
 
 
 def _threads(weights: int) -> int | None:
