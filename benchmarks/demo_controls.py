@@ -56,6 +56,17 @@ def one(method: str, target: str, seed: int, epochs: float, work: str) -> dict[s
     return row_of(report, recipe, commit) | {"method": method, "target": target}
 
 
+def prepared(work: str) -> Path:
+    """The folder, with one trained float network per seed in it, which all methods share."""
+    folder = jobs.folder(Path(work))
+    for seed in SEEDS:
+        float_file = folder / f"float-{seed}.safetensors"
+        if not float_file.exists():
+            job = jobs.prepare(recipe_for("ecq", TARGETS[0], seed, epochs=1))  # pretraining has epochs of its own
+            jobs.save_float(job.network, float_file, job.dataset.normalisation)
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
@@ -65,12 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     done = json.loads(options.result.read_text())["rows"] if options.result.exists() else []
     known = {(r["method"], r["target"], r["seed"]) for r in done}
-    work = jobs.folder(Path(options.work))
-    for seed in SEEDS:
-        float_file = work / f"float-{seed}.safetensors"
-        if not float_file.exists():
-            job = jobs.prepare(recipe_for("ecq", TARGETS[0], seed, options.epochs))
-            jobs.save_float(job.network, float_file, job.dataset.normalisation)
+    work = prepared(options.work)
     todo = [(m, t, s) for t in TARGETS for s in SEEDS for m in METHODS if (m, t, s) not in known]
     with ProcessPoolExecutor(options.workers) as pool:
         runs = {pool.submit(one, m, t, s, options.epochs, str(work)): (m, t, s) for m, t, s in todo}

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from demo_controls import SEEDS, recipe_for
+from demo_controls import SEEDS, prepared, recipe_for
 from fewbits import assign, codec
 from fewbits import job as jobs
 from fewbits import recipe as recipes
@@ -73,7 +73,8 @@ def at_equal_error(path: Path) -> list[dict[str, Any]]:
     for lam in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
         error, size = point("coder", lam)
         plain = float(np.exp(np.interp(np.log(error), errors, sizes)))
-        rows.append({"model": path.stem, "lam": lam, "error": error, "bytes": size, "bytes_ratio": size / plain})
+        row = {"model": path.stem, "lam": lam, "error": error, "bytes": size, "bytes_ratio": size / plain}
+        rows.append(row | {"commit": provenance("rate", "")["commit"]})
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -92,12 +93,7 @@ def main() -> None:
         files = [options.weights / f"cifar10_resnet{depth}.safetensors" for depth in (20, 56)]
         distortion = [row for file in files for row in at_equal_error(file)]
     known = {(r["method"], r["rate"], r["target"], r["seed"]) for r in done}
-    work = jobs.folder(Path(options.work))
-    for seed in SEEDS:
-        float_file = work / f"float-{seed}.safetensors"
-        if not float_file.exists():
-            job = jobs.prepare(recipe_for("ecq", TARGETS[0], seed, options.epochs))
-            jobs.save_float(job.network, float_file, job.dataset.normalisation)
+    work = prepared(options.work)
     todo = [
         (m, r, t, s) for t in reversed(TARGETS) for s in SEEDS for m in METHODS for r in RATES
         if (m, r, t, s) not in known
@@ -108,7 +104,7 @@ def main() -> None:
             done.append(run.result())
             print(json.dumps(done[-1]), flush=True)
             done.sort(key=lambda r: (METHODS.index(r["method"]), RATES.index(r["rate"]), -r["bytes"], r["seed"]))
-            head = provenance("rate", "python benchmarks/rate.py")
+            head = provenance("rate", "python benchmarks/rate.py --weights DIR")
             options.result.write_text(json.dumps(head | {"rows": done, "distortion": distortion}, indent=1) + "\n")
     if not todo:
         options.result.write_text(json.dumps(kept | {"distortion": distortion}, indent=1) + "\n")

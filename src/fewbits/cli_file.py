@@ -15,13 +15,13 @@ from fewbits.console import Json, show, show_table, writable
 if TYPE_CHECKING:
     from fewbits.codec import Decoded
 
-_LIMIT = 1 << 28  # as codec.summary.LIMIT, which is not imported before it is needed
-
 File = Annotated[Path, typer.Argument(help="A .few file.")]
-Limit = Annotated[int, typer.Option("--limit", min=0, help="Decode only if the file declares at most so many numbers.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=0, help="Decode only files of at most so many numbers; default: 2^28.")
+]
 
 
-def inspect(file: File, limit: Limit = _LIMIT, json_file: Json = None) -> None:
+def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
     """What a file holds: tensors, bits, bytes, and how good its coding is. Checks every checksum; needs no network."""
     from dataclasses import asdict
 
@@ -31,6 +31,7 @@ def inspect(file: File, limit: Limit = _LIMIT, json_file: Json = None) -> None:
 
     data = codec.read(file)
     summary = codec.inspect(data)
+    limit = codec.LIMIT if limit is None else limit
     decoded = {row.name: row for row in codec.measure(data, limit=limit)} if summary.count <= limit else {}
     table = Table(box=None, pad_edge=False)
     for title in ("tensor", "kind", "shape", "coder"):
@@ -87,7 +88,7 @@ def export(
     levels: Annotated[
         bool, typer.Option("--levels", help="safetensors: integer levels and step sizes, not float weights.")
     ] = False,
-    limit: Limit = _LIMIT,
+    limit: Limit = None,
 ) -> None:
     """Write the network in a .few file in another format. Needs no network."""
     if levels and to is not Format.SAFETENSORS:
@@ -97,7 +98,7 @@ def export(
     from fewbits.report.report import human
 
     data = codec.read(file)
-    plan = codec.decode(data, codec.shapes(data, limit=limit))
+    plan = codec.decode(data, codec.shapes(data, limit=codec.LIMIT if limit is None else limit))
     target = out or file.with_suffix(f".{to.value}")
     writable(target)
     if to is Format.NNC:

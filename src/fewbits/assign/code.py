@@ -32,7 +32,8 @@ def surcharge(nonzero: Tensor, lam: float) -> Tensor:
     It is ``log2((1 - q) / q)`` less its mean over the layer, weighted with q. What zero gains in the layer as a
     whole stays with first-order entropy, which looks at the float weights: the coder's own figure rises with every
     weight that falls, until the layer is empty. For the same reason nothing gets cheaper than that, which would
-    fill busy rows at any distortion. Without the two limits, networks fell to chance in training.
+    fill busy rows at any distortion. Without these limits networks fell to chance in training; with them plain ECQ
+    still may (results/rate.json).
 
     Args:
         nonzero: q, see :func:`chances`.

@@ -188,12 +188,12 @@ def _numbers(rows: list[Array], dtype: torch.dtype) -> tuple[int, bytes]:
     return dense.NUMBER, dense.encode(np.concatenate(rows), dtype)
 
 
-def decode_section(members: list[Record], coder: int, chunk: bytes, *, threads: int | None = None) -> list[Entry]:
-    """The entries of one section; allocates only what the shapes of its records need."""
+def decode_section(members: list[Record], coder: int, chunk: bytes) -> list[Entry]:
+    """The entries of one section, in this thread; allocates only what the shapes of its records need."""
     if members[0].dtype is not None:
         return _dense_entries(members, coder, chunk)
     levels, jobs = _decoding(members[0], coder, chunk)
-    run(jobs, threads)
+    run(jobs, threads=1)
     return [_checked(members[0], levels)]
 
 

@@ -109,14 +109,16 @@ def shapes(data: bytes, *, limit: int = LIMIT) -> dict[str, Tensor]:
     Raises:
         FormatError: the file is not sound, or declares more than ``limit`` numbers.
     """
-    return _shapes(open_file(data), limit)
+    records = _open(data, limit).records
+    return {record.name: torch.empty(record.shape, device="meta") for record in records}
 
 
-def _shapes(contents: Contents, limit: int) -> dict[str, Tensor]:
+def _open(data: bytes, limit: int) -> Contents:
+    contents = open_file(data)
     count = sum(record.count for record in contents.records)
     if count > limit:
         raise FormatError(f"the file declares {count:,} numbers; the limit without its network is {limit:,}")
-    return {record.name: torch.empty(record.shape, device="meta") for record in contents.records}
+    return contents
 
 
 @dataclass(frozen=True)
@@ -145,14 +147,13 @@ def measure(data: bytes, *, limit: int = LIMIT) -> list[Decoded]:
     Raises:
         FormatError: the file is damaged, hostile, or declares more than ``limit`` numbers.
     """
-    contents = open_file(data)
-    _shapes(contents, limit)
+    contents = _open(data, limit)
     rows = []
     for section, chunk in zip(contents.sections, contents.chunks, strict=True):
         members = [contents.records[i] for i in section.members]
         count = sum(record.count for record in members)
         begin = time.perf_counter()
-        entries = decode_section(members, section.coder, chunk, threads=1)
+        entries = decode_section(members, section.coder, chunk)
         seconds = time.perf_counter() - begin
         rows.append(Decoded(members[0].name, count, 8 * len(chunk) / count, _entropy(entries[0]), seconds))
     return rows

@@ -278,12 +278,11 @@ class _Pass:
         step = Step(linear, a, weight, at, z, carried, bias, self.account)
         if self.account:
             self.found.outputs[node.name] = float(step.relevance.sum())
-            if hand_on and not isinstance(toward_input, Flat) and bias is not None:
-                full = linear.per_output(bias, z).expand_as(z)
-                self._account_bias(node, full, *step.factors(toward_input))
             if hand_on and not isinstance(toward_input, Flat):
-                step.factors(toward_input)
+                factors = step.factors(toward_input)
                 self.found.lost[node.name] = step.lost.get(toward_input, 0.0)
+                if bias is not None:
+                    self._account_bias(node, linear.per_output(bias, z).expand_as(z), *factors)
         handed, of_weights = step.apply(toward_input if hand_on else None, weight_rule)
         name = f"{path}.weight"
         known = self.found.weights.get(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -84,8 +84,8 @@ class Step:
         if self.carried.per_value and isinstance(rule, Epsilon) and rule.eps <= NEGLIGIBLE:
             return self.carried.tensor, self.carried.tensor  # R/z is what came
         if rule not in self._factors:
-            positive = self._z_positive() if rule.needs_positive else self.z
-            negative = self._z_negative() if rule.needs_negative else self.z
+            positive = self._sum(positive=True) if rule.needs_positive else self.z
+            negative = self._sum(positive=False) if rule.needs_negative else self.z
             if self.account:
                 stranded = rule.stranded(positive, negative)
                 self.lost[rule] = 0.0 if stranded is None else float(self.relevance[stranded].sum())
@@ -98,20 +98,18 @@ class Step:
             self._factors[rule] = plus, minus
         return self._factors[rule]
 
-    def _z_positive(self) -> Tensor:
-        weight, bias = self.weight.clamp(min=0), None if self.bias is None else self.bias.clamp(min=0)
-        if not self.signed:
-            return self.linear.apply(self.a, weight, bias)
-        z = self.linear.apply(self.a.clamp(min=0), weight, bias)
-        return z.add_(self.linear.apply(self.a.clamp(max=0), self.weight.clamp(max=0)))
+    def _sum(self, *, positive: bool) -> Tensor:
+        """Contributions of one sign, a bias of that sign included, summed for each output.
 
-    def _z_negative(self) -> Tensor:
-        # Not z - z+, whose rounding would pass for contributions where there are none.
-        weight, bias = self.weight.clamp(max=0), None if self.bias is None else self.bias.clamp(max=0)
+        Both signs are computed: z less the other sum would pass rounding for contributions where there are none.
+        """
+        above, below = partial(torch.clamp, min=0), partial(torch.clamp, max=0)
+        mine, other = (above, below) if positive else (below, above)
+        weight, bias = mine(self.weight), None if self.bias is None else mine(self.bias)
         if not self.signed:
             return self.linear.apply(self.a, weight, bias)
-        z = self.linear.apply(self.a.clamp(min=0), weight, bias)
-        return z.add_(self.linear.apply(self.a.clamp(max=0), self.weight.clamp(min=0)))
+        z = self.linear.apply(above(self.a), weight, bias)
+        return z.add_(self.linear.apply(below(self.a), other(self.weight)))
 
     def apply(self, toward_input: Rule | None, weight_rule: Rule) -> tuple[Carried | None, Tensor]:
         """Relevance of the layer's input (``None`` if no rule is given) and of its weights."""
