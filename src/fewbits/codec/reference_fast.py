@@ -8,7 +8,7 @@ from __future__ import annotations
 import array
 from typing import TypeVar
 
-from .reference import SQUASH, STRETCH, Buffer
+from fewbits.codec.reference import SQUASH, STRETCH, Buffer
 
 ONE = 32768
 START = 65536
