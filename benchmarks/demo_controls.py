@@ -20,7 +20,7 @@ import torch
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.report import provenance
-from rows import row_of
+from rows import row_of, with_method
 
 QUARTER = "ecqx, quarter batch"  # relevance of a quarter of each mini-batch: is the rest worth its time?
 BFLOAT16 = "ecqx, bfloat16"  # its convolutions at a lower precision: does anything suffer?
@@ -33,15 +33,12 @@ RESULT = Path(__file__).parent.parent / "results" / "demo_controls.json"
 def recipe_for(method: str, target: str, seed: int, epochs: float) -> recipes.Recipe:
     demo = recipes.load("demo").model_dump(by_alias=True, exclude_unset=True)
     demo |= {"seed": seed, "target": target, "train": demo["train"] | {"epochs": epochs}}
-    if method == "ecq":
-        options = {k: v for k, v in demo["assign"]["options"].items() if k in ("zero_floor", "scale", "iterations")}
-        demo["assign"] = demo["assign"] | {"method": "ecq", "options": options}
-    elif method == QUARTER:
+    if method == QUARTER:
         demo["measure"] = demo["measure"] | {"samples": demo["data"]["batch_size"] // 4}
     elif method == BFLOAT16:
         demo["measure"] = demo["measure"] | {"precision": "bfloat16"}
-    elif method != "ecqx":
-        demo["measure"] = {"name": method}
+    else:
+        demo = with_method(demo, method)
     return recipes.make(demo)
 
 

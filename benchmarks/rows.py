@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+from fewbits import assign
 from fewbits.recipe import Recipe
 from fewbits.report import Report
+
+
+def with_method(values: dict[str, Any], method: str) -> dict[str, Any]:
+    """A recipe's values with another method: ``ecq``, ``ecqx``, or a control in the place of relevance."""
+    if method == "ecqx":
+        return values
+    if method != "ecq":
+        return values | {"measure": {"name": method}}
+    options = values["assign"].get("options", {})
+    shared = {name: v for name, v in options.items() if name in inspect.signature(assign.ecq).parameters}
+    return values | {"assign": values["assign"] | {"method": "ecq", "options": shared}}
 
 
 def row_of(report: Report, recipe: Recipe, commit: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from fewbits import assign, checkpoint, codec
 from fewbits import recipe as recipes
+from fewbits.assign import State, Weights, with_curvatures
 from fewbits.attach import attach, load_plan, merge_statistics, plan_of
 from fewbits.errors import BudgetError, DataError, RecipeError
-from fewbits.measure import RelevanceScorer, Scorer, control
+from fewbits.measure import RelevanceScorer, Scorer, control, layer_curvature
 from fewbits.measure.relevance import Lens, rules_of, trace
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
@@ -31,6 +33,8 @@ from fewbits.weights import select
 
 Evaluate = Callable[[nn.Module], float]
 """``evaluate(model) -> percent``; on validation data, because choices are made with it."""
+
+CURVATURE_BATCHES = 16  # of which the layers' curvature is taken, for assign.options.scale: marginal
 
 Progress = Callable[[int, int, str], None]
 """``progress(steps done, steps in total, one line of text)``."""
@@ -142,7 +146,7 @@ class _Run:
         saved = self._saved()
         assigner_at = self._assigners()
         weights = select(self.model, self.recipe.select.include, self.recipe.select.exclude)
-        state = assigner_at(0.0).init(weights)
+        state = self._initial(assigner_at, weights, saved is None)
         plan, state = assigner_at(0.0).update(weights, None, state)
         attach(self.model, plan, learn=settings.learn)
         holding = Holding(
@@ -183,13 +187,23 @@ class _Run:
             raise RecipeError(f"assign.options of {part.method}: {error}") from None
         return at
 
+    def _initial(self, assigner_at: AssignerAt, weights: Weights, afresh: bool) -> State:
+        state = assigner_at(0.0).init(weights)
+        if self.recipe.assign.options.get("scale") != "marginal":
+            return state
+        if not afresh:  # the saved state, which takes this one's place, knows them
+            return with_curvatures(state, dict.fromkeys(state.layers, 1.0))
+        found = [layer_curvature(self.original, islice(self.train, CURVATURE_BATCHES), seed=self.recipe.seed)]
+        broadcast_object_list(found)
+        return with_curvatures(state, {name: found[0][name] for name in state.layers})
+
     def _scorer(self) -> Scorer | None:
         part = self.recipe.measure
         if self._measured is None:
             return None
         if self.lens is None:
             return control(part.name, self.recipe.seed)
-        rules = replace(rules_of(part.rules), precision=part.precision)
+        rules = replace(rules_of(part.rules), precision=part.precision, absolute=part.absolute)
         return RelevanceScorer(self.model, self.lens, rules, start=part.start, on=part.on, samples=part.samples)
 
     def _objective(self) -> Objective:
@@ -204,7 +218,7 @@ class _Run:
             assert self.before is not None
             return WithinDrop(self.before - r.max_drop, r.target_bytes)
         if r.target_bytes is not None:
-            return TowardSize(r.target_bytes)
+            return TowardSize(r.target_bytes, r.train.arrive)
         return Fixed(0.05 if r.assign.lam is None else r.assign.lam)
 
     # -- rounds ---------------------------------------------------------------------------------------

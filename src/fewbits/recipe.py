@@ -75,6 +75,8 @@ class Training(_Part):
         lr: peak learning rate. schedule: ``cosine`` to zero, or ``constant``.
         weight_decay: on weights of linear and convolutional layers only.
         clip: largest gradient norm, or none.
+        precision: what layers multiply in while training; ``bfloat16`` (autocast, images channels-last) is faster
+            on hardware that has it. Weights, updates and every evaluation stay float32.
     """
 
     epochs: Annotated[float, Field(gt=0)] = 20
@@ -84,6 +86,7 @@ class Training(_Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class Finetuning(Training):
@@ -96,6 +99,7 @@ class Finetuning(Training):
         learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
         distill: weight of the float network's soft answers in the objective, 0 to 1; ``temperature`` softens them.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
+        arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
     """
 
     lr_floats: Annotated[float, Field(gt=0)] | None = None
@@ -105,6 +109,7 @@ class Finetuning(Training):
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 2.0
     settle: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    arrive: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class Select(_Part):
@@ -130,6 +135,8 @@ class Measure(_Part):
         name: ``relevance``, or a control: ``taylor``, ``fisher``, ``magnitude``, ``random``.
         rules: a composite of relevance rules; start: relevance of the outputs; on: see ``RelevanceScorer``.
         precision: what relevance multiplies in at convolutions; bfloat16 is faster on hardware that has it.
+        absolute: sum a weight's relevance over samples and places without signs, so that support in one place is
+            not cancelled by contradiction in another.
         samples: samples per batch whose relevance is taken; ``None`` for all.
         every: steps from one measurement to the next.
     """
@@ -139,6 +146,7 @@ class Measure(_Part):
     start: Literal["score", "probability", "ones"] = "score"
     on: Literal["background", "quantized"] = "background"
     precision: Literal["float32", "bfloat16"] = "float32"
+    absolute: bool = False
     samples: Annotated[int, Field(ge=1)] | None = None
     every: Annotated[int, Field(ge=1)] = 1
 
@@ -168,7 +176,7 @@ class Recipe(_Part):
     target: str | int | None = None
     max_drop: Annotated[float, Field(ge=0)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 20
-    floats: Literal["float16", "float32"] = "float16"
+    floats: Literal["float16", "bfloat16", "float32"] = "float16"
     coding: Literal["small", "fast"] = "small"
     merge_normalisation: bool = True
     seed: int = 0

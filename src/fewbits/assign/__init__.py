@@ -8,6 +8,7 @@ from fewbits.assign.assigner import (
     Weights,
     only,
     with_codebooks,
+    with_curvatures,
     with_steps,
 )
 from fewbits.assign.entropy import ecq, ecqx
@@ -28,5 +29,6 @@ __all__ = [
     "step_size",
     "ternary",
     "with_codebooks",
+    "with_curvatures",
     "with_steps",
 ]

@@ -59,6 +59,6 @@ def surcharged_levels(x: Tensor, table: Table, costs: Table, extra: Tensor) -> T
     price = torch.from_numpy(costs).to(x.device, torch.float32)
     for weight, level, more in chunks(x, levels, extra):
         cell = level.int().add_(zero)
-        best = position[cell].sub_(weight).square_().add_(price[cell]).add_(more)
+        best = position.index_select(0, cell).sub_(weight).square_().add_(price.index_select(0, cell)).add_(more)
         level.masked_fill_(weight.square().add_(price[zero]) <= best, 0)
     return levels

@@ -25,6 +25,9 @@ Table = NDArray[np.float64]
 CHUNK = 1 << 18
 """Weights handled at once on the CPU, so that the intermediate results stay in the cache."""
 
+COMPARED = 40
+"""Up to so many boundaries, comparing with each is faster on a CPU than a binary search per weight, which guesses."""
+
 
 def boundaries(centroids: Table, costs: Table) -> NDArray[np.float32]:
     """Boundaries between the cells of ``argmin_c (w - centroids[c])**2 + costs[c]``.
@@ -84,18 +87,40 @@ def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def locate(x: Tensor, bounds: NDArray[np.float32]) -> Tensor:
-    """int16 levels (0 in the middle) of a flat float32 tensor."""
-    edges, zero = torch.from_numpy(bounds).to(x.device), (len(bounds) + 1) // 2
+    """int16 levels (0 in the middle) of a flat float32 tensor: how many boundaries lie below each weight."""
+    zero = (len(bounds) + 1) // 2
     levels = torch.empty(x.shape, dtype=torch.int16, device=x.device)
+    edges, copies = np.unique(bounds, return_counts=True)
+    if x.device.type != "cpu" or len(edges) > COMPARED:
+        table = torch.from_numpy(bounds).to(x.device)
+        for part, out in chunks(x, levels):
+            out.copy_(torch.bucketize(part, table, out_int32=True).sub_(zero))
+        return levels
+    below = torch.empty(min(CHUNK, x.numel()), dtype=torch.bool)
     for part, out in chunks(x, levels):
-        out.copy_(torch.bucketize(part, edges, out_int32=True).sub_(zero))
+        out.fill_(-zero)
+        above = below[: part.numel()]
+        for edge, times in zip(edges.tolist(), copies.tolist(), strict=True):
+            if edge < math.inf:
+                torch.gt(part, edge, out=above)
+                out.add_(above.view(torch.int8), alpha=times)
     return levels
 
 
 def count(x: Tensor, bounds: NDArray[np.float32]) -> NDArray[np.int64]:
     """How many weights lie in each cell."""
-    edges = torch.from_numpy(bounds).to(x.device)
-    total = torch.zeros(len(bounds) + 1, dtype=torch.int64, device=x.device)
+    if x.device.type != "cpu" or len(bounds) > COMPARED:
+        edges = torch.from_numpy(bounds).to(x.device)
+        total = torch.zeros(len(bounds) + 1, dtype=torch.int64, device=x.device)
+        for (part,) in chunks(x):
+            total += torch.bincount(torch.bucketize(part, edges, out_int32=True), minlength=len(bounds) + 1)
+        return total.cpu().numpy()
+    above = np.zeros(len(bounds) + 2, dtype=np.int64)  # weights above each boundary, all of them above the first
+    above[0] = x.numel()
+    found = torch.empty(min(CHUNK, x.numel()), dtype=torch.bool)
     for (part,) in chunks(x):
-        total += torch.bincount(torch.bucketize(part, edges, out_int32=True), minlength=len(bounds) + 1)
-    return total.cpu().numpy()
+        some = found[: part.numel()]
+        for k, edge in enumerate(bounds.tolist(), start=1):
+            torch.gt(part, edge, out=some)
+            above[k] += int(some.count_nonzero())
+    return above[:-1] - above[1:]

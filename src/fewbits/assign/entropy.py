@@ -17,9 +17,9 @@ from fewbits.assign import grid
 from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
 from fewbits.assign.code import chances, surcharge, surcharged_levels
 from fewbits.assign.diagram import Table, boundaries, locate
-from fewbits.assign.rate import Rate
+from fewbits.assign.rate import Rate, prices
 from fewbits.assign.relevance import Relevance
-from fewbits.errors import SelectionError, nearest
+from fewbits.errors import RecipeError, SelectionError, nearest
 from fewbits.plan import Clustered, Plan
 
 
@@ -45,8 +45,8 @@ def ecq(
         lam: strength of the entropy term. 0 is exact nearest neighbour; with ``scale="min"`` and in
             the largest layer, 1 makes zero as cheap for one of the outermost weights as its own cluster.
         scale: lambda_max of a layer: ``"min"`` (EC2T thesis, on which the paper builds), ``"max"`` (released
-            code) or ``"step"`` (ours: the squared step size); see
-            :meth:`fewbits.assign.rate.Rate.multiplier`.
+            code), ``"step"`` (ours: the squared step size), see :meth:`fewbits.assign.rate.Rate.multiplier`, or
+            ``"marginal"`` (ours: a bit costs equal loss everywhere; needs :func:`~fewbits.assign.with_curvatures`).
         sustain: s of ``delta = (n_l / n_max + s) / (1 + s)``, over the layers this assigner is given.
         zero_floor: least probability of the zero cluster: ``None`` is the paper, 0.5 the released code.
         iterations: estimates of P: 1 is the paper, more iterate towards self-consistency (ours). The same
@@ -126,13 +126,14 @@ def entropy_assigner(
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
         entries, layers = {}, {}
         largest = max((weight.numel() for weight in weights.values()), default=0)
+        price = prices(_marginal(weights, state)) if rate.scale == "marginal" else {}
         for name, weight in weights.items():
             layer = state[name]
             if relevance is not None and scores is not None:
                 if name not in scores:
                     raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
                 layer = replace(layer, scores=relevance.mixed(name, scores[name], weight, layer.scores))
-            levels, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest)
+            levels, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest, price.get(name))
             entries[name] = _entry(levels, layer, bits)
         return Plan(entries), state.updated(layers)
 
@@ -147,11 +148,12 @@ def _assign(
     rate: Rate,
     relevance: Relevance | None,
     largest: int,
+    price: float | None,
 ) -> tuple[Tensor, LayerState]:
     """Levels of one layer, and its record with what was decided."""
     x, low, high = grid.flat(name, weight)
     table = _table(layer, bits)
-    lam, costs = rate.costs(x, low, high, table, x.numel() / max(1, largest))
+    lam, costs = rate.costs(x, low, high, table, x.numel() / max(1, largest), price)
     bounds = boundaries(table, costs)
     zero = len(table) // 2
     plain = float(bounds[zero - 1]), float(bounds[zero])
@@ -182,6 +184,17 @@ def _assign(
     final = zeros if beta is None else x.numel() - int(levels.count_nonzero())
     record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size)
     return levels.view(weight.shape), record
+
+
+def _marginal(weights: Weights, state: State) -> dict[str, tuple[int, float, float]]:
+    found = {}
+    for name, weight in weights.items():
+        layer = state[name]
+        if layer.curvature is None:
+            raise RecipeError(f"scale='marginal' needs the curvature of {name!r}; give it with with_curvatures")
+        step = float(np.diff(_table(layer, 2 if layer.step is None else 3)).min())
+        found[name] = weight.numel(), step, layer.curvature
+    return found
 
 
 def _table(layer: LayerState, bits: int) -> Table:

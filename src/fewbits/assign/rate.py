@@ -7,6 +7,7 @@ share of the layer in the nearest-neighbour assignment of the float background w
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,23 @@ from torch import Tensor
 from fewbits.assign.diagram import Table, boundaries, count
 from fewbits.errors import RecipeError, nearest
 
-SCALES = ("min", "max", "step")
+SCALES = ("min", "max", "step", "marginal")
 SOURCES = ("entropy", "coder")
+
+
+def prices(layers: Mapping[str, tuple[int, float, float]]) -> dict[str, float]:
+    """lambda(l) of each layer for ``lam == 1`` by marginal cost: a bit is worth the same loss in every layer.
+
+    A squared error d in layer l raises the loss by ``h_l d / 2``, h being its mean curvature, so at the best
+    division of bits ``lambda(l) h_l`` is the same for all (ours; the paper goes by size). The common factor makes
+    ``lam`` comparable with ``scale="step"``: on average over weights, the loss of one squared step.
+
+    Args:
+        layers: number of weights, step size and curvature of each layer.
+    """
+    count = sum(n for n, _, _ in layers.values())
+    typical = sum(n * step**2 * h for n, step, h in layers.values()) / max(1, count)
+    return {name: typical / h for name, (_, _, h) in layers.items()}
 
 
 @dataclass(frozen=True)
@@ -63,21 +79,26 @@ class Rate:
         if self.iterations < 1:
             raise RecipeError(f"iterations must be at least 1, got {self.iterations}")
 
-    def costs(self, x: Tensor, low: float, high: float, table: Table, share: float) -> tuple[float, Table]:
+    def costs(
+        self, x: Tensor, low: float, high: float, table: Table, share: float, price: float | None = None
+    ) -> tuple[float, Table]:
         """lambda(l), and the rate term ``-lambda(l) * log2 P_c`` of each cluster in squared weight units.
 
         Args:
             x: flat float32 weights of the layer, with extremes ``low`` and ``high``.
             table: rising centroids, the zero cluster in the middle.
             share: the layer's size relative to the largest layer, in (0, 1].
+            price: lambda(l) for ``lam == 1``, see :func:`prices`; ``None`` takes it from the weights, by size.
         """
         nothing = np.zeros_like(table)
         if self.lam == 0 or not x.numel():
             return 0.0, nothing
         counts = count(x, boundaries(table, nothing))
         bits = self.information(counts)
-        delta = (share + self.sustain) / (1 + self.sustain)
-        lam = self.lam * delta * self.multiplier(low, high, table, counts, bits)
+        if price is None:
+            delta = (share + self.sustain) / (1 + self.sustain)
+            price = delta * self.multiplier(low, high, table, counts, bits)
+        lam = self.lam * price
         for _ in range(1, self.iterations):
             again = count(x, boundaries(table, lam * bits))
             if (again == counts).all():
@@ -111,6 +132,7 @@ class Rate:
         or if its outermost cluster is at least as probable as zero; then the other side decides, and if
         neither has one, the unit is that of ``"step"``. ``"step"`` (ours) is the squared smallest distance
         between neighbouring centroids: the trade-off in units of the grid, whatever the outliers do.
+        ``"marginal"`` is not found here but in :func:`prices`.
         """
         unit = float(np.diff(table).min()) ** 2
         if self.scale == "step":

@@ -2,7 +2,7 @@
 
 from fewbits.measure.relevance import Relevance, Rules, relevance
 from fewbits.measure.scorer import CONTROLS, RelevanceScorer, Scorer, Step, control
-from fewbits.measure.scores import Scores, fisher, magnitude, random, taylor
+from fewbits.measure.scores import Scores, fisher, layer_curvature, magnitude, own_labels, random, taylor
 
 __all__ = [
     "CONTROLS",
@@ -14,7 +14,9 @@ __all__ = [
     "Step",
     "control",
     "fisher",
+    "layer_curvature",
     "magnitude",
+    "own_labels",
     "random",
     "relevance",
     "taylor",

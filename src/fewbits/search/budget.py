@@ -115,7 +115,8 @@ class TowardSize(Steering):
     def goal(self, share: float, size: int) -> float:
         if self.begin is None:
             self.begin = float(max(size, self.target))
-        return float(self.begin * (self.target / self.begin) ** min(1.0, share / self.arrive))
+        way = 1.0 if share >= self.arrive else share / self.arrive
+        return float(self.begin * (self.target / self.begin) ** way)
 
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
         if share == 0:

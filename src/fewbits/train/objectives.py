@@ -35,7 +35,7 @@ def distillation(
 
     def objective(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
         with torch.no_grad():
-            answer = F.log_softmax(teacher(inputs) / temperature, dim=1)
+            answer = F.log_softmax(teacher(inputs).float() / temperature, dim=1)
         own = F.log_softmax(logits / temperature, dim=1)
         soft = F.kl_div(own, answer, reduction="batchmean", log_target=True) * temperature**2
         return (1 - weight) * plain(logits, targets, inputs) + weight * soft

@@ -1,0 +1,278 @@
+"""ECQx at the paper's scale: accuracy over bytes on keywords, human activity and CIFAR-10, against ECQ and controls.
+
+Every method of an experiment gets the same float networks, data, epochs, learning rate and byte targets; only what
+weighs zeroing differs. `--levers` changes one option of the recipe at a time, at one target. Choices are made on the
+validation split, whose accuracy is in every row beside that of the test split. Finished rows are kept and an
+interrupted run goes on from its last round, so the same command continues a selection that was stopped.
+
+    python benchmarks/ecqx.py mlp-gsc --data FOLDER            # minutes per run on one core
+    python benchmarks/ecqx.py resnet-20 --weights FOLDER       # half an hour per run on two cores, minutes on a GPU
+    python benchmarks/ecqx.py vgg16-bn --weights FOLDER        # for a GPU
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewbits import job as jobs
+from fewbits import recipe as recipes
+from fewbits.report import provenance
+from published import PUBLISHED
+from rows import row_of, with_method
+
+METHODS = ("ecq", "ecqx", "taylor", "fisher", "magnitude", "random")
+ROOT = Path(__file__).parent.parent
+
+ECQX = {"method": "ecqx", "bits": 4, "options": {"zero_floor": 0.5, "momentum": 0.95}}
+RELEVANCE = {"name": "relevance", "rules": "plus"}
+CHEAP_RELEVANCE = {**RELEVANCE, "samples": 16, "every": 2}
+SGD = {"epochs": 30, "optimizer": "sgd"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A network on a data set.
+
+    Attributes:
+        recipe: everything but method, target and seed.
+        targets: bytes of the file.
+        weights: file of trained weights, for networks that are not trained here.
+        levers: name -> changes of the recipe (dotted keys), one row each, at ``lever_target``.
+    """
+
+    recipe: dict[str, Any]
+    targets: tuple[str, ...]
+    lever_target: str
+    weights: str | None = None
+    levers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+LEVERS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "lambda by marginal cost": {"assign.options.scale": "marginal"},
+    "lambda in squared steps": {"assign.options.scale": "step"},
+    "P iterated": {"assign.options.iterations": 5},
+    "rate of the coder": {"assign.options.rate": "coder"},
+    "relevance on all clusters": {"assign.options.relevance_on": "all"},
+    "absolute relevance": {"measure.absolute": True},
+    "relevance every 4 steps": {"measure.every": 4},
+    "relevance of a quarter batch": {"measure.samples": 32},
+    "p = 0.2": {"assign.options.p": 0.2},
+    "no learnt steps": {"train.learn": False},
+    "no distillation": {"train.distill": 0.0},
+    "distillation only": {"train.distill": 1.0},
+    "target from the start": {"train.arrive": 0.0},
+    "target at three quarters": {"train.arrive": 0.75},
+    "bfloat16 training": {"train.precision": "bfloat16"},
+    "bfloat16 remainder": {"floats": "bfloat16"},
+    "2 bit": {"assign.bits": 2},
+    "3 bit": {"assign.bits": 3},
+    "5 bit": {"assign.bits": 5},
+    "half the learning rate": {"train.lr": 5e-4},
+    "twice the learning rate": {"train.lr": 2e-3},
+}
+
+EXPERIMENTS = {
+    "mlp-gsc": Experiment(
+        {
+            "network": {"name": "mlp-gsc"},
+            "data": {"name": "speech-commands", "batch_size": 256},
+            "pretrain": {**SGD, "lr": 0.05, "weight_decay": 1e-3},
+            "measure": RELEVANCE,
+            "train": {"epochs": 20, "lr": 1e-3, "distill": 0.5, "learn": True},
+            "rounds": 12,
+        },
+        ("60 KB", "43 KB", "28 KB", "18 KB"),
+        "28 KB",
+        levers=LEVERS,
+    ),
+    "mlp-activity": Experiment(
+        {
+            "network": {"name": "mlp-gsc", "options": {"inputs": 768, "classes": 6}},
+            "data": {"name": "activity", "batch_size": 64},
+            "pretrain": {**SGD, "lr": 0.02, "weight_decay": 5e-3, "label_smoothing": 0.1},
+            "measure": RELEVANCE,
+            "train": {"epochs": 20, "lr": 1e-3, "distill": 0.5, "learn": True},
+            "rounds": 12,
+        },
+        ("30 KB", "15 KB", "8 KB"),
+        "15 KB",
+        levers=LEVERS,
+    ),
+    "resnet-20": Experiment(
+        {
+            "network": {"name": "resnet-20"},
+            "data": {"name": "cifar10", "batch_size": 64, "augment": True},
+            "measure": CHEAP_RELEVANCE,
+            "train": {"epochs": 20, "lr": 1e-3, "distill": 0.5, "learn": True, "precision": "bfloat16"},
+            "rounds": 12,
+        },
+        ("80 KB", "60 KB", "43 KB", "30 KB", "20 KB"),
+        "43 KB",
+        weights="cifar10_resnet20.safetensors",
+        levers=LEVERS,
+    ),
+    "resnet-56": Experiment(
+        {
+            "network": {"name": "resnet-56"},
+            "data": {"name": "cifar10", "batch_size": 128, "augment": True},
+            "measure": CHEAP_RELEVANCE,
+            "train": {"epochs": 100, "lr": 1e-3, "distill": 0.5, "learn": True, "precision": "bfloat16"},
+            "rounds": 20,
+        },
+        ("150 KB", "100 KB", "66 KB"),
+        "100 KB",
+        weights="cifar10_resnet56.safetensors",
+    ),
+    "vgg16-bn": Experiment(
+        {
+            "network": {"name": "vgg16-bn"},
+            "data": {
+                "name": "cifar10", "batch_size": 128, "augment": True, "normalise": {"mean": [0.0], "std": [1.0]},
+            },
+            "measure": CHEAP_RELEVANCE,
+            "train": {"epochs": 100, "lr": 5e-4, "distill": 0.5, "learn": True, "precision": "bfloat16"},
+            "rounds": 20,
+        },
+        ("584 KB", "250 KB", "129 KB", "100 KB", "76 KB"),
+        "129 KB",
+        weights="cifar10_vgg16bn_fp16.safetensors",
+    ),
+    "vgg16": Experiment(
+        {
+            "network": {"name": "vgg16"},
+            "data": {"name": "cifar10", "batch_size": 128, "augment": True},
+            "pretrain": {"epochs": 160, "optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "clip": 1.0,
+                         "precision": "bfloat16"},
+            "measure": CHEAP_RELEVANCE,
+            "train": {"epochs": 60, "lr": 5e-4, "distill": 0.5, "learn": True, "precision": "bfloat16"},
+            "rounds": 20,
+        },
+        ("934 KB", "584 KB", "300 KB", "129 KB"),
+        "584 KB",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row: a method (or a lever) at a target with a seed."""
+
+    experiment: str
+    method: str
+    target: str
+    seed: int
+    lever: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        return self.method, self.target, self.seed, self.lever
+
+
+def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
+    chosen = EXPERIMENTS[run.experiment]
+    values: dict[str, Any] = copy.deepcopy({"assign": ECQX, **chosen.recipe, "target": run.target, "seed": run.seed})
+    if options.data:
+        values["data"]["folder"] = options.data
+    if chosen.weights:
+        values["network"]["weights"] = str(options.weights / chosen.weights)
+    for path, change in EXPERIMENTS[run.experiment].levers[run.lever].items() if run.lever else ():
+        *parents, last = path.split(".")
+        place = values
+        for key in parents:
+            place = place.setdefault(key, {})
+        place[last] = change
+    if options.epochs is not None:
+        values["train"]["epochs"] = options.epochs
+    return recipes.make(with_method(values, run.method))
+
+
+def float_file(experiment: str, seed: int, options: argparse.Namespace) -> Path | None:
+    """The float network of a seed, trained once for all methods; ``None`` where its weights come from a file."""
+    if EXPERIMENTS[experiment].weights:
+        return None
+    folder = jobs.folder(options.work / experiment)
+    path = folder / f"float-{seed}.safetensors"
+    if not path.exists():
+        run = Run(experiment, "ecq", EXPERIMENTS[experiment].targets[0], seed)
+        job = jobs.prepare(recipe_for(run, options), say=partial(print, flush=True))
+        jobs.save_float(job.network, path, job.dataset.normalisation)
+    return path
+
+
+def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    torch.set_num_threads(options.threads)
+    recipe = recipe_for(run, options)
+    job = jobs.prepare(recipe, trained=float_file(run.experiment, run.seed, options))
+    name = "-".join(str(part) for part in run.key if part != "").replace(" ", "_")
+    result = jobs.run(job, options.work / run.experiment / name)
+    validation = job.evaluate("validation")(result.into(job.skeleton()))
+    commit = provenance("ecqx", "")["commit"]  # per row: an interrupted selection may go on with other code
+    row = row_of(result.report, recipe, commit) | {"method": run.method, "target": run.target}
+    row |= {"validation_accuracy": validation, "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    return row | {"batch": recipe.data.batch_size if recipe.data else 0} | ({"lever": run.lever} if run.lever else {})
+
+
+def save(path: Path, experiment: str, rows: list[dict[str, Any]]) -> None:
+    order = {name: i for i, name in enumerate((*METHODS, *EXPERIMENTS[experiment].levers))}
+    rows.sort(key=lambda r: (order.get(r.get("lever") or r["method"], 99), -r["bytes"], r["seed"] or 0))
+    head = provenance(f"ecqx {experiment}", f"python benchmarks/ecqx.py {experiment}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", choices=sorted(EXPERIMENTS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--targets", nargs="+", help="bytes of the files; default: those of the experiment")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--levers", nargs="*", help="an ablation instead; without names, all of them")
+    parser.add_argument("--epochs", type=float, help="another length than the experiment's")
+    parser.add_argument("--data", help="folder with the data sets")
+    parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder with trained weights")
+    parser.add_argument("--work", type=Path, default=Path("out/ecqx"), help="folder for the files")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--result", type=Path)
+    options = parser.parse_args()
+    chosen = EXPERIMENTS[options.experiment]
+    levers = options.levers is not None
+    path = options.result or ROOT / "results" / "ecqx" / f"{options.experiment}{'-levers' if levers else ''}.json"
+    if levers:
+        names = options.levers or list(chosen.levers)
+        targets, methods = [chosen.lever_target], ["ecqx"]
+    else:
+        names, targets, methods = [""], options.targets or chosen.targets, options.methods
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    known = {(r["method"], r.get("target"), r["seed"], r.get("lever", "")) for r in rows}
+    runs = [Run(options.experiment, m, t, s, n) for s in options.seeds for t in targets for m in methods for n in names]
+    todo = [run for run in runs if run.key not in known]
+    if not levers and not any(r.get("source") for r in rows):
+        rows += PUBLISHED.get(options.experiment, [])
+    for seed in sorted({run.seed for run in todo}):
+        float_file(options.experiment, seed, options)
+    if options.workers == 1:
+        for run in todo:
+            rows.append(one(run, options))
+            print(json.dumps(rows[-1]), flush=True)
+            save(path, options.experiment, rows)
+        return
+    with ProcessPoolExecutor(options.workers) as pool:
+        for done in as_completed([pool.submit(one, run, options) for run in todo]):
+            rows.append(done.result())
+            print(json.dumps(rows[-1]), flush=True)
+            save(path, options.experiment, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Published points of the accuracy-over-bytes plane, for drawing beside our own: never measured here.
+
+ECQx and ECQ: Becking et al., arXiv 2109.04236v2, table 1 (single runs, sizes of the coded weights with DeepCABAC,
+1 KB = 1000 bytes). Keywords: the paper's features come from augmented recordings and its float network has 88.24 %;
+the features used here have no augmentation, so only ratios and losses compare, not accuracies. CIFAR-10, VGG16: float
+network 90.72 %. LilNetX (arXiv 2204.02965) and EPR (arXiv 1906.06624) are from their own papers' tables or
+tutorials, with float networks of 93.4 %.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+MLP_FLOAT, VGG_FLOAT = 2_567_216, 59_929_896
+
+
+def _points(
+    model: str, data: str, method: str, source: str, baseline: float, size: int, rows: list[tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """Rows of ``(kilobytes, accuracy in percent)``."""
+    return [
+        {
+            "model": model,
+            "data": data,
+            "method": method,
+            "seed": None,
+            "split": "test",
+            "accuracy": accuracy,
+            "baseline_accuracy": baseline,
+            "bytes": round(1000 * kilobytes),
+            "float_bytes": size,
+            "ratio": size / (1000 * kilobytes),
+            "source": source,
+        }
+        for kilobytes, accuracy in rows
+    ]
+
+
+_ECQX = "arXiv 2109.04236v2, table 1"
+_VGG = [
+    *_points(
+        "vgg16", "cifar10", "published ECQx", _ECQX, 90.72, VGG_FLOAT,
+        [(4446.39, 92.27), (1394.52, 90.42), (933.99, 90.86), (584.16, 90.62)],
+    ),
+    *_points(
+        "vgg16", "cifar10", "published ECQ", _ECQX, 90.72, VGG_FLOAT,
+        [(4658.01, 92.09), (1486.76, 90.19), (1246.27, 91.03), (585.40, 89.49)],
+    ),
+]  # fmt: skip
+
+PUBLISHED: dict[str, list[dict[str, Any]]] = {
+    "mlp-gsc": [
+        *_points(
+            "mlp-gsc", "speech-commands", "published ECQx", _ECQX, 88.24, MLP_FLOAT,
+            [(128.03, 88.95), (92.46, 88.34), (87.52, 87.89), (68.77, 87.46)],
+        ),
+        *_points(
+            "mlp-gsc", "speech-commands", "published ECQ", _ECQX, 88.24, MLP_FLOAT,
+            [(139.96, 88.71), (98.32, 88.32), (78.54, 87.72), (69.67, 86.84)],
+        ),
+    ],
+    "vgg16": _VGG,
+    "vgg16-bn": [
+        *[row | {"model": "vgg16-bn"} for row in _VGG],
+        *_points(
+            "vgg16-bn", "cifar10", "published LilNetX", "arXiv 2204.02965", 93.4, 60_000_000,
+            [(129, 92.6), (76, 90.0)],
+        ),
+        *_points("vgg16-bn", "cifar10", "published EPR", "arXiv 1906.06624", 93.4, 60_000_000, [(101, 90.0)]),
+    ],
+}  # fmt: skip
