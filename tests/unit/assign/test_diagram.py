@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fewbits.assign import diagram
 from fewbits.assign.diagram import boundaries, count, locate
 
 INF = math.inf
@@ -58,3 +59,18 @@ def test_count_equals_levels_over_many_chunks() -> None:
     expected = torch.bincount(locate(x, bounds).long() + 7, minlength=15)
     assert count(x, bounds).tolist() == expected.tolist()
     assert locate(x[:0], bounds).shape == (0,)
+
+
+def test_comparing_finds_what_searching_finds(monkeypatch) -> None:
+    x = torch.randn(300_001, generator=torch.Generator().manual_seed(1))
+    bounds = boundaries(
+        np.arange(-7.0, 8.0) / 3, np.array([np.inf, 4, 3, 2, 1, 0.6, 0.3, 0.1, 0.4, 1, 1, 2, np.inf, 5, 6])
+    )
+    assert not np.isfinite(bounds).all()
+    assert len(np.unique(bounds)) < len(bounds)
+    x[:28] = torch.from_numpy(np.repeat(bounds, 2)).nan_to_num(posinf=3e38, neginf=-3e38)  # on the edges themselves
+    found = locate(x, bounds), count(x, bounds)
+    monkeypatch.setattr(diagram, "COMPARED", 0)
+    searched = locate(x, bounds), count(x, bounds)
+    assert torch.equal(found[0], searched[0])
+    assert found[1].tolist() == searched[1].tolist()

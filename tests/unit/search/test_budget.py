@@ -81,3 +81,11 @@ def test_within_drop_goes_as_far_as_it_can_where_any_accuracy_will_do() -> None:
 
 def test_fixed_is_fixed() -> None:
     assert Fixed(0.2).next(0.5, 1, None, curve) == Fixed(0.2).final(curve) == 0.2
+
+
+def test_a_target_may_be_reached_at_once_or_late() -> None:
+    assert TowardSize(1000, arrive=0.0).goal(0.0, 8000) == 1000
+    late = TowardSize(1000, arrive=0.75)
+    assert late.goal(0.0, 8000) == 8000
+    assert late.goal(0.5, 8000) == pytest.approx(2000)
+    assert late.goal(0.75, 8000) == late.goal(1.0, 8000) == 1000

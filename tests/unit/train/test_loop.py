@@ -112,3 +112,20 @@ def test_distillation_by_hand() -> None:
     expected = 0.3 * hard + 0.7 * soft
     assert torch.allclose(distillation(teacher, 0.7, t)(logits, targets, inputs), expected, atol=1e-6)
     assert torch.allclose(task()(logits, targets, inputs), hard, atol=1e-6)
+
+
+def test_training_in_bfloat16_keeps_float32_weights_and_learns(handwriting) -> None:
+    results = []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+        kinds = set()
+        model[0].register_forward_hook(lambda module, args, output, kinds=kinds: kinds.add(output.dtype))
+        loader = handwriting.loader("train", 64, shuffle=True)
+        pretrain(model, loader, Training(epochs=3, lr=1e-2, precision=precision), seed=0)
+        assert kinds == {getattr(torch, precision)}
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        results.append((accuracy(model, handwriting.loader("validation")), model[3].weight.detach()))
+    assert results[1][0] > 80
+    assert not torch.equal(results[0][1], results[1][1])
+    assert (results[0][1] - results[1][1]).norm() < 0.2 * results[0][1].norm()
