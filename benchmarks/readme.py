@@ -61,35 +61,82 @@ def cifar() -> str:
     return intro + table(titles, rows) if rows else ""
 
 
+def by_target(found: list[dict[str, Any]]) -> str:
+    """Accuracy of every method at every byte target, mean and range over the seeds."""
+    targets = list(dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])))
+    rows = []
+    for method in dict.fromkeys(r["method"] for r in found):
+        mine = [[r["accuracy"] for r in found if (r["method"], r["target"]) == (method, t)] for t in targets]
+        rows.append([method, *(span(values) if values else "" for values in mine)])
+    ratios = [statistics.mean(r["ratio"] for r in found if r["target"] == t) for t in targets]
+    return table(["scores", *(f"{t} ({q:.0f}x)" for t, q in zip(targets, ratios, strict=True))], rows)
+
+
 def controls() -> str:
     found = rows_of("demo_controls")
     if not found:
         return ""
-    targets = list(dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])))
-    methods = list(dict.fromkeys(r["method"] for r in found))
-    rows = []
-    for method in methods:
-        cells = [method]
-        for target in targets:
-            cells.append(span([r["accuracy"] for r in found if (r["method"], r["target"]) == (method, target)]))
-        rows.append(cells)
     base = statistics.mean({r["seed"]: r["baseline_accuracy"] for r in found}.values())
-    ratios = [statistics.mean(r["ratio"] for r in found if r["target"] == t) for t in targets]
-    titles = ["scores", *(f"{t} ({q:.0f}x)" for t, q in zip(targets, ratios, strict=True))]
     return (
         "**Is relevance worth its cost?** Demo network, equal budgets, three seeds, accuracy in percent on "
-        f"540 test samples, float network {base:.2f} (`benchmarks/demo_controls.py`):\n\n" + table(titles, rows)
+        f"540 test samples, float network {base:.2f} (`benchmarks/demo_controls.py`):\n\n" + by_target(found)
     )
+
+
+SCALE = {
+    "mlp-gsc": "MLP_GSC on keywords (4,586 test clips; features without the paper's augmentation)",
+    "mlp-activity": "the same MLP on human activity (2,996 test windows of unseen people)",
+    "resnet-20": "ResNet-20 on CIFAR-10 (10,000 test images)",
+}
+
+
+def scale() -> str:
+    """Frontiers of the scale benchmark, one table per experiment that has rows."""
+    parts = []
+    for name, what in SCALE.items():
+        found = [r for r in rows_of(f"ecqx/{name}") if not r.get("source")]
+        if not found:
+            continue
+        base = statistics.mean({r["seed"]: r["baseline_accuracy"] for r in found}.values())
+        epochs = ", ".join(f"{e:g}" for e in sorted({r["epochs"] for r in found}))
+        seeds = len({r["seed"] for r in found})
+        parts.append(
+            f"{what}, float network {base:.2f}, {epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''}:\n\n"
+            + by_target(found)
+        )
+    if not parts:
+        return ""
+    return "**ECQx at scale**, test accuracy in percent at equal bytes (`benchmarks/ecqx.py`):\n\n" + "\n\n".join(parts)
+
+
+def levers() -> str:
+    """What one changed option does, against the recipe as it is, on validation and test data."""
+    parts = []
+    for name, what in SCALE.items():
+        found = rows_of(f"ecqx/{name}-levers")
+        if not found:
+            continue
+        base = next(r for r in found if r["lever"] == "as it is")
+        rows = []
+        for lever in dict.fromkeys(r["lever"] for r in found):
+            mine = [r for r in found if r["lever"] == lever]
+            cells = [span([r[key] for r in mine]) for key in ("validation_accuracy", "accuracy")]
+            rows.append([lever, *cells, f"{statistics.mean(r['sparsity'] for r in mine):.1f}"])
+        parts.append(
+            f"**What each lever does**, {what}, {base['target']}, one seed (`benchmarks/ecqx.py {name} --levers`):\n\n"
+            + table(["changed", "validation %", "test %", "zeros %"], rows)
+        )
+    return "\n\n".join(parts)
 
 
 def overhead() -> str:
     ratios: dict[tuple[str, ...], list[str]] = {}
     for r in rows_of("relevance_overhead"):
-        ratios.setdefault((r["model"], r["rules"], f"{r['samples']} of {r['batch']}", r["precision"]), []).append(
-            f"{r['time_ratio']:.2f}"
-        )
+        ratios.setdefault(
+            (r["model"], r["rules"], f"{r['samples']} of {r['batch']}", r["precision"], str(r.get("every", 1))), []
+        ).append(f"{r['time_ratio']:.2f}")
     rows = [[*setting, *values] for setting, values in ratios.items()]
-    titles = ["network", "rules", "samples", "precision", "ECQx step / ECQ step, one thread", "two threads"]
+    titles = ["network", "rules", "samples", "precision", "every", "ECQx step / ECQ step, one thread", "two threads"]
     return "**What relevance costs** (`benchmarks/relevance_overhead.py`):\n\n" + table(titles, rows) if rows else ""
 
 
@@ -157,7 +204,7 @@ def main() -> None:
     explanation = jobs.explain(job, options.demo / "net.few", "plus")
     pictures = ROOT / "docs" / "pictures"
     write(pictures / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))
-    figures = [cifar(), controls(), overhead(), coder(), rates()]
+    figures = [cifar(), controls(), scale(), levers(), overhead(), coder(), rates()]
     found = rows_of("demo_controls")
     if found:
         base = statistics.mean(r["baseline_accuracy"] for r in found)

@@ -38,7 +38,7 @@ RESULT = Path(__file__).parent.parent / "results" / "relevance_overhead.json"
 class Stepper:
     """One training step after another, as the training loop makes them."""
 
-    def __init__(self, name: str, method: str, rules: Rules, samples: int | None) -> None:
+    def __init__(self, name: str, method: str, rules: Rules, samples: int | None, every: int) -> None:
         model = zoo.build(name, seed=0)
         lens = trace(model)
         maker = getattr(assign, method)
@@ -50,7 +50,7 @@ class Stepper:
         settings = Finetuning()
         scorer = RelevanceScorer(model, lens, rules, samples=samples) if method == "ecqx" else None
         self.holding = Holding(
-            model, lambda lam: maker(lam=lam, **options), state, 0.3, scorer=scorer, every=1, settings=settings,
+            model, lambda lam: maker(lam=lam, **options), state, 0.3, scorer=scorer, every=every, settings=settings,
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
         )  # fmt: skip
         self.model = model.train()
@@ -74,19 +74,20 @@ class Stepper:
 
 
 def measure(
-    name: str, rules: str, samples: int | None, repeats: int, batch: int, precision: str = "float32"
+    name: str, rules: str, samples: int | None, precision: str, every: int, repeats: int, batch: int
 ) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(batch, *INPUTS[name], generator=generator)
     targets = torch.randint(10, (batch,), generator=generator)
     chosen = dataclasses.replace(rules_of(rules), precision=precision)
-    plain, explained = Stepper(name, "ecq", chosen, samples), Stepper(name, "ecqx", chosen, samples)
+    plain, explained = (Stepper(name, method, chosen, samples, every) for method in ("ecq", "ecqx"))
     for stepper in (plain, explained):
-        stepper.step(inputs, targets)
+        for _ in range(every):
+            stepper.step(inputs, targets)
     ratios = []
-    for _ in range(repeats):
-        base = plain.step(inputs, targets)
-        ratios.append(explained.step(inputs, targets) / base)
+    for _ in range(repeats):  # of `every` steps one measures relevance, and all reassign with what is known
+        base = sum(plain.step(inputs, targets) for _ in range(every))
+        ratios.append(sum(explained.step(inputs, targets) for _ in range(every)) / base)
     return {
         "model": name,
         "method": "ecqx",
@@ -95,6 +96,7 @@ def measure(
         "precision": precision,
         "batch": batch,
         "samples": samples or batch,
+        "every": every,
         "threads": torch.get_num_threads(),
         "time_ratio": statistics.median(ratios),
         "time_ratio_min": min(ratios),
@@ -113,13 +115,15 @@ def main() -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for name in INPUTS:
-            for rules, samples, precision in (
-                ("paper", None, "float32"),
-                ("plus", None, "float32"),
-                ("plus", None, "bfloat16"),
-                ("plus", options.batch // 4, "float32"),
+            for rules, samples, precision, every in (
+                ("paper", None, "float32", 1),
+                ("plus", None, "float32", 1),
+                ("plus", None, "bfloat16", 1),
+                ("plus", options.batch // 4, "float32", 1),
+                ("plus", options.batch // 4, "float32", 2),
+                ("plus", None, "float32", 4),
             ):
-                rows.append(measure(name, rules, samples, options.repeats, options.batch, precision))
+                rows.append(measure(name, rules, samples, precision, every, options.repeats, options.batch))
                 print(json.dumps(rows[-1]), flush=True)
     head = provenance("relevance_overhead", "python benchmarks/relevance_overhead.py")
     options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
