@@ -22,7 +22,8 @@ def _points(
         {
             "model": model,
             "data": data,
-            "method": method,
+            "method": f"{method}, float {baseline:g} %",
+            "target": f"{kilobytes:g} KB",
             "seed": None,
             "split": "test",
             "accuracy": accuracy,

@@ -49,8 +49,8 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
 
     Args:
         points: rows of a benchmark on one model and one data set; those without ``accuracy`` (percent) and
-            ``bytes`` are left out.
-        baseline: accuracy of the float network, percent; default: the mean of the rows' own.
+            ``bytes`` are left out. Rows with a ``source`` are quoted from elsewhere: their lines are dashed.
+        baseline: accuracy of the float network, percent; default: the mean of the measured rows' own.
 
     Raises:
         DataError: no row has both figures.
@@ -60,7 +60,8 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
     ]
     if not usable:
         raise DataError("no row has both an accuracy and bytes: nothing to draw")
-    floats = [row["baseline_accuracy"] for row in usable if is_number(row.get("baseline_accuracy"))]
+    own = [row for row in usable if not row.get("source")] or usable
+    floats = [row["baseline_accuracy"] for row in own if is_number(row.get("baseline_accuracy"))]
     if baseline is None and floats:
         baseline = sum(floats) / len(floats)
     methods: dict[str, list[tuple[float, float]]] = {}
@@ -82,7 +83,11 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
                 [r["bytes"] for r in mine], [r["accuracy"] for r in mine], marker, color=colour, alpha=0.28,
                 markersize=4.5, markeredgewidth=0, zorder=2,
             )  # fmt: skip
-            axes.plot(*zip(*path, strict=True), color=colour, marker=marker, markersize=5.5, linewidth=1.6, zorder=3)
+            quoted = any(row.get("source") for row in mine)
+            axes.plot(
+                *zip(*path, strict=True), color=colour, marker=marker, markersize=5.5, zorder=3,
+                linewidth=1.1 if quoted else 1.6, linestyle=(0, (4, 2)) if quoted else "-",
+            )  # fmt: skip
             ends.append((*path[-1], shorten(method, 28), colour))
         sizes = [row["bytes"] for row in usable]
         low, high = min(sizes) / 1.18, max(sizes) * 1.18

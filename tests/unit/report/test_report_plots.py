@@ -41,6 +41,20 @@ def test_accuracy_v_bytes_draws_means_and_seeds(rows: list[dict[str, object]]) -
     assert "bytes" in axes.get_xlabel()
 
 
+def test_quoted_points_are_dashed_and_leave_the_float_line_alone(rows: list[dict[str, object]]) -> None:
+    quoted = [
+        {"method": "published", "target": f"{size}", "seed": None, "accuracy": 70.0 + i, "baseline_accuracy": 50.0,
+         "bytes": size, "source": "a paper"}
+        for i, size in enumerate((900, 3000))
+    ]  # fmt: skip
+    fig = plots.accuracy_v_bytes([*rows, *quoted])
+    assert "float32 91.00 %" in words(fig)
+    (axes,) = fig.axes
+    dashed = [x.get_xydata().tolist() for x in axes.lines if x.get_linestyle() == "--"]
+    assert [[900, 70], [3000, 71]] in dashed
+    assert len(dashed) == 2  # that, and the float network's
+
+
 def test_rows_without_both_figures_are_left_out(rows: list[dict[str, object]]) -> None:
     partial = [
         *rows,
