@@ -33,7 +33,7 @@ METHODS = ("ecq", "ecqx", "taylor", "fisher", "magnitude", "random")
 ROOT = Path(__file__).parent.parent
 
 ECQX = {"method": "ecqx", "bits": 4, "options": {"zero_floor": 0.5, "momentum": 0.95}}
-RELEVANCE = {"name": "relevance", "rules": "plus"}
+RELEVANCE = {"name": "relevance", "rules": "plus", "every": 4}  # every step is no better: results/ecqx/*-levers.json
 CHEAP_RELEVANCE = {**RELEVANCE, "samples": 16, "every": 2}
 SGD = {"epochs": 30, "optimizer": "sgd"}
 
@@ -56,7 +56,7 @@ class Experiment:
     levers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-LEVERS: dict[str, dict[str, Any]] = {
+LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every step, and so do the others
     "as it is": {},
     "lambda by marginal cost": {"assign.options.scale": "marginal"},
     "lambda in squared steps": {"assign.options.scale": "step"},
@@ -185,7 +185,8 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         values["data"]["folder"] = options.data
     if chosen.weights:
         values["network"]["weights"] = str(options.weights / chosen.weights)
-    for path, change in EXPERIMENTS[run.experiment].levers[run.lever].items() if run.lever else ():
+    changes = {"measure.every": 1, **chosen.levers[run.lever]} if run.lever else {}
+    for path, change in changes.items():
         *parents, last = path.split(".")
         place = values
         for key in parents:

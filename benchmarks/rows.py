@@ -15,7 +15,7 @@ def with_method(values: dict[str, Any], method: str) -> dict[str, Any]:
     if method == "ecqx":
         return values
     if method != "ecq":
-        return values | {"measure": {"name": method}}
+        return values | {"measure": {"name": method, "every": values.get("measure", {}).get("every", 1)}}
     options = values["assign"].get("options", {})
     shared = {name: v for name, v in options.items() if name in inspect.signature(assign.ecq).parameters}
     return values | {"assign": values["assign"] | {"method": "ecq", "options": shared}}
@@ -40,6 +40,7 @@ def row_of(report: Report, recipe: Recipe, commit: str | None) -> dict[str, Any]
         "steps": report.steps,
         "seconds": report.seconds,
         "identical": report.identical,
+        "every": recipe.measure.every if recipe.assign.method == "ecqx" else None,
         "momentum": recipe.assign.options.get("momentum"),
         "commit": commit,
     }
