@@ -225,6 +225,13 @@ def scaling(counts: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
+def command(options: argparse.Namespace) -> str:
+    """What was run, without the machine's folders."""
+    given = ["--weights DIR", *(["--onnx DIR"] if options.onnx else [])]
+    given += [f"--few {few.partition('=')[0]}=FILE" for few in options.few]
+    return " ".join(["python benchmarks/codec.py", *given, f"--repeats {options.repeats} --largest {options.largest}"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder with the safetensors files")
@@ -246,7 +253,7 @@ def main() -> None:
     }
     print(json.dumps(totals), flush=True)
     grown = scaling([10**n for n in range(5, 9) if 10**n <= options.largest])
-    head = provenance("codec", "python benchmarks/codec.py")
+    head = provenance("codec", command(options))
     options.result.write_text(
         json.dumps(head | {"total_bytes_ratio": totals, "rows": rows, "scaling": grown}, indent=1) + "\n"
     )

@@ -38,7 +38,7 @@ def sample_plan() -> Plan:
 
 
 PLAN = sample_plan()
-DATA = {name: encode_with(name, PLAN, header={"a": [1, {"b": None}]}) for name in ("mixing", "small", "fast")}
+DATA = {name: encode_with(name, PLAN, header={"a": [1, {"b": None}]}) for name in ("mixing", "small", "plain", "fast")}
 SIZES = {name: [section.size for section in open_file(data).sections] for name, data in DATA.items()}
 MORE = int(os.environ.get("FEWBITS_FUZZ", "1"))
 """How many times as many files as usual: 30 makes 10**5."""

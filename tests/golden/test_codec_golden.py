@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parent
 SHA256 = {
     "v1": "15a0bb8ed84c7ef8bd733c61fae286470985769bc8e2142a7621b4764a640951",
     "small": "346683c2a541cb676ed6932997590204efdfe01a52272bf6905ba39504170347",
-    "fast": "144d11bdc06d87f7962e8b8839dcc4018375d9759d345e36f0146fb9a24e0ad3",
+    "plain": "144d11bdc06d87f7962e8b8839dcc4018375d9759d345e36f0146fb9a24e0ad3",
+    "fast": "b4fa471162a5fac5e27326f3f751fead56eae20f39e2cf73eb10448c5086b8fc",
 }
 
 
@@ -61,6 +62,7 @@ def test_directory(data: bytes, name: str) -> None:
     [
         (reference.levels_encode, "b59780"),
         (reference_small.small_encode, "cfee"),
+        (reference_fast.plain_encode, "00b598eb00be6f4a00"),
         (reference_fast.fast_encode, "00b598eb00be6f4a00"),
     ],
 )
@@ -73,6 +75,7 @@ def test_golden_words(encode: Callable[..., bytes], words: str) -> None:
 def test_golden_words_of_a_kernel() -> None:
     levels = np.array([2, 1, 0, 3, 1, 0, 0, -1, -1], np.int16)
     assert reference_small.small_encode(levels.data, 1, 9, 9, -7, 7).hex() == "973fa2"
+    assert reference_fast.fast_encode(levels.data, 1, 9, 9, -7, 7).hex() == "03e99f101e0c06f035"
 
 
 def test_every_damaged_byte_is_found(data: bytes) -> None:

@@ -115,7 +115,7 @@ def test_header_round_trip(header: dict[str, object]) -> None:
 @st.composite
 def grids(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
     """Levels with structure: a random share of zeros, a random spread, some rows empty."""
-    shape = draw(FULL_SHAPES)
+    shape = draw(FULL_SHAPES | st.tuples(st.integers(1, 3), st.integers(1, 12), st.just(3), st.just(3)))
     seed, spread = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([0.4, 1, 5, 100, 9000]))
     chance = np.random.default_rng(seed)
     levels = np.clip(np.round(chance.standard_normal(shape) * spread), -32767, 32767)
@@ -126,7 +126,7 @@ def grids(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
     return levels, min(int(levels.min()), 0), max(int(levels.max()), 0)
 
 
-REFERENCES = {"levels": reference, "small": reference_small, "fast": reference_fast}
+REFERENCES = {"levels": reference, "small": reference_small, "plain": reference_fast, "fast": reference_fast}
 
 
 @pytest.mark.parametrize("kind", REFERENCES)
@@ -144,6 +144,20 @@ def test_both_implementations_write_the_same_levels(kind: str, grid: tuple[np.nd
             back = np.full(levels.size, 77, np.int16)
             getattr(module, f"{kind}_decode")(data, back.data, *args)
             assert np.array_equal(back, flat)
+
+
+@pytest.mark.parametrize("filled", [0.3, 0.9])
+@pytest.mark.parametrize("kind", ["plain", "fast"])
+def test_rows_of_several_segments(kind: str, filled: float) -> None:
+    """300 kernels: more than the 256 units of a segment, whatever a unit is."""
+    compiled = pytest.importorskip("fewbits.codec._coder")
+    chance = np.random.default_rng(0)
+    levels = np.round(chance.standard_normal(2700) * 2 * (chance.random(2700) < filled)).astype(np.int16)
+    data = getattr(compiled, f"{kind}_encode")(levels.data, 1, 2700, 9, -9, 9)
+    assert data == getattr(reference_fast, f"{kind}_encode")(levels.data, 1, 2700, 9, -9, 9)
+    back = np.empty_like(levels)
+    getattr(compiled, f"{kind}_decode")(data, back.data, 1, 2700, 9, -9, 9)
+    assert np.array_equal(back, levels)
 
 
 @settings(max_examples=40, deadline=None)

@@ -63,7 +63,7 @@ static int binary_decode(Binary model, const Grid *g, int16_t *levels, const uin
     return status == 0 && c.position < c.in_size ? 1 : status;
 }
 
-static PyObject *encode_with(Binary model, PyObject *args) /* no model: the fast coder */
+static PyObject *encode_with(Binary model, int plain, PyObject *args) /* no model: coder 5, or 4 if plain */
 {
     Py_buffer levels;
     Py_ssize_t rows, columns, kernel;
@@ -82,7 +82,7 @@ static PyObject *encode_with(Binary model, PyObject *args) /* no model: the fast
         for (Py_ssize_t i = 0; i < count; i++)
             status |= values[i] < g.lowest || values[i] > g.highest;
         if (status == 0)
-            status = model ? binary_encode(model, &g, values, &out, &size) : fast_encode(&g, values, &out, &size);
+            status = model ? binary_encode(model, &g, values, &out, &size) : fast_encode(&g, values, plain, &out, &size);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&levels);
@@ -92,7 +92,7 @@ static PyObject *encode_with(Binary model, PyObject *args) /* no model: the fast
     return result;
 }
 
-static PyObject *decode_with(Binary model, PyObject *args)
+static PyObject *decode_with(Binary model, int plain, PyObject *args)
 {
     Py_buffer data, levels;
     Py_ssize_t rows, columns, kernel;
@@ -104,7 +104,7 @@ static PyObject *decode_with(Binary model, PyObject *args)
         g.rows = (size_t)rows, g.columns = (size_t)columns, g.kernel = (size_t)kernel;
         Py_BEGIN_ALLOW_THREADS
         status = model ? binary_decode(model, &g, levels.buf, data.buf, (size_t)data.len)
-                       : fast_decode(data.buf, (size_t)data.len, &g, levels.buf);
+                       : fast_decode(data.buf, (size_t)data.len, &g, plain, levels.buf);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&data);
@@ -136,21 +136,22 @@ static PyObject *levels_chances(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-#define LEVEL_CODER(name, model)                                                                        \
+#define LEVEL_CODER(name, model, flag)                                                                  \
     static PyObject *name##_encode(PyObject *self, PyObject *args)                                       \
     {                                                                                                    \
         (void)self;                                                                                      \
-        return encode_with(model, args);                                                                 \
+        return encode_with(model, flag, args);                                                           \
     }                                                                                                    \
     static PyObject *name##_decode(PyObject *self, PyObject *args)                                       \
     {                                                                                                    \
         (void)self;                                                                                      \
-        return decode_with(model, args);                                                                 \
+        return decode_with(model, flag, args);                                                           \
     }
 
-LEVEL_CODER(levels, code_levels)
-LEVEL_CODER(small, code_small)
-LEVEL_CODER(fastest, NULL)
+LEVEL_CODER(levels, code_levels, 0)
+LEVEL_CODER(small, code_small, 0)
+LEVEL_CODER(plain, NULL, 1)
+LEVEL_CODER(fastest, NULL, 0)
 
 static PyObject *bytes_encode(PyObject *self, PyObject *args)
 {
@@ -207,6 +208,8 @@ static PyMethodDef methods[] = {
      "levels_chances(levels, chances, rows, columns, kernel) fills chances, of 65536, that a level is not zero"},
     {"small_encode", small_encode, METH_VARARGS, "as levels_encode"},
     {"small_decode", small_decode, METH_VARARGS, "as levels_decode"},
+    {"plain_encode", plain_encode, METH_VARARGS, "as levels_encode"},
+    {"plain_decode", plain_decode, METH_VARARGS, "as levels_decode"},
     {"fast_encode", fastest_encode, METH_VARARGS, "as levels_encode"},
     {"fast_decode", fastest_decode, METH_VARARGS, "as levels_decode"},
     {"bytes_encode", bytes_encode, METH_VARARGS, "bytes_encode(data, stride, prime) -> bytes"},
@@ -221,5 +224,6 @@ PyMODINIT_FUNC PyInit__coder(void)
 {
     build_tables();
     build_small_tables();
+    build_fast_tables();
     return PyModule_Create(&definition);
 }

@@ -147,8 +147,10 @@ def chances_of(levels: Array) -> Array:
 
 MIXING = Coder(1, "mixing", "levels", strips=False)
 SMALL = Coder(3, "small", "small")
-FAST = Coder(4, "fast", "fast")
-CODERS = {coder.number: coder for coder in (MIXING, SMALL, FAST)}
+PLAIN = Coder(4, "plain", "plain")
+FAST = Coder(5, "fast", "fast")
+CODERS = {coder.number: coder for coder in (MIXING, SMALL, PLAIN, FAST)}
+"""All that a file may name. Files of before coder 5 use :data:`PLAIN`, which no profile takes any more."""
 PROFILES = {"small": (SMALL, MIXING, 1 << 16), "fast": (FAST, SMALL, 1 << 10)}
 """What an encoder takes: a coder, another that is tried as well on small tensors, and weights of those at most."""
 

@@ -1,8 +1,8 @@
-/* Coder 4: integer levels, fast (docs/format.md, section 11): what the symbols of rans.h mean. */
+/* Coders 4 and 5: integer levels, fast (docs/format.md, section 11): what the symbols of rans.h mean. */
 #ifndef FEWBITS_FAST_H
 #define FEWBITS_FAST_H
 
-#include "rans.h"
+#include "fast_tables.h"
 
 /* A number of 1..65535: its bit length, its up to 4 next bits, the others as they are. */
 INLINE uint32_t code_escape(Rans *c, FastModel *m, uint32_t value, const int enc)
@@ -29,13 +29,13 @@ INLINE uint32_t step(uint32_t x, int target, int rate) { return x + (uint32_t)((
 static const uint8_t ONES[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
 static const uint16_t SHARES[5][5] = {{0}, {0, 65535}, {0}, {0, 21845, 43690, 65535}, {0, 16384, 32768, 49152, 65535}};
 
-INLINE int last_value(const Grid *g) { return g->lowest >= -4 && g->highest <= 4 ? 7 : 15; }
+static const int LEFT[9] = {0, -1, -1, 0, -1, -1, 0, -1, -1}, UP[9] = {0, 0, 0, -1, -1, -1, -1, -1, -1}; /* masks */
 
 /* `size` weights are a chunk, `per` chunks a unit. Each loop over symbols takes its first half and its second half in
  * turn, and its contexts know all but the latest symbol: two symbols can then be decoded at the same time.
  */
 INLINE int fast_model(Rans *shared, FastModel *m, Unit *units, const Grid *g, int16_t *levels, const int size,
-                      const int per, const int enc)
+                      const int per, const int view, const int enc)
 {
     const int wide = size * per, n = 1 << size, most = (1 << per) - 1, last = last_value(g), lowest = g->lowest;
     const uint32_t reach = (uint32_t)(g->highest - lowest);
@@ -104,15 +104,17 @@ INLINE int fast_model(Rans *shared, FastModel *m, Unit *units, const Grid *g, in
                     int near = MASK_NEAR + (before * 5 + unit[u].above) * 16 + (column + row) / 2;
                     if (per > 1) {
                         lines = MASK_LINES + (q * 4 + ONES[full[u]] - 1) * 64 + column / 2 * 8 + row / 2;
-                        near = MASK_NEAR + (before * 4 + q) * 5 + unit[u].above;
+                        near = MASK_NEAR + (before * (view == KERNEL ? 3 : 4) + q) * 5 + unit[u].above;
                     }
                     const int symbol = enc ? n - 1 - masks[chunk] : 0;
                     const int x = n - 1 - code_symbol(c, m, lines, near, symbol, n, enc), some = ONES[x];
                     bad |= per > 1 && x == 0;
                     masks[chunk] = (uint8_t)x;
-                    notes[chunk] = (uint32_t)(u * wide + q * size + ((column + row) / 2 << 16) + (some << 24));
+                    const int third = view == KERNEL ? (int)((per > 1 ? (size_t)q : first + (size_t)u) % 3) : 0;
+                    notes[chunk] = (uint32_t)(u * wide + q * size + ((column + row) / 2 << 16) + (some << 24)) +
+                                   ((uint32_t)third * 3 << 28);
                     before = next_before;
-                    next_before = some;
+                    next_before = view == KERNEL && per > 1 ? x : some;
                     row_dense = next_dense;
                     next_dense = step(next_dense, SHARES[size][some], 3);
                 }
@@ -121,7 +123,7 @@ INLINE int fast_model(Rans *shared, FastModel *m, Unit *units, const Grid *g, in
                 const int chunk = chunks[i], x = masks[chunk];
                 got[chunk >> 2] = (uint8_t)(got[chunk >> 2] + ONES[x]);
                 for (int k = 0; k < size; k++) {
-                    list[value_count] = notes[chunk] + (uint32_t)k;
+                    list[value_count] = notes[chunk] + (uint32_t)k * 0x10000001u;
                     value_count += x >> k & 1;
                 }
             }
@@ -130,18 +132,33 @@ INLINE int fast_model(Rans *shared, FastModel *m, Unit *units, const Grid *g, in
                 sum_full += held;
                 sum_ones += got[u];
                 if (held)
-                    unit[u].dense = (uint16_t)step(unit[u].dense, got[u] * 65535 / (size * held), rate);
+                    unit[u].dense = (uint16_t)step(unit[u].dense, m->part[size * held][got[u]], rate);
                 unit[u].above = (uint16_t)least(got[u], 4);
             }
             if (bad || (value_count && (int)(list[value_count - 1] & 65535) >= width))
                 return 1;
-            for (int i = 0, half = (value_count + 1) / 2; i < half; i++)
+            int half = (value_count + 1) / 2;
+            if (view == KERNEL) /* whole kernels: a value's neighbours are never in the other half */
+                while (half < value_count && list[half] >> 28 > list[half - 1] >> 28 &&
+                       (list[half] & 65535) - (list[half - 1] & 65535) < 9)
+                    half++;
+            for (int i = 0; i < half; i++)
                 for (int k = i; k < value_count; k += half) {
-                    const int j = (int)(list[k] & 65535), dense = list[k] >> 16 & 255, some = (int)(list[k] >> 24);
+                    const int j = (int)(list[k] & 65535), dense = list[k] >> 16 & 255, some = list[k] >> 24 & 15;
                     Unit *const own = &unit[j / wide];
                     const int level = enc ? at[j] : 0, target = level < 0 ? -level : level;
-                    const int a = VALUE_SIZE + m->size_class[(own->size + row_size) >> 5] * 16 + dense;
-                    const int b = VALUE_NEAR + (m->size_class[row_size >> 4] * 4 + some - 1) * 3 + lean;
+                    const int usual = m->size_class[(own->size + row_size) >> 5], in_row = m->size_class[row_size >> 4];
+                    int a = VALUE_SIZE + usual * 16 + dense, b = VALUE_NEAR + (in_row * 4 + some - 1) * 3 + lean;
+                    if (view != PLAIN) {
+                        int trend = 2 + (lean == 1) - (lean == 2);
+                        if (view == KERNEL) {
+                            const int place = (int)(list[k] >> 28), left = LEFT[place], up = UP[place];
+                            const int sum = (at[(j - 1) & left] & left) + (at[(j - 3) & up] & up);
+                            trend = 2 + (sum > 0) - (sum < 0) + (sum > 1) - (sum < -1);
+                        }
+                        a = VALUE_SIZE + usual * 5 + trend;
+                        b = VALUE_NEAR + (in_row * 4 + some - 1) * 5 + trend;
+                    }
                     const int symbol = enc ? last - (least(target, 8) * 2 - 2 + (level < 0)) : 0;
                     const int x = last - (last == 7 ? code_symbol(c, m, a, b, symbol, 8, enc)
                                                     : code_symbol(c, m, a, b, symbol, 16, enc));
@@ -179,108 +196,18 @@ INLINE int fast_model(Rans *shared, FastModel *m, Unit *units, const Grid *g, in
     return local.count ? end_block(shared, enc) : 0;
 }
 
-/* A table whose symbols have frequencies in proportion to their weights, and at least 1. */
-static void set_table(FastModel *m, int table, const uint32_t *weights, int n)
-{
-    uint32_t sum = 0, below = 0;
-    for (int k = 0; k < n; k++)
-        sum += weights[k];
-    const uint64_t scale = ((uint64_t)(ONE - (uint32_t)n) << 32) / sum;
-    for (int k = 0; k < 16; k++) {
-        m->start[table][k] = (uint16_t)(k && k < n ? (below * scale >> 32) + (uint32_t)k : ONE);
-        below += k < n ? weights[k] : 0;
-    }
-}
-
-static void copy_table(FastModel *m, int table, int copies)
-{
-    for (int k = 1; k <= copies; k++)
-        memcpy(m->start[table + k], m->start[table], sizeof m->start[0]);
-}
-
-/* Masks of bits that are independently 1 with the probability of these log-odds. */
-static void set_masks(FastModel *m, int table, int bits, int odds, int with_empty)
-{
-    const uint32_t p = squash_table[odds + 2048];
-    uint32_t weights[16];
-    for (int mask = 0; mask < 1 << bits; mask++) {
-        uint32_t x = 1 << 16;
-        for (int k = 0; k < bits; k++)
-            x = x * (mask >> k & 1 ? p >> 1 : 32768 - (p >> 1)) >> 15;
-        weights[(1 << bits) - 1 - mask] = mask || with_empty ? x + 1 : 0;
-    }
-    set_table(m, table, weights, 1 << bits);
-}
-
-static void start_fast(FastModel *m, const Grid *g, int size, int per)
-{
-    static const uint8_t SIZES[16] = {17, 20, 23, 26, 30, 35, 41, 48, 56, 65, 77, 92, 110, 135, 170, 210};
-    const int last = last_value(g), lines = per > 1 ? FULL_LINES : MASK_LINES, near = per > 1 ? FULL_NEAR : MASK_NEAR;
-    const int bits = per > 1 ? per : size;
-    uint32_t weights[16];
-    for (int k = 0; k < 128; k++)
-        m->rate[k] = (uint8_t)(4 + (k >= 68) + (k >= 102) + (k >= 119) + (k >= 127));
-    for (int k = 0, i = 0; k < 256; k++) {
-        while (i < 15 && k * 19 / 8 >= SIZES[i] + SIZES[i + 1])
-            i++;
-        m->size_class[k] = (uint8_t)i;
-    }
-    for (int k = 0; k < 512; k++) {
-        const int x = (stretch_table[k << 3] + 1536) >> 7;
-        m->share_class[k] = (uint8_t)(x < 0 ? 0 : least(x, 15));
-    }
-    for (int s = 0; s < 16; s++)
-        for (int k = 0; k < 16; k++)
-            m->target[s][k] = (uint16_t)(k == 0 ? 65535 : k <= s ? 5 * k : (int)ONE - 5 * (16 - k));
-    for (int k = 0; k < 256; k++)
-        set_masks(m, lines + k, bits, 48 * (k >> 4) + 64 * (k & 15) - 1288, 1);
-    for (int k = 0; k < 25 * 16; k++)
-        if (k < 16)
-            set_masks(m, near + k, bits, k * 128 - 1472, 1);
-        else
-            memcpy(m->start[near + k], m->start[near + k - 16], sizeof m->start[0]);
-    if (per > 1) {
-        for (int k = 0; k < 16 * 64; k++)
-            if (k < 64)
-                set_masks(m, MASK_LINES + k, size, 96 * (k >> 3) + 128 * (k & 7) - 1232, 0);
-            else
-                memcpy(m->start[MASK_LINES + k], m->start[MASK_LINES + k - 64], sizeof m->start[0]);
-        set_masks(m, MASK_NEAR, size, -280, 0);
-        copy_table(m, MASK_NEAR, 99);
-    }
-    for (int i = 0; i < 16; i++) {
-        uint32_t x = 1 << 20;
-        memset(weights, 0, sizeof weights);
-        for (int k = 0; k < 8; k++) {
-            const uint32_t weight = (k == 7 ? x * SIZES[i] / 16 : x) + 16;
-            if (k < g->highest && 2 * k < last)
-                weights[last - 2 * k] = weight;
-            if (k < -g->lowest && 2 * k < last)
-                weights[last - 1 - 2 * k] = weight;
-            x = x * (uint32_t)(SIZES[i] - 16) / SIZES[i];
-        }
-        weights[0] += g->lowest == g->highest; /* no value at all: any table */
-        set_table(m, VALUE_SIZE + i * 16, weights, last + 1);
-        copy_table(m, VALUE_SIZE + i * 16, 15);
-        memcpy(m->start[VALUE_NEAR + i * 12], m->start[VALUE_SIZE + i * 16], 12 * sizeof m->start[0]);
-    }
-    for (int length = 0; length < 16; length++) {
-        for (int k = 0; k < 16; k++)
-            weights[k] = length ? (k < 1 << least(length, 4) ? 64 : 1) : k < 4 ? 64 : k < 8 ? 16 : 1;
-        set_table(m, LENGTH + length, weights, 16);
-    }
-}
-
 typedef struct {
     FastModel model;
     uint8_t words[2 * (MOST + BLOCK) + 8], tail[4 * MOST + 16];
     uint32_t record[MOST + BLOCK];
 } FastMemory;
 
-/* Shapes: 0 chunks of 3, 1 units of 3 chunks of 3, 2 units of 4 chunks of 4. */
-static int fast_run(Rans *c, const Grid *g, int16_t *levels, int shape, int enc)
+/* Shapes of coder 4: 0 chunks of 3, 1 units of 3 chunks of 3, 2 units of 4 chunks of 4; of coder 5 besides: 3 chunks of
+ * 3 and 4 units of 3 chunks of 3, in 3x3 kernels. */
+static int fast_run(Rans *c, const Grid *g, int16_t *levels, int shape, int plain, int enc)
 {
-    const int size = shape == 2 ? 4 : 3, per = shape == 0 ? 1 : size;
+    const int size = shape == 2 ? 4 : 3, per = shape % 3 == 0 ? 1 : size;
+    const int view = plain ? PLAIN : shape > 2 ? KERNEL : LINE;
     void *memory = malloc(sizeof(FastMemory) + 63);
     Unit *units = malloc((g->columns / (size_t)(size * per) + 1) * sizeof *units);
     int status = 2;
@@ -290,15 +217,17 @@ static int fast_run(Rans *c, const Grid *g, int16_t *levels, int shape, int enc)
         c->words = y->words;
         c->tail = y->tail;
         c->record = y->record;
-        start_fast(m, g, size, per);
-        if (enc)
-            status = shape == 0   ? fast_model(c, m, units, g, levels, 3, 1, 1)
-                     : shape == 1 ? fast_model(c, m, units, g, levels, 3, 3, 1)
-                                  : fast_model(c, m, units, g, levels, 4, 4, 1);
+        *m = fast_starts[shape % 3];
+        start_values(m, g, view);
+#define MODEL(size, per, view) \
+    enc ? fast_model(c, m, units, g, levels, size, per, view, 1) : fast_model(c, m, units, g, levels, size, per, view, 0)
+        if (plain)
+            status = shape == 0 ? MODEL(3, 1, PLAIN) : shape == 1 ? MODEL(3, 3, PLAIN) : MODEL(4, 4, PLAIN);
+        else if (view == LINE)
+            status = shape == 0 ? MODEL(3, 1, LINE) : shape == 1 ? MODEL(3, 3, LINE) : MODEL(4, 4, LINE);
         else
-            status = shape == 0   ? fast_model(c, m, units, g, levels, 3, 1, 0)
-                     : shape == 1 ? fast_model(c, m, units, g, levels, 3, 3, 0)
-                                  : fast_model(c, m, units, g, levels, 4, 4, 0);
+            status = shape == 3 ? MODEL(3, 1, KERNEL) : MODEL(3, 3, KERNEL);
+#undef MODEL
     }
     free(memory);
     free(units);
@@ -306,7 +235,7 @@ static int fast_run(Rans *c, const Grid *g, int16_t *levels, int shape, int enc)
 }
 
 /* 0, or 2 without memory. *out is the caller's to free. */
-static int fast_encode(const Grid *g, const int16_t *levels, uint8_t **out, size_t *size)
+static int fast_encode(const Grid *g, const int16_t *levels, int plain, uint8_t **out, size_t *size)
 {
     const size_t total = g->rows * g->columns;
     size_t filled = 0;
@@ -315,12 +244,13 @@ static int fast_encode(const Grid *g, const int16_t *levels, uint8_t **out, size
     for (size_t i = 0; i < total; i++)
         filled += levels[i] != 0;
     const int kernels = g->kernel % 9 == 0 && g->kernel <= 81; /* units are (slices of) 3x3 kernels */
+    const int picture = !plain && g->kernel == 9 && g->columns % 9 == 0;
     c.capacity = 64;
     c.out = malloc(c.capacity);
     if (!c.out)
         return 2;
-    c.out[c.size++] = (uint8_t)(kernels ? filled < total / 2 : filled < total / 8 ? 2 : 0);
-    const int status = fast_run(&c, g, (int16_t *)levels, c.out[0], 1); /* an encoder writes no level */
+    c.out[c.size++] = (uint8_t)((kernels ? filled < total / 2 : filled < total / 8 ? 2 : 0) + (picture ? 3 : 0));
+    const int status = fast_run(&c, g, (int16_t *)levels, c.out[0], plain, 1); /* an encoder writes no level */
     if (status)
         free(c.out);
     *out = status ? NULL : c.out;
@@ -329,15 +259,15 @@ static int fast_encode(const Grid *g, const int16_t *levels, uint8_t **out, size
 }
 
 /* 0, or 1 where the stream breaks the rules, or 2 without memory. */
-static int fast_decode(const uint8_t *data, size_t size, const Grid *g, int16_t *levels)
+static int fast_decode(const uint8_t *data, size_t size, const Grid *g, int plain, int16_t *levels)
 {
     Rans c;
-    if (size == 0 || data[0] > 2)
+    if (size == 0 || data[0] > (plain ? 2 : 4))
         return 1;
     memset(&c, 0, sizeof c);
     c.in = data + 1;
     c.end = data + size;
-    const int status = fast_run(&c, g, levels, data[0], 0);
+    const int status = fast_run(&c, g, levels, data[0], plain, 0);
     return status ? status : c.in != c.end;
 }
 

@@ -24,7 +24,7 @@ enum { /* tables: for most symbols one by running shares and one by neighbours *
     MASK_NEAR = MASK_LINES + 16 * 64,
     VALUE_SIZE = MASK_NEAR + 25 * 16,
     VALUE_NEAR = VALUE_SIZE + 16 * 16,
-    LENGTH = VALUE_NEAR + 16 * 12,
+    LENGTH = VALUE_NEAR + 16 * 20,
     TOP = LENGTH,
     TABLES = LENGTH + 16
 };
@@ -33,6 +33,7 @@ typedef struct {
     uint16_t start[TABLES][16]; /* where each symbol starts, of ONE; the first entry counts uses: 32768 and upwards */
     uint16_t target[16][16];    /* what a table moves towards after each symbol */
     uint8_t rate[128], size_class[256], share_class[512];
+    uint16_t part[17][17];      /* i / k of 65535 */
 } FastModel;
 
 typedef struct {

@@ -1,6 +1,6 @@
 """The fast coder of integer levels in plain Python: fallback without the C extension, and its oracle in tests.
 
-Same bytes as ``fast.h``; ``docs/format.md`` defines both. All arithmetic is on integers.
+Coders 4 ("plain") and 5 ("fast"): same bytes as ``fast.h``; ``docs/format.md`` defines both. All on integers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ UNITS = 256
 BLOCK = 65536
 
 FULL_LINES, FULL_NEAR, MASK_LINES, MASK_NEAR = 0, 256, 656, 1680
-VALUE_SIZE, VALUE_NEAR, LENGTH, TABLES = 2080, 2336, 2528, 2544
+VALUE_SIZE, VALUE_NEAR, LENGTH, TABLES = 2080, 2336, 2656, 2672
 
-SHAPES = ((3, 1), (3, 3), (4, 4))  # weights in a chunk, chunks in a unit
+SHAPES = ((3, 1), (3, 3), (4, 4), (3, 1), (3, 3))  # weights in a chunk, chunks in a unit; coder 4 has the first three
+LIKELY = (4, 5, 8, 11, 12)  # eighths by which a positive value is likelier, by the trend of its neighbours
 SIZES = (17, 20, 23, 26, 30, 35, 41, 48, 56, 65, 77, 92, 110, 135, 170, 210)
 SHARES = {1: (0, 65535), 3: (0, 21845, 43690, 65535), 4: (0, 16384, 32768, 49152, 65535)}
 RATES = [4 + (k >= 68) + (k >= 102) + (k >= 119) + (k >= 127) for k in range(128)]
@@ -70,8 +71,9 @@ def _step(x: int, target: int, rate: int) -> int:
 class _Fast:
     """The model with a coder: ``data`` is None in an encoder."""
 
-    def __init__(self, shape: int, lowest: int, highest: int, data: bytes | None) -> None:
+    def __init__(self, shape: int, lowest: int, highest: int, data: bytes | None, plain: bool) -> None:
         self.size, self.per = SHAPES[shape]
+        self.plain, self.kernel = plain, shape > 2
         self.lowest, self.highest = lowest, highest
         self.last = 7 if lowest >= -4 and highest <= 4 else 15
         self.out = bytearray([shape])
@@ -82,7 +84,7 @@ class _Fast:
         self.tables = self.start_tables()
 
     def start_tables(self) -> list[list[int]]:
-        size, per, last = self.size, self.per, self.last
+        size, per = self.size, self.per
         tables: list[list[int]] = [[] for _ in range(TABLES)]
         lines, near = (FULL_LINES, FULL_NEAR) if per > 1 else (MASK_LINES, MASK_NEAR)
         bits = per if per > 1 else size
@@ -93,28 +95,39 @@ class _Fast:
         if per > 1:
             for k in range(16 * 64):
                 tables[MASK_LINES + k] = _masks(size, 96 * (k >> 3 & 7) + 128 * (k & 7) - 1232, False)
-            for k in range(100):
+            for k in range(120):
                 tables[MASK_NEAR + k] = _masks(size, -280, False)
         for i in range(16):
-            x = 1 << 20
-            weights = [0] * (last + 1)
-            for k in range(8):
-                weight = (x * SIZES[i] // 16 if k == 7 else x) + 16
-                if k < self.highest and 2 * k < last:
-                    weights[last - 2 * k] = weight
-                if k < -self.lowest and 2 * k < last:
-                    weights[last - 1 - 2 * k] = weight
-                x = x * (SIZES[i] - 16) // SIZES[i]
-            weights[0] += self.lowest == self.highest
-            for k in range(16):
-                tables[VALUE_SIZE + i * 16 + k] = _table(weights)
-            for k in range(12):
-                tables[VALUE_NEAR + i * 12 + k] = _table(weights)
+            if self.plain:
+                for k in range(16):
+                    tables[VALUE_SIZE + i * 16 + k] = self.values(i, 8)
+                for k in range(12):
+                    tables[VALUE_NEAR + i * 12 + k] = self.values(i, 8)
+                continue
+            for trend in range(5):
+                likely = LIKELY[trend] if self.kernel else 8
+                tables[VALUE_SIZE + i * 5 + trend] = self.values(i, likely)
+                for some in range(4):
+                    tables[VALUE_NEAR + (i * 4 + some) * 5 + trend] = self.values(i, likely)
         tables[LENGTH] = _table([64] * 4 + [16] * 4 + [1] * 8)
         for length in range(1, 16):
             ones = 1 << min(length, 4)
             tables[LENGTH + length] = _table([64] * ones + [1] * (16 - ones))
         return tables
+
+    def values(self, i: int, likely: int) -> list[int]:
+        """A table of values for a class of magnitudes; ``likely`` eighths of the usual weight for positive ones."""
+        last, x = self.last, 1 << 20
+        weights = [0] * (last + 1)
+        for k in range(8):
+            weight = (x * SIZES[i] // 16 if k == 7 else x) + 16
+            if k < self.highest and 2 * k < last:
+                weights[last - 2 * k] = weight * likely // 8
+            if k < -self.lowest and 2 * k < last:
+                weights[last - 1 - 2 * k] = weight * (16 - likely) // 8
+            x = x * (SIZES[i] - 16) // SIZES[i]
+        weights[0] += self.lowest == self.highest
+        return _table(weights)
 
     def word(self) -> int:
         """The next 16 bits; zeros follow the end, which the end of the segment finds out."""
@@ -198,6 +211,11 @@ class _Fast:
             got = (got << rest) + low
         return got
 
+    def trend(self, levels: array.array[int], at: int, place: int) -> int:
+        """0..4, negative to positive: what the weights on the left and above in the kernel add up to."""
+        near = (levels[at - 1] if place % 3 else 0) + (levels[at - 3] if place > 2 else 0)
+        return 2 + min(max(near, -2), 2)
+
     def run(self, levels: array.array[int], rows: int, columns: int) -> None:
         """Code ``levels`` in place: an encoder reads them, a decoder overwrites zeros."""
         size, per, last = self.size, self.per, self.last
@@ -242,7 +260,7 @@ class _Fast:
                     column, row = SHARE_CLASS[column_dense[u] >> 7], SHARE_CLASS[row_dense[0] >> 7]
                     if per > 1:
                         lines = MASK_LINES + (q * 4 + full[u].bit_count() - 1) * 64 + column // 2 * 8 + row // 2
-                        near = MASK_NEAR + (before[0] * 4 + q) * 5 + above[u]
+                        near = MASK_NEAR + (before[0] * (3 if self.kernel else 4) + q) * 5 + above[u]
                     else:
                         lines = MASK_LINES + column * 16 + row
                         near = MASK_NEAR + (before[0] * 5 + above[u]) * 16 + (column + row) // 2
@@ -251,7 +269,7 @@ class _Fast:
                         raise ValueError(BROKEN)
                     some = masks[i].bit_count()
                     dense[i] = (column + row) // 2
-                    before = [before[1], some]
+                    before = [before[1], masks[i] if self.kernel and per > 1 else some]
                     row_dense = [row_dense[1], _step(row_dense[1], SHARES[size][some], 3)]
                 got = dict.fromkeys(units, 0)
                 values = []
@@ -266,13 +284,21 @@ class _Fast:
                     above[u] = min(got[u], 4)
                 if values and values[-1][1] >= columns:
                     raise ValueError(BROKEN)
-                for i, j in _in_turn(values):
+                half = (len(values) + 1) // 2
+                while self.kernel and half < len(values) and values[half][1] // 9 == values[half - 1][1] // 9:
+                    half += 1
+                for i, j in _in_turn(values, half):
                     u, some = i >> 2, masks[i].bit_count()
-                    a = VALUE_SIZE + SIZE_CLASS[(column_size[u] + row_size[0]) >> 5] * 16 + dense[i]
-                    b = VALUE_NEAR + (SIZE_CLASS[row_size[0] >> 4] * 4 + some - 1) * 3 + lean[0]
+                    usual = SIZE_CLASS[(column_size[u] + row_size[0]) >> 5]
+                    in_row = SIZE_CLASS[row_size[0] >> 4] * 4 + some - 1
+                    if self.plain:
+                        a, b = usual * 16 + dense[i], in_row * 3 + lean[0]
+                    else:
+                        trend = self.trend(levels, r * columns + j, j % 9) if self.kernel else (2, 3, 1)[lean[0]]
+                        a, b = usual * 5 + trend, in_row * 5 + trend
                     level = levels[r * columns + j]
                     want = last - (min(abs(level), 8) * 2 - 2 + (level < 0)) if encoding else 0
-                    x = last - self.symbol(a, b, want, last + 1)
+                    x = last - self.symbol(VALUE_SIZE + a, VALUE_NEAR + b, want, last + 1)
                     magnitude = (x >> 1) + 1
                     if magnitude == 8:
                         magnitude = 7 + self.escape(max(abs(level) - 7, 1))
@@ -293,16 +319,14 @@ class _Fast:
             self.end_block()
 
 
-def _in_turn(items: list[T]) -> list[T]:
+def _in_turn(items: list[T], half: int | None = None) -> list[T]:
     """The first of the first half, the first of the second half, the second of the first half, ..."""
-    half = (len(items) + 1) // 2
-    result = items[:]
-    result[::2], result[1::2] = items[:half], items[half:]
-    return result
+    half = (len(items) + 1) // 2 if half is None else half
+    rest = items[half:]
+    return [x for pair in zip(items, rest, strict=False) for x in pair] + items[len(rest) : half]
 
 
-def fast_encode(levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int) -> bytes:
-    """Code int16 ``levels`` of ``rows * columns`` elements, all in ``[lowest, highest]`` around 0."""
+def _encode(levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int, *, plain: bool) -> bytes:
     values = array.array("h", bytes(levels))
     if len(values) != rows * columns or min(values) < lowest or max(values) > highest:
         raise ValueError("levels that do not fit their grid")
@@ -311,19 +335,39 @@ def fast_encode(levels: Buffer, rows: int, columns: int, kernel: int, lowest: in
         shape = int(filled < len(values) // 2)
     else:
         shape = 2 if filled < len(values) // 8 else 0
-    coder = _Fast(shape, lowest, highest, None)
+    if not plain and kernel == 9 and columns % 9 == 0:
+        shape += 3
+    coder = _Fast(shape, lowest, highest, None, plain)
     coder.run(values, rows, columns)
     return bytes(coder.out)
 
 
-def fast_decode(data: Buffer, levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int) -> None:
-    """Fill the int16 buffer ``levels``; ValueError where the data breaks the rules of the coder."""
-    data = bytes(data)
-    if not data or data[0] >= len(SHAPES):
+def _decode(data: bytes, levels: Buffer, rows: int, columns: int, lowest: int, highest: int, *, plain: bool) -> None:
+    if not data or data[0] >= (3 if plain else len(SHAPES)):
         raise ValueError(BROKEN)
     values = array.array("h", bytes(2 * rows * columns))
-    coder = _Fast(data[0], lowest, highest, data)
+    coder = _Fast(data[0], lowest, highest, data, plain)
     coder.run(values, rows, columns)
     if coder.position != len(data):
         raise ValueError(BROKEN)
     memoryview(levels).cast("B")[:] = values.tobytes()
+
+
+def fast_encode(levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int) -> bytes:
+    """Code int16 ``levels`` of ``rows * columns`` elements, all in ``[lowest, highest]`` around 0, with coder 5."""
+    return _encode(levels, rows, columns, kernel, lowest, highest, plain=False)
+
+
+def fast_decode(data: Buffer, levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int) -> None:
+    """Fill the int16 buffer ``levels``; ValueError where the data breaks the rules of the coder."""
+    _decode(bytes(data), levels, rows, columns, lowest, highest, plain=False)
+
+
+def plain_encode(levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int) -> bytes:
+    """As :func:`fast_encode`, with coder 4."""
+    return _encode(levels, rows, columns, kernel, lowest, highest, plain=True)
+
+
+def plain_decode(data: Buffer, levels: Buffer, rows: int, columns: int, kernel: int, lowest: int, highest: int) -> None:
+    """As :func:`fast_decode`, with coder 4."""
+    _decode(bytes(data), levels, rows, columns, lowest, highest, plain=True)
