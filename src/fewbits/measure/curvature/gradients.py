@@ -1,4 +1,4 @@
-"""Gauss-Newton traces from first derivatives alone: exact, with sampled labels, and with the given ones."""
+"""Gauss-Newton traces from first derivatives alone: exact, sketched, with sampled labels, and with the given ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.measure.curvature.check import check_separable
-from fewbits.measure.curvature.moments import Moments
+from fewbits.measure.curvature.moments import Moments, OverDraws
 from fewbits.measure.curvature.norms import squares
+from fewbits.measure.curvature.root import Root
 from fewbits.measure.curvature.tap import Call, Taps
 from fewbits.measure.relevance.measure import check_targets
 
@@ -21,9 +22,9 @@ class Passes:
     """Which passes back each batch gets.
 
     Attributes:
-        estimator: ``"exact"``, ``"sampled"`` or ``"empirical"``.
-        draws: labels drawn per sample.
-        generator: of the labels, on the CPU, so that every device draws the same.
+        estimator: ``"exact"``, ``"sketched"``, ``"sampled"`` or ``"empirical"``.
+        draws: random passes per batch, for sketched and sampled.
+        generator: of signs and labels, on the CPU, so that every device draws the same.
     """
 
     estimator: str
@@ -33,19 +34,26 @@ class Passes:
     def losses(self, logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, bool]]:
         """Sums over samples whose single gradients are squared, and whether another one follows.
 
-        Exact: with ``S_n = diag(p_n) - p_n p_n^T``, the Hessian of the cross-entropy in the logits,
-        ``S_n = sum_k p_nk (e_k - p_n)(e_k - p_n)^T``, so ``tr J^T S J = sum_k ||d/dw sqrt(p_nk) (e_k - p_n) z_n||^2``.
-        Sampled: a label k comes up with chance p_nk, and ``d/dz CE(z_n, k) = p_n - e_k``.
+        With a root ``L_n L_n^T = S_n`` of the Hessian in the logits, ``tr J^T S J = sum_k ||d/dw L_nk . z_n||^2``.
+
+        * Exact: one pass for each column k.
+        * Sketched: one pass with ``L_n s``, signs s random, whose outer product is S_n on average.
+        * Sampled: a label k with its chance p_nk; the outer product of ``d/dz CE(z_n, k)`` is S_n on average, too.
         """
-        p = logits.detach().softmax(1)
         if self.estimator == "exact":
-            classes = logits.shape[1]
-            for k in range(classes):
-                centred = logits[:, k] - (p * logits).sum(1)
-                yield (p[:, k].sqrt() * centred).sum(), k + 1 < classes
+            root = Root(logits)
+            last = root.columns() - 1
+            for k in range(last + 1):
+                yield (root.column(k).to(logits) * logits).sum(), k < last
+        elif self.estimator == "sketched":
+            root = Root(logits)
+            for k in range(self.draws):
+                signs = torch.randint(0, 2, logits.shape, generator=self.generator).double() * 2 - 1
+                yield (root.mix(signs).to(logits) * logits).sum(), k + 1 < self.draws
         elif self.estimator == "sampled":
-            chances = p.float().cpu()
-            drawn = torch.multinomial(chances, self.draws, replacement=True, generator=self.generator).to(p.device)
+            chances = logits.detach().float().cpu().softmax(1)
+            drawn = torch.multinomial(chances, self.draws, replacement=True, generator=self.generator)
+            drawn = drawn.to(logits.device)
             for k in range(self.draws):
                 yield F.cross_entropy(logits, drawn[:, k], reduction="sum"), k + 1 < self.draws
         else:
@@ -73,12 +81,23 @@ def by_gradients(
                 check_separable(model, weights, taps, inputs, targets)
 
             def take(name: str, calls: list[Call], count: int = count) -> None:
-                for _, values in squares(calls, count, rows=per != "weight", workspace=workspace):
-                    moments[name].add(values.sum(1) if per == "layer" else values)
+                chunks = squares(calls, count, rows=per != "weight", workspace=workspace)
+                into = moments[name]
+                if per != "weight":
+                    values = torch.cat(list(chunks))
+                    into.add(values.sum(1) if per == "layer" else values)
+                elif isinstance(into, OverDraws):
+                    # The batch is the unit: single weights' squares of every sample would be too much to keep.
+                    into.add(sum((values.sum(0, keepdim=True) for values in chunks), torch.zeros(())))
+                else:
+                    for values in chunks:
+                        into.add(values)
 
             logits = taps.forward(model, inputs)
             check_targets(logits, targets)
             for loss, more in passes.losses(logits, targets):
                 taps.backward(loss, take, keep=more)
+            for into in moments.values():
+                into.close()
             seen += count
     return seen

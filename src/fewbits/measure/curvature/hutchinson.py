@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.errors import NonFiniteError
-from fewbits.measure.curvature.moments import Moments
+from fewbits.measure.curvature.moments import OverDraws
 from fewbits.measure.relevance.measure import check_targets
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,49 +45,32 @@ def by_probes(
     model: nn.Module,
     weights: dict[str, Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
+    moments: dict[str, OverDraws],
     probes: Probes,
     *,
     per: str,
-) -> tuple[int, dict[str, tuple[Tensor, Tensor]]]:
-    """Samples seen, and for each distinct weight its mean and standard error.
+) -> int:
+    """Fill the moments of each distinct weight, and say how many samples were seen.
 
     ``E[v_c . (Hv)_c] = tr H_cc`` for a vector v of independent signs, with the variance
     ``2 sum_{i != j in c} H_ij^2 + sum_{i in c, j not in c} H_ij^2``: all other weights disturb a channel.
-    Each batch has vectors of its own, so the mean over batches is the better of the two for the same cost; its
-    variance adds up from the batches' variances, weighed by their squared shares.
+    Each batch has vectors of its own: that is the better mean over batches at the same cost.
     """
     place = next(model.parameters()).device
     seen = 0
-    means: dict[str, Tensor] = {}
-    variances: dict[str, Tensor] = {}
     for x, y in batches:
-        count = len(x)
-        found = _batch(model, weights, x.to(place), y.to(place), probes, per)
-        for name, of_batch in found.items():
-            mean, error = of_batch.mean(probes.count), of_batch.error(probes.count)
-            means[name] = means.get(name, torch.zeros_like(mean)) + count * mean
-            variances[name] = variances.get(name, torch.zeros_like(mean)) + (count * error).square()
-        seen += count
-    return seen, {name: (means[name] / max(1, seen), variances[name].sqrt() / max(1, seen)) for name in means}
-
-
-def _batch(
-    model: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor, probes: Probes, per: str
-) -> dict[str, Moments]:
-    """``v . Hv`` of every probe on one batch."""
-    moments: dict[str, Moments] = {}
-    graph, scale = _gradients(model, weights, x, y, probes.precision)
-    for _ in range(probes.count):
-        v = probes.draw(weights)
-        products = _products(graph, weights, v, scale)
-        for name, hv in products.items():
-            # Accumulated in float32 or better whatever multiplied before.
-            t = v[name].to(hv.dtype) * hv
-            t = t if per == "weight" else t.flatten(1).sum(1) if per == "channel" else t.sum()
-            if name not in moments:
-                moments[name] = Moments(t.shape, t.device)
-            moments[name].add_sums(t, t.to(moments[name].dtype).square())
-    return moments
+        graph, scale = _gradients(model, weights, x.to(place), y.to(place), probes.precision)
+        for _ in range(probes.count):
+            v = probes.draw(weights)
+            for name, hv in _products(graph, weights, v, scale).items():
+                # Accumulated in float32 or better, whatever multiplied before.
+                t = v[name].to(hv.dtype) * hv
+                t = t if per == "weight" else t.flatten(1).sum(1) if per == "channel" else t.sum()
+                moments[name].add(len(x) * t.unsqueeze(0))
+        for into in moments.values():
+            into.close()
+        seen += len(x)
+    return seen
 
 
 def _gradients(

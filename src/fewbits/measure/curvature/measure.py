@@ -12,11 +12,11 @@ from fewbits.attach import evaluating
 from fewbits.errors import DataError, MismatchError, NonFiniteError, RecipeError, nearest
 from fewbits.measure.curvature.gradients import Passes, by_gradients
 from fewbits.measure.curvature.hutchinson import PRECISIONS, Probes, by_probes
-from fewbits.measure.curvature.moments import Moments
+from fewbits.measure.curvature.moments import Moments, OverDraws, OverSamples
 from fewbits.weights import select
 
 PER = ("channel", "weight", "layer")
-ESTIMATORS = ("sampled", "exact", "hutchinson", "empirical")
+ESTIMATORS = ("sketched", "sampled", "exact", "hutchinson", "empirical")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Curvature:
         error: standard error of each entry, same shapes. Exact traces have 0, a single probe NaN.
         per, estimator: as asked for.
         samples: how many the batches had.
-        draws: labels drawn per sample, or probes per batch; 1 where nothing is drawn.
+        draws: random passes behind each batch; 1 where nothing is drawn.
     """
 
     trace: dict[str, Tensor]
@@ -44,7 +44,7 @@ def curvature(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     per: str = "channel",
-    estimator: str = "sampled",
+    estimator: str = "sketched",
     draws: int | None = None,
     precision: str = "float32",
     include: Iterable[str] = ("*",),
@@ -63,24 +63,27 @@ def curvature(
     approximation of the Hessian.
 
     Estimators:
-        * ``"sampled"``: squared gradients of single samples with labels drawn from p_n, ``draws`` per sample
-          (default 1). Unbiased for Gauss-Newton. One forward pass, one first-order pass back per draw.
-        * ``"exact"``: Gauss-Newton without any sampling; as many passes back as classes.
+        * ``"sketched"``: one first-order pass back per draw (default 1), in which random signs mix the columns of a
+          root of S_n. Unbiased for Gauss-Newton, and exact for samples that waver between two classes (ours).
+        * ``"sampled"``: squared gradients of single samples with labels drawn from p_n, as many passes. Unbiased for
+          Gauss-Newton, too, but of confident samples only the rare surprising label counts.
+        * ``"exact"``: Gauss-Newton without any sampling; one pass back less than classes.
         * ``"hutchinson"``: the Hessian, ``draws`` probes per batch (default 50), as HAP (arXiv 2101.08940) and EHAP
           (arXiv 2306.07030) do; takes any network. ``precision`` is float32, bfloat16 or float16; the scale that
           float16 needs is divided out again.
         * ``"empirical"``: squared gradients with the given labels. Biased, since a network that fits its data seems
           flat; only for comparison.
 
-    The stated error is the spread over probes (Hutchinson), or over all single gradients; the latter counts that
-    samples differ, so it is the error against the whole distribution for one draw, and no less than the error
-    against these samples on average.
+    The stated error comes from the spread over draws, of each sample or (probes, and per weight) of each batch: it is
+    the error against the exact trace of these samples. A single draw has no such spread; then it comes from the
+    spread over samples, which is the error against the distribution that the samples came from, and no less than the
+    other on average. A single probe has none (NaN).
 
     Args:
         model: a classifier: one input tensor, ``[n, classes]`` scores; with or without a plan attached.
         batches: ``(inputs, class indices)``; the result streams over them.
         per: ``"channel"`` (output rows of a weight), ``"weight"`` or ``"layer"``.
-        draws: labels per sample, or probes per batch.
+        draws: passes per batch: sets of signs, labels, or probes.
         precision: of Hutchinson's passes.
         include, exclude: patterns of weight names, see :func:`fewbits.weights.select`.
         workspace: bytes of temporary tensors for single gradients, which are taken in chunks of samples.
@@ -103,23 +106,27 @@ def curvature(
             w.requires_grad_(True)
         try:
             if estimator == "hutchinson":
-                samples, found = by_probes(model, unique, batches, Probes(draws, precision, generator), per=per)
+                probed = {name: OverDraws(_shape(w, per), w.device) for name, w in unique.items()}
+                samples = by_probes(model, unique, batches, probed, Probes(draws, precision, generator), per=per)
+                moments: dict[str, Moments] = {**probed}
             else:
-                moments = {name: Moments(_shape(w, per), w.device) for name, w in unique.items()}
+                kind = OverDraws if draws > 1 else OverSamples
+                moments = {name: kind(_shape(w, per), w.device) for name, w in unique.items()}
                 passes = Passes(estimator, draws, generator)
                 samples = by_gradients(model, weights, batches, moments, passes, per=per, workspace=workspace)
-                found = {name: _result(m, samples, passes) for name, m in moments.items() if samples}
         finally:
             for w in frozen:
                 w.requires_grad_(False)
     if samples == 0:
         raise DataError("curvature needs at least one sample; the batches are empty")
-    for name, (mean, _) in found.items():
-        if not bool(torch.isfinite(mean).all()):
+    trace, error = {}, {}
+    for name, w in weights.items():
+        found = moments[distinct[id(w)]]
+        dtype = torch.promote_types(w.dtype, torch.float32)
+        trace[name] = found.mean(samples).to(dtype)
+        error[name] = torch.zeros_like(trace[name]) if estimator == "exact" else found.error(samples).to(dtype)
+        if not bool(torch.isfinite(trace[name]).all()):
             raise NonFiniteError(f"{name}: the curvature is NaN or infinite")
-    kinds = {name: torch.promote_types(w.dtype, torch.float32) for name, w in weights.items()}
-    trace = {name: found[distinct[id(w)]][0].detach().to(kinds[name], copy=True) for name, w in weights.items()}
-    error = {name: found[distinct[id(w)]][1].detach().to(kinds[name], copy=True) for name, w in weights.items()}
     return Curvature(trace, error, per, estimator, samples, draws)
 
 
@@ -166,10 +173,3 @@ def _checked(per: str, estimator: str, draws: int | None, precision: str, worksp
 
 def _shape(weight: Tensor, per: str) -> torch.Size:
     return weight.shape if per == "weight" else weight.shape[:1] if per == "channel" else torch.Size()
-
-
-def _result(moments: Moments, samples: int, passes: Passes) -> tuple[Tensor, Tensor]:
-    if passes.estimator == "exact":
-        return moments.mean(samples), torch.zeros_like(moments.first)
-    count = samples * passes.draws
-    return moments.mean(count), moments.error(count)

@@ -18,7 +18,7 @@ from fewbits.errors import UnsupportedError
 from fewbits.measure.curvature.tap import Call
 
 
-def squares(calls: list[Call], samples: int, *, rows: bool, workspace: int) -> Iterator[tuple[slice, Tensor]]:
+def squares(calls: list[Call], samples: int, *, rows: bool, workspace: int) -> Iterator[Tensor]:
     """Squared gradients of each sample, in chunks of samples.
 
     Args:
@@ -28,7 +28,7 @@ def squares(calls: list[Call], samples: int, *, rows: bool, workspace: int) -> I
         workspace: bytes of temporary tensors that a chunk may take; one sample is the least.
 
     Yields:
-        The chunk of samples, and its squares in float32 or better.
+        The squares of the next samples, in float32 or better.
 
     Raises:
         UnsupportedError: an input that has no sample dimension in front.
@@ -51,10 +51,10 @@ def squares(calls: list[Call], samples: int, *, rows: bool, workspace: int) -> I
         u = torch.cat([_patches(call, part) for call in calls], -1) if len(calls) > 1 else _patches(calls[0], part)
         d = torch.cat([_deltas(call, part) for call in calls], -1) if len(calls) > 1 else _deltas(calls[0], part)
         if gram:
-            yield part, ((d @ (u.mT @ u)) * d).sum(-1).flatten(1).clamp(min=0)
+            yield ((d @ (u.mT @ u)) * d).sum(-1).flatten(1).clamp(min=0)
             continue
         gradient = (d @ u.mT).flatten(1, 2)  # [n, O, K]
-        yield part, gradient.square().sum(-1) if rows else gradient.square().reshape(-1, *weight.shape)
+        yield gradient.square().sum(-1) if rows else gradient.square().reshape(-1, *weight.shape)
 
 
 def _check_samples(call: Call, samples: int) -> None:
