@@ -16,7 +16,7 @@ from torch.func import functional_call, jacrev
 
 from fewbits.attach import attach, fold
 from fewbits.errors import DataError, MismatchError, NonFiniteError, RecipeError, SelectionError, UnsupportedError
-from fewbits.measure import curvature, sensitivity
+from fewbits.measure import curvature, mean_curvature, sensitivity
 from fewbits.measure.curvature.root import Root
 from fewbits.weights import select
 from networks import Residual, plan_for, randomised
@@ -417,6 +417,33 @@ def test_sensitivity_is_the_second_order_cost_of_zeroing():
     torch.testing.assert_close(costs["layer"], diagonal.mean() * w.square().sum() / 2)
     with pytest.raises(MismatchError, match=r"conv2\.weight"):
         sensitivity(by["layer"], {name: w for name, w in weights.items() if name != "conv2.weight"})
+
+
+@pytest.mark.parametrize("estimator", ["sketched", "sampled", "exact"])
+def test_a_softmax_regression_in_closed_form(estimator):
+    """Diagonal E[x_i^2 p_c (1 - p_c)], whatever the labels are."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4, bias=False)
+    x = torch.randn(40_000, 3)
+    p = model(x).softmax(1).detach()
+    expected = torch.einsum("ni,nc->ci", x.square(), p * (1 - p)) / len(x)
+    wrong = torch.zeros(20_000, dtype=torch.long)
+    found = curvature(model, [(x[:20_000], wrong), (x[20_000:], wrong)], per="weight", estimator=estimator)
+    torch.testing.assert_close(found.trace["weight"], expected, rtol=0.1, atol=0)
+    by_layer = curvature(model, [(x[:20_000], wrong), (x[20_000:], wrong)], per="layer", estimator=estimator)
+    mean = mean_curvature(by_layer, {"weight": model.weight})["weight"]
+    assert mean == pytest.approx(float(expected.mean()), rel=0.05)
+
+
+def test_a_layer_without_curvature_still_has_a_positive_mean():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 4), nn.ReLU(), nn.Linear(4, 4)).double()
+    with torch.no_grad():
+        model[1].bias.fill_(-1e3)  # no unit is ever active
+    for per in ("layer", "channel"):
+        found = curvature(model, [(X, Y)], per=per)
+        assert not found.trace["1.weight"].any()
+        assert all(value > 0 for value in mean_curvature(found, select(model)).values())
 
 
 class TimeFirst(nn.Module):

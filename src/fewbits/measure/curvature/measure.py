@@ -143,12 +143,30 @@ def sensitivity(found: Curvature, weights: Mapping[str, Tensor]) -> dict[str, Te
     """
     costs = {}
     for name, trace in found.trace.items():
-        if name not in weights:
-            raise MismatchError(f"curvature was measured for {name!r}, which the weights lack{nearest(name, weights)}")
-        w = weights[name].detach().to(trace.dtype)
+        w = _given(weights, name).to(trace.dtype)
         entries = w.unsqueeze(-1) if found.per == "weight" else w.flatten(1) if found.per == "channel" else w.flatten()
         costs[name] = trace / (2 * entries.shape[-1]) * entries.square().sum(-1)
     return costs
+
+
+def mean_curvature(found: Curvature, weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Mean curvature of each layer's weights: what a squared error costs there, times two.
+
+    Returns:
+        A positive number per name; a layer without any curvature counts as a millionth of the largest.
+
+    Raises:
+        MismatchError: ``weights`` lacks a measured name.
+    """
+    means = {name: float(trace.sum()) / _given(weights, name).numel() for name, trace in found.trace.items()}
+    least = 1e-6 * max(means.values(), default=0.0) or 1.0
+    return {name: max(mean, least) for name, mean in means.items()}
+
+
+def _given(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in weights:
+        raise MismatchError(f"curvature was measured for {name!r}, which the weights lack{nearest(name, weights)}")
+    return weights[name].detach()
 
 
 def _checked(per: str, estimator: str, draws: int | None, precision: str, workspace: int) -> int:
