@@ -48,7 +48,9 @@ def prepare(name: str, options: argparse.Namespace, images: int) -> tuple[nn.Mod
     model = zoo.build(name, seed=0)
     found = normalisation(zoo.load_weights(model, options.weights / FILES[name]))
     assert found is not None
-    loader = sets.load("cifar10", options.data).normalised(found).loader("train", options.batch, shuffle=True)
+    loader = (
+        sets.load("cifar10", options.data).normalised(found).loader("train", min(options.batch, images), shuffle=True)
+    )
     batches = []
     for x, y in loader:
         batches.append((x.to(options.device), y.to(options.device)))
@@ -161,15 +163,18 @@ def low(
     row: Any,
     options: argparse.Namespace,
 ) -> None:
-    """Low precision against float32 on the same probes; the time of 200 is extrapolated where fewer were taken."""
-    plans = {"bfloat16": 5 if options.device == "cuda" else 4}
-    # Without hardware for it float16 is emulated, at twenty times the cost of float32: one probe shows its error.
-    plans["float16"] = 5 if options.device == "cuda" else 1
+    """Low precision against float32 on the same probes."""
+    cuda, small = options.device == "cuda", len(judge.weights) < 25
+    # On a CPU without hardware for it float16 is emulated, at ten times the cost of float32 and more: one probe of
+    # the smallest network shows its error.
+    plans = {"bfloat16": 5 if cuda else 4 if small else 3, "float16": 5 if cuda else int(small)}
     for precision, count in plans.items():
         runs = [
             timed(model, batches, estimator="hutchinson", draws=probes, seed=100 + index, precision=precision)
             for index, probes in enumerate(BLOCKS[:count])
         ]
+        if not runs:
+            continue
         trace, same = mean_of([f for _, f in runs]), mean_of(blocks[:count])
         took = sum(s for s, _ in runs)
         a, b = joined(trace), joined(same)
@@ -198,7 +203,7 @@ def many(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 def peak(options: argparse.Namespace) -> int:
     """Bytes that one estimator held above the network and the data, in this process."""
     name, method, precision = options.peak.split(":")
-    model, batches = prepare(name, options, options.images)
+    model, batches = prepare(name, options, options.peak_images)
     draws = {"sketched": 1, "sampled": 1, "hutchinson": 2}.get(method)
     if options.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -219,9 +224,13 @@ def resident(key: str) -> int:
     raise RuntimeError(f"no {key} in /proc/self/status")
 
 
-def peaks(name: str, rows: list[dict[str, Any]]) -> None:
+def peaks(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Add the peaks to the rows of one network."""
-    settings = {(r["method"], r["precision"]) for r in rows if r["method"] not in ("magnitude", "released schedule")}
+    settings = {
+        (r["method"], r["precision"])
+        for r in rows
+        if r["method"] not in ("magnitude", "released schedule", "empirical")
+    }
     settings -= set() if torch.cuda.is_available() else {("hutchinson", "float16")}  # emulated here
     found: dict[tuple[str, str], int] = {}
     for method, precision in sorted(settings):
@@ -231,7 +240,7 @@ def peaks(name: str, rows: list[dict[str, Any]]) -> None:
     for r in rows:
         held = found.get((r["method"], r["precision"]))
         if held is not None and "versus" in r:
-            r["peak_bytes"] = held
+            r["peak_bytes"], r["peak_images"] = held, options.peak_images
             r["peak_ratio"] = held / found["hutchinson", "float32"]
 
 
@@ -240,9 +249,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder with the trained weights")
     parser.add_argument("--data", help="folder with CIFAR-10")
     parser.add_argument("--only", choices=sorted(FILES))
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--many", type=int, default=256, help="images for the cheap estimators alone")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--peak-images", type=int, default=64, help="images for the peaks of memory")
+    parser.add_argument("--many", type=int, default=128, help="images for the cheap estimators alone")
+    parser.add_argument("--batch", type=int, default=64, help="most images in a batch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, default=RESULT)
@@ -257,7 +267,7 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         found = measure(name, options)
-        peaks(name, found)
+        peaks(name, found, options)
         rows += found
         options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
         for r in found:

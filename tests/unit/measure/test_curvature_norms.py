@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,7 @@ def check(layer: nn.Module, inputs: list[Tensor], rows: bool, workspace: int) ->
         torch.testing.assert_close(found[n], expected)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @given(layer=convolutions(), uses=st.integers(1, 2), rows=st.booleans(), workspace=st.sampled_from([1, 4000, 1 << 25]))
 @settings(max_examples=60, deadline=None)
 def test_convolutions(layer, uses, rows, workspace):

@@ -49,7 +49,7 @@ def curvature(
     precision: str = "float32",
     include: Iterable[str] = ("*",),
     exclude: Iterable[str] = (),
-    workspace: int = 1 << 25,
+    workspace: int = 1 << 22,
     seed: int = 0,
 ) -> Curvature:
     """Trace of each diagonal block of the curvature of the mean cross-entropy, in evaluation mode.

@@ -85,6 +85,7 @@ class Taps:
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.anchor = torch.zeros((), requires_grad=True, device=next(model.parameters()).device)
         self.consume: Consumer | None = None
+        self.keep = False
 
     @contextmanager
     def watch(self) -> Iterator[Taps]:
@@ -110,7 +111,7 @@ class Taps:
         for calls in self.calls.values():
             for call in calls:
                 call.delta = None
-        self.consume = consume
+        self.consume, self.keep = consume, keep
         try:
             if loss.requires_grad:
                 torch.autograd.grad(loss, self.anchor, retain_graph=keep, allow_unused=True)
@@ -150,6 +151,8 @@ class Taps:
         self.consume(name, calls)
         for call in calls:
             call.delta = None
+            if not self.keep:  # the graph holds the call for longer
+                call.inputs, call.version = call.inputs.new_empty(0), 0
 
 
 def _check_layer(name: str, layer: nn.Module) -> None:
