@@ -20,7 +20,7 @@ from fewbits import recipe as recipes
 from fewbits.assign import State, Weights, with_curvatures
 from fewbits.attach import attach, load_plan, merge_statistics, plan_of
 from fewbits.errors import BudgetError, DataError, RecipeError
-from fewbits.measure import RelevanceScorer, Scorer, control, layer_curvature
+from fewbits.measure import RelevanceScorer, Scorer, control, curvature, mean_curvature
 from fewbits.measure.relevance import Lens, rules_of, trace
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
@@ -193,7 +193,16 @@ class _Run:
             return state
         if not afresh:  # the saved state, which takes this one's place, knows them
             return with_curvatures(state, dict.fromkeys(state.layers, 1.0))
-        found = [layer_curvature(self.original, islice(self.train, CURVATURE_BATCHES), seed=self.recipe.seed)]
+        part = self.recipe.select
+        measured = curvature(
+            self.original,
+            islice(self.train, CURVATURE_BATCHES),
+            per="layer",
+            include=part.include,
+            exclude=part.exclude,
+            seed=self.recipe.seed,
+        )
+        found = [mean_curvature(measured, select(self.original))]
         broadcast_object_list(found)
         return with_curvatures(state, {name: found[0][name] for name in state.layers})
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.attach import attach, fold
-from fewbits.measure import fisher, magnitude, random, relevance, taylor
+from fewbits.measure import curvature, fisher, magnitude, random, relevance, taylor
+from fewbits.measure.curvature import ESTIMATORS
 from fewbits.measure.relevance import COMPOSITES
 from fewbits.weights import select
 from networks import Residual, explain, plan_for, randomised
@@ -20,11 +21,16 @@ def by_relevance(model: nn.Module, batches, rules: str) -> dict[str, Tensor]:
     return relevance(model, batches, rules=rules).weights
 
 
+def by_curvature(model: nn.Module, batches, estimator: str) -> dict[str, Tensor]:
+    return curvature(model, batches, per="weight", estimator=estimator).trace
+
+
 MEASURES = {
     "magnitude": magnitude,
     "random": random,
     "taylor": taylor,
     "fisher": fisher,
+    **{f"curvature-{name}": partial(by_curvature, estimator=name) for name in ESTIMATORS},
     **{f"relevance-{name}": partial(by_relevance, rules=name) for name in COMPOSITES},
 }
 X = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -1,11 +1,13 @@
 """What matters: a score for every weight of a network."""
 
+from fewbits.measure.curvature import Curvature, curvature, mean_curvature, sensitivity
 from fewbits.measure.relevance import Relevance, Rules, relevance
 from fewbits.measure.scorer import CONTROLS, RelevanceScorer, Scorer, Step, control
-from fewbits.measure.scores import Scores, fisher, layer_curvature, magnitude, own_labels, random, taylor
+from fewbits.measure.scores import Scores, fisher, magnitude, random, taylor
 
 __all__ = [
     "CONTROLS",
+    "Curvature",
     "Relevance",
     "RelevanceScorer",
     "Rules",
@@ -13,11 +15,12 @@ __all__ = [
     "Scores",
     "Step",
     "control",
+    "curvature",
     "fisher",
-    "layer_curvature",
     "magnitude",
-    "own_labels",
+    "mean_curvature",
     "random",
     "relevance",
+    "sensitivity",
     "taylor",
 ]

@@ -5,7 +5,7 @@ Every measure has the same shape, ``measure(model, batches) -> Scores``; relevan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -41,35 +41,10 @@ def fisher(model: nn.Module, batches: Batches) -> Scores:
     """Mean over batches of the squared mean gradient: the batch-wise empirical Fisher diagonal.
 
     With batches of one sample it is the empirical Fisher information itself; larger batches average gradients
-    before squaring and so underestimate it by up to their size.
+    before squaring and so underestimate it by up to their size. The given labels make a network that fits its data
+    seem flat; :func:`fewbits.measure.curvature` does not need them.
     """
     return _mean(model, batches, torch.square)
-
-
-def own_labels(model: nn.Module, batches: Batches, *, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches with labels drawn from the model's own class probabilities.
-
-    With them the expected gradient is zero, and :func:`fisher` times the batch size estimates the true Fisher
-    diagonal, which is that of the Gauss-Newton matrix (Martens 2020), in a single pass. With the given labels a
-    network that fits its training data would seem to have no curvature.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    place = next(model.parameters()).device
-    for inputs, _ in batches:
-        with evaluating(model):
-            chances = model(inputs.to(place)).softmax(1).cpu()
-        yield inputs, torch.multinomial(chances, 1, generator=generator).squeeze(1)
-
-
-def layer_curvature(model: nn.Module, batches: Batches, *, seed: int = 0) -> dict[str, float]:
-    """Mean Fisher diagonal of each layer's weights, up to one factor: how much a squared error there costs.
-
-    Returns:
-        A positive number per weight tensor; a layer without any gradient counts as a millionth of the largest.
-    """
-    means = {name: float(f.mean()) for name, f in fisher(model, own_labels(model, batches, seed=seed)).items()}
-    least = 1e-6 * max(means.values(), default=0.0) or 1.0
-    return {name: max(mean, least) for name, mean in means.items()}
 
 
 def _mean(model: nn.Module, batches: Batches, term: Callable[[Tensor], Tensor]) -> Scores:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fewbits.errors import SelectionError
-from fewbits.measure import Scores, Step, control, fisher, layer_curvature, magnitude, random, taylor
+from fewbits.measure import Scores, Step, control, fisher, magnitude, random, taylor
 from networks import Residual
 
 X = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -152,26 +152,3 @@ def test_the_random_control_is_new_at_each_step_and_goes_on_where_it_was():
     torch.testing.assert_close(resumed.scores(STEP), second, rtol=0, atol=0)
     torch.testing.assert_close(control("random", 3).scores(STEP), first, rtol=0, atol=0)
     assert {name: s.shape for name, s in first.items()} == {name: w.shape for name, w in STEP.weights.items()}
-
-
-def test_curvature_is_the_fisher_information_of_the_model_itself() -> None:
-    """A softmax regression has the Fisher diagonal E[x_i**2 p_c (1 - p_c)], whatever the labels are."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 4, bias=False))
-    x = torch.randn(40_000, 3)
-    p = model(x).softmax(1).detach()
-    expected = torch.einsum("ni,nc->ci", x.square(), p * (1 - p)) / len(x)
-    wrong = torch.zeros(len(x), dtype=torch.long)
-    found = layer_curvature(model, [(x[i : i + 20], wrong[i : i + 20]) for i in range(0, len(x), 20)])
-    assert 20 * found["1.weight"] == pytest.approx(float(expected.mean()), rel=0.05)
-    assert found == layer_curvature(model, [(x[i : i + 20], wrong[i : i + 20]) for i in range(0, len(x), 20)])
-
-
-def test_a_layer_without_gradient_still_has_a_positive_curvature() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 4), nn.ReLU(), nn.Linear(4, 4))
-    with torch.no_grad():
-        model[1].bias.fill_(-1e3)  # no unit is ever active
-        model[3].weight.normal_()
-    found = layer_curvature(model, [(X, Y)])
-    assert all(value > 0 for value in found.values())
