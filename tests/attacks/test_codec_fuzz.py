@@ -4,6 +4,7 @@ import os
 import random
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_damaged_sections(section: int, coder: str) -> None:
     for _ in range(80 * MORE):
         changed = list(chunks)
         changed[section] = mutate(chunks[section], chance)
-        resized = [type(s)(s.members, s.coder, len(chunk)) for s, chunk in zip(sections, changed, strict=True)]
+        resized = [replace(s, size=len(chunk)) for s, chunk in zip(sections, changed, strict=True)]
         decoded += attempt(seal(pack(records, resized, header), changed))
     assert decoded < 80 * MORE
 
