@@ -1,8 +1,8 @@
 """Which weights to prune, at equal budgets: Global MP with its floor, and what else costs the same.
 
 Every method starts from the same trained float network and gets the same steps, data order, optimizer and schedule;
-only the choice of the weights differs. Settings were chosen on the validation split (--tune prints those runs); accuracy
-is on the test set, which is looked at once per row. Finished rows are kept, so an interrupted run goes on. With a GPU
+only the choice of the weights differs. Settings were chosen on the validation split (--tune prints those runs);
+accuracy is on the test set, looked at once per row. Finished rows are kept, so an interrupted run goes on. With a GPU
 the same code runs the papers' schedules (--schedule paper is the default there).
 
     python benchmarks/pruning.py --data DIR --weights DIR [--experiment NAME ...] [--methods NAME ...] [--seeds 0 1 2]
@@ -54,14 +54,14 @@ class Setting:
     methods: tuple[str, ...] = METHODS
 
 
-# "paper": epochs, batch, rate and weight decay of Global MP's appendix (its decay is 1e-3 at 90 % and 1e-5 at 95 %: here
+# "paper": epochs, batch, rate and decay of Global MP's appendix (its decay is 1e-3 at 90 % and 1e-5 at 95 %: here
 # 1e-4 for both).
 SETTINGS = {
     "resnet-32": Setting(
         {"name": "resnet-32"},
         {"name": "cifar10", "augment": True, "batch_size": 128},
         {
-            "cpu": {"epochs": 0.6, "optimizer": "sgd", "lr": 0.03, "weight_decay": 1e-4},
+            "cpu": {"epochs": 0.5, "optimizer": "sgd", "lr": 0.03, "weight_decay": 1e-4},
             "paper": {"epochs": 300, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4},
         },
         (0.9, 0.95),

@@ -15,7 +15,7 @@ from fewbits.codec import decode, encode, inspect
 from fewbits.codec.container import open_file
 from fewbits.codec.directory import PRIME, bits, pack, unpack
 from fewbits.errors import FileError
-from fewbits.plan import Clustered, Dense, Plan
+from fewbits.plan import Clustered, Dense, Masked, Plan
 
 GENERATOR = torch.Generator().manual_seed(7)
 
@@ -34,6 +34,10 @@ def sample_plan() -> Plan:
             "half": Dense(torch.randn(40, generator=GENERATOR).half()),
             "ones": Dense(torch.ones(4, 4)),
             "flags": Dense(torch.rand(50, generator=GENERATOR) > 0.5),
+            "pruned.weight": Masked(
+                torch.randn(5, 4, 3, 3, generator=GENERATOR), torch.rand(5, 4, 3, 3, generator=GENERATOR) > 0.7
+            ),
+            "half.pruned": Masked(torch.ones(3, 20).half(), torch.rand(3, 20, generator=GENERATOR) > 0.5),
         }
     )
 

@@ -62,6 +62,8 @@ def n_of_m(pattern: str = "2:4", *, regrow: bool = False, through: float = 0.0) 
 def pattern_mask(weight: Tensor, n: int, m: int) -> Tensor:
     """True for the survivors, of the weight's shape."""
     magnitude = weight.detach().float().abs()
+    if not magnitude.numel():
+        return torch.ones_like(magnitude, dtype=torch.bool)
     shape = magnitude.shape
     if magnitude.dim() < 2:
         magnitude = magnitude.reshape(1, -1)

@@ -87,6 +87,7 @@ class _Watch(fx.Interpreter):
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
         super().__init__(model, graph=graph)
+        self.extra_traceback = False  # an error of ours stays one sentence
         self.uses: dict[str, int] = {}
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
