@@ -178,9 +178,9 @@ def repair(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
 
 def pipeline(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
     """Bytes at equal accuracy, demo network: ECQx alone, pruned and then ECQx, pruned floats; equal epochs."""
-    settings: list[tuple[str, dict[str, Any]]] = [("ecqx", {"lam": lam}) for lam in (0.1, 0.3, 1.0, 2.0)]
-    settings += [("global-mp + ecqx", {"sparsity": s, "lam": lam}) for s in (0.9, 0.95, 0.97) for lam in (0.05, 0.3)]
-    settings += [("global-mp", {"sparsity": s}) for s in (0.9, 0.95, 0.97)]
+    settings: list[tuple[str, dict[str, Any]]] = [("ecqx", {"lam": lam}) for lam in (0.1, 0.5, 2.0)]
+    settings += [("global-mp + ecqx", {"sparsity": s, "lam": lam}) for s in (0.9, 0.95) for lam in (0.05, 0.5)]
+    settings += [("global-mp", {"sparsity": s}) for s in (0.9, 0.95)]
     demo = recipes.load("demo").model_dump(by_alias=True, exclude_unset=True)
     demo.pop("target", None)
     for seed in options.seeds:

@@ -148,6 +148,119 @@ def distortion() -> str:
     return "\n\nBytes at equal squared error without training, lambda from 0.1 to 1: " + "; ".join(told) + "."
 
 
+def pruning() -> str:
+    """Everything in results/pruning.json, by experiment; what has not been run is left out."""
+    found = rows_of("pruning")
+    parts = [ranking(found), collapsed(found), pruned_and_clustered(found), repaired(found), selected(found)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def ranking(found: list[dict[str, Any]]) -> str:
+    told = []
+    for experiment in ("resnet-32", "mobilenet-v2", "lenet", "fastgrnn"):
+        chosen = [r for r in found if r["experiment"] == experiment]
+        targets = sorted({r["target_sparsity"] for r in chosen if r["method"] != "dense"})
+        rows = []
+        for method in dict.fromkeys(r["method"] for r in chosen):
+            cells = [method]
+            for target in targets:
+                some = [r for r in chosen if r["method"] == method and r["target_sparsity"] == target]
+                if method == "dense":
+                    some = [r for r in chosen if r["method"] == "dense"]
+                left = statistics.mean(r["macs_left"] / r["macs"] for r in some) if some else 0.0
+                size = statistics.mean(r["bytes"] for r in some) if some else 0
+                cells += (
+                    [span([r["accuracy"] for r in some]), f"{100 * left:.1f}", f"{size:,.0f}"] if some else ["-"] * 3
+                )
+            rows.append(cells)
+        if not rows:
+            continue
+        one = chosen[0]
+        base = statistics.mean(r["baseline_accuracy"] for r in chosen)
+        seeds = len({r["seed"] for r in chosen})
+        floors = {r["floor"] for r in chosen if r["floor"]}
+        titles = ["method"]
+        for target in targets:
+            titles += [f"{100 * target:g} % zeros: accuracy", "multiplications left %", "bytes"]
+        told.append(
+            f"**Pruning {one['model']}, {one['data']}** ({one['epochs']:g} epochs of fine-tuning for every method, "
+            f"{seeds} seed{'s' if seeds > 1 else ''}, float network {base:.2f} %; accuracy on test data; zeros over "
+            f"the {one['weights']:,} weights of linear and convolutional layers; floor {', '.join(sorted(floors)) or '-'} "
+            "of them per layer; dense: the same training without pruning):\n\n" + table(titles, rows)
+        )
+    return "\n\n".join(told)
+
+
+def collapsed(found: list[dict[str, Any]]) -> str:
+    chosen = [r for r in found if r["experiment"] == "collapse"]
+    targets = sorted({r["target_sparsity"] for r in chosen})
+    rows = []
+    for method in dict.fromkeys(r["method"] for r in chosen):
+        cells = [method]
+        for target in targets:
+            some = [r for r in chosen if r["method"] == method and r["target_sparsity"] == target]
+            good = [r for r in some if "accuracy" in r]
+            least = min((r["fewest_survivors"] for r in good), default=0)
+            cells += [f"{span([r['accuracy'] for r in good])}, {least}" if good else "refused"]
+        rows.append(cells)
+    if not rows:
+        return ""
+    titles = ["method", *(f"{100 * t:g} %" for t in targets)]
+    return (
+        f"**Where one global threshold empties a layer** ({chosen[0]['model']} on {chosen[0]['data']}, one-shot, "
+        f"{chosen[0]['epochs']:g} epochs; test accuracy, then the fewest weights left in a layer in any run):\n\n"
+        + table(titles, rows)
+    )
+
+
+def pruned_and_clustered(found: list[dict[str, Any]]) -> str:
+    chosen = [r for r in found if r["experiment"] == "pipeline"]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for r in chosen:
+        groups.setdefault((r["method"], r["target_sparsity"], r.get("lam")), []).append(r)
+    rows = [
+        [
+            method, "-" if target is None else f"{100 * target:g}", "-" if lam is None else f"{lam:g}",
+            f"{statistics.mean(r['bytes'] for r in some):,.0f}", span([r["accuracy"] for r in some]),
+            f"{statistics.mean(r['sparsity'] for r in some):.1f}",
+        ]
+        for (method, target, lam), some in groups.items()
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    titles = ["method", "pruned first %", "lambda", "bytes", "accuracy", "zeros %"]
+    return (
+        f"**Pruned, then clustered, then coded** (demo network, {chosen[0]['epochs']:g} epochs for every row, accuracy "
+        "in percent on test data):\n\n" + table(titles, sorted(rows, key=lambda row: -int(row[3].replace(",", ""))))
+    )
+
+
+def repaired(found: list[dict[str, Any]]) -> str:
+    chosen = [r for r in found if r["experiment"] == "repair"]
+    columns = list(dict.fromkeys((r["model"], r["target_sparsity"]) for r in chosen))
+    known = {(r["model"], r["target_sparsity"], r["method"]): f"{r['accuracy']:.2f}" for r in chosen}
+    methods = dict.fromkeys(r["method"] for r in chosen)
+    rows = [[method, *(known.get((*column, method), "-") for column in columns)] for method in methods]
+    if not rows:
+        return ""
+    titles = ["repair", *(f"{model}, {100 * target:g} % zeros" for model, target in columns)]
+    return "**Repair without training** (one-shot Global MP; test accuracy in percent):\n\n" + table(titles, rows)
+
+
+def selected(found: list[dict[str, Any]]) -> str:
+    told = []
+    for r in (r for r in found if r["experiment"] == "selection"):
+        words = (
+            f"{r['weights']:,} weights in {r['seconds']:.1f} s on {r['threads']} thread, with "
+            f"{100 * r['peak_share']:.1f} % of their bytes as extra memory to find the threshold"
+        )
+        if "speedup" in r:
+            same = "the same mask" if r["same_mask"] else "ANOTHER mask"
+            words += f", {r['speedup']:.1f} times as fast as `global_unstructured` of torch ({same})"
+        told.append(words)
+    return "Exact global selection: " + "; ".join(told) + "." if told else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=ROOT / "out" / "demo", help="folder of a finished `make demo`")
@@ -157,7 +270,7 @@ def main() -> None:
     explanation = jobs.explain(job, options.demo / "net.few", "plus")
     pictures = ROOT / "docs" / "pictures"
     write(pictures / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))
-    figures = [cifar(), controls(), overhead(), coder(), rates()]
+    figures = [cifar(), controls(), overhead(), coder(), rates(), pruning()]
     found = rows_of("demo_controls")
     if found:
         base = statistics.mean(r["baseline_accuracy"] for r in found)
