@@ -41,7 +41,7 @@ class Setting:
 
     Attributes:
         network, data: sections of a recipe. weights: file of trained weights, else ``pretrain`` makes them.
-        train: fine-tuning, by schedule. sparsities: targets. floor: of ``global-mp+floor``.
+        pretrain, train: training and fine-tuning, by schedule. sparsities: targets. floor: of ``global-mp+floor``.
     """
 
     network: dict[str, Any]
@@ -50,7 +50,7 @@ class Setting:
     sparsities: tuple[float, ...]
     floor: str
     weights: str | None = None
-    pretrain: dict[str, Any] | None = None
+    pretrain: dict[str, dict[str, Any]] | None = None
     methods: tuple[str, ...] = METHODS
 
 
@@ -61,7 +61,7 @@ SETTINGS = {
         {"name": "resnet-32"},
         {"name": "cifar10", "augment": True, "batch_size": 128},
         {
-            "cpu": {"epochs": 0.5, "optimizer": "sgd", "lr": 0.03, "weight_decay": 1e-4},
+            "cpu": {"epochs": 0.4, "optimizer": "sgd", "lr": 0.03, "weight_decay": 1e-4},
             "paper": {"epochs": 300, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4},
         },
         (0.9, 0.95),
@@ -75,9 +75,12 @@ SETTINGS = {
             "cpu": {"epochs": 0.05, "optimizer": "sgd", "lr": 0.03, "weight_decay": 5e-4},
             "paper": {"epochs": 200, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4},
         },
-        (0.98,),
+        (0.98, 0.995),
         "0.02%",
-        pretrain={"epochs": 200, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4},
+        pretrain={
+            "cpu": {"epochs": 0.5, "lr": 2e-3},
+            "paper": {"epochs": 200, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4},
+        },
         methods=("global-mp", "global-mp+floor", "lamp", "dense"),
     ),
     "lenet": Setting(
@@ -89,7 +92,7 @@ SETTINGS = {
         },
         (0.98, 0.995),
         "0.02%",
-        pretrain={"epochs": 3, "lr": 1e-3},
+        pretrain={"cpu": {"epochs": 3, "lr": 1e-3}, "paper": {"epochs": 30, "lr": 1e-3}},
     ),
     "fastgrnn": Setting(
         {"name": "fastgrnn", "options": {"classes": 2, "rank_w": 9, "hidden": 80}},
@@ -100,7 +103,10 @@ SETTINGS = {
         },
         (0.9, 0.95),
         "0.5%",
-        pretrain={"epochs": 10, "lr": 6.4e-3, "clip": 1.0},
+        pretrain={
+            "cpu": {"epochs": 10, "lr": 6.4e-3, "clip": 1.0},
+            "paper": {"epochs": 300, "lr": 6.4e-3, "clip": 1.0},
+        },
     ),
 }
 
@@ -119,7 +125,7 @@ def recipe_of(name: str, method: str, sparsity: float, seed: int, schedule: str,
         {
             "network": setting.network,
             "data": setting.data | {"folder": str(options.data)},
-            "pretrain": setting.pretrain,
+            "pretrain": setting.pretrain[schedule] if setting.pretrain else None,
             "prune": prune,
             "assign": {"method": "none"},
             "train": train,
@@ -134,7 +140,7 @@ def trained(name: str, seed: int, schedule: str, options: Any) -> Path:
     setting = SETTINGS[name]
     if setting.weights is not None:
         return Path(options.weights) / setting.weights
-    path = jobs.folder(Path(options.work)) / f"{name}-{seed}.safetensors"
+    path = jobs.folder(Path(options.work)) / f"{name}-{schedule}-{seed}.safetensors"
     if not path.exists():
         job = jobs.prepare(recipe_of(name, "dense", 0.0, seed, schedule, options))
         jobs.save_float(job.network, path, job.dataset.normalisation)

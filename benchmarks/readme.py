@@ -185,7 +185,7 @@ def ranking(found: list[dict[str, Any]]) -> str:
         told.append(
             f"**Pruning {one['model']}, {one['data']}** ({one['epochs']:g} epochs of fine-tuning for every method, "
             f"{seeds} seed{'s' if seeds > 1 else ''}, float network {base:.2f} %; accuracy on test data; zeros over "
-            f"the {one['weights']:,} weights of linear and convolutional layers; floor {', '.join(sorted(floors)) or '-'} "
+            f"the {one['weights']:,} weights of layers; floor {', '.join(sorted(floors)) or '-'} "
             "of them per layer; dense: the same training without pruning):\n\n" + table(titles, rows)
         )
     return "\n\n".join(told)
