@@ -264,25 +264,37 @@ def selected(found: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=ROOT / "out" / "demo", help="folder of a finished `make demo`")
+    parser.add_argument("--figures", action="store_true", help="only the tables of figures, without the demo")
     options = parser.parse_args()
-    report = jobs.load_report(options.demo / "report.json")
-    job = jobs.prepare(recipes.load("demo"), trained=options.demo / "float.safetensors")
-    explanation = jobs.explain(job, options.demo / "net.few", "plus")
-    pictures = ROOT / "docs" / "pictures"
-    write(pictures / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))
+    figures = tables()
+    if not options.figures:
+        demo(options.demo)
+    readme = (ROOT / "README.md").read_text()
+    (ROOT / "README.md").write_text(pasted(readme, "figures", figures))
+
+
+def demo(folder: Path) -> None:
+    """The demo's report and heat maps."""
+    report = jobs.load_report(folder / "report.json")
+    job = jobs.prepare(recipes.load("demo"), trained=folder / "float.safetensors")
+    explanation = jobs.explain(job, folder / "net.few", "plus")
+    write(ROOT / "docs" / "pictures" / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))
+    readme = pasted((ROOT / "README.md").read_text(), "demo", f"```text\n{text(report)}\n```")
+    (ROOT / "README.md").write_text(readme)
+
+
+def tables() -> str:
+    """Every table of figures, and the picture that goes with one of them."""
     figures = [cifar(), controls(), overhead(), coder(), rates(), pruning()]
     found = rows_of("demo_controls")
     if found:
         base = statistics.mean(r["baseline_accuracy"] for r in found)
         write(
-            pictures / "demo_controls.png",
+            ROOT / "docs" / "pictures" / "demo_controls.png",
             plots.figure_png(plots.accuracy_v_bytes(found, baseline=base), dpi=90),
         )
         figures[1] += "\n\n![Accuracy over bytes for every method](docs/pictures/demo_controls.png)"
-    readme = (ROOT / "README.md").read_text()
-    readme = pasted(readme, "demo", f"```text\n{text(report)}\n```")
-    readme = pasted(readme, "figures", "\n\n".join(f for f in figures if f))
-    (ROOT / "README.md").write_text(readme)
+    return "\n\n".join(f for f in figures if f)
 
 
 if __name__ == "__main__":

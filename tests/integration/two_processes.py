@@ -69,6 +69,11 @@ def main(out: Path) -> None:
     )
     listed.save(out / f"listed-{rank}.few")
 
+    prune = {"sparsity": 0.8, "schedule": "cubic", "floor": 10}
+    train = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
+    few = fb.compress(model, batches, recipe=make({"prune": prune, "assign": {"method": "none"}, "train": train}))
+    few.save(out / f"pruned-{rank}.few")
+
     # Each process has half of every tensor; together they find the mask that one would find.
     weights = [torch.randn(n, generator=torch.Generator().manual_seed(n)).mul(8).round() for n in (1000, 37)]
     halves = [w.tensor_split(2)[rank] for w in weights]

@@ -132,6 +132,7 @@ def test_a_recipe_prunes_and_everything_else_takes_the_file(recipe: Path, tmp_pa
     assert "global-magnitude 0.9 with floor 20" in ran.out
     told = " ".join(ran.out.split())
     assert "zeros 90.0 % of the pruned weights (50,200), 89.3 % of all 50,610 parameters" in told
+    assert "multiplications 5,020 of 50,200 per sample are with weights that are not zero (10.0 %)" in told
     figures = json.loads((tmp_path / "out" / "report.json").read_text())
     assert figures["zeros"] == pytest.approx(0.9)
     net = tmp_path / "out" / "net.few"

@@ -65,6 +65,8 @@ class Report:
         float_bytes: the same tensors as float32: all parameters and normalisation statistics, 4 bytes each.
         floats_bytes: share of the file that is not clustered or pruned weights: floats, header, checksums.
         parameters: trainable numbers of the whole network.
+        macs, macs_left: multiply-accumulate operations for one sample, with every weight and with those that are not
+            zero; ``None`` where they were not counted.
         others: sizes of the same network under general-purpose compressors, by name.
         accuracy_before, accuracy_after: percent on the data named in ``split``; ``None`` when not evaluated.
         identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
@@ -93,6 +95,8 @@ class Report:
     recipe: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
+    macs: int | None = None
+    macs_left: int | None = None
 
     @property
     def ratio(self) -> float:

@@ -150,6 +150,7 @@ def facts(report: Report) -> list[Fact]:
         Fact("ratio", f"{times(report.ratio)} against {size(report.float_bytes)}"),
         Fact("", f"= {RATIO_MEANS}"),
         Fact("zeros", _zeros(report, kind)),
+        *_multiplications(report),
         Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / {kind} weights"),
         Fact("accuracy", f"{before} -> {after} on {report.split} data{lost}"),
         _budget(report),
@@ -169,6 +170,14 @@ def _zeros(report: Report, kind: str) -> str:
         share = report.zeros * report.weights / report.parameters
         told += f", {percent(share)} % of all {report.parameters:,} parameters"
     return told
+
+
+def _multiplications(report: Report) -> list[Fact]:
+    if "prune" not in report.recipe or report.macs is None or report.macs_left is None:
+        return []
+    share = percent(report.macs_left / report.macs) if report.macs else "-"
+    words = f"{report.macs_left:,} of {report.macs:,} per sample are with weights that are not zero ({share} %)"
+    return [Fact("multiplications", words)]
 
 
 def _budget(report: Report) -> Fact:
