@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from fewbits.errors import BudgetError, DataError, RecipeError
 from fewbits.measure import RelevanceScorer, Scorer, control
 from fewbits.measure.relevance import Lens, rules_of, trace
 from fewbits.plan import Plan
+from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
 from fewbits.report.report import Report, Round, float_bytes, general_purpose, tensor_rows
 from fewbits.search import Fixed, Steering, TowardSize, WithinDrop
@@ -174,7 +174,7 @@ class _Run:
             "ecq": assign.ecq, "ecqx": assign.ecqx, "ternary": assign.ternary,
         }  # fmt: skip
         fixed = {} if part.method == "ternary" else {"bits": part.bits}
-        pruner_at = self._pruners()
+        pruner_at = pruner_of(self.recipe, parameters_of(self.original))
 
         def at(lam: float, share: float) -> assign.Assigner:
             if part.method == "none":
@@ -188,31 +188,6 @@ class _Run:
         except TypeError as error:
             raise RecipeError(f"assign.options of {part.method}: {error}") from None
         return at
-
-    def _pruners(self) -> Callable[[float], assign.Assigner] | None:
-        """The pruner at a share of the training, if the recipe prunes."""
-        part = self.recipe.prune
-        if part is None:
-            return None
-        # Floats need a gradient to come back; a quantizer's background weights have theirs.
-        common: dict[str, Any] = {"regrow": part.regrow}
-        if self.recipe.assign.method == "none":
-            common["through"] = float(part.regrow)
-        if part.pattern is not None:
-            pattern = part.pattern
-            return lambda share: assign.n_of_m(pattern, **common)
-        assert part.sparsity is not None
-        rising, final = assign.rising(part.schedule, part.begin, part.end), part.sparsity
-        common["of"] = parameters_of(self.original) if part.over == "parameters" else None
-        makers: dict[str, Callable[..., assign.Assigner]] = {
-            "lamp": assign.lamp, "erk": assign.erk, "uniform": assign.uniform,
-            "random": partial(assign.random_pruning, seed=self.recipe.seed),
-            "global-magnitude": partial(assign.global_magnitude, floor=part.floor),
-            "feather": partial(assign.feather, floor=part.floor, theta=1.0 if final <= 0.95 else 0.5),
-        }  # fmt: skip
-        if part.method == "feather":
-            common = {"of": common["of"]}
-        return lambda share: makers[part.method](final * rising(share), **common)
 
     def _scorer(self) -> Scorer | None:
         part = self.recipe.measure
