@@ -145,7 +145,7 @@ def collapse(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def repair(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
-    """One-shot, no training: nothing, matched variances, recalibrated normalisation, both; on 1,024 training images."""
+    """One-shot, no training: nothing, matched variances, recalibrated normalisation, both; statistics of 1,024 training images."""
     from pruning import recipe_of, trained
 
     for name, sparsities in (("resnet-32", (0.7, 0.8, 0.9)), ("lenet", (0.95, 0.98))):
@@ -157,15 +157,15 @@ def repair(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
             test = job.evaluate("test")
             before = test(job.network)
             for sparsity in sparsities:
-                for method in ("none", "variance", "recalibrated", "variance, recalibrated"):
+                for method in ("none", "variance", "recalibrated", "recalibrated, then variance"):
                     model = copy.deepcopy(job.network)
                     plan = plan_of(model).updated(_masks_only(job, assign.global_magnitude(sparsity)))
                     load_plan(model, plan)
                     begin = time.perf_counter()
-                    if "variance" in method:
-                        match_variance(model, job.network, one[:256])
                     if "recalibrated" in method:
                         recalibrate(model, calibration)
+                    if "variance" in method:
+                        match_variance(model, job.network, one[:256], normalised="recalibrated" not in method)
                     seconds = time.perf_counter() - begin
                     zeros = sum(int((w == 0).sum()) for w in select(model).values())
                     yield {

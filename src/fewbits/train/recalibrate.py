@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fewbits.attach.normalisation import NORMS
 from fewbits.errors import DataError, MismatchError
+from fewbits.measure.relevance.lens import graph_of
 from fewbits.weights import layers
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -50,27 +51,34 @@ def recalibrate(model: nn.Module, batches: Batches) -> int:
 
 
 @torch.no_grad()
-def match_variance(pruned: nn.Module, dense: nn.Module, inputs: Tensor, *, shrinkage: float = 0.0) -> None:
+def match_variance(
+    pruned: nn.Module, dense: nn.Module, inputs: Tensor, *, shrinkage: float = 0.0, normalised: bool = True
+) -> None:
     """Give every output channel of every layer of ``pruned`` the variance and mean it has in ``dense``, in place.
 
     Layer by layer in the order of computation, so that each one sees inputs that are repaired already: a channel's
     weights are multiplied by ``s + (1 - s) sqrt(var_dense / var_pruned)``, s being the shrinkage, and its bias, if the
     layer has one, makes the means equal. Zeros stay zeros. (After ASR, arXiv 2605.21426, of which only the abstract was
-    available: this is our reading.) In front of a batch normalisation that is recalibrated afterwards it changes
-    nothing but the small constant in its denominator; it is for layers without one.
+    available: this is our reading.)
+
+    With :func:`recalibrate`, recalibrate first and match the layers without a normalisation (``normalised=False``).
+    The other way round, new statistics undo what was matched in front of them, and shift what was matched behind.
 
     Args:
         pruned, dense: two networks of one class, both plain. inputs: [N, ...], one batch; a forward of both per layer.
         shrinkage: 0 matches fully, 1 leaves the weights.
+        normalised: whether to match layers, too, whose outputs go into a batch normalisation and nowhere else.
 
     Raises:
-        MismatchError: the networks have different layers.
+        MismatchError: the networks have different layers. UnsupportedError: ``normalised=False``, and the structure
+            of the network cannot be read.
     """
     mine, theirs = layers(pruned), layers(dense)
     if list(mine) != list(theirs):
         raise MismatchError(f"the networks have different layers: {list(mine)} and {list(theirs)}")
     with _evaluating(pruned), _evaluating(dense):
-        wanted = _moments(dense, theirs, inputs)
+        skipped = set() if normalised else _normalised(pruned)
+        wanted = _moments(dense, {path: layer for path, layer in theirs.items() if path not in skipped}, inputs)
         for path in wanted:  # in the order of computation
             layer = mine[path]
             mean, variance = _moments(pruned, {path: layer}, inputs)[path]
@@ -82,6 +90,19 @@ def match_variance(pruned: nn.Module, dense: nn.Module, inputs: Tensor, *, shrin
                 # y = f (W x) + b': the mean of W x is the old mean less the old bias
                 moved = goal_mean - factor * (mean - layer.bias)
                 layer.bias.copy_(shrinkage * layer.bias + (1 - shrinkage) * moved)
+
+
+def _normalised(model: nn.Module) -> set[str]:
+    """Paths of modules whose every output goes into a batch normalisation and nowhere else."""
+    behind: dict[str, bool] = {}
+    for node in graph_of(model).nodes:
+        if node.op == "call_module":
+            users = list(node.users)
+            normed = bool(users) and all(
+                user.op == "call_module" and isinstance(model.get_submodule(str(user.target)), NORMS) for user in users
+            )
+            behind[str(node.target)] = behind.get(str(node.target), True) and normed
+    return {path for path, normed in behind.items() if normed}
 
 
 def _moments(model: nn.Module, chosen: Mapping[str, nn.Module], inputs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -201,6 +201,17 @@ def test_repair_without_training_helps_and_keeps_zeros(trained, handwriting) -> 
     assert accuracy(trained, handwriting.loader("validation")) > before
 
 
+def test_normalised_layers_may_be_left_to_recalibration(trained) -> None:
+    dense = copy.deepcopy(trained)
+    with torch.no_grad():
+        for index in (0, 5, 7):
+            trained[index].weight.mul_(0.5)
+    before = trained[0].weight.clone()
+    match_variance(trained, dense, torch.randn(32, 1, 8, 8), normalised=False)
+    assert torch.equal(trained[0].weight, before), "a normalisation stands behind it"
+    assert not torch.equal(trained[7].weight, dense[7].weight * 0.5)
+
+
 def test_shrinkage_one_changes_nothing_and_other_networks_are_refused(trained) -> None:
     dense, before = copy.deepcopy(trained), copy.deepcopy(trained.state_dict())
     with torch.no_grad():
