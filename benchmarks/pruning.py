@@ -65,7 +65,7 @@ SETTINGS = {
             "paper": {"epochs": 300, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4},
         },
         (0.9, 0.95),
-        "0.5%",
+        "0.1%",
         weights="cifar10_resnet32.safetensors",
     ),
     "mobilenet-v2": Setting(
@@ -75,7 +75,7 @@ SETTINGS = {
             "cpu": {"epochs": 0.05, "optimizer": "sgd", "lr": 0.03, "weight_decay": 5e-4},
             "paper": {"epochs": 200, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4},
         },
-        (0.98, 0.995),
+        (0.98,),
         "0.02%",
         pretrain={
             "cpu": {"epochs": 0.5, "lr": 2e-3},

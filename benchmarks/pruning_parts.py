@@ -145,7 +145,7 @@ def collapse(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def repair(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
-    """One-shot, no training: nothing, matched variances, recalibrated normalisation, both; statistics of 1,024 training images."""
+    """One-shot, no training: nothing, matched variances, recalibrated normalisation, both; on 1,024 training images."""
     from pruning import recipe_of, trained
 
     for name, sparsities in (("resnet-32", (0.7, 0.8, 0.9)), ("lenet", (0.95, 0.98))):

@@ -143,6 +143,9 @@ class _Run:
         saved = self._saved()
         assigner_at = self._assigners()
         weights = select(self.model, self.recipe.select.include, self.recipe.select.exclude)
+        pruner_at = pruner_of(self.recipe, parameters_of(self.original))
+        if pruner_at is not None:  # a floor that the final sparsity does not allow is refused now, not half-way
+            pruner_at(1.0).update(weights, None, pruner_at(1.0).init(weights))
         state = assigner_at(0.0, 0.0).init(weights)
         plan, state = assigner_at(0.0, 0.0).update(weights, None, state)
         attach(self.model, plan, learn=settings.learn)

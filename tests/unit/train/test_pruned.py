@@ -12,7 +12,7 @@ from torch import nn
 import fewbits as fb
 from fewbits.assign import chain, ecq, feather, global_magnitude, rising
 from fewbits.attach import attach, background, held, load_plan, plan_of
-from fewbits.errors import DataError, MismatchError
+from fewbits.errors import DataError, MismatchError, RecipeError
 from fewbits.recipe import Finetuning, make
 from fewbits.train import accuracy, fit, match_variance, recalibrate, task
 from fewbits.train.hold import Holding, finetuning_groups
@@ -91,6 +91,21 @@ def test_every_method_prunes_exactly_and_decodes(trained, handwriting, method) -
         assert f"80.0 % of the pruned weights ({small.report.weights:,}), 79." in str(small.report)
     net = small.into(copy.deepcopy(trained))
     assert sum(int((w == 0).sum()) for w in select(net).values()) >= zeros
+
+
+def test_an_impossible_floor_is_refused_before_the_first_step(trained, handwriting) -> None:
+    """Although the schedule would get there only later."""
+    prune = {"sparsity": 0.9, "floor": "10%", "schedule": "cubic"}
+    recipe = make({"prune": prune, "assign": {"method": "none"}, "rounds": 100, "train": {"epochs": 1}})
+    seen: list[int] = []
+    with pytest.raises(RecipeError, match="lower the sparsity or the floor"):
+        fb.compress(
+            trained,
+            handwriting.loader("train", 64),
+            recipe=recipe,
+            progress=lambda done, total, line: seen.append(done),
+        )
+    assert seen == []
 
 
 def test_sparsity_over_all_parameters_and_a_floor(trained, handwriting) -> None:
