@@ -7,7 +7,7 @@ the same code runs the papers' schedules (--schedule paper is the default there)
 
     python benchmarks/pruning.py --data DIR --weights DIR [--experiment NAME ...] [--methods NAME ...] [--seeds 0 1 2]
 
-Experiments: selection, lenet, fastgrnn, collapse, repair, pipeline, resnet-32, mobilenet-v2.
+Experiments: selection, lenet, fastgrnn, collapse, extreme, repair, pipeline, resnet-32, mobilenet-v2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fewbits.hardware import count
 from fewbits.pipeline import compress
 from fewbits.plan import Plan
 from fewbits.report import provenance
-from pruning_parts import collapse, pipeline, repair, selection
+from pruning_parts import collapse, extreme, pipeline, repair, selection
 
 RESULT = Path(__file__).parent.parent / "results" / "pruning.json"
 METHODS = ("global-mp", "global-mp+floor", "lamp", "erk", "uniform", "feather", "random", "dense")
@@ -72,13 +72,13 @@ SETTINGS = {
         {"name": "mobilenet-v2"},
         {"name": "cifar10", "augment": True, "batch_size": 64},
         {
-            "cpu": {"epochs": 0.05, "optimizer": "sgd", "lr": 0.03, "weight_decay": 5e-4},
+            "cpu": {"epochs": 0.25, "optimizer": "sgd", "lr": 0.03, "weight_decay": 5e-4},
             "paper": {"epochs": 200, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4},
         },
         (0.98,),
         "0.02%",
         pretrain={
-            "cpu": {"epochs": 0.5, "lr": 2e-3},
+            "cpu": {"epochs": 1, "lr": 2e-3},
             "paper": {"epochs": 200, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4},
         },
         methods=("global-mp", "global-mp+floor", "lamp", "dense"),
@@ -229,7 +229,11 @@ def runs(name: str, options: Any, schedule: str, rows: list[dict[str, Any]]) -> 
                 yield row | {"baseline_accuracy": baseline(name, seed, schedule, options, rows)}
 
 
-OTHERS = {"selection": selection, "collapse": collapse, "repair": repair, "pipeline": pipeline}
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
+OTHERS = {"selection": selection, "collapse": collapse, "extreme": extreme, "repair": repair, "pipeline": pipeline}
 
 
 def main() -> None:
@@ -251,13 +255,13 @@ def main() -> None:
         from fewbits.data.load import home
 
         options.data = home()
-    rows = json.loads(options.result.read_text())["rows"] if options.result.exists() else []
+    rows = rows_in(options.result)
     for name in options.experiment:
         found = OTHERS[name](options, rows) if name in OTHERS else runs(name, options, options.schedule, rows)
         for row in found:
-            rows.append(row)
             print(json.dumps(row), flush=True)
             if not options.tune:
+                rows[:] = [*rows_in(options.result), row]  # another experiment may have written meanwhile
                 head = provenance("pruning", "python benchmarks/pruning.py --data DIR --weights DIR")
                 options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
 

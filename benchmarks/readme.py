@@ -1,6 +1,6 @@
 """Paste real output into the README: the demo's report, the tables of figures, and the pictures.
 
-python benchmarks/readme.py [--demo out/demo]
+python benchmarks/readme.py [--demo out/demo] [--figures]
 """
 
 from __future__ import annotations
@@ -192,25 +192,29 @@ def ranking(found: list[dict[str, Any]]) -> str:
 
 
 def collapsed(found: list[dict[str, Any]]) -> str:
-    chosen = [r for r in found if r["experiment"] == "collapse"]
-    targets = sorted({r["target_sparsity"] for r in chosen})
-    rows = []
-    for method in dict.fromkeys(r["method"] for r in chosen):
-        cells = [method]
-        for target in targets:
-            some = [r for r in chosen if r["method"] == method and r["target_sparsity"] == target]
-            good = [r for r in some if "accuracy" in r]
-            least = min((r["fewest_survivors"] for r in good), default=0)
-            cells += [f"{span([r['accuracy'] for r in good])}, {least}" if good else "refused"]
-        rows.append(cells)
-    if not rows:
-        return ""
-    titles = ["method", *(f"{100 * t:g} %" for t in targets)]
-    return (
-        f"**Where one global threshold empties a layer** ({chosen[0]['model']} on {chosen[0]['data']}, one-shot, "
-        f"{chosen[0]['epochs']:g} epochs; test accuracy, then the fewest weights left in a layer in any run):\n\n"
-        + table(titles, rows)
-    )
+    told = []
+    for experiment in ("collapse", "extreme"):
+        chosen = [r for r in found if r["experiment"] == experiment]
+        targets = sorted({r["target_sparsity"] for r in chosen})
+        rows = []
+        for method in dict.fromkeys(r["method"] for r in chosen):
+            cells = [method]
+            for target in targets:
+                some = [r for r in chosen if r["method"] == method and r["target_sparsity"] == target]
+                good = [r for r in some if "accuracy" in r]
+                empty = ", ".join(str(r["collapsed_layers"]) for r in good)
+                least = min((r["fewest_survivors"] for r in good), default=0)
+                cells += [f"{span([r['accuracy'] for r in good])}; {empty}; {least}" if good else "refused"]
+            rows.append(cells)
+        if rows:
+            floor = next((r["floor"] for r in chosen if r["floor"]), "-")
+            told.append(
+                f"**Layers at the highest sparsities** ({chosen[0]['model']} on {chosen[0]['data']}, one-shot, "
+                f"{chosen[0]['epochs']:g} epochs, floor {floor}; test accuracy; empty layers in each run; fewest "
+                "weights left in a layer in any run):\n\n"
+                + table(["method", *(f"{100 * t:g} %" for t in targets)], rows)
+            )
+    return "\n\n".join(told)
 
 
 def pruned_and_clustered(found: list[dict[str, Any]]) -> str:
