@@ -1,6 +1,6 @@
 """Paste real output into the README: the demo's report, the tables of figures, and the pictures.
 
-python benchmarks/readme.py [--demo out/demo]
+python benchmarks/readme.py [--demo out/demo] [--figures]
 """
 
 from __future__ import annotations
@@ -247,34 +247,157 @@ def curvatures() -> str:
     )
 
 
-def figures() -> str:
-    """All tables, one after the other."""
-    parts = [cifar(), controls(), scale(), levers(), overhead(), coder(), rates(), curvatures()]
-    if parts[1]:
-        parts[1] += "\n\n![Accuracy over bytes for every method](docs/pictures/demo_controls.png)"
+def pruning() -> str:
+    """Everything in results/pruning.json, by experiment; what has not been run is left out."""
+    found = rows_of("pruning")
+    parts = [ranking(found), collapsed(found), pruned_and_clustered(found), repaired(found), selected(found)]
     return "\n\n".join(part for part in parts if part)
+
+
+def ranking(found: list[dict[str, Any]]) -> str:
+    told = []
+    for experiment in ("resnet-32", "mobilenet-v2", "lenet", "fastgrnn"):
+        chosen = [r for r in found if r["experiment"] == experiment]
+        targets = sorted({r["target_sparsity"] for r in chosen if r["method"] != "dense"})
+        rows = []
+        for method in dict.fromkeys(r["method"] for r in chosen):
+            cells = [method]
+            for target in targets:
+                some = [r for r in chosen if r["method"] == method and r["target_sparsity"] == target]
+                if method == "dense":
+                    some = [r for r in chosen if r["method"] == "dense"]
+                left = statistics.mean(r["macs_left"] / r["macs"] for r in some) if some else 0.0
+                size = statistics.mean(r["bytes"] for r in some) if some else 0
+                cells += (
+                    [span([r["accuracy"] for r in some]), f"{100 * left:.1f}", f"{size:,.0f}"] if some else ["-"] * 3
+                )
+            rows.append(cells)
+        if not rows:
+            continue
+        one = chosen[0]
+        base = statistics.mean(r["baseline_accuracy"] for r in chosen)
+        seeds = len({r["seed"] for r in chosen})
+        floors = {r["floor"] for r in chosen if r["floor"]}
+        titles = ["method"]
+        for target in targets:
+            titles += [f"{100 * target:g} % zeros: accuracy", "multiplications left %", "bytes"]
+        told.append(
+            f"**Pruning {one['model']}, {one['data']}** ({one['epochs']:g} epochs of fine-tuning for every method, "
+            f"{seeds} seed{'s' if seeds > 1 else ''}, float network {base:.2f} %; accuracy on test data; zeros over "
+            f"the {one['weights']:,} weights of layers; floor {', '.join(sorted(floors)) or '-'} "
+            "of them per layer; dense: the same training without pruning):\n\n" + table(titles, rows)
+        )
+    return "\n\n".join(told)
+
+
+def collapsed(found: list[dict[str, Any]]) -> str:
+    told = []
+    for experiment in ("collapse", "extreme"):
+        chosen = [r for r in found if r["experiment"] == experiment]
+        targets = sorted({r["target_sparsity"] for r in chosen})
+        rows = []
+        for method in dict.fromkeys(r["method"] for r in chosen):
+            cells = [method]
+            for target in targets:
+                some = [r for r in chosen if r["method"] == method and r["target_sparsity"] == target]
+                good = [r for r in some if "accuracy" in r]
+                empty = ", ".join(str(r["collapsed_layers"]) for r in good)
+                least = min((r["fewest_survivors"] for r in good), default=0)
+                cells += [f"{span([r['accuracy'] for r in good])}; {empty}; {least}" if good else "refused"]
+            rows.append(cells)
+        if rows:
+            floor = next((r["floor"] for r in chosen if r["floor"]), "-")
+            told.append(
+                f"**Layers at the highest sparsities** ({chosen[0]['model']} on {chosen[0]['data']}, one-shot, "
+                f"{chosen[0]['epochs']:g} epochs, floor {floor}; test accuracy; empty layers in each run; fewest "
+                "weights left in a layer in any run):\n\n"
+                + table(["method", *(f"{100 * t:g} %" for t in targets)], rows)
+            )
+    return "\n\n".join(told)
+
+
+def pruned_and_clustered(found: list[dict[str, Any]]) -> str:
+    chosen = [r for r in found if r["experiment"] == "pipeline"]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for r in chosen:
+        groups.setdefault((r["method"], r["target_sparsity"], r.get("lam")), []).append(r)
+    rows = [
+        [
+            method, "-" if target is None else f"{100 * target:g}", "-" if lam is None else f"{lam:g}",
+            f"{statistics.mean(r['bytes'] for r in some):,.0f}", span([r["accuracy"] for r in some]),
+            f"{statistics.mean(r['sparsity'] for r in some):.1f}",
+        ]
+        for (method, target, lam), some in groups.items()
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    titles = ["method", "pruned first %", "lambda", "bytes", "accuracy", "zeros %"]
+    return (
+        f"**Pruned, then clustered, then coded** (demo network, {chosen[0]['epochs']:g} epochs for every row, accuracy "
+        "in percent on test data):\n\n" + table(titles, sorted(rows, key=lambda row: -int(row[3].replace(",", ""))))
+    )
+
+
+def repaired(found: list[dict[str, Any]]) -> str:
+    chosen = [r for r in found if r["experiment"] == "repair"]
+    columns = list(dict.fromkeys((r["model"], r["target_sparsity"]) for r in chosen))
+    known = {(r["model"], r["target_sparsity"], r["method"]): f"{r['accuracy']:.2f}" for r in chosen}
+    methods = dict.fromkeys(r["method"] for r in chosen)
+    rows = [[method, *(known.get((*column, method), "-") for column in columns)] for method in methods]
+    if not rows:
+        return ""
+    titles = ["repair", *(f"{model}, {100 * target:g} % zeros" for model, target in columns)]
+    return "**Repair without training** (one-shot Global MP; test accuracy in percent):\n\n" + table(titles, rows)
+
+
+def selected(found: list[dict[str, Any]]) -> str:
+    told = []
+    for r in (r for r in found if r["experiment"] == "selection"):
+        words = (
+            f"{r['weights']:,} weights in {r['seconds']:.1f} s on {r['threads']} thread, with "
+            f"{100 * r['peak_share']:.1f} % of their bytes as extra memory to find the threshold"
+        )
+        if "speedup" in r:
+            same = "the same mask" if r["same_mask"] else "ANOTHER mask"
+            words += f", {r['speedup']:.1f} times as fast as `global_unstructured` of torch ({same})"
+        told.append(words)
+    return "Exact global selection: " + "; ".join(told) + "." if told else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=ROOT / "out" / "demo", help="folder of a finished `make demo`")
+    parser.add_argument("--figures", action="store_true", help="only the tables of figures, without the demo")
     options = parser.parse_args()
-    report = jobs.load_report(options.demo / "report.json")
-    job = jobs.prepare(recipes.load("demo"), trained=options.demo / "float.safetensors")
-    explanation = jobs.explain(job, options.demo / "net.few", "plus")
-    pictures = ROOT / "docs" / "pictures"
-    write(pictures / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))
+    figures = tables()
+    if not options.figures:
+        demo(options.demo)
+    readme = (ROOT / "README.md").read_text()
+    (ROOT / "README.md").write_text(pasted(readme, "figures", figures))
+
+
+def demo(folder: Path) -> None:
+    """The demo's report and heat maps."""
+    report = jobs.load_report(folder / "report.json")
+    job = jobs.prepare(recipes.load("demo"), trained=folder / "float.safetensors")
+    explanation = jobs.explain(job, folder / "net.few", "plus")
+    write(ROOT / "docs" / "pictures" / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))
+    readme = pasted((ROOT / "README.md").read_text(), "demo", f"```text\n{text(report)}\n```")
+    (ROOT / "README.md").write_text(readme)
+
+
+def tables() -> str:
+    """Every table of figures, and the picture that goes with one of them."""
+    figures = [cifar(), controls(), scale(), levers(), overhead(), coder(), rates(), pruning(), curvatures()]
     found = rows_of("demo_controls")
     if found:
         base = statistics.mean(r["baseline_accuracy"] for r in found)
         write(
-            pictures / "demo_controls.png",
+            ROOT / "docs" / "pictures" / "demo_controls.png",
             plots.figure_png(plots.accuracy_v_bytes(found, baseline=base), dpi=90),
         )
-    readme = (ROOT / "README.md").read_text()
-    readme = pasted(readme, "demo", f"```text\n{text(report)}\n```")
-    readme = pasted(readme, "figures", figures())
-    (ROOT / "README.md").write_text(readme)
+        figures[1] += "\n\n![Accuracy over bytes for every method](docs/pictures/demo_controls.png)"
+    return "\n\n".join(f for f in figures if f)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Stepper:
         settings = Finetuning()
         scorer = RelevanceScorer(model, lens, rules, samples=samples) if method == "ecqx" else None
         self.holding = Holding(
-            model, lambda lam: maker(lam=lam, **options), state, 0.3, scorer=scorer, every=every, settings=settings,
+            model, lambda lam, _: maker(lam=lam, **options), state, 0.3, scorer=scorer, every=every, settings=settings,
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
         )  # fmt: skip
         self.model = model.train()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fewbits.codec import decode, encode, inspect
     from fewbits.errors import FewbitsError
     from fewbits.pipeline import Compressed, compress, load
-    from fewbits.plan import Clustered, Dense, Plan
+    from fewbits.plan import Clustered, Dense, Masked, Plan
     from fewbits.recipe import Recipe
     from fewbits.report.report import Report
 
@@ -28,6 +28,7 @@ _HOMES = {
     "Compressed": "pipeline",
     "Dense": "plan",
     "FewbitsError": "errors",
+    "Masked": "plan",
     "Plan": "plan",
     "Recipe": "recipe",
     "Report": "report.report",
@@ -43,6 +44,7 @@ __all__ = [
     "Compressed",
     "Dense",
     "FewbitsError",
+    "Masked",
     "Plan",
     "Recipe",
     "Report",

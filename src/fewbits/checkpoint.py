@@ -14,7 +14,7 @@ import torch
 from fewbits.assign import LayerState, State
 from fewbits.errors import DataError, FileError
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def save(path: Path, values: dict[str, Any]) -> None:

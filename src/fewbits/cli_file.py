@@ -32,7 +32,9 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
     data = codec.read(file)
     summary = codec.inspect(data)
     limit = codec.LIMIT if limit is None else limit
-    decoded = {row.name: row for row in codec.measure(data, limit=limit)} if summary.count <= limit else {}
+    sections = codec.measure(data, limit=limit) if summary.count <= limit else []
+    # A masked tensor may have two sections: its line is about the mask.
+    decoded = {row.name: row for row in sorted(sections, key=lambda row: row.entropy_bits is not None)}
     table = Table(box=None, pad_edge=False)
     for title in ("tensor", "kind", "shape", "coder"):
         table.add_column(title, no_wrap=True)
@@ -53,15 +55,15 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
         f"{summary.count:,} numbers, {8 * summary.file_bytes / max(1, summary.count):.3f} bits each; "
         f"{summary.overhead_bytes} bytes are names, header and checksums"
     )
-    if decoded:
-        show(_coding(list(decoded.values())))
+    if sections:
+        show(_coding(sections))
     elif summary.count > limit:
         show(f"not decoded: {summary.count:,} numbers are more than --limit {limit:,}")
     if summary.header:
         show(f"header: {json.dumps(summary.header)}")
     show(f"sha256 {summary.file_hash}")
     if json_file is not None:
-        found = asdict(summary) | {"decoded": [asdict(row) for row in decoded.values()]}
+        found = asdict(summary) | {"decoded": [asdict(row) for row in sections]}
         write_text(json_file, json.dumps(found, indent=1))
 
 
@@ -71,7 +73,7 @@ def _coding(rows: list[Decoded]) -> str:
     if not entropy:
         return told
     coded = sum(row.coded_bits * row.count for row in rows if row.entropy_bits is not None)
-    return f"levels take {coded / entropy:.3f} times their zero-order entropy, tensor by tensor; {told}"
+    return f"levels and masks take {coded / entropy:.3f} times their zero-order entropy, tensor by tensor; {told}"
 
 
 class Format(StrEnum):

@@ -21,7 +21,8 @@ from torch import nn
 from fewbits import checkpoint, codec, data, zoo
 from fewbits.attach import load_plan
 from fewbits.data import DataSet, Normalisation
-from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError
+from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError, UnsupportedError
+from fewbits.hardware import count
 from fewbits.pipeline import Compressed, Evaluate, Progress, compress
 from fewbits.recipe import Data, Recipe
 from fewbits.report.explain import explain as explain_network
@@ -212,6 +213,8 @@ def run(
         say(_missed(result.report))
     after = test(result.into(job.skeleton()))
     report = result.report.updated(accuracy_before=before, accuracy_after=after, split="test", versions=versions())
+    if recipe.prune is not None:
+        report = _counted(report, job, result, say)
     result = Compressed(result.plan, result.data, report)
     if writes:
         result.save(out / recipe.output)
@@ -220,6 +223,16 @@ def run(
         if resume:
             _forget(out)
     return result
+
+
+def _counted(report: Report, job: Job, result: Compressed, say: Say) -> Report:
+    """The report with the multiplications that are left."""
+    try:
+        found = count(job.skeleton(), job.dataset.input_shape, result.plan)
+    except UnsupportedError as error:
+        say(f"multiplications are not in the report: {error}")
+        return report
+    return report.updated(macs=found.macs, macs_left=found.nonzero_macs)
 
 
 def is_main_process() -> bool:

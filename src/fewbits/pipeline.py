@@ -23,13 +23,14 @@ from fewbits.errors import BudgetError, DataError, RecipeError
 from fewbits.measure import RelevanceScorer, Scorer, control, curvature, mean_curvature
 from fewbits.measure.relevance import Lens, rules_of, trace
 from fewbits.plan import Plan
+from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
 from fewbits.report.report import Report, Round, float_bytes, general_purpose, tensor_rows
 from fewbits.search import Fixed, Steering, TowardSize, WithinDrop
 from fewbits.train.hold import AssignerAt, Holding, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of
 from fewbits.train.objectives import Objective, distillation, task
-from fewbits.weights import select
+from fewbits.weights import parameters_of, select
 
 Evaluate = Callable[[nn.Module], float]
 """``evaluate(model) -> percent``; on validation data, because choices are made with it."""
@@ -146,8 +147,11 @@ class _Run:
         saved = self._saved()
         assigner_at = self._assigners()
         weights = select(self.model, self.recipe.select.include, self.recipe.select.exclude)
+        pruner_at = pruner_of(self.recipe, parameters_of(self.original))
+        if pruner_at is not None:  # a floor that the final sparsity does not allow is refused now, not half-way
+            pruner_at(1.0).update(weights, None, pruner_at(1.0).init(weights))
         state = self._initial(assigner_at, weights, saved is None)
-        plan, state = assigner_at(0.0).update(weights, None, state)
+        plan, state = assigner_at(0.0, 0.0).update(weights, None, state)
         attach(self.model, plan, learn=settings.learn)
         holding = Holding(
             self.model, assigner_at, state, 0.0, scorer=self._scorer(), every=self.recipe.measure.every,
@@ -177,18 +181,23 @@ class _Run:
             "ecq": assign.ecq, "ecqx": assign.ecqx, "ternary": assign.ternary,
         }  # fmt: skip
         fixed = {} if part.method == "ternary" else {"bits": part.bits}
+        pruner_at = pruner_of(self.recipe, parameters_of(self.original))
 
-        def at(lam: float) -> assign.Assigner:
-            return makers[part.method](lam=lam, **fixed, **part.options)
+        def at(lam: float, share: float) -> assign.Assigner:
+            if part.method == "none":
+                assert pruner_at is not None  # the recipe sees to that
+                return pruner_at(share)
+            quantizer = makers[part.method](lam=lam, **fixed, **part.options)
+            return quantizer if pruner_at is None else assign.chain(pruner_at(share), quantizer)
 
         try:
-            at(0.0)
+            at(0.0, 0.0)
         except TypeError as error:
             raise RecipeError(f"assign.options of {part.method}: {error}") from None
         return at
 
     def _initial(self, assigner_at: AssignerAt, weights: Weights, afresh: bool) -> State:
-        state = assigner_at(0.0).init(weights)
+        state = assigner_at(0.0, 0.0).init(weights)
         if self.recipe.assign.options.get("scale") != "marginal":
             return state
         if not afresh:  # the saved state, which takes this one's place, knows them
@@ -228,6 +237,8 @@ class _Run:
             return WithinDrop(self.before - r.max_drop, r.target_bytes)
         if r.target_bytes is not None:
             return TowardSize(r.target_bytes, r.train.arrive)
+        if r.assign.method == "none":
+            return Fixed(0.0)
         return Fixed(0.05 if r.assign.lam is None else r.assign.lam)
 
     # -- rounds ---------------------------------------------------------------------------------------
@@ -288,8 +299,8 @@ class _Run:
             self._save(holding)
 
     def _note(self, holding: Holding, plan: Plan, size: int, accuracy: float | None, done: int) -> None:
-        count = sum(e.levels.numel() for e in plan.clustered.values())
-        zeros = sum(int((e.levels == 0).sum()) for e in plan.clustered.values()) / max(1, count)
+        kept = [entry.kept for entry in plan.compressed.values()]
+        zeros = 1 - sum(int(k.sum()) for k in kept) / max(1, sum(k.numel() for k in kept))
         self.history.append(Round(done, holding.lam, size, zeros, accuracy))
         if accuracy is None or self.before is None or self.recipe.max_drop is None:
             return
@@ -329,6 +340,7 @@ class _Run:
             tensors=rows,
             file_bytes=len(data),
             float_bytes=float_bytes(original),
+            parameters=parameters_of(self.original),
             floats_bytes=len(data) - sum(row.bytes for row in rows),
             others=general_purpose(original, plan),
             accuracy_before=self.before,
@@ -346,10 +358,17 @@ class _Run:
         return Compressed(plan, data, report)
 
     def _method(self) -> str:
-        part = self.recipe.assign
-        if part.method != "ecqx":
-            return part.method
-        return "ecqx" if self.recipe.measure.name == "relevance" else f"ecqx with {self.recipe.measure.name}"
+        parts = []
+        prune = self.recipe.prune
+        if prune is not None:
+            floor = f" with floor {prune.floor}" if prune.floor else ""
+            parts.append(f"{prune.method} {prune.pattern or prune.sparsity}{floor}")
+        method = self.recipe.assign.method
+        if method == "ecqx" and self.recipe.measure.name != "relevance":
+            parts.append(f"ecqx with {self.recipe.measure.name}")
+        elif method != "none":
+            parts.append(method)
+        return " + ".join(parts)
 
     def _within_target(self, holding: Holding) -> Plan:
         """The plan as it stands; should settled floats have grown past the target, a slightly sparser one."""
@@ -424,6 +443,7 @@ class _Run:
                 "before": self.before,
                 "steps": holding.steps,
                 "lam": holding.lam,
+                "share": holding.share,
                 "settled": holding.settled,
                 "state": checkpoint.pack(holding.state),
                 "model": self.model.state_dict(),
@@ -440,7 +460,8 @@ class _Run:
         self.model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         holding.state = checkpoint.unpack(saved["state"])
-        holding.steps, holding.lam, holding.settled = saved["steps"], saved["lam"], saved["settled"]
+        holding.steps, holding.share = saved["steps"], saved["share"]
+        holding.lam, holding.settled = saved["lam"], saved["settled"]
         vars(self.steering).update(saved["steering"])
         self.history = [Round(**r) for r in saved["history"]]
         if saved["best"] is not None:

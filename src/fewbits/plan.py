@@ -47,6 +47,13 @@ class Clustered:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.levels.shape)
 
+    @property
+    def kept(self) -> Tensor:
+        """Where the tensor is not zero: bool, of the weight's shape."""
+        if self.codebook is None:
+            return self.levels != 0
+        return self.values() != 0
+
     def values(self) -> Tensor:
         """The float32 tensor that the network computes with, of the weight's shape."""
         if self.codebook is not None:
@@ -54,6 +61,62 @@ class Clustered:
             return table[self.levels.long() - self.lowest]
         step = torch.tensor(self.step, dtype=torch.float32, device=self.levels.device)
         return self.levels.to(torch.float32) * step
+
+
+def surviving(weight: Tensor, mask: Tensor, shrink: float = 0.0) -> Tensor:
+    """What a pruned network computes with: the weight where ``mask`` is true, an exact zero elsewhere.
+
+    With a threshold t in ``shrink`` the survivors come out as ``sign(w) (|w|**3 - t**3)**(1/3)``, which takes almost
+    nothing from a large weight and goes to zero, without a jump, at t (Feather, Glentis Georgoulakis et al. 2023).
+
+    Args:
+        weight: float tensor. mask: bool tensor of its shape. shrink: t >= 0, in the weight's unit; 0 changes nothing.
+    """
+    if shrink > 0:
+        # |w| (1 - (t/|w|)^3)^(1/3): the cube of a small float32 would be zero.
+        share = (shrink / weight.abs().clamp_min(shrink)).pow_(3).neg_().add_(1.0)
+        weight = weight * share.pow_(1 / 3)
+    return torch.where(mask, weight, torch.zeros((), dtype=weight.dtype, device=weight.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A pruned tensor: floating-point numbers where the mask is true, exact zeros elsewhere.
+
+    Attributes:
+        data: float32 tensor of the weight's shape, or float16/bfloat16: the file holds the survivors in this
+            precision. What stands under a false mask does not matter.
+        mask: bool tensor of the same shape on the same device, true for a survivor.
+        shrink: only for training, in no file: the threshold with which :func:`surviving` makes the survivors from
+            the float weight; ``data`` has been through it.
+        through: only for training: the share of its gradient that a pruned weight gets. With 0 it cannot come back.
+    """
+
+    data: Tensor
+    mask: Tensor
+    shrink: float = 0.0
+    through: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool or not self.data.is_floating_point():
+            raise RecipeError(f"a masked tensor is floats and a bool mask, got {self.data.dtype} and {self.mask.dtype}")
+        if self.mask.shape != self.data.shape:
+            raise RecipeError(
+                f"a masked tensor of shape {tuple(self.data.shape)} has a mask of shape {tuple(self.mask.shape)}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def kept(self) -> Tensor:
+        """The mask."""
+        return self.mask
+
+    def values(self) -> Tensor:
+        """The tensor that the network computes with; half precision is widened to float32."""
+        return surviving(_widened(self.data), self.mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +135,15 @@ class Dense:
 
     def values(self) -> Tensor:
         """The tensor that the network computes with; half-precision entries are widened to float32."""
-        return self.data.float() if self.data.dtype in (torch.float16, torch.bfloat16) else self.data
+        return _widened(self.data)
 
 
-Entry = Clustered | Dense
+def _widened(data: Tensor) -> Tensor:
+    return data.float() if data.dtype in (torch.float16, torch.bfloat16) else data
+
+
+Compressed = Clustered | Masked
+Entry = Compressed | Dense
 
 
 class Plan(Mapping[str, Entry]):
@@ -105,6 +173,11 @@ class Plan(Mapping[str, Entry]):
         """The clustered entries, in order."""
         return {name: e for name, e in self._entries.items() if isinstance(e, Clustered)}
 
+    @property
+    def compressed(self) -> dict[str, Compressed]:
+        """The clustered and the masked entries, in order."""
+        return {name: e for name, e in self._entries.items() if not isinstance(e, Dense)}
+
     def tensors(self) -> dict[str, Tensor]:
         """``{name: tensor}`` as the network computes with it: a state dict."""
         return {name: entry.values() for name, entry in self._entries.items()}
@@ -119,5 +192,7 @@ class Plan(Mapping[str, Entry]):
                 return False
             a, b = mine.values(), theirs.values()
             if a.dtype != b.dtype or not torch.equal(a.cpu(), b.cpu()):
+                return False
+            if isinstance(mine, Masked) and not torch.equal(mine.mask.cpu(), theirs.kept.cpu()):  # type: ignore[union-attr]
                 return False
         return True

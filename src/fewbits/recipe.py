@@ -119,10 +119,55 @@ class Select(_Part):
     exclude: tuple[str, ...] = ()
 
 
-class Assign(_Part):
-    """What each weight becomes. ``options`` go to the assigner (see :mod:`fewbits.assign`)."""
+class Prune(_Part):
+    """Which of the selected weights become zero before the others are assigned.
 
-    method: Literal["ecqx", "ecq", "ternary"] = "ecqx"
+    Attributes:
+        method: ``global-magnitude`` (Global MP), ``lamp``, ``erk``, ``uniform``, ``feather``, ``n:m`` or ``random``.
+        sparsity: share of zeros, 0 to 1, of the numbers that ``over`` names; exact. Not for ``n:m``.
+        over: ``weights`` (those selected) or ``parameters`` (all of the network).
+        floor: the minimum threshold, of ``global-magnitude`` and ``feather``: so many weights of each layer stay, or so
+            many percent of all selected weights (``0.02%``); a smaller layer stays whole.
+        pattern: of ``n:m``, for example ``"2:4"``.
+        schedule: ``one-shot``, ``linear`` or ``cubic``: sparsity rises from share ``begin`` of the training to ``end``.
+        regrow: whether pruned weights go on training unseen, and may come back (``feather`` always lets them).
+    """
+
+    method: Literal["global-magnitude", "lamp", "erk", "uniform", "feather", "n:m", "random"] = "global-magnitude"
+    sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
+    over: Literal["weights", "parameters"] = "weights"
+    floor: int | str = 0
+    pattern: str | None = None
+    schedule: Literal["one-shot", "linear", "cubic"] = "one-shot"
+    begin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    end: Annotated[float, Field(ge=0, le=1)] = 0.5
+    regrow: bool = False
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Prune:
+        patterned = self.method == "n:m"
+        if (self.pattern is not None) != patterned:
+            raise ValueError("method 'n:m' takes a pattern like '2:4', and no other method does")
+        if (self.sparsity is None) != patterned:
+            raise ValueError("give a sparsity, for example 0.9; only 'n:m' has its own")
+        if patterned and self.schedule != "one-shot":
+            raise ValueError("an n:m pattern is there from the start: leave schedule out")
+        if self.floor and self.method not in ("global-magnitude", "feather"):
+            raise ValueError(f"floor goes with global-magnitude and feather, not with {self.method}")
+        if isinstance(self.floor, str) and not re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", self.floor):
+            raise ValueError(f"floor is a number of weights or percent like '0.02%', got {self.floor!r}")
+        if self.schedule != "one-shot" and not self.begin < self.end:
+            raise ValueError(f"begin must lie before end, got {self.begin:g} and {self.end:g}")
+        return self
+
+
+class Assign(_Part):
+    """What each weight becomes. ``options`` go to the assigner (see :mod:`fewbits.assign`).
+
+    With method ``none`` the weights that ``prune`` leaves stay floating-point numbers.
+    """
+
+    method: Literal["ecqx", "ecq", "ternary", "none"] = "ecqx"
     bits: Annotated[int, Field(ge=2, le=16)] = 4
     lam: Annotated[float, Field(ge=0)] | None = None
     options: dict[str, Any] = {}
@@ -160,7 +205,8 @@ class Recipe(_Part):
 
     Attributes:
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
-        floats: precision of biases and normalisation in the file.
+        prune: which weights become zero first, and stay so; ``None`` for none.
+        floats: precision of biases, normalisation and weights that are only pruned, in the file.
         coding: profile of the entropy coder: the smallest file, or the fastest.
         merge_normalisation: store normalisation as scale and shift, without running statistics.
     """
@@ -170,6 +216,7 @@ class Recipe(_Part):
     data: Data | None = None
     pretrain: Training | None = None
     select: Select = Select()
+    prune: Prune | None = None
     assign: Assign = Assign()
     measure: Measure = Measure()
     train: Finetuning = Finetuning()
@@ -193,6 +240,18 @@ class Recipe(_Part):
     def _one_steering(self) -> Recipe:
         if self.assign.lam is not None and (self.target is not None or self.max_drop is not None):
             raise ValueError("give either assign.lam or a budget (target, max_drop), not both")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Recipe:
+        if self.assign.method != "none":
+            if self.prune is not None and self.prune.method == "feather":
+                raise ValueError("feather makes floats: use assign.method none, or prune with global-magnitude")
+            return self
+        if self.prune is None:
+            raise ValueError("assign.method none leaves weights as they are: add a prune section")
+        if self.target is not None or self.max_drop is not None or self.assign.lam is not None:
+            raise ValueError("without an assigner there is no lambda to steer: leave target, max_drop and lam out")
         return self
 
     @property

@@ -54,3 +54,8 @@ def select(model: nn.Module, include: Iterable[str] = ("*",), exclude: Iterable[
             bad = int((~torch.isfinite(tensor)).sum())
             raise NonFiniteError(f"{name}: {bad} of {tensor.numel()} weights are NaN or infinite")
     return chosen
+
+
+def parameters_of(model: nn.Module) -> int:
+    """Number of trainable numbers of a network, shared ones once: what papers call its parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())

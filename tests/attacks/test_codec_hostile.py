@@ -4,6 +4,7 @@ import struct
 import time
 import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from seal import check, raw_head, seal
@@ -14,7 +15,7 @@ from fewbits.codec.container import MAGIC
 from fewbits.codec.cursor import varint
 from fewbits.codec.directory import PRIME, bits
 from fewbits.errors import FileError, FormatError, MismatchError
-from fewbits.plan import Clustered, Dense, Plan
+from fewbits.plan import Clustered, Dense, Masked, Plan
 
 LIKE = {"w": torch.zeros(2, 3), "v": torch.zeros(4)}
 ONE = {"w": torch.zeros(2, 3)}
@@ -42,6 +43,23 @@ def dense(kind: int, chunk: bytes, shape: tuple[int, ...] = (2, 3)) -> bytes:
 
 def constant(kind: int, element: bytes, widths: bytes = b"", values: bytes = b"") -> bytes:
     return seal(raw_head(kinds=bytes([kind]), widths=widths, values=values, constants=element, coders=b"", sizes=[]))
+
+
+def masked(survivors: int | bytes, mask: bytes, numbers: bytes, kind: int = 0x0C) -> bytes:
+    """A masked float32 tensor of 6 elements; the number of survivors as it is or as bytes."""
+    chunks = [chunk for chunk in (mask, numbers) if chunk]
+    coders = b"\x01" * bool(mask) + b"\x02" * bool(numbers)
+    head = raw_head(
+        kinds=bytes([kind]),
+        widths=b"",
+        values=survivors if isinstance(survivors, bytes) else varint(survivors),
+        coders=coders,
+        sizes=list(map(len, chunks)),
+    )
+    return seal(head, chunks)
+
+
+MASK = MIXING.encode(np.array([[1, 0, 0], [0, 0, 1]], np.int16), 0, 1)
 
 
 def with_user(text: bytes) -> bytes:
@@ -131,6 +149,20 @@ FORMAT = {
     ),
 }
 
+FORMAT |= {
+    "70 more survivors than elements": masked(7, b"", b"\0" + bytes(28)),
+    "71 mask with more survivors than numbers": masked(1, MASK, b"\0" + bytes(4)),
+    "72 mask with fewer survivors than numbers": masked(3, MASK, b"\0" + bytes(12)),
+    "73 survivor that is NaN": masked(2, MASK, b"\0" + b"\xff" * 8),
+    "74 survivors without bytes": masked(2, MASK, b"\0"),
+    "75 mask without bytes for it": masked(2, b"", b"\0" + bytes(8)),
+    "76 masked integers": masked(2, MASK, b"\0" + bytes(8), kind=0x0F),
+    "77 constant masked tensor": masked(2, MASK, b"\0" + bytes(8), kind=0x2C),
+    "78 no survivors, yet a shared section": masked(0, b"", b"", kind=0x1C),
+    "79 survivors in a long form": masked(b"\x82\x00", MASK, b"\0" + bytes(8)),
+    "80 mask that is all true, coded": masked(6, MASK, b"\0" + bytes(24)),
+}
+
 MISMATCH = {
     "63 length bomb: 2 ** 40 levels": seal(raw_head(shapes=[(2**20, 2**20)]), [b"\x55"]),
     "64 length bomb: 2 ** 40 equal numbers": seal(
@@ -179,6 +211,11 @@ def test_the_helper_makes_sound_files() -> None:
     assert check(data[-18 - tensor.coded_bytes : -18]) == data[-18:-16]
     chunk = MIXING.encode(levels.numpy(), -7, 7)
     assert decode(seal(raw_head(sizes=[len(chunk)]), [chunk]), ONE).equals(plan)
+    mask = torch.tensor([[True, False, False], [False, False, True]])
+    two = Plan({"w": Masked(torch.zeros(2, 3), mask)})
+    assert decode(masked(2, MASK, b"\0" + bytes(8)), ONE).equals(two)
+    assert decode(masked(2, MASK, b"\0" + bytes(8), kind=0x1C), ONE).equals(two)
+    assert decode(masked(0, b"", b""), ONE).equals(Plan({"w": Masked(torch.zeros(2, 3), mask & ~mask)}))
     zeros = Plan({"w": Dense(torch.zeros(2, 3))})
     assert decode(constant(0x22, bytes(4)), ONE).equals(zeros)
     assert decode(dense(0x12, b"\0" + bytes(24)), ONE).equals(zeros)

@@ -2,7 +2,7 @@
 
 import torch
 
-from fewbits.plan import Clustered, Dense, Plan
+from fewbits.plan import Clustered, Dense, Masked, Plan
 
 HEADER = {"recipe": "golden", "note": "ünïcode", "seeds": [0, 1, 2]}
 
@@ -39,5 +39,23 @@ def golden_plan() -> Plan:
             "index": Dense((ramp * 1000).to(torch.int32)),
             "scalar": Dense(torch.tensor(2.5)),
             "nothing": Dense(torch.zeros(0, 4)),
+        }
+    )
+
+
+def masked_plan() -> Plan:
+    """The plan of ``codec_masked.few``: every way in which a masked tensor can stand in a file."""
+    ramp = torch.arange(5200, dtype=torch.float32)
+    return Plan(
+        {
+            "conv.weight": Masked((ramp[:216] * 0.37 - 30).reshape(8, 3, 3, 3), scattered((8, 3, 3, 3), 3, 2) != 0),
+            "conv.bias": Dense(ramp[:8] * 0.37 - 1.0),
+            "half.weight": Masked((ramp[:60] / 7 - 3).to(torch.float16).reshape(6, 10), scattered((6, 10), 1, 2) != 0),
+            "brain.weight": Masked((ramp[:24] - 11).to(torch.bfloat16), ramp[:24] % 5 == 0),
+            "large.weight": Masked((ramp // 650 + 0.5).reshape(52, 100), ramp.reshape(52, 100) % 6 != 0),
+            "whole.weight": Masked(ramp[:12].reshape(3, 4), torch.ones(3, 4, dtype=torch.bool)),
+            "gone.weight": Masked(ramp[:12].reshape(3, 4), torch.zeros(3, 4, dtype=torch.bool)),
+            "nothing": Masked(torch.zeros(0, 4), torch.zeros(0, 4, dtype=torch.bool)),
+            "other.weight": Clustered(scattered((6, 10), 3, 2), bits=3, step=0.25),
         }
     )

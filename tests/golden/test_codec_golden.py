@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codec_plan import HEADER, golden_plan
+from codec_plan import HEADER, golden_plan, masked_plan
 
 from conftest import encode_with
 from fewbits.codec import decode, inspect, reference, reference_fast, reference_small
 from fewbits.errors import FileError, FormatError
+from fewbits.plan import Plan
 
 FOLDER = Path(__file__).parent
 SHA256 = {
@@ -19,7 +20,12 @@ SHA256 = {
     "small": "346683c2a541cb676ed6932997590204efdfe01a52272bf6905ba39504170347",
     "plain": "144d11bdc06d87f7962e8b8839dcc4018375d9759d345e36f0146fb9a24e0ad3",
     "fast": "b4fa471162a5fac5e27326f3f751fead56eae20f39e2cf73eb10448c5086b8fc",
+    "masked": "4a2808eea2d10bbfde8927c8cb0983825673315fa3122672462a06bac84be887",
 }
+
+
+def plan_of(name: str) -> Plan:
+    return masked_plan() if name == "masked" else golden_plan()
 
 
 @pytest.fixture(scope="module", params=SHA256)
@@ -34,17 +40,22 @@ def data(name: str) -> bytes:
 
 def test_exact_bytes(data: bytes, name: str) -> None:
     assert hashlib.sha256(data).hexdigest() == SHA256[name]
-    assert encode_with({"v1": "mixing"}.get(name, name), golden_plan(), header=HEADER) == data
+    coder = {"v1": "mixing", "masked": "small"}.get(name, name)
+    assert encode_with(coder, plan_of(name), header=HEADER) == data
 
 
-def test_content(data: bytes) -> None:
-    plan = golden_plan()
+def test_content(data: bytes, name: str) -> None:
+    plan = plan_of(name)
     decoded = decode(data, plan.tensors())
     assert decoded.equals(plan)
-    for name, entry in plan.clustered.items():
-        mine = decoded.clustered[name]
+    for tensor, entry in plan.clustered.items():
+        mine = decoded.clustered[tensor]
         assert torch.equal(mine.levels, entry.levels)
         assert (mine.bits, mine.codebook, mine.lowest) == (entry.bits, entry.codebook, entry.lowest)
+    if name == "masked":
+        for tensor in set(plan) - set(plan.clustered):
+            assert decoded[tensor].data.dtype == plan[tensor].data.dtype
+        return
     assert decoded["half"].data.dtype == torch.float16
     assert decoded.clustered["wide.weight"].step == float(np.float32(1e-4))
 
@@ -54,7 +65,7 @@ def test_directory(data: bytes, name: str) -> None:
     assert summary.header == HEADER
     assert summary.file_hash == SHA256[name]
     assert summary.file_bytes == len(data)
-    assert [t.name for t in summary.tensors] == list(golden_plan())
+    assert [t.name for t in summary.tensors] == list(plan_of(name))
 
 
 @pytest.mark.parametrize(
@@ -78,8 +89,8 @@ def test_golden_words_of_a_kernel() -> None:
     assert reference_fast.fast_encode(levels.data, 1, 9, 9, -7, 7).hex() == "03e99f101e0c06f035"
 
 
-def test_every_damaged_byte_is_found(data: bytes) -> None:
-    like = golden_plan().tensors()
+def test_every_damaged_byte_is_found(data: bytes, name: str) -> None:
+    like = plan_of(name).tensors()
     for at in range(len(data)):
         for mask in (0x01, 0x80, 0xFF):
             damaged = bytearray(data)
@@ -88,17 +99,17 @@ def test_every_damaged_byte_is_found(data: bytes) -> None:
                 decode(bytes(damaged), like)
 
 
-def test_every_truncation_is_found(data: bytes) -> None:
-    like = golden_plan().tensors()
+def test_every_truncation_is_found(data: bytes, name: str) -> None:
+    like = plan_of(name).tensors()
     for size in range(len(data)):
         with pytest.raises(FormatError):
             decode(data[:size], like)
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"\n", b"x" * 1000])
-def test_trailing_bytes_are_found(data: bytes, tail: bytes) -> None:
+def test_trailing_bytes_are_found(data: bytes, tail: bytes, name: str) -> None:
     with pytest.raises(FormatError):
-        decode(data + tail, golden_plan().tensors())
+        decode(data + tail, plan_of(name).tensors())
 
 
 def test_text_mode_damage_is_named(data: bytes) -> None:

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from two_processes import network
 
 import fewbits as fb
+from fewbits.assign.selection import chosen, smallest
 from fewbits.data import DataSet
 from fewbits.train import accuracy
 
@@ -52,7 +54,7 @@ def test_there_were_two(said: list[dict]) -> None:
     assert [one["processes"] for one in said] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["steered", "listed"])
+@pytest.mark.parametrize("name", ["steered", "listed", "pruned"])
 def test_both_end_with_the_same_bytes(out: Path, name: str) -> None:
     first, second = ((out / f"{name}-{rank}.few").read_bytes() for rank in range(2))
     assert first == second
@@ -81,6 +83,13 @@ def test_the_file_decodes_to_the_accuracy_that_both_report(out: Path, said: list
     assert [one["after"] for one in said] == [found, found]
     assert found >= said[0]["before"] - 4.0 > 80
     assert [one["met"] for one in said] == [one["identical"] for one in said] == [True, True]
+
+
+def test_a_threshold_over_halves_is_that_over_the_whole(said: list[dict]) -> None:
+    weights = [torch.randn(n, generator=torch.Generator().manual_seed(n)).mul(8).round() for n in (1000, 37)]
+    cuts = smallest(weights, 700, limits=[690, 30])
+    for i, (weight, cut) in enumerate(zip(weights, cuts, strict=True)):
+        assert chosen(weight, cut).int().tolist() == said[0]["pruned"][i] + said[1]["pruned"][i]
 
 
 def test_one_of_them_speaks_and_writes(out: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 import fewbits as fb
 from fewbits import cli
+from fewbits.assign.selection import Shards, chosen, smallest
 from fewbits.data import digits
 from fewbits.recipe import Training, make
 from fewbits.train import accuracy, pretrain
@@ -68,6 +69,17 @@ def main(out: Path) -> None:
     )
     listed.save(out / f"listed-{rank}.few")
 
+    prune = {"sparsity": 0.8, "schedule": "cubic", "floor": 10}
+    train = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
+    few = fb.compress(model, batches, recipe=make({"prune": prune, "assign": {"method": "none"}, "train": train}))
+    few.save(out / f"pruned-{rank}.few")
+
+    # Each process has half of every tensor; together they find the mask that one would find.
+    weights = [torch.randn(n, generator=torch.Generator().manual_seed(n)).mul(8).round() for n in (1000, 37)]
+    halves = [w.tensor_split(2)[rank] for w in weights]
+    cuts = smallest(halves, 700, limits=[690, 30], shards=Shards.over(accelerator))
+    pruned = [chosen(half, cut).int().tolist() for half, cut in zip(halves, cuts, strict=True)]
+
     (out / f"{rank}.json").write_text(
         json.dumps(
             {
@@ -81,6 +93,7 @@ def main(out: Path) -> None:
                 "listed_steps": listed.report.steps,
                 "positions": sorted({p for p in positions if p < len(data.train)}),
                 "samples": len(data.train),
+                "pruned": pruned,
             }
         )
     )

@@ -12,7 +12,7 @@ from fewbits.codec import coder, decode, encode, inspect, reference, reference_f
 from fewbits.codec.coder import CODERS, PROFILES, layout
 from fewbits.codec.dense import to_bytes
 from fewbits.errors import FormatError
-from fewbits.plan import Clustered, Dense, Entry, Plan
+from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
 
 FLOATS = {torch.float32: 32, torch.float16: 16, torch.bfloat16: 16, torch.float64: 64}
 INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
@@ -60,8 +60,21 @@ def dense(draw: st.DrawFn) -> Dense:
     return Dense(torch.tensor(values, dtype=torch.float64 if dtype in FLOATS else dtype).to(dtype).reshape(shape))
 
 
+@st.composite
+def masked(draw: st.DrawFn) -> Masked:
+    shape = draw(SHAPES)
+    count = math.prod(shape)
+    dtype = draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
+    limit = float(torch.finfo(dtype).max)
+    values = draw(st.lists(st.floats(-limit, limit, allow_nan=False), min_size=count, max_size=count))
+    any_mask = st.lists(st.booleans(), min_size=count, max_size=count)
+    flags = draw(any_mask | st.sampled_from([[True] * count, [False] * count]))
+    data = torch.tensor(values, dtype=torch.float64).to(dtype).reshape(shape)
+    return Masked(data, torch.tensor(flags, dtype=torch.bool).reshape(shape))
+
+
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
-ENTRIES: st.SearchStrategy[Entry] = st.one_of(clustered(), dense())
+ENTRIES: st.SearchStrategy[Entry] = st.one_of(clustered(), dense(), masked())
 PLANS = st.dictionaries(NAMES, ENTRIES, max_size=6).map(Plan)
 
 
@@ -77,6 +90,13 @@ def identical(a: Plan, b: Plan) -> bool:
             if not same or not torch.equal(mine.levels, theirs.levels):
                 return False
             if mine.codebook is not None and mine.lowest != theirs.lowest:
+                return False
+        elif isinstance(mine, Masked):
+            assert isinstance(theirs, Masked)
+            assert mine.data.dtype == theirs.data.dtype
+            if not torch.equal(mine.mask, theirs.mask):
+                return False
+            if not np.array_equal(to_bytes(mine.data[mine.mask]), to_bytes(theirs.data[mine.mask])):
                 return False
         else:
             assert isinstance(theirs, Dense)

@@ -121,6 +121,33 @@ def test_inspect(made: Path, tmp_path: Path) -> None:
     assert "are more than --limit 10" in ran.out
 
 
+def test_a_recipe_prunes_and_everything_else_takes_the_file(recipe: Path, tmp_path: Path) -> None:
+    pruning = tmp_path / "prune.yaml"
+    pruning.write_text(
+        RECIPE.replace("assign: {options: {zero_floor: 0.5}}", "assign: {method: none}")
+        .replace("target: 14 KB", "prune: {sparsity: 0.9, floor: 20, schedule: cubic}\nrounds: 2")
+    )  # fmt: skip
+    ran = fewbits("compress", pruning, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert "global-magnitude 0.9 with floor 20" in ran.out
+    told = " ".join(ran.out.split())
+    assert "zeros 90.0 % of the pruned weights (50,200), 89.3 % of all 50,610 parameters" in told
+    assert "multiplications 5,020 of 50,200 per sample are with weights that are not zero (10.0 %)" in told
+    figures = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert figures["zeros"] == pytest.approx(0.9)
+    net = tmp_path / "out" / "net.few"
+    ran = fewbits("inspect", net, "--json", tmp_path / "net.json")
+    assert ran.code == 0
+    tensors = json.loads((tmp_path / "net.json").read_text())["tensors"]
+    assert sum(t["survivors"] for t in tensors if t["kind"] == "masked") == 5020
+    assert fewbits("verify", net, "--recipe", pruning).code == 0
+    assert fewbits("explain", pruning, "--net", net).code == 0
+    assert fewbits("export", net, "--to", "safetensors").code == 0
+    ran = fewbits("compress", pruning, "--out", tmp_path / "no", "--set", "prune.floor=90%")
+    assert ran.code == 2
+    assert "lower the sparsity or the floor" in ran.err
+
+
 def test_export(made: Path, tmp_path: Path) -> None:
     ran = fewbits("export", made / "net.few", "--to", "safetensors", "--out", tmp_path / "x.safetensors")
     assert ran.code == 0, ran.err

@@ -51,6 +51,39 @@ def test_values_are_checked() -> None:
         make({"schema": 2})
 
 
+@pytest.mark.parametrize(
+    ("prune", "says"),
+    [
+        ({}, "give a sparsity"),
+        ({"sparsity": 1.5}, r"prune\.sparsity"),
+        ({"method": "n:m", "sparsity": 0.5}, "takes a pattern"),
+        ({"method": "n:m", "pattern": "2:4", "sparsity": 0.5}, "only 'n:m' has its own"),
+        ({"method": "n:m", "pattern": "2:4", "schedule": "cubic"}, "leave schedule out"),
+        ({"sparsity": 0.9, "pattern": "2:4"}, "no other method does"),
+        ({"sparsity": 0.9, "method": "lamp", "floor": 5}, "floor goes with"),
+        ({"sparsity": 0.9, "floor": "5 percent"}, "floor is a number"),
+        ({"sparsity": 0.9, "schedule": "cubic", "begin": 0.5, "end": 0.5}, "begin must lie before end"),
+        ({"sparsity": 0.9, "methd": "lamp"}, r"'prune\.methd'; did you mean 'method'"),
+        ({"sparsity": 0.9, "method": "magnitude"}, r"prune\.method"),
+    ],
+)
+def test_prune_sections_are_checked(prune: dict, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        make({"prune": prune})
+
+
+def test_pruning_alone_and_before_a_quantizer() -> None:
+    assert make({"prune": {"sparsity": 0.9}}).assign.method == "ecqx"
+    alone = {"prune": {"sparsity": 0.9, "floor": "0.02%"}, "assign": {"method": "none"}}
+    assert make(alone).prune.floor == "0.02%"
+    with pytest.raises(RecipeError, match="add a prune section"):
+        make({"assign": {"method": "none"}})
+    with pytest.raises(RecipeError, match="no lambda to steer"):
+        make(alone | {"target": "1 KB"})
+    with pytest.raises(RecipeError, match="feather makes floats"):
+        make({"prune": {"sparsity": 0.9, "method": "feather"}})
+
+
 def test_bundled_recipes_load_and_say_what_they_are() -> None:
     assert {"demo", "ecqx-4bit"} <= set(recipes.names())
     for name in recipes.names():

@@ -11,23 +11,37 @@ from fewbits.assign.assigner import (
     with_curvatures,
     with_steps,
 )
+from fewbits.assign.chain import chain
 from fewbits.assign.entropy import ecq, ecqx
 from fewbits.assign.grid import gradient_scale, nearest, step_size
+from fewbits.assign.magnitude import erk, feather, global_magnitude, lamp, random_pruning, uniform
+from fewbits.assign.pattern import n_of_m
+from fewbits.assign.schedule import Schedule, rising
 from fewbits.assign.ternary import ternary
 
 __all__ = [
     "Assigner",
     "LayerState",
+    "Schedule",
     "Scores",
     "State",
     "Weights",
+    "chain",
     "ecq",
     "ecqx",
+    "erk",
+    "feather",
+    "global_magnitude",
     "gradient_scale",
+    "lamp",
+    "n_of_m",
     "nearest",
     "only",
+    "random_pruning",
+    "rising",
     "step_size",
     "ternary",
+    "uniform",
     "with_codebooks",
     "with_curvatures",
     "with_steps",

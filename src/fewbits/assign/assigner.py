@@ -39,6 +39,8 @@ class LayerState:
         sparsity: share of zeros of the assignment, in 0..1.
         chances: with the coder's own rate: what it expected of the last levels it was asked about, see
             :func:`fewbits.assign.code.chances`; ``age`` is the number of updates since.
+        mask: bool tensor of the weight's shape: where it is false, the weight is zero and stays so. ``None``
+            where every weight may become anything.
     """
 
     step: float | None = None
@@ -51,6 +53,7 @@ class LayerState:
     sparsity: float | None = None
     chances: Tensor | None = None
     age: int = 0
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

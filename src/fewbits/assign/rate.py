@@ -99,6 +99,8 @@ class Rate:
             delta = (share + self.sustain) / (1 + self.sustain)
             price = delta * self.multiplier(low, high, table, counts, bits)
         lam = self.lam * price
+        if lam == 0:  # an outlier so far off that float64 sees no difference: zero times an infinite rate is no cost
+            return 0.0, nothing
         for _ in range(1, self.iterations):
             again = count(x, boundaries(table, lam * bits))
             if (again == counts).all():

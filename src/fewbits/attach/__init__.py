@@ -2,10 +2,12 @@
 
 from fewbits.attach.attach import attach, background, evaluating, fold, held, load_plan, plan_of
 from fewbits.attach.hold import Held
+from fewbits.attach.mask import HeldMask
 from fewbits.attach.normalisation import merge_statistics
 
 __all__ = [
     "Held",
+    "HeldMask",
     "attach",
     "background",
     "evaluating",

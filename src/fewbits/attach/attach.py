@@ -15,29 +15,30 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from fewbits.attach.hold import Held
+from fewbits.attach.mask import HeldMask
 from fewbits.errors import MismatchError, SelectionError, nearest
-from fewbits.plan import Clustered, Dense, Plan
+from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
 
 # Counts the training batches of a normalisation; no part of what the network computes.
 COUNTER = "num_batches_tracked"
 
 
 def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False) -> None:
-    """Hold the clustered entries of ``plan`` on ``model``, in place.
+    """Hold the clustered and masked entries of ``plan`` on ``model``, in place.
 
     The float weights stay as background weights (``module.parametrizations.weight.original``) and receive the
-    gradients; the forward pass computes with the clustered tensors.
+    gradients; the forward pass computes with the clustered and pruned tensors.
 
     Args:
         model: a plain network.
-        plan: entries by tensor name; only :class:`Clustered` entries are attached.
+        plan: entries by tensor name; only :class:`Clustered` and :class:`Masked` ones are attached.
         learn: whether step sizes and codebooks are trained parameters.
 
     Raises:
         MismatchError: a name that the model lacks, or a shape that differs. SelectionError: a weight that
             carries a plan already. Nothing is attached then.
     """
-    entries = {name: entry for name, entry in plan.items() if isinstance(entry, Clustered)}
+    entries = {name: entry for name, entry in plan.items() if isinstance(entry, Clustered | Masked)}
     for name, entry in entries.items():
         module, attribute = _owner(model, name)
         weight = getattr(module, attribute)
@@ -47,18 +48,18 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
             raise SelectionError(f"{name} already carries a plan; fold it first")
     for name, entry in entries.items():
         module, attribute = _owner(model, name)
-        held = Held(entry, learn=learn).to(getattr(module, attribute).device)
-        parametrize.register_parametrization(module, attribute, held)
+        holder = HeldMask(entry) if isinstance(entry, Masked) else Held(entry, learn=learn)
+        parametrize.register_parametrization(module, attribute, holder.to(getattr(module, attribute).device))
 
 
-def held(model: nn.Module) -> dict[str, Held]:
-    """``{tensor name: Held}`` of every attached weight, in the model's order."""
-    found: dict[str, Held] = {}
+def held(model: nn.Module) -> dict[str, Held | HeldMask]:
+    """``{tensor name: what holds it}`` of every attached weight, in the model's order."""
+    found: dict[str, Held | HeldMask] = {}
     for path, module in model.named_modules():
         if not parametrize.is_parametrized(module):
             continue
         for attribute, chain in module.parametrizations.items():
-            if isinstance(chain[0], Held):
+            if isinstance(chain[0], Held | HeldMask):
                 found[f"{path}.{attribute}".lstrip(".")] = chain[0]
     return found
 
@@ -73,7 +74,7 @@ def background(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def fold(model: nn.Module) -> None:
-    """Replace every attached weight by its clustered tensor: a plain network again, in place."""
+    """Replace every attached weight by its clustered or pruned tensor: a plain network again, in place."""
     for name in held(model):
         module, attribute = _owner(model, name)
         # A deep copy shares the class that torch made for the original, and removal edits that class.
@@ -87,26 +88,36 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32) -> Plan:
 
     Args:
         model: a network, attached or plain.
-        floats: precision in which unclustered floating-point tensors are kept, float32 or float16.
+        floats: precision in which the numbers of all other tensors are kept, float32 or float16.
     """
-    clustered = {name: h.entry() for name, h in held(model).items()}
+    holders = held(model)
     names = {id(weight): name for name, weight in background(model).items()}
-    entries: dict[str, Clustered | Dense] = {}
+    entries: dict[str, Entry] = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
         name = key.replace(".parametrizations.", ".").removeprefix("parametrizations.")
         if name.endswith(".original") and id(tensor) in names:
             name = name.removesuffix(".original")
             # A layer under two names is held under the first, and has both in a state dict.
-            entry = clustered.get(name) or clustered[names[id(tensor)]]
-            entries[name] = replace(entry, levels=entry.levels.to("cpu", copy=True))
+            holder = holders.get(name) or holders[names[id(tensor)]]
+            entries[name] = _on_cpu(holder.entry(tensor), floats)
         elif "parametrizations." in key or name.endswith(COUNTER):
             continue
         else:
-            data = tensor.detach().cpu().clone()
-            small = data.to(floats) if data.dtype == torch.float32 else data
-            # Beyond the range of half precision: keep this tensor as it is.
-            entries[name] = Dense(small if torch.isfinite(small).all() else data)
+            entries[name] = Dense(_narrowed(tensor.detach().cpu().clone(), floats))
     return Plan(entries)
+
+
+def _on_cpu(entry: Clustered | Masked, floats: torch.dtype) -> Clustered | Masked:
+    """A copy that shares nothing with what is being trained."""
+    if isinstance(entry, Clustered):
+        return replace(entry, levels=entry.levels.to("cpu", copy=True))
+    return replace(entry, data=_narrowed(entry.data.cpu(), floats), mask=entry.mask.to("cpu", copy=True))
+
+
+def _narrowed(data: Tensor, floats: torch.dtype) -> Tensor:
+    """In fewer bits, unless a number is beyond the range of half precision: such a tensor stays as it is."""
+    small = data.to(floats) if data.dtype == torch.float32 else data
+    return small if torch.isfinite(small).all() else data
 
 
 def load_plan(model: nn.Module, plan: Plan) -> None:
@@ -132,7 +143,7 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode, without gradients, every clustered tensor computed once; the modes are restored."""
+    """Evaluation mode, without gradients, every attached tensor computed once; the modes are restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

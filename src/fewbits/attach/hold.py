@@ -79,7 +79,7 @@ class Held(nn.Module):
         with torch.no_grad():
             self.table.copy_(values)
 
-    def entry(self) -> Clustered:
+    def entry(self, weight: Tensor | None = None) -> Clustered:
         """The plan entry as it stands; it shares the levels, which the next update overwrites."""
         if self.uniform:
             return Clustered(self.levels, self.bits, step=float(self.table.detach()))

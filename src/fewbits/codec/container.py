@@ -20,7 +20,7 @@ from fewbits.codec.directory import CONSTANT, Record, Section, grouping, pack, u
 from fewbits.codec.record import record_of
 from fewbits.codec.work import run
 from fewbits.errors import FormatError, MismatchError, RecipeError, nearest
-from fewbits.plan import Clustered, Dense, Entry, Plan
+from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
 
 MAGIC = b"\x8afew\r\n\x1a\n"
 VERSION = 1
@@ -58,30 +58,29 @@ def encode(
         RecipeError: a level outside its grid, a step that is not positive, a data type, name or header that
             the format cannot hold.
     """
-    arrays: list[Array] = []
-    records: list[Record] = []
-    for name, entry in plan.items():
-        record, array = record_of(name, entry)
-        records.append(record)
-        arrays.append(array)
+    parts = [record_of(name, entry) for name, entry in plan.items()]
+    records = [part.record for part in parts]
     groups = grouping(records)
     jobs: list[Callable[[], tuple[int, bytes]]] = []
     strips: list[int] = []  # jobs per section
-    for members in groups:
-        record, array = records[members[0]], arrays[members[0]]
-        if record.dtype is None:
-            lowest, highest = record.span
-            parts = coders.encoding(array, min(lowest, 0), max(highest, 0), profile)
+    for members, is_levels in groups:
+        first = parts[members[0]]
+        if is_levels:
+            assert first.levels is not None
+            lowest, highest = first.record.span
+            coding = coders.encoding(first.levels, min(lowest, 0), max(highest, 0), profile)
         else:
-            parts = [partial(_numbers, [arrays[i] for i in members], record.dtype)]
-        strips.append(len(parts))
-        jobs += parts
+            assert first.record.dtype is not None
+            rows = [part for i in members if (part := parts[i].numbers) is not None]
+            coding = [partial(_numbers, rows, first.record.dtype)]
+        strips.append(len(coding))
+        jobs += coding
     done = iter(run(jobs, threads or _threads(sum(record.count for record in records))))
     chunks, sections = [], []
-    for members, count in zip(groups, strips, strict=True):
+    for (members, is_levels), count in zip(groups, strips, strict=True):
         numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
         chunks.append(coders.joined(streams))
-        sections.append(Section(members, numbers[0], len(chunks[-1])))
+        sections.append(Section(members, is_levels, numbers[0], len(chunks[-1])))
     head = pack(records, sections, header or {})
     blocks = [MAGIC, struct.pack("<HI", VERSION, len(head))]
     for block in (head, *chunks):
@@ -107,24 +106,19 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
     valid = _shapes(like)
     contents = open_file(data)
     _compare(contents.records, valid)
-    entries: dict[int, Entry] = {}
+    numbers: dict[int, Array] = {}
     jobs: list[Callable[[], None]] = []
     levels: dict[int, Array] = {}
     for section, chunk in zip(contents.sections, contents.chunks, strict=True):
         members = [contents.records[i] for i in section.members]
-        if members[0].dtype is None:
+        if section.levels:
             levels[section.members[0]], parts = _decoding(members[0], section.coder, chunk)
             jobs += parts
         else:
-            entries.update(zip(section.members, _dense_entries(members, section.coder, chunk), strict=True))
+            numbers.update(zip(section.members, _decoded_numbers(members, section.coder, chunk), strict=True))
     run(jobs, threads or _threads(sum(array.size for array in levels.values())))
-    for i, array in levels.items():
-        entries[i] = _checked(contents.records[i], array)
-    for i, record in enumerate(contents.records):
-        if record.storage == CONSTANT:
-            rows = np.frombuffer(record.constant, np.uint8).reshape(-1, record.width)
-            entries[i] = _entry(record, np.repeat(rows, record.count, axis=0))
-    return Plan({record.name: entries[i] for i, record in enumerate(contents.records)})
+    entries = [_entry(record, levels.get(i), numbers.get(i)) for i, record in enumerate(contents.records)]
+    return Plan({record.name: entry for record, entry in zip(contents.records, entries, strict=True)})
 
 
 def open_file(data: bytes) -> Contents:
@@ -188,13 +182,20 @@ def _numbers(rows: list[Array], dtype: torch.dtype) -> tuple[int, bytes]:
     return dense.NUMBER, dense.encode(np.concatenate(rows), dtype)
 
 
-def decode_section(members: list[Record], coder: int, chunk: bytes) -> list[Entry]:
-    """The entries of one section, in this thread; allocates only what the shapes of its records need."""
-    if members[0].dtype is not None:
-        return _dense_entries(members, coder, chunk)
-    levels, jobs = _decoding(members[0], coder, chunk)
+def decode_section(section: Section, records: list[Record], chunk: bytes) -> Array | None:
+    """The levels (or mask) of a section of such, in this thread; ``None`` for numbers, which are decoded all the same.
+
+    Allocates only what the shapes of its records need.
+    """
+    members = [records[i] for i in section.members]
+    if not section.levels:
+        for record, rows in zip(members, _decoded_numbers(members, section.coder, chunk), strict=True):
+            _check_numbers(record, rows)
+        return None
+    levels, jobs = _decoding(members[0], section.coder, chunk)
     run(jobs, threads=1)
-    return [_checked(members[0], levels)]
+    _check_levels(members[0], levels)
+    return levels
 
 
 def _decoding(record: Record, coder: int, chunk: bytes) -> tuple[Array, list[Callable[[], None]]]:
@@ -205,32 +206,63 @@ def _decoding(record: Record, coder: int, chunk: bytes) -> tuple[Array, list[Cal
     return CODERS[coder].decoding(chunk, record.shape, min(lowest, 0), max(highest, 0))
 
 
-def _checked(record: Record, levels: Array) -> Entry:
-    lowest, highest = record.span
-    # A coder keeps to the bounds that it was given, which always include zero.
-    if not lowest <= 0 <= highest and not (lowest <= levels.min() and levels.max() <= highest):
-        raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
-    return _levels(record, levels)
-
-
-def _dense_entries(members: list[Record], coder: int, chunk: bytes) -> list[Entry]:
+def _decoded_numbers(members: list[Record], coder: int, chunk: bytes) -> list[Array]:
+    """The numbers of each tensor of a section, as bytes."""
     dtype = members[0].dtype
     assert dtype is not None
     if coder != dense.NUMBER:
         raise FormatError(f"tensor {members[0].name!r} of the file needs the unknown coder {coder}")
-    rows = dense.decode(chunk, sum(record.count for record in members), dtype)
-    ends = np.cumsum([record.count for record in members])[:-1]
-    return [_entry(r, part) for r, part in zip(members, np.split(rows, ends), strict=True)]
+    rows = dense.decode(chunk, sum(record.numbers for record in members), dtype)
+    ends = np.cumsum([record.numbers for record in members])[:-1]
+    return list(np.split(rows, ends))
 
 
-def _entry(record: Record, rows: Array) -> Entry:
+def _entry(record: Record, levels: Array | None, numbers: Array | None) -> Entry:
+    """The entry of a record, from what its sections held; what has no section is constant."""
+    if record.survivors is not None:
+        return _masked(record, levels, numbers)
+    if record.storage == CONSTANT:
+        one = np.frombuffer(record.constant, np.uint8).reshape(-1, record.width)
+        rows = np.repeat(one, record.count, axis=0)
+        if record.dtype is None:
+            levels = np.ascontiguousarray(rows).view("<i2").astype(np.int16).reshape(record.shape)
+        else:
+            numbers = rows
+    elif levels is not None:
+        _check_levels(record, levels)
     if record.dtype is None:
-        return _levels(record, np.ascontiguousarray(rows).view("<i2").astype(np.int16).reshape(record.shape))
-    return Dense(dense.from_bytes(rows, record.dtype, record.shape))
+        assert levels is not None
+        return Clustered(torch.from_numpy(levels), record.bits, record.step, record.codebook, record.lowest)
+    assert numbers is not None
+    return Dense(dense.from_bytes(numbers, record.dtype, record.shape))
 
 
-def _levels(record: Record, levels: Array) -> Clustered:
-    return Clustered(torch.from_numpy(levels), record.bits, record.step, record.codebook, record.lowest)
+def _masked(record: Record, levels: Array | None, numbers: Array | None) -> Masked:
+    assert record.dtype is not None
+    if levels is None:
+        mask = torch.full(record.shape, bool(record.survivors))
+    else:
+        _check_levels(record, levels)
+        mask = torch.from_numpy(levels) == 1
+    data = torch.zeros(record.shape, dtype=record.dtype)
+    if numbers is not None:
+        data[mask] = _check_numbers(record, numbers)
+    return Masked(data, mask)
+
+
+def _check_numbers(record: Record, rows: Array) -> Tensor:
+    assert record.dtype is not None
+    return dense.from_bytes(rows, record.dtype, (record.numbers,))
+
+
+def _check_levels(record: Record, levels: Array) -> None:
+    """FormatError for levels that a coder would code, and the record does not allow."""
+    lowest, highest = record.span
+    # A coder keeps to the bounds that it was given, which always include zero.
+    if not lowest <= 0 <= highest and not (lowest <= levels.min() and levels.max() <= highest):
+        raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
+    if record.survivors is not None and int(levels.sum(dtype=np.int64)) != record.survivors:
+        raise FormatError(f"tensor {record.name!r} of the file has a mask that does not fit its numbers")
 
 
 def _shapes(like: Like) -> dict[str, tuple[int, ...]]:

@@ -31,6 +31,8 @@ RAW, CODED = 0, 1
 
 OWN, SHARED, CONSTANT = 0, 1, 2  # where the numbers are: own section, section of all such tensors, directory
 STEP, CODEBOOK, DENSE = 0, 1, 2  # what they are; DENSE + i for DTYPES[i]
+MASKED = DENSE + len(DTYPES)  # a mask and numbers; MASKED + i for DTYPES[i], of which the first three will do
+SURVIVORS = DTYPES[:3]
 
 # The byte model learns this before every head, so that the usual names are cheap from the first one on.
 FLOAT32_MAX = 3.4028234663852886e38
@@ -47,7 +49,8 @@ class Record:
     Attributes:
         name, shape: of the tensor.
         storage: ``OWN``, ``SHARED`` or ``CONSTANT``.
-        dtype: of a dense tensor, else ``None``.
+        dtype: of the numbers of a dense or masked tensor, else ``None``.
+        survivors: of a masked tensor, how many of its elements are kept as numbers; else ``None``.
         bits, step, codebook, lowest: of a clustered tensor, as in :class:`fewbits.plan.Clustered`.
         constant: little-endian bytes of the one element (int16 level if clustered) of a constant tensor;
             empty for an empty tensor.
@@ -62,6 +65,21 @@ class Record:
     codebook: tuple[float, ...] | None = None
     lowest: int = 0
     constant: bytes = b""
+    survivors: int | None = None
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers stand in a section: all elements of a dense tensor, the survivors of a masked one."""
+        if self.dtype is None or self.storage == CONSTANT:
+            return 0
+        return self.count if self.survivors is None else self.survivors
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether a section holds levels, or a mask in which both truth values occur."""
+        if self.dtype is None:
+            return self.storage != CONSTANT
+        return self.survivors is not None and 0 < self.survivors < self.count
 
     @property
     def count(self) -> int:
@@ -75,7 +93,9 @@ class Record:
 
     @property
     def span(self) -> tuple[int, int]:
-        """Lowest and highest level of a clustered tensor."""
+        """Lowest and highest level of a clustered tensor; a mask has levels 0 and 1."""
+        if self.survivors is not None:
+            return 0, 1
         if self.codebook is not None:
             return self.lowest, self.lowest + len(self.codebook) - 1
         return 1 - 2 ** (self.bits - 1), 2 ** (self.bits - 1) - 1
@@ -84,7 +104,7 @@ class Record:
     def kind(self) -> int:
         """The kind byte."""
         if self.dtype is not None:
-            what = DENSE + DTYPES.index(self.dtype)
+            what = (DENSE if self.survivors is None else MASKED) + DTYPES.index(self.dtype)
         else:
             what = STEP if self.step is not None else CODEBOOK
         return self.storage << 4 | what
@@ -92,25 +112,33 @@ class Record:
 
 @dataclass(frozen=True)
 class Section:
-    """A run of coded bytes: the tensors in it (indices), its coder and its length."""
+    """A run of coded bytes: the tensors in it (indices), whether it holds levels, its coder and its length."""
 
     members: tuple[int, ...]
+    levels: bool
     coder: int
     size: int
 
 
-def grouping(records: list[Record]) -> list[tuple[int, ...]]:
-    """Which tensors share a section, in file order: all ``SHARED`` tensors of one dtype form one."""
-    groups: list[list[int]] = []
+def grouping(records: list[Record]) -> list[tuple[tuple[int, ...], bool]]:
+    """``(which tensors, whether their levels)`` of every section, in file order.
+
+    Levels and masks have sections of their own; the numbers of all ``SHARED`` tensors of one dtype form one.
+    """
+    groups: list[tuple[list[int], bool]] = []
     shared: dict[torch.dtype | None, list[int]] = {}
     for i, record in enumerate(records):
+        if record.has_levels:
+            groups.append(([i], True))
+        if not record.numbers:
+            continue
         if record.storage == SHARED and record.dtype in shared:
             shared[record.dtype].append(i)
-        elif record.storage != CONSTANT:
-            groups.append([i])
-            if record.storage == SHARED:
-                shared[record.dtype] = groups[-1]
-    return [tuple(group) for group in groups]
+            continue
+        groups.append(([i], False))
+        if record.storage == SHARED:
+            shared[record.dtype] = groups[-1][0]
+    return [(tuple(group), levels) for group, levels in groups]
 
 
 def pack(records: list[Record], sections: list[Section], header: Mapping[str, object]) -> bytes:
@@ -127,6 +155,7 @@ def pack(records: list[Record], sections: list[Section], header: Mapping[str, ob
             *(varint(size) for r in records for size in r.shape),
             bytes(r.bits for r in clustered),
             *(_cluster_values(r) for r in clustered),
+            *(varint(r.survivors) for r in records if r.survivors is not None),
             *(r.constant for r in records),
             bytes(s.coder for s in sections),
             *(varint(s.size) for s in sections),
@@ -156,20 +185,23 @@ def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object
     if any(prod(shape) > COUNT_LIMIT for shape in shapes):
         raise FormatError("the file holds a tensor of an impossible size")
     whats = [kind & 15 for kind in kinds]
-    if any(what >= DENSE + len(DTYPES) for what in whats):
+    if any(what >= MASKED + len(SURVIVORS) for what in whats):
         raise FormatError("the file holds a tensor of an unknown kind")
     widths = iter(cursor.take(sum(what < DENSE for what in whats)))
     records = []
     for name, kind, what, shape in zip(names, kinds, whats, shapes, strict=True):
-        if what >= DENSE:
+        if what >= MASKED:
+            records.append(Record(name, shape, kind >> 4, dtype=SURVIVORS[what - MASKED], survivors=0))
+        elif what >= DENSE:
             records.append(Record(name, shape, kind >> 4, dtype=DTYPES[what - DENSE]))
         else:
             records.append(_clustered(cursor, name, shape, kind >> 4, what, next(widths)))
+    records = [_with_survivors(cursor, record) for record in records]
     records = [_with_constant(cursor, record) for record in records]
     groups = grouping(records)
     coders = cursor.take(len(groups))
     sizes = [cursor.varint(COUNT_LIMIT) for _ in groups]
-    sections = [Section(*fields) for fields in zip(groups, coders, sizes, strict=True)]
+    sections = [Section(*group, *fields) for group, *fields in zip(groups, coders, sizes, strict=True)]
     return records, sections, _parse_user(cursor.take(cursor.left))
 
 
@@ -246,7 +278,20 @@ def _clustered(cursor: Cursor, name: str, shape: tuple[int, ...], storage: int, 
     return Record(name, shape, storage, bits=width, codebook=codebook, lowest=lowest)
 
 
+def _with_survivors(cursor: Cursor, record: Record) -> Record:
+    if record.survivors is None:
+        return record
+    if record.storage not in (OWN, SHARED):
+        raise FormatError(f"tensor {record.name!r} of the file is stored in an unknown way")
+    survivors = cursor.varint(record.count)
+    if not survivors and record.storage != OWN:
+        raise FormatError(f"tensor {record.name!r} of the file has no numbers, and yet shares a section of numbers")
+    return replace(record, survivors=survivors)
+
+
 def _with_constant(cursor: Cursor, record: Record) -> Record:
+    if record.survivors is not None:
+        return record
     clustered = record.dtype is None
     if record.storage > CONSTANT or (clustered and record.storage == SHARED):
         raise FormatError(f"tensor {record.name!r} of the file is stored in an unknown way")

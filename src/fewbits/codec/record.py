@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
@@ -11,20 +11,35 @@ import torch
 
 from fewbits.codec import dense
 from fewbits.codec.coder import Array
-from fewbits.codec.directory import CONSTANT, OWN, SHARED, Record, overflows
+from fewbits.codec.directory import CONSTANT, OWN, SHARED, SURVIVORS, Record, overflows
 from fewbits.errors import NonFiniteError, RecipeError
-from fewbits.plan import Clustered, Dense, Entry
+from fewbits.plan import Clustered, Dense, Entry, Masked
 
 SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
 
 
-def record_of(name: str, entry: Entry) -> tuple[Record, Array]:
-    """The record, and the int16 levels or the bytes [numel, itemsize] of the numbers.
+@dataclass(frozen=True)
+class Parts:
+    """What the sections of a tensor are coded from: int16 levels (or a mask) and bytes [count, itemsize] of numbers."""
+
+    record: Record
+    levels: Array | None = None
+    numbers: Array | None = None
+
+
+def record_of(name: str, entry: Entry) -> Parts:
+    """The record of an entry, and what its sections hold.
 
     Raises:
         NonFiniteError, RecipeError: numbers that no file holds, see :func:`fewbits.codec.encode`.
     """
-    return _clustered(name, entry) if isinstance(entry, Clustered) else _dense(name, entry)
+    if isinstance(entry, Clustered):
+        record, levels = _clustered(name, entry)
+        return Parts(record, levels=levels)
+    if isinstance(entry, Masked):
+        return _masked(name, entry)
+    record, numbers = _dense(name, entry)
+    return Parts(record, numbers=numbers)
 
 
 def _clustered(name: str, entry: Clustered) -> tuple[Record, Array]:
@@ -66,6 +81,19 @@ def _dense(name: str, entry: Dense) -> tuple[Record, Array]:
     rows = dense.to_bytes(tensor)
     storage = SHARED if tensor.numel() < SHARED_LIMIT else OWN
     return _with_storage(Record(name, entry.shape, storage, tensor.dtype), rows), rows
+
+
+def _masked(name: str, entry: Masked) -> Parts:
+    if entry.data.dtype not in SURVIVORS:
+        raise RecipeError(f"masked tensor {name!r} has the type {entry.data.dtype}, which no file holds")
+    mask = entry.mask.detach().cpu()
+    numbers = entry.data.detach().cpu()[mask]  # in the order of the elements
+    if not bool(torch.isfinite(numbers).all()):
+        raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
+    survivors = numbers.numel()
+    storage = SHARED if 0 < survivors < SHARED_LIMIT else OWN
+    record = Record(name, entry.shape, storage, numbers.dtype, survivors=survivors)
+    return Parts(record, mask.contiguous().numpy().astype(np.int16), dense.to_bytes(numbers))
 
 
 def _with_storage(record: Record, rows: Array) -> Record:

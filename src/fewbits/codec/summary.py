@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from fewbits.codec import dense
-from fewbits.codec.coder import CODERS
+from fewbits.codec.coder import CODERS, Array
 from fewbits.codec.container import VERSION, Contents, decode_section, open_file
 from fewbits.codec.directory import Record
 from fewbits.errors import FormatError
-from fewbits.plan import Clustered, Entry
 
 LIMIT = 1 << 28
 """Numbers that a file may declare where no network says how many there should be."""
@@ -28,15 +27,17 @@ class TensorSummary:
 
     Attributes:
         name, shape: of the tensor.
-        kind: ``"clustered"`` or ``"dense"``.
+        kind: ``"clustered"``, ``"masked"`` or ``"dense"``.
         count: number of elements.
         bits: bits per element before entropy coding (bit width of the grid, or of the number type).
         dtype: ``"float32"``, ...; ``None`` for a clustered tensor.
         step: step of a uniform grid, else ``None``.
         clusters: number of values that an element can take (clustered), else ``None``.
-        coder: by which coder: ``"small"``, ``"fast"``, ``"mixing"``, ``"numbers"``, or ``"constant"``.
-        coded_bytes: bytes of its section. Small dense tensors share one, which is split by their size; a
+        coder: by which coder: ``"small"``, ``"fast"``, ``"mixing"``, ``"numbers"``, or ``"constant"``; of a masked
+            tensor, that of the mask.
+        coded_bytes: bytes of its sections. Small dense tensors share one, which is split by their size; a
             constant tensor lives in the directory and counts 0.
+        survivors: of a masked tensor, how many elements are kept as numbers; else ``None``.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TensorSummary:
     clusters: int | None
     coder: str
     coded_bytes: int
+    survivors: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,19 @@ def inspect(data: bytes) -> Summary:
     contents = open_file(data)
     coded, names = [0] * len(contents.records), ["constant"] * len(contents.records)
     for section in contents.sections:
-        total = sum(contents.records[i].count for i in section.members)
+        if section.levels:
+            names[section.members[0]] = _coder(section.coder)
+            coded[section.members[0]] += section.size
+            continue
+        total = sum(contents.records[i].numbers for i in section.members)
         seen = spent = 0
         for i in section.members:
-            names[i] = _coder(section.coder)
-            seen += contents.records[i].count
-            coded[i] = section.size * seen // total - spent
-            spent += coded[i]
+            if not contents.records[i].has_levels:
+                names[i] = _coder(section.coder)
+            seen += contents.records[i].numbers
+            share = section.size * seen // total - spent
+            coded[i] += share
+            spent += share
     return Summary(
         version=VERSION,
         file_hash=hashlib.sha256(data).hexdigest(),
@@ -130,7 +138,7 @@ class Decoded:
         count: elements of the section.
         coded_bits: bits per element in the file.
         entropy_bits: zero-order entropy of the elements' values, in bits: what the best code for single,
-            independent levels would need; ``None`` for dense numbers.
+            independent levels would need; ``None`` for numbers.
         seconds: time that decoding took.
     """
 
@@ -151,18 +159,18 @@ def measure(data: bytes, *, limit: int = LIMIT) -> list[Decoded]:
     rows = []
     for section, chunk in zip(contents.sections, contents.chunks, strict=True):
         members = [contents.records[i] for i in section.members]
-        count = sum(record.count for record in members)
+        count = sum(record.count if section.levels else record.numbers for record in members)
         begin = time.perf_counter()
-        entries = decode_section(members, section.coder, chunk)
+        levels = decode_section(section, contents.records, chunk)
         seconds = time.perf_counter() - begin
-        rows.append(Decoded(members[0].name, count, 8 * len(chunk) / count, _entropy(entries[0]), seconds))
+        rows.append(Decoded(members[0].name, count, 8 * len(chunk) / count, _entropy(levels), seconds))
     return rows
 
 
-def _entropy(entry: Entry) -> float | None:
-    if not isinstance(entry, Clustered):
+def _entropy(levels: Array | None) -> float | None:
+    if levels is None:
         return None
-    counts = np.bincount(entry.levels.numpy().reshape(-1).astype(np.int32) + 32768)
+    counts = np.bincount(levels.reshape(-1).astype(np.int32) + 32768)
     counts = counts[counts > 0]
     total = counts.sum()
     return max(0.0, math.log2(total) - float((counts * np.log2(counts)).sum()) / float(total))
@@ -178,7 +186,7 @@ def _tensor(record: Record, coder: str, coded_bytes: int) -> TensorSummary:
     lowest, highest = record.span if record.dtype is None else (0, 0)
     return TensorSummary(
         name=record.name,
-        kind="clustered" if record.dtype is None else "dense",
+        kind="clustered" if record.dtype is None else "dense" if record.survivors is None else "masked",
         shape=record.shape,
         count=record.count,
         bits=record.bits if record.dtype is None else 8 * record.width,
@@ -187,4 +195,5 @@ def _tensor(record: Record, coder: str, coded_bytes: int) -> TensorSummary:
         clusters=highest - lowest + 1 if record.dtype is None else None,
         coder=coder,
         coded_bytes=coded_bytes,
+        survivors=record.survivors,
     )

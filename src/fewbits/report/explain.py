@@ -52,7 +52,7 @@ def explain(
     try:
         after.eval()
         found = relevance(before, views, rules=rules, start=start, operations=operations)
-        layers = tuple(_layer(name, plan, before, found.weights) for name in plan.clustered)
+        layers = tuple(_layer(name, plan, before, found.weights) for name in plan.compressed)
         maps: tuple[HeatMap, ...] = ()
         if images is not None and targets is not None and images.dim() == 4:
             before.eval()
@@ -99,15 +99,15 @@ def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
 
 def _layer(name: str, plan: Plan, model: nn.Module, found: Mapping[str, Tensor]) -> LayerExplanation:
     if name not in found:
-        raise MismatchError(f"the plan clusters {name!r}, which is not a weight of {type(model).__name__}")
-    levels = plan.clustered[name].levels
-    if levels.shape != found[name].shape:
+        raise MismatchError(f"the plan holds {name!r}, which is not a weight of {type(model).__name__}")
+    mask = plan.compressed[name].kept
+    if mask.shape != found[name].shape:
         raise MismatchError(
-            f"{name}: {tuple(levels.shape)} in the plan, {tuple(found[name].shape)} in {type(model).__name__}"
+            f"{name}: {tuple(mask.shape)} in the plan, {tuple(found[name].shape)} in {type(model).__name__}"
         )
     weight = model.get_parameter(name).detach().flatten().cpu().double()
     signed = found[name].detach().flatten().cpu().double()
-    kept = levels.flatten().cpu() != 0
+    kept = mask.flatten().cpu()
     size, amount, count = weight.abs(), signed.abs(), int(kept.sum())
     total = float(amount.sum())
 

@@ -24,6 +24,7 @@ from fewbits.report.table import (
     clustered_bytes,
     comparison,
     facts,
+    kind_of,
     percent,
     times,
     title,
@@ -106,7 +107,8 @@ def _tensors(report: Report) -> Markup:
     rows = [list(cells(row).values()) for row in report.tensors] + [list(total(report).values())]
     rest = report.file_bytes - clustered_bytes(report)
     caption = (
-        "Clustered tensors. zeros %: of the tensor's weights. bits/weight: of its section in the file. "
+        f"{kind_of(report).capitalize()} tensors. zeros %: of the tensor's weights. "
+        "bits/weight: of its section in the file. "
         f"entropy: zero-order, bits per weight. Another {rest:,} bytes are floats, header and checks."
     )
     largest = max(report.tensors, key=lambda row: row.bytes, default=None)
@@ -151,7 +153,7 @@ def _others(report: Report) -> Markup:
         table(
             ("the same network as", "bytes", "ratio", ""),
             rows,
-            caption=f"Ratio = {RATIO_MEANS}. {OTHERS_MEAN}.",
+            caption=f"Ratio = {RATIO_MEANS}. {OTHERS_MEAN[kind_of(report)]}.",
             marked={ours: "ours"},
         ),
     )

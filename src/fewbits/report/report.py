@@ -14,17 +14,19 @@ import torch
 import zstandard
 from torch import Tensor
 
-from fewbits.plan import Clustered, Plan
+from fewbits.plan import Clustered, Masked, Plan
 
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One clustered tensor.
+    """One clustered or pruned tensor.
 
     Attributes:
-        zeros: share of weights in the zero cluster, 0 to 1.
-        bytes: size of its section in the file.
-        entropy: zero-order entropy of its levels, bits per weight.
+        bits: bit width of its grid; of a pruned tensor, bits of each number that is left.
+        zeros: share of weights in the zero cluster or pruned, 0 to 1.
+        bytes: size of its sections in the file.
+        entropy: zero-order entropy of its levels, bits per weight; of a pruned tensor, that of its mask and the bits of
+            the numbers that are left.
         step: step size of a uniform grid, else ``None``.
     """
 
@@ -44,7 +46,7 @@ class Round:
 
     Attributes:
         steps: optimizer steps done. lam: strength of the entropy term. bytes: size of the file as of now.
-        zeros: share of clustered weights that are zero. accuracy: percent on validation data, if evaluated.
+        zeros: share of clustered and pruned weights that are zero. accuracy: percent on validation data, if evaluated.
     """
 
     steps: int
@@ -61,7 +63,10 @@ class Report:
     Attributes:
         file_bytes: size of the ``.few`` file, header and checksums included.
         float_bytes: the same tensors as float32: all parameters and normalisation statistics, 4 bytes each.
-        floats_bytes: share of the file that is not clustered weights: floats, header, checksums.
+        floats_bytes: share of the file that is not clustered or pruned weights: floats, header, checksums.
+        parameters: trainable numbers of the whole network.
+        macs, macs_left: multiply-accumulate operations for one sample, with every weight and with those that are not
+            zero; ``None`` where they were not counted.
         others: sizes of the same network under general-purpose compressors, by name.
         accuracy_before, accuracy_after: percent on the data named in ``split``; ``None`` when not evaluated.
         identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
@@ -89,6 +94,9 @@ class Report:
     history: tuple[Round, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    parameters: int = 0
+    macs: int | None = None
+    macs_left: int | None = None
 
     @property
     def ratio(self) -> float:
@@ -97,17 +105,17 @@ class Report:
 
     @property
     def weights(self) -> int:
-        """Number of clustered weights."""
+        """Number of clustered and pruned weights."""
         return sum(row.weights for row in self.tensors)
 
     @property
     def zeros(self) -> float:
-        """Share of the clustered weights that are zero, 0 to 1."""
+        """Share of the clustered and pruned weights that are zero, 0 to 1."""
         return sum(row.zeros * row.weights for row in self.tensors) / max(1, self.weights)
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of the whole file per clustered weight."""
+        """Bits of the whole file per clustered or pruned weight."""
         return 8 * self.file_bytes / max(1, self.weights)
 
     @property
@@ -157,13 +165,18 @@ def entropy(levels: Tensor) -> float:
 
 
 def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, ...]:
-    """One row per clustered entry; ``section_bytes`` are the sizes in the file."""
+    """One row per clustered or masked entry; ``section_bytes`` are the sizes in the file."""
     rows = []
-    for name, entry in plan.clustered.items():
-        count = entry.levels.numel()
-        zeros = float((entry.levels == 0).sum()) / count if count else 0.0
-        size = section_bytes[name]
-        rows.append(TensorRow(name, entry.shape, count, entry.bits, zeros, size, entropy(entry.levels), entry.step))
+    for name, entry in plan.compressed.items():
+        count = entry.kept.numel()
+        left = int(entry.kept.sum()) / count if count else 0.0
+        zeros, size = (1 - left if count else 0.0), section_bytes[name]
+        if isinstance(entry, Clustered):
+            bits, spread, step = entry.bits, entropy(entry.levels), entry.step
+        else:
+            bits, step = 8 * entry.data.element_size(), None
+            spread = entropy(entry.mask) + left * bits
+        rows.append(TensorRow(name, entry.shape, count, bits, zeros, size, spread, step))
     return tuple(rows)
 
 
@@ -173,9 +186,10 @@ def float_bytes(tensors: dict[str, Tensor]) -> int:
 
 
 def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
-    """Sizes under gzip -9 and zstd -19: of the float32 network, and of the same clusters as one byte each.
+    """Sizes under gzip -9 and zstd -19: of the float32 network, and of the compressed one without a format of its own.
 
-    The int8 figures hold levels as int8 (int16 beyond 8 bits), floats as in the plan, without any header.
+    The latter holds levels as int8 (int16 beyond 8 bits), floats as in the plan, zeros included, without any header. It
+    is called int8, or ``pruned`` where no tensor has levels.
     """
     singles = (t.detach().cpu().to(torch.float32).contiguous() for t in original.values())
     floats = b"".join(t.numpy().tobytes() for t in singles)
@@ -185,10 +199,11 @@ def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
             levels = entry.levels.cpu().numpy()
             parts.append(levels.astype(np.int8 if entry.bits <= 8 else np.int16).tobytes())
         else:
-            parts.append(entry.data.contiguous().numpy().tobytes())
-    integers = b"".join(parts)
+            kept = entry.data * entry.mask if isinstance(entry, Masked) else entry.data
+            parts.append(kept.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    rest = b"".join(parts)
     sizes = {}
-    for label, payload in (("float32", floats), ("int8", integers)):
+    for label, payload in (("float32", floats), ("int8" if plan.clustered else "pruned", rest)):
         sizes[f"gzip -9, {label}"] = len(gzip.compress(payload, 9, mtime=0))
         sizes[f"zstd -19, {label}"] = len(zstandard.ZstdCompressor(level=19).compress(payload))
     return sizes

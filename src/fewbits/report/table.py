@@ -12,11 +12,13 @@ from fewbits.report.report import Report, TensorRow, human
 
 OURS = "this file (.few)"
 RATIO_MEANS = "float32 bytes of all parameters and normalisation statistics / file bytes"
-ZEROS_MEAN = "of the clustered weights"
-OTHERS_MEAN = (
-    "float32: the network before compression; int8: the same clusters as one byte each (two beyond 8 bits) "
-    "and the same floats, without any header"
-)
+OTHERS_MEAN = {
+    "clustered": (
+        "float32: the network before compression; int8: the same clusters as one byte each (two beyond 8 bits) "
+        "and the same floats, without any header"
+    ),
+    "pruned": "float32: the network before compression; pruned: the same numbers, zeros included, without any header",
+}
 HEADERS = ("tensor", "shape", "weights", "bits", "zeros %", "bytes", "bits/weight", "entropy")
 _SPARE = ("shape", "entropy", "weights", "bits")  # what a narrow terminal loses, in this order
 _SHORTEST_NAME = 20
@@ -109,7 +111,7 @@ def total(report: Report) -> dict[str, str]:
     held, count = clustered_bytes(report), report.weights
     mean = sum(row.entropy * row.weights for row in report.tensors) / count if count else 0.0
     return {
-        "tensor": "all clustered weights",
+        "tensor": f"all {kind_of(report)} weights",
         "shape": "",
         "weights": f"{count:,}",
         "bits": "",
@@ -120,8 +122,13 @@ def total(report: Report) -> dict[str, str]:
     }
 
 
+def kind_of(report: Report) -> str:
+    """What was done to the weights of the table, in a word: those that keep float numbers were only pruned."""
+    return "pruned" if report.recipe.get("assign", {}).get("method") == "none" else "clustered"
+
+
 def clustered_bytes(report: Report) -> int:
-    """Bytes of the file that hold clustered weights; the rest is floats, header and checks."""
+    """Bytes of the file that hold clustered (or pruned) weights; the rest is floats, header and checks."""
     return sum(row.bytes for row in report.tensors)
 
 
@@ -133,17 +140,18 @@ def title(report: Report) -> str:
 def facts(report: Report) -> list[Fact]:
     """The totals in words, each with what it is a share of."""
     held = clustered_bytes(report)
-    rest = report.file_bytes - held
+    rest, kind = report.file_bytes - held, kind_of(report)
     drop = report.drop
     before, after = accuracy(report.accuracy_before), accuracy(report.accuracy_after)
     lost = "" if drop is None else f" ({abs(drop):.2f} points {'lost' if drop >= 0 else 'gained'})"
     return [
         Fact("file", size(report.file_bytes)),
-        Fact("", f"{held:,} bytes clustered weights + {rest:,} bytes floats, header, checks"),
+        Fact("", f"{held:,} bytes {kind} weights + {rest:,} bytes floats, header, checks"),
         Fact("ratio", f"{times(report.ratio)} against {size(report.float_bytes)}"),
         Fact("", f"= {RATIO_MEANS}"),
-        Fact("zeros", f"{percent(report.zeros)} % {ZEROS_MEAN} ({report.weights:,})"),
-        Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / clustered weights"),
+        Fact("zeros", _zeros(report, kind)),
+        *_multiplications(report),
+        Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / {kind} weights"),
         Fact("accuracy", f"{before} -> {after} on {report.split} data{lost}"),
         _budget(report),
         Fact(
@@ -153,6 +161,23 @@ def facts(report: Report) -> list[Fact]:
         ),
         Fact("time", f"{duration(report.seconds)}, {report.steps:,} training steps"),
     ]
+
+
+def _zeros(report: Report, kind: str) -> str:
+    """Sparsity with its denominator; of a pruned network, also of all its parameters."""
+    told = f"{percent(report.zeros)} % of the {kind} weights ({report.weights:,})"
+    if "prune" in report.recipe and report.parameters:
+        share = report.zeros * report.weights / report.parameters
+        told += f", {percent(share)} % of all {report.parameters:,} parameters"
+    return told
+
+
+def _multiplications(report: Report) -> list[Fact]:
+    if "prune" not in report.recipe or report.macs is None or report.macs_left is None:
+        return []
+    share = percent(report.macs_left / report.macs) if report.macs else "-"
+    words = f"{report.macs_left:,} of {report.macs:,} per sample are with weights that are not zero ({share} %)"
+    return [Fact("multiplications", words)]
 
 
 def _budget(report: Report) -> Fact:
@@ -200,7 +225,7 @@ def _lines(report: Report, width: int) -> Iterator[tuple[str, str]]:
     for name, count, ratio in named:
         yield f"{name:<{first}}  {count:>13,}  {times(ratio):>8}", "green" if name == OURS else ""
     if report.others:
-        for part in _wrapped(f"({OTHERS_MEAN})", width):
+        for part in _wrapped(f"({OTHERS_MEAN[kind_of(report)]})", width):
             yield part, "dim"
 
 

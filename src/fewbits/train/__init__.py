@@ -2,5 +2,16 @@
 
 from fewbits.train.loop import Companion, accuracy, fit, pretrain
 from fewbits.train.objectives import Objective, distillation, task
+from fewbits.train.recalibrate import match_variance, recalibrate
 
-__all__ = ["Companion", "Objective", "accuracy", "distillation", "fit", "pretrain", "task"]
+__all__ = [
+    "Companion",
+    "Objective",
+    "accuracy",
+    "distillation",
+    "fit",
+    "match_variance",
+    "pretrain",
+    "recalibrate",
+    "task",
+]

@@ -11,14 +11,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fewbits.assign import Assigner, State, gradient_scale, with_codebooks, with_steps
-from fewbits.attach import background, held
+from fewbits.attach import Held, background, held
 from fewbits.measure.scorer import Scorer, Step
 from fewbits.plan import Plan
 from fewbits.recipe import Finetuning
 from fewbits.train.loop import Companion, agree
 
-AssignerAt = Callable[[float], Assigner]
-"""The assigner for a lambda; all of them share one kind of state."""
+AssignerAt = Callable[[float, float], Assigner]
+"""The assigner for a lambda and the share of the training that is over; all of them share one kind of state."""
 
 
 class Holding(Companion):
@@ -26,7 +26,7 @@ class Holding(Companion):
 
     Args:
         model: the attached network.
-        assigner_at: the assigner for a lambda.
+        assigner_at: the assigner for a lambda at a share of the training.
         state: the assigner's state, from the assignment that was attached.
         lam: strength of the entropy term until changed.
         scorer: measures what the assigner weighs with; ``None`` for plain ECQ.
@@ -55,6 +55,7 @@ class Holding(Companion):
         self.accelerator, self.on_round, self.rounds = accelerator, on_round, rounds
         self.settled = False
         self.steps = 0
+        self.share = 0.0
         self.loss = 0.0
         self._scores: Mapping[str, Tensor] | None = None
 
@@ -65,7 +66,7 @@ class Holding(Companion):
 
     def plan_at(self, lam: float) -> tuple[Plan, State]:
         """The assignment of the weights as of now under another lambda, without holding it."""
-        return self.assigner_at(lam).update(self.weights, None, self.state)
+        return self.assigner_at(lam, self.share).update(self.weights, None, self.state)
 
     def take(self, lam: float) -> None:
         """Hold the assignment under ``lam``."""
@@ -84,8 +85,9 @@ class Holding(Companion):
         weights = self.weights
         self._scores = None
         if self.settled:
-            for weight in weights.values():  # the clusters stay, so the weights behind them stay, too
-                weight.grad = None
+            for name, holder in held(self.model).items():
+                if isinstance(holder, Held):  # the clusters stay, so the weights behind them stay, too
+                    weights[name].grad = None
             return
         if self.scorer is not None and self._measures:
             gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
@@ -96,15 +98,16 @@ class Holding(Companion):
         if self.settings.gradient_scale:
             for name, holder in held(self.model).items():
                 gradient = weights[name].grad
-                if gradient is not None:
+                if gradient is not None and isinstance(holder, Held):
                     gradient.mul_(gradient_scale(holder.entry()).to(gradient.device))
 
     def after_update(self, done: int, total: int, loss: float) -> None:
-        self.steps, self.loss = done, loss
+        self.steps, self.share, self.loss = done, done / total, loss
+        self._forbid()
         if self.settings.learn:
             self._learnt()
         if not self.settled:
-            plan, self.state = self.assigner_at(self.lam).update(self.weights, self._scores, self.state)
+            plan, self.state = self.assigner_at(self.lam, self.share).update(self.weights, self._scores, self.state)
             self._hold(plan)
         if done == total or self._round(done, total) > self._round(done - 1, total):
             agree(self.model, self.accelerator)
@@ -114,16 +117,27 @@ class Holding(Companion):
         return done * self.rounds // total
 
     @torch.no_grad()
+    def _forbid(self) -> None:
+        """Momentum and weight decay move weights without a gradient, too: what may not come back is set to zero."""
+        for name, weight in self.weights.items():
+            mask = self.state[name].mask
+            if mask is not None:
+                weight.masked_fill_(~mask.to(weight.device), 0.0)
+
+    @torch.no_grad()
     def _hold(self, plan: Plan) -> None:
-        entries = plan.clustered
+        entries = plan.compressed
         for name, holder in held(self.model).items():
-            holder.update(entries[name])
+            holder.update(entries[name])  # type: ignore[arg-type]  # an assigner gives one kind
+        self._forbid()
 
     @torch.no_grad()
     def _learnt(self) -> None:
         """Hand trained steps and centroids back to the assigner."""
         steps, books = {}, {}
         for name, holder in held(self.model).items():
+            if not isinstance(holder, Held):
+                continue
             if holder.uniform:
                 holder.table.clamp_(min=1e-9)
                 steps[name] = float(holder.table)
@@ -138,7 +152,7 @@ class Holding(Companion):
 def finetuning_groups(model: nn.Module, settings: Finetuning) -> list[dict[str, Any]]:
     """Background weights, step sizes and centroids (each relative to its own size), and everything else."""
     weights = list(background(model).values())
-    tables = [h.table for h in held(model).values()]
+    tables = [h.table for h in held(model).values() if isinstance(h, Held)]
     taken = {id(p) for p in (*weights, *tables)}
     others = [p for p in model.parameters() if id(p) not in taken and p.requires_grad]
     groups: list[dict[str, Any]] = [

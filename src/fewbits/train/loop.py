@@ -154,8 +154,8 @@ def fit(
     companion = companion or Companion()
     batches_of(loader)
     if accelerator.num_processes > 1:
-        # No backend sends 16-bit integers (the levels of a held plan). Every process derives the same ones.
-        unsent = [name for name, buffer in model.named_buffers() if buffer.dtype == torch.int16]
+        # Levels and masks of a held plan: every process derives the same ones, and no backend sends 16-bit integers.
+        unsent = [name for name, buffer in model.named_buffers() if buffer.dtype in (torch.int16, torch.bool)]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
     wrapped, prepared, loader = accelerator.prepare(model, optimizer, own_share(loader, accelerator))
     total = total_steps(loader, training)

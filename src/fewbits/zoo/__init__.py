@@ -2,6 +2,7 @@
 
 from fewbits.zoo.build import NETWORKS, build
 from fewbits.zoo.digitsnet import DigitsNet
+from fewbits.zoo.fastgrnn import FastGRNN
 from fewbits.zoo.lenet import LeNet5, LeNet300100
 from fewbits.zoo.mlp import MLPGSC
 from fewbits.zoo.mobilenet import MobileNetV2
@@ -18,6 +19,7 @@ __all__ = [
     "WRN22_8",
     "WRN28_8",
     "DigitsNet",
+    "FastGRNN",
     "LeNet5",
     "LeNet300100",
     "MobileNetV2",

@@ -9,6 +9,7 @@ from torch import nn
 
 from fewbits.errors import RecipeError, nearest
 from fewbits.zoo.digitsnet import DigitsNet
+from fewbits.zoo.fastgrnn import FastGRNN
 from fewbits.zoo.lenet import LeNet5, LeNet300100
 from fewbits.zoo.mlp import MLPGSC
 from fewbits.zoo.mobilenet import MobileNetV2
@@ -18,6 +19,7 @@ from fewbits.zoo.wideresnet import WRN22_8, WRN28_8
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "digits-net": DigitsNet,
+    "fastgrnn": FastGRNN,
     "lenet-300-100": LeNet300100,
     "lenet-5": LeNet5,
     "mlp-gsc": MLPGSC,

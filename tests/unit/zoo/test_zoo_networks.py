@@ -12,6 +12,7 @@ IMAGE = (3, 32, 32)
 # Komodakis 2016. mobilenet-v2: 2.3 M.
 COUNTS = [
     ("digits-net", (1, 8, 8), 10, 151_072, 330),
+    ("fastgrnn", (6, 128), 2, 7_040, 164),
     ("lenet-300-100", (1, 28, 28), 10, 266_200, 410),
     ("lenet-5", (1, 28, 28), 10, 430_500, 580),
     ("mlp-gsc", (255,), 12, 640_000, 1_804),
@@ -46,7 +47,10 @@ def test_counts_shapes_and_tracing(name, shape, classes, weights, others):
         assert torch.equal(traced(x), expected)
 
 
-@pytest.mark.parametrize("name", sorted(zoo.NETWORKS))
+FEED_FORWARD = sorted(set(zoo.NETWORKS) - {"fastgrnn"})
+
+
+@pytest.mark.parametrize("name", FEED_FORWARD)
 def test_no_module_is_called_twice(name):
     """Tools that keep a record by module need one module per use."""
     graph = fx.symbolic_trace(zoo.build(name, seed=0)).graph
@@ -56,11 +60,24 @@ def test_no_module_is_called_twice(name):
     assert functions <= {"add", "pad", "getitem"}
 
 
-@pytest.mark.parametrize("name", sorted(zoo.NETWORKS))
+@pytest.mark.parametrize("name", FEED_FORWARD)
 def test_activations_are_modules_of_their_own_and_not_in_place(name):
     relus = [module for module in zoo.build(name, seed=0).modules() if isinstance(module, nn.ReLU)]
     assert relus
     assert not any(relu.inplace for relu in relus)
+
+
+def test_fastgrnn_is_its_equations_step_by_step():
+    model = zoo.build("fastgrnn", seed=1, inputs=3, steps=5, hidden=4, rank_w=2, rank_u=3)
+    x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    p = {name: value.detach() for name, value in model.named_parameters()}
+    w, u = p["w.1.weight"] @ p["w.0.weight"], p["u.1.weight"] @ p["u.0.weight"]
+    h = torch.zeros(2, 4)
+    for t in range(5):
+        z = torch.sigmoid(x[:, :, t] @ w.T + h @ u.T + p["gate_bias"])
+        c = torch.tanh(x[:, :, t] @ w.T + h @ u.T + p["candidate_bias"])
+        h = (torch.sigmoid(p["zeta"]) * (1 - z) + torch.sigmoid(p["nu"])) * c + z * h
+    assert torch.allclose(model(x), h @ p["head.weight"].T + p["head.bias"], atol=1e-6)
 
 
 def test_mlp_layers_are_the_papers():

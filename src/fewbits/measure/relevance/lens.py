@@ -165,6 +165,18 @@ class Lens:
         return [p for p, nodes in self.calls.items() if self.kinds[nodes[0]] is Kind.WEIGHTED]
 
 
+def graph_of(model: nn.Module, extra: Mapping[Any, Kind] | None = None) -> fx.Graph:
+    """The bare graph of a network, whether or not relevance can go through it.
+
+    Raises:
+        UnsupportedError: control flow that depends on data.
+    """
+    try:
+        return _Tracer(extra or {}).trace(model)
+    except Exception as error:  # torch.fx raises many types, depending on what the forward does
+        raise UnsupportedError(f"cannot read the structure of {type(model).__name__} with torch.fx: {error}") from error
+
+
 def trace(model: nn.Module, operations: Mapping[Any, Kind | str] | None = None) -> Lens:
     """Read the structure of a network.
 
@@ -178,10 +190,7 @@ def trace(model: nn.Module, operations: Mapping[Any, Kind | str] | None = None) 
             without a rule; the message names the operation and the layer.
     """
     extra = {key: Kind(value) for key, value in (operations or {}).items()}
-    try:
-        graph = _Tracer(extra).trace(model)
-    except Exception as error:  # torch.fx raises many types, depending on what the forward does
-        raise UnsupportedError(f"cannot read the structure of {type(model).__name__} with torch.fx: {error}") from error
+    graph = graph_of(model, extra)
     inputs = [n for n in graph.nodes if n.op == "placeholder" and n.users]
     result = graph.output_node().args[0]
     if len(inputs) != 1 or not isinstance(result, fx.Node):

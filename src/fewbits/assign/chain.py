@@ -1,0 +1,55 @@
+"""Pruned and then quantized: a mask over the assignment of another assigner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fewbits.assign.assigner import Assigner, Scores, State, Weights
+from fewbits.errors import RecipeError
+from fewbits.plan import Clustered, Entry, Masked, Plan
+
+
+def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
+    """Prune, then assign the survivors to clusters; pruned weights are in the zero cluster, whatever that costs.
+
+    The quantizer sees zeros in place of the pruned weights, so its statistics are those of the pruned network, and it
+    may put further weights to zero. Whether pruned weights may come back is the pruner's ``regrow``.
+
+    Args:
+        pruner: one of :func:`~fewbits.assign.global_magnitude`, ``lamp``, ``erk``, ``uniform``, ``n_of_m``, ...
+        quantizer: :func:`~fewbits.assign.ecq`, ``ecqx`` or ``ternary``.
+
+    Raises:
+        RecipeError: from ``update``: the first gives no masks, or the second no clusters.
+    """
+
+    @torch.no_grad()
+    def init(weights: Weights) -> State:
+        first, second = pruner.init(weights), quantizer.init(weights)
+        return State({name: replace(second[name], mask=first[name].mask) for name in weights})
+
+    @torch.no_grad()
+    def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
+        pruned, after = pruner.update(weights, scores, state)
+        left = {}
+        for name, weight in weights.items():
+            entry = pruned[name]
+            if not isinstance(entry, Masked):
+                raise RecipeError("the first assigner of a chain must prune")
+            left[name] = torch.where(entry.mask, weight.detach(), 0.0).to(weight.dtype)
+        plan, after = quantizer.update(left, scores, after)
+        entries: dict[str, Entry] = {}
+        layers = {}
+        for name, entry in plan.items():
+            mask = pruned.compressed[name].kept
+            if not isinstance(entry, Clustered):
+                raise RecipeError("the second assigner of a chain must give clusters")
+            levels = entry.levels.masked_fill(~mask, 0)
+            entries[name] = replace(entry, levels=levels)
+            share = 1 - int(levels.count_nonzero()) / max(1, levels.numel())
+            layers[name] = replace(after[name], sparsity=share)
+        return Plan(entries), after.updated(layers)
+
+    return Assigner(init, update)

@@ -1,0 +1,187 @@
+"""Magnitude pruning: one global threshold with an exact floor, and what else costs the same.
+
+Sources: Global MP with minimum threshold (Gupta et al., arXiv 2209.14624), LAMP (Lee et al., ICLR 2021),
+ERK (Evci et al., RigL, ICML 2020), Feather (Glentis Georgoulakis et al., BMVC 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from fewbits.assign.assigner import Assigner, Weights
+from fewbits.assign.pruning import Barred, Terms, floor_of, pruner, rounded
+from fewbits.assign.selection import Cut, smallest
+from fewbits.errors import RecipeError
+
+
+def global_magnitude(
+    sparsity: float = 0.9,
+    floor: int | str = 0,
+    *,
+    of: int | None = None,
+    regrow: bool = False,
+    through: float = 0.0,
+) -> Assigner:
+    """Global MP: the weights of smallest magnitude of all layers together become zero.
+
+    The floor (the paper's minimum threshold, MT) keeps the sigma largest weights of each layer, and a smaller layer
+    whole. It is exact: what the floor protects is left out of one common selection, so the number of zeros is
+    right to the weight and all other layers still share one threshold. (The released code moves budgets between
+    layers in a loop until the sum is close, and prunes each layer with a threshold of its own.) Equal magnitudes fall
+    in the order of layers, then of indices.
+
+    Args:
+        sparsity: share of zeros, 0..1.
+        floor: sigma, a number of weights or, as in the paper's tables, percent of all weights (``"0.02%"``).
+        of: how many numbers ``sparsity`` is a share of; default: the weights that the assigner is given.
+        regrow: whether a pruned weight may come back at a later update; its background weight needs ``through`` > 0
+            or a straight-through quantizer behind (see :func:`fewbits.assign.chain`) to change.
+        through: share of its gradient that reaches a pruned weight's background weight.
+
+    Raises:
+        RecipeError: an impossible option; from ``update``, a floor that leaves too few weights to prune.
+        NonFiniteError, SelectionError: from ``init`` and ``update``, naming the layer.
+    """
+    return pruner(Terms(sparsity, of, regrow, through), _global_cuts(floor))
+
+
+def feather(
+    sparsity: float = 0.9, floor: int | str = 0, *, of: int | None = None, theta: float | None = None
+) -> Assigner:
+    """Feather: Global MP with a smooth threshold and a straight-through gradient; masks may change at every update.
+
+    The survivors come out of ``sign(w) (|w|**3 - t**3)**(1/3)``, in training and in the file alike. (The released code
+    finalises with another operator than it trains with.)
+
+    Args:
+        sparsity, floor, of: as for :func:`global_magnitude`.
+        theta: share of its gradient that reaches a pruned weight; the released code's 1 up to a sparsity of
+            0.95 and 0.5 above by default.
+
+    Raises:
+        RecipeError, NonFiniteError, SelectionError: as for :func:`global_magnitude`.
+    """
+    theta = (1.0 if sparsity <= 0.95 else 0.5) if theta is None else theta
+    return pruner(Terms(sparsity, of, True, theta, shrink=True), _global_cuts(floor))
+
+
+def lamp(sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, through: float = 0.0) -> Assigner:
+    """LAMP: one global threshold on ``w_u**2 / sum of w_v**2 over the v of its layer with |w_v| >= |w_u|``.
+
+    The largest weight of a layer scores 1, the maximum, so a layer loses its last weight after all others only.
+    Among equal magnitudes the lower index counts as the smaller.
+
+    Args:
+        sparsity, of, regrow, through: as for :func:`global_magnitude`.
+    """
+
+    def cuts(weights: Weights, barred: Barred, count: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+        return _joint({name: lamp_scores(w, barred[name]) for name, w in weights.items()}, barred, count)
+
+    return pruner(Terms(sparsity, of, regrow, through), cuts)
+
+
+def random_pruning(
+    sparsity: float = 0.9, seed: int = 0, *, of: int | None = None, regrow: bool = False, through: float = 0.0
+) -> Assigner:
+    """Random weights fall, the same ones for the same seed: the control that every criterion must beat."""
+
+    def cuts(weights: Weights, barred: Barred, count: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = {n: torch.rand(w.shape, generator=generator).to(w.device) for n, w in weights.items()}
+        return _joint(drawn, barred, count)
+
+    return pruner(Terms(sparsity, of, regrow, through), cuts)
+
+
+def uniform(sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, through: float = 0.0) -> Assigner:
+    """The same sparsity in every layer, by magnitude; remainders go to layers so that the total is exact."""
+    return _layerwise(Terms(sparsity, of, regrow, through), lambda weight: 1.0)
+
+
+def erk(sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, through: float = 0.0) -> Assigner:
+    """ERK: a layer's density is proportional to ``sum of its dimensions / product of its dimensions``, by magnitude.
+
+    Layers whose density would exceed 1 stay whole, and the others share what is left.
+    """
+    return _layerwise(
+        Terms(sparsity, of, regrow, through), lambda weight: sum(weight.shape) / max(1, math.prod(weight.shape)) or 1.0
+    )
+
+
+def lamp_scores(weight: Tensor, barred: Tensor | None = None) -> Tensor:
+    """LAMP's score of every weight, float64, of the weight's shape; barred weights count as zero."""
+    squares = weight.detach().to(torch.float64).square().reshape(-1)
+    if barred is not None:
+        squares = squares.masked_fill(barred.reshape(-1), 0.0)
+    ordered, order = squares.sort(stable=True)
+    larger = ordered.flip(0).cumsum(0).flip(0)  # itself and all that rank above
+    scores = torch.zeros_like(squares)
+    scores[order] = torch.where(ordered > 0, ordered / larger, 0.0)
+    return scores.view(weight.shape)
+
+
+def densities(weights: Weights, raw: Callable[[Tensor], float], kept: int) -> dict[str, float]:
+    """How many weights each layer keeps (fractions allowed): in proportion to ``raw`` times its size, at most all.
+
+    Layers that this would make more than dense are dense, and the rest is shared out again (ERK's rule).
+    """
+    sizes = {name: weight.numel() for name, weight in weights.items()}
+    share = {name: raw(weight) * sizes[name] for name, weight in weights.items()}
+    dense: set[str] = set()
+    while True:
+        left = kept - sum(sizes[name] for name in dense)
+        total = sum(share[name] for name in weights if name not in dense)
+        factor = left / total if total else 0.0
+        full = {n for n in weights if n not in dense and factor * share[n] > sizes[n]}
+        if not full:
+            break
+        dense |= full
+    return {name: float(sizes[name]) if name in dense else factor * share[name] for name in weights}
+
+
+def _layerwise(terms: Terms, raw: Callable[[Tensor], float]) -> Assigner:
+    def cuts(weights: Weights, barred: Barred, count: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+        sizes = [weight.numel() for weight in weights.values()]
+        out = [0 if (bar := barred[name]) is None else int(bar.sum()) for name in weights]
+        wanted = densities(weights, raw, sum(sizes) - count)
+        room = [size - gone for size, gone in zip(sizes, out, strict=True)]
+        kept = rounded(list(wanted.values()), room, sum(sizes) - count)
+        found = {}
+        for (name, weight), size, keep in zip(weights.items(), sizes, kept, strict=True):
+            (found[name],) = smallest([weight], size - keep, barred=[barred[name]], names=[name])
+        return weights, found
+
+    return pruner(terms, cuts)
+
+
+def _global_cuts(
+    floor: int | str,
+) -> Callable[[Weights, Barred, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]:
+    def cuts(weights: Weights, barred: Barred, count: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+        sizes = [weight.numel() for weight in weights.values()]
+        sigma = floor_of(floor, sum(sizes))
+        limits = [size - min(size, sigma) for size in sizes]
+        if count > sum(limits):
+            kept = sum(sizes) - sum(limits)
+            raise RecipeError(
+                f"a floor of {sigma:,} weights keeps {kept:,} of the {sum(sizes):,} weights ({len(sizes)} layers keep "
+                f"their {sigma:,} largest each, smaller ones all), so at most {sum(limits):,} can be pruned; {count:,} "
+                "were asked for: lower the sparsity or the floor"
+            )
+        return _joint(weights, barred, count, limits)
+
+    return cuts
+
+
+def _joint(
+    compared: Mapping[str, Tensor], barred: Barred, count: int, limits: list[int] | None = None
+) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+    """One threshold over all layers."""
+    names = list(compared)
+    cuts = smallest(list(compared.values()), count, limits=limits, barred=[barred[n] for n in names], names=names)
+    return compared, dict(zip(names, cuts, strict=True))

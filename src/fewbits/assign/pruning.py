@@ -1,0 +1,145 @@
+"""What all pruners share: how many weights fall, what a mask forbids, and which entry comes out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fewbits.assign import grid
+from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.selection import Cut, chosen
+from fewbits.errors import RecipeError
+from fewbits.plan import Entry, Masked, Plan, surviving
+
+Barred = Mapping[str, Tensor | None]
+"""Per weight name, the weights that may not come back (bool), or ``None``."""
+
+Cuts = Callable[[Weights, Barred, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]
+"""``cuts(weights, barred, count) -> (what is compared, a cut of it)`` by weight name."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How much is pruned, and whether it may come back.
+
+    Attributes:
+        sparsity: share of zeros, 0..1; ``count`` rounds to the nearest whole number of weights.
+        of: how many numbers ``sparsity`` is a share of; ``None``: of all weights the assigner is given.
+        regrow: whether a pruned weight may come back at a later update.
+        through: share of its gradient that reaches a pruned weight.
+        shrink: whether survivors come out of Feather's operator (:func:`fewbits.plan.surviving`).
+    """
+
+    sparsity: float
+    of: int | None = None
+    regrow: bool = False
+    through: float = 0.0
+    shrink: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity <= 1:
+            raise RecipeError(f"sparsity must lie in 0..1, got {self.sparsity}")
+        if self.of is not None and self.of < 1:
+            raise RecipeError(f"sparsity must be a share of at least one number, got {self.of}")
+        if not 0 <= self.through <= 1:
+            raise RecipeError(f"the share of the gradient must lie in 0..1, got {self.through}")
+
+    def count(self, weights: int) -> int:
+        """How many of ``weights`` fall; RecipeError if these are fewer."""
+        count = round(self.sparsity * (weights if self.of is None else self.of))
+        if count > weights:
+            raise RecipeError(
+                f"a sparsity of {self.sparsity:g} of {self.of:,} numbers needs {count:,} zeros, but only {weights:,} "
+                "weights can be pruned"
+            )
+        return count
+
+
+def floor_of(floor: int | str, weights: int) -> int:
+    """The minimum threshold sigma as a number of weights: an int, or percent of all ``weights`` (``"0.02%"``).
+
+    Raises:
+        RecipeError: neither, or negative.
+    """
+    if isinstance(floor, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", floor)
+        if not found:
+            raise RecipeError(f"floor must be a number of weights or percent like '0.02%', got {floor!r}")
+        return int(weights * float(found[1]) / 100)
+    if floor < 0:
+        raise RecipeError(f"floor must not be negative, got {floor}")
+    return floor
+
+
+def pruner(terms: Terms, cuts: Cuts) -> Assigner:
+    """The assigner behind all unstructured pruners."""
+
+    @torch.no_grad()
+    def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
+        weights = singles(weights)
+        barred = barred_of(weights, state)
+        count = terms.count(sum(weight.numel() for weight in weights.values()))
+        # Where nothing may come back, sparsity cannot fall either.
+        count = max(count, sum(int(bar.sum()) for bar in barred.values() if bar is not None))
+        compared, found = cuts(weights, barred, count)
+        masks = {name: ~chosen(compared[name], found[name], barred[name]) for name in weights}
+        shrink = {name: found[name].threshold if terms.shrink else 0.0 for name in weights}
+        return masked(weights, masks, state, terms, shrink)
+
+    return Assigner(init, update)
+
+
+@torch.no_grad()
+def init(weights: Weights) -> State:
+    """A state without a mask; refuses weights that are no finite floats."""
+    return State({name: LayerState() for name in singles(weights)})
+
+
+def singles(weights: Weights) -> dict[str, Tensor]:
+    """The weights in float32 (the tensors themselves where they are); refuses what is not finite or no float."""
+    return {name: grid.flat(name, weight)[0].view(weight.shape) for name, weight in weights.items()}
+
+
+def barred_of(weights: Weights, state: State) -> dict[str, Tensor | None]:
+    """What the masks in the state forbid; SelectionError for a weight that the state lacks."""
+    masks = {name: state[name].mask for name in weights}
+    return {name: None if mask is None else ~mask.to(weights[name].device) for name, mask in masks.items()}
+
+
+def masked(
+    weights: Weights, masks: Mapping[str, Tensor], state: State, terms: Terms, shrink: Mapping[str, float]
+) -> tuple[Plan, State]:
+    """The plan of float32 weights with these masks, and the state that remembers them where they are for good."""
+    entries: dict[str, Entry] = {}
+    layers = {}
+    for name, weight in weights.items():
+        mask = masks[name]
+        entries[name] = Masked(surviving(weight, mask, shrink[name]), mask, shrink[name], terms.through)
+        share = 1 - int(mask.sum()) / max(1, mask.numel())
+        layers[name] = replace(state[name], mask=None if terms.regrow else mask, sparsity=share, sparsity_plain=share)
+    return Plan(entries), state.updated(layers)
+
+
+def rounded(shares: Sequence[float], limits: Sequence[int], total: int) -> list[int]:
+    """Whole numbers near ``shares`` that add up to ``total``, none above its limit: largest remainders first.
+
+    Raises:
+        RecipeError: the limits add up to less.
+    """
+    if sum(limits) < total:
+        raise RecipeError(f"{total:,} weights cannot be kept in layers of {sum(limits):,}")
+    found = [min(limit, math.floor(share)) for share, limit in zip(shares, limits, strict=True)]
+    order = sorted(range(len(shares)), key=lambda i: (found[i] - shares[i], i))
+    step = 1 if sum(found) < total else -1
+    while sum(found) != total:
+        for i in order if step > 0 else reversed(order):
+            if sum(found) == total:
+                break
+            if 0 <= found[i] + step <= limits[i]:
+                found[i] += step
+    return found

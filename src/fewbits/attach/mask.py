@@ -1,0 +1,72 @@
+"""How a pruned weight is held while training: zeros where the mask says so, whatever the float weight does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import MismatchError
+from fewbits.plan import Masked, surviving
+
+
+class _Through(torch.autograd.Function):
+    """:func:`surviving`; a survivor's gradient goes to its weight as it is, a pruned weight gets a share of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, shrink: float, through: float) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.through = through
+        return surviving(weight, mask, shrink)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        if ctx.through == 1.0:
+            return gradient, None, None, None
+        (mask,) = ctx.saved_tensors
+        return torch.where(mask, gradient, gradient * ctx.through), None, None, None
+
+
+class HeldMask(nn.Module):
+    """A parametrization: the weight's float background copy in, the pruned tensor out.
+
+    Args:
+        entry: the plan's entry for this weight; its ``shrink`` and ``through`` say how it is trained.
+
+    The value is bit-equal to that of the plan entry which the assigner made from the same background weight.
+    """
+
+    mask: Tensor
+
+    def __init__(self, entry: Masked) -> None:
+        super().__init__()
+        self.register_buffer("mask", entry.mask.clone())  # updates must not reach into the entry
+        self.shrink, self.through = entry.shrink, entry.through
+
+    def forward(self, weight: Tensor) -> Tensor:
+        value: Tensor = _Through.apply(weight, self.mask, self.shrink, self.through)
+        return value
+
+    def update(self, entry: Masked) -> None:
+        """Take a new mask and threshold, in place.
+
+        Raises:
+            MismatchError: an entry of another shape.
+        """
+        if self.mask.shape != entry.shape:
+            raise MismatchError(f"an entry of shape {entry.shape} cannot replace one of shape {tuple(self.mask.shape)}")
+        self.mask.copy_(entry.mask)
+        self.shrink, self.through = entry.shrink, entry.through
+
+    def entry(self, weight: Tensor) -> Masked:
+        """The plan entry as it stands, made from the background weight; it shares the mask."""
+        return Masked(surviving(weight.detach(), self.mask, self.shrink), self.mask, self.shrink, self.through)
+
+    # The threshold belongs to what a checkpoint keeps, as the mask does.
+    def get_extra_state(self) -> dict[str, float]:
+        return {"shrink": self.shrink, "through": self.through}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.shrink, self.through = state["shrink"], state["through"]

@@ -1,0 +1,153 @@
+"""Parameters and multiplications of a network, dense and with its zeros left out.
+
+Counted in the traced graph, call by call: a layer that is used twice multiplies twice (hooks on modules, or a sum over
+modules, see it once). The figures are theoretical: no runtime is promised to skip a scattered zero.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from fewbits.errors import MismatchError, UnsupportedError, nearest
+from fewbits.measure.relevance.lens import graph_of
+from fewbits.plan import Plan
+from fewbits.weights import WEIGHTED, parameters_of
+
+# Multiplications with a weight that is not a layer's: better refused than left out.
+_UNCOUNTED = (
+    F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose2d, F.bilinear, F.scaled_dot_product_attention,
+    torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.einsum, operator.matmul, "matmul", "mm", "bmm", "addmm",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One linear or convolutional layer, for one sample.
+
+    Attributes:
+        weights: numbers of its weight. nonzero: those that are not zero.
+        uses: how many outputs each weight takes part in, over all calls (positions of a convolution).
+    """
+
+    name: str
+    weights: int
+    nonzero: int
+    uses: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations with every weight; a FLOP count is twice that."""
+        return self.weights * self.uses
+
+    @property
+    def nonzero_macs(self) -> int:
+        """Those with a weight that is not zero."""
+        return self.nonzero * self.uses
+
+
+@dataclass(frozen=True)
+class Count:
+    """A whole network, for one sample. Biases, normalisation and activations are not counted as multiplications.
+
+    Attributes:
+        parameters: trainable numbers, all of them. layers: by weight name, in order of first use.
+    """
+
+    parameters: int
+    layers: tuple[LayerCount, ...]
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers)
+
+    @property
+    def zeros(self) -> int:
+        """Zeros among the weights of layers."""
+        return self.weights - sum(layer.nonzero for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def nonzero_macs(self) -> int:
+        return sum(layer.nonzero_macs for layer in self.layers)
+
+
+class _Watch(fx.Interpreter):
+    """Runs the graph on one sample, and notes how large each layer's outputs are."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(model, graph=graph)
+        self.extra_traceback = False  # an error of ours stays one sentence
+        self.uses: dict[str, int] = {}
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = super().call_module(target, args, kwargs)
+        module = self.fetch_attr(str(target))
+        if isinstance(module, WEIGHTED):
+            outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            self.uses[str(target)] = self.uses.get(str(target), 0) + result.numel() // outputs
+        elif any(parameter.dim() > 1 for parameter in module.parameters()):
+            raise UnsupportedError(f"cannot count the multiplications of {target}: {type(module).__name__}")
+        return result
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._refuse(target)
+        return super().call_function(target, args, kwargs)
+
+    def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._refuse(target)
+        return super().call_method(target, args, kwargs)
+
+    def _refuse(self, target: Any) -> None:
+        if target in _UNCOUNTED:
+            name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+            raise UnsupportedError(f"cannot count the multiplications of a free {name!r}: put its weight in a layer")
+
+
+@torch.no_grad()
+def count(model: nn.Module, input_shape: tuple[int, ...], plan: Plan | None = None) -> Count:
+    """Parameters and multiplications for one sample.
+
+    Args:
+        model: a plain network; runs once, on zeros, in evaluation mode.
+        input_shape: of one sample, without the batch.
+        plan: where its zeros are; default: the zeros of the model's own weights.
+
+    Raises:
+        UnsupportedError: a structure that cannot be read, or multiplications that cannot be counted.
+        MismatchError: the plan lacks a layer of the model, or has it in another shape.
+    """
+    training = {module: module.training for module in model.modules()}
+    watch = _Watch(model, graph_of(model))
+    parameter = next(model.parameters())
+    model.eval()
+    try:
+        watch.run(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return Count(parameters_of(model), tuple(_layer(model, path, uses, plan) for path, uses in watch.uses.items()))
+
+
+def _layer(model: nn.Module, path: str, uses: int, plan: Mapping[str, Any] | None) -> LayerCount:
+    weight = model.get_submodule(path).weight
+    name = f"{path}.weight"
+    assert isinstance(weight, Tensor)
+    kept = weight
+    if plan is not None:
+        if name not in plan:
+            raise MismatchError(f"the plan lacks {name!r}, a layer of the network{nearest(name, plan)}")
+        kept = plan[name].values()
+        if kept.shape != weight.shape:
+            raise MismatchError(f"{name}: {tuple(kept.shape)} in the plan, {tuple(weight.shape)} in the network")
+    return LayerCount(name, prod(weight.shape), int(kept.count_nonzero()), uses)

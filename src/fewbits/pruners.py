@@ -1,0 +1,47 @@
+"""The pruner that a recipe names, at every moment of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fewbits import assign
+from fewbits.recipe import Recipe
+
+PrunerAt = Callable[[float], assign.Assigner]
+"""The pruner at a share of the training, 0 to 1."""
+
+
+def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
+    """``None`` if the recipe does not prune.
+
+    Args:
+        parameters: of the whole network, for a sparsity that is a share of them.
+    """
+    part = recipe.prune
+    if part is None:
+        return None
+    common: dict[str, Any] = {"regrow": part.regrow}
+    if (
+        recipe.assign.method == "none"
+    ):  # floats need a gradient to come back; a quantizer's background weights have theirs
+        common["through"] = float(part.regrow)
+    if part.pattern is not None:
+        fixed = assign.n_of_m(part.pattern, **common)
+        return lambda share: fixed
+    assert part.sparsity is not None  # the recipe sees to that
+    rising, final = assign.rising(part.schedule, part.begin, part.end), part.sparsity
+    common["of"] = parameters if part.over == "parameters" else None
+    if part.method == "feather":
+        theta = 1.0 if final <= 0.95 else 0.5  # by the sparsity that is meant, not the one reached so far
+        common = {"of": common["of"], "floor": part.floor, "theta": theta}
+    makers: dict[str, Callable[..., assign.Assigner]] = {
+        "global-magnitude": partial(assign.global_magnitude, floor=part.floor),
+        "lamp": assign.lamp,
+        "erk": assign.erk,
+        "uniform": assign.uniform,
+        "feather": assign.feather,
+        "random": partial(assign.random_pruning, seed=recipe.seed),
+    }
+    return lambda share: makers[part.method](final * rising(share), **common)

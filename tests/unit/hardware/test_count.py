@@ -1,0 +1,88 @@
+"""Parameters and multiplications, against hand counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewbits import zoo
+from fewbits.assign import global_magnitude
+from fewbits.errors import MismatchError, UnsupportedError
+from fewbits.hardware import count
+from fewbits.plan import Dense, Plan
+from fewbits.weights import select
+
+
+class Twice(nn.Module):
+    """One layer used twice, on inputs of two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(2 * 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(self.pool(self.conv(x))).flatten(1))
+
+
+def test_a_layer_used_twice_multiplies_twice_and_is_stored_once() -> None:
+    found = count(Twice(), (2, 8, 8))
+    conv, head = found.layers
+    assert (conv.name, conv.weights, conv.uses, conv.macs) == ("conv.weight", 36, 64 + 16, 36 * 80)
+    assert (head.weights, head.uses) == (96, 1)
+    assert found.parameters == 36 + 2 + 96 + 3
+    assert found.macs == 36 * 80 + 96
+
+
+def test_zeros_of_the_model_or_of_a_plan() -> None:
+    model = Twice()
+    with torch.no_grad():
+        model.conv.weight[0] = 0
+    assert count(model, (2, 8, 8)).nonzero_macs == 18 * 80 + 96
+    weights = select(model)
+    assigner = global_magnitude(0.75)
+    plan, _ = assigner.update(weights, None, assigner.init(weights))
+    found = count(model, (2, 8, 8), plan)
+    assert found.zeros == 99
+    assert found.nonzero_macs == sum(int(e.kept.sum()) * u for e, u in zip(plan.values(), (80, 1), strict=True))
+
+
+def test_groups_strides_and_known_networks() -> None:
+    assert count(nn.Sequential(nn.Conv1d(4, 8, 3, stride=2, groups=2)), (4, 9)).macs == 8 * 2 * 3 * 4
+    assert count(zoo.build("lenet-300-100"), (784,)).macs == 266_200
+    assert count(zoo.build("resnet-20"), (3, 32, 32)).macs == 40_551_040  # 40.55 M, as usually reported
+    recurrent = count(zoo.build("fastgrnn", inputs=3, steps=7, hidden=5), (3, 7))
+    assert {layer.name: layer.uses for layer in recurrent.layers} == {"w.weight": 7, "u.weight": 7, "head.weight": 1}
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = zoo.build("digits-net", seed=0).train()
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    count(model, (1, 8, 8))
+    assert all(m.training for m in model.modules())
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+class Free(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="'linear'") as caught:
+        count(Free(), (2,))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UnsupportedError, match="ConvTranspose2d"):
+        count(nn.Sequential(nn.ConvTranspose2d(1, 1, 2)), (1, 4, 4))
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(MismatchError, match=r"'0\.weight'.*did you mean '0\.weigth'"):
+        count(model, (2,), Plan({"0.weigth": Dense(torch.ones(2, 2))}))
+    with pytest.raises(MismatchError, match=r"\(3, 2\) in the plan"):
+        count(model, (2,), Plan({"0.weight": Dense(torch.ones(3, 2))}))
