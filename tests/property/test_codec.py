@@ -180,6 +180,27 @@ def test_rows_of_several_segments(kind: str, filled: float) -> None:
     assert np.array_equal(back, levels)
 
 
+@pytest.mark.parametrize(("kind", "known"), [("plain", 3), ("fast", 5)])
+def test_a_wrong_shape_is_one_error_in_both_implementations(kind: str, known: int) -> None:
+    """A stream begins with its shape. With another one it means nothing, and both implementations say so alike."""
+    modules = [pytest.importorskip("fewbits.codec._coder"), reference_fast]
+    levels = np.zeros(63, np.int16)
+    levels[[0, 4, 20]] = 2, -1, 3
+    for kernel in (1, 7, 9):
+        data = reference_fast.plain_encode(levels.data, 1, 63, kernel, -3, 3)
+        for shape in range(7):
+            told = set()
+            for module in modules:
+                back = np.zeros_like(levels)
+                try:
+                    getattr(module, f"{kind}_decode")(bytes([shape]) + data[1:], back.data, 1, 63, kernel, -3, 3)
+                    told.add(back.tobytes())
+                except ValueError:
+                    told.add(b"refused")
+            assert len(told) == 1
+            assert shape < known or told == {b"refused"}
+
+
 @settings(max_examples=40, deadline=None)
 @given(grid=grids())
 def test_both_implementations_expect_the_same(grid: tuple[np.ndarray, int, int]) -> None:
