@@ -61,7 +61,7 @@ SETTINGS = {
         {"name": "resnet-32"},
         {"name": "cifar10", "augment": True, "batch_size": 128},
         {
-            "cpu": {"epochs": 0.4, "optimizer": "sgd", "lr": 0.03, "weight_decay": 1e-4},
+            "cpu": {"epochs": 0.4, "optimizer": "sgd", "lr": 0.03, "weight_decay": 1e-4, "precision": "bfloat16"},
             "paper": {"epochs": 300, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4},
         },
         (0.9, 0.95),
@@ -167,7 +167,6 @@ def figures(model: nn.Module, plan: Plan, shape: tuple[int, ...]) -> dict[str, A
 def one(name: str, method: str, sparsity: float, seed: int, schedule: str, options: Any) -> dict[str, Any]:
     recipe = recipe_of(name, method, sparsity, seed, schedule, options)
     job = jobs.prepare(recipe, trained=trained(name, seed, schedule, options))
-    job.network.to(memory_format=torch.channels_last)
     assert recipe.data is not None
     loader = job.dataset.loader(
         "train", recipe.data.batch_size, shuffle=True, augment=recipe.data.augment, seed=seed + 1
@@ -192,6 +191,7 @@ def one(name: str, method: str, sparsity: float, seed: int, schedule: str, optio
         "ratio": found.report.ratio,
         "identical": found.report.identical,
         "lr": recipe.train.lr,
+        "precision": recipe.train.precision,
         "epochs": recipe.train.epochs,
         "steps": found.report.steps,
         "seconds": found.report.seconds,
@@ -215,7 +215,7 @@ def runs(name: str, options: Any, schedule: str, rows: list[dict[str, Any]]) -> 
     setting = SETTINGS[name]
     known = {tuple(row.get(k) for k in KEY) for row in rows}
     for seed in options.seeds:
-        for sparsity in setting.sparsities:
+        for sparsity in options.sparsities or setting.sparsities:
             for method in setting.methods:
                 if options.methods and method not in options.methods:
                     continue
@@ -242,6 +242,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of trained .safetensors")
     parser.add_argument("--experiment", nargs="+", default=[*OTHERS, *SETTINGS], choices=[*OTHERS, *SETTINGS])
     parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--sparsities", nargs="+", type=float, help="instead of the experiment's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--schedule", choices=("cpu", "paper"), default="paper" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--epochs", type=float, help="fine-tuning epochs, instead of the schedule's")
