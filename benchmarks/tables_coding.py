@@ -1,0 +1,147 @@
+"""The README's tables about ECQx, its levers and its cost, and about the coder."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+from tables import ROOT, by_target, rows_of, span, table
+
+
+def cifar() -> str:
+    rows = [
+        [
+            r["model"], f"{r['baseline_accuracy']:.2f}", f"{r['accuracy']:.2f}", f"{r['bytes']:,}",
+            f"{r['ratio']:.1f}x", f"{r['sparsity']:.1f}", f"{r['epochs']:g}",
+        ]
+        for r in rows_of("first_cifar")
+    ]  # fmt: skip
+    titles = ["network, CIFAR-10", "accuracy before %", "after %", "bytes", "ratio", "zeros %", "epochs"]
+    intro = (
+        "**Real networks that nobody here trained** (`benchmarks/first_cifar.py`; one seed, short schedules on "
+        "two CPU cores; accuracy on the 10,000 test images):\n\n"
+    )
+    return intro + table(titles, rows) if rows else ""
+
+
+def controls() -> str:
+    found = rows_of("demo_controls")
+    if not found:
+        return ""
+    base = statistics.mean({r["seed"]: r["baseline_accuracy"] for r in found}.values())
+    return (
+        "**Is relevance worth its cost?** Demo network, equal budgets, three seeds, accuracy in percent on "
+        f"540 test samples, float network {base:.2f} (`benchmarks/demo_controls.py`):\n\n" + by_target(found)
+    )
+
+
+SCALE = {
+    "mlp-gsc": "MLP_GSC on keywords (4,586 test clips; features without the paper's augmentation)",
+    "mlp-activity": "the same MLP on human activity (2,996 test windows of unseen people)",
+    "resnet-20": "ResNet-20 on CIFAR-10 (10,000 test images)",
+}
+
+
+def scale() -> str:
+    """Frontiers of the scale benchmark, one table per experiment that has rows."""
+    parts = []
+    for name, what in SCALE.items():
+        found = [r for r in rows_of(f"ecqx/{name}") if not r.get("source")]
+        if not found:
+            continue
+        base = statistics.mean({r["seed"]: r["baseline_accuracy"] for r in found}.values())
+        epochs = ", ".join(f"{e:g}" for e in sorted({r["epochs"] for r in found}))
+        seeds = len({r["seed"] for r in found})
+        parts.append(
+            f"{what}, float network {base:.2f}, {epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''}:\n\n"
+            + by_target(found)
+        )
+    if not parts:
+        return ""
+    return "**ECQx at scale**, test accuracy in percent at equal bytes (`benchmarks/ecqx.py`):\n\n" + "\n\n".join(parts)
+
+
+def levers() -> str:
+    """What one changed option does, against the recipe as it is, on validation and test data."""
+    parts = []
+    for name, what in SCALE.items():
+        found = rows_of(f"ecqx/{name}-levers")
+        if not found:
+            continue
+        base = next(r for r in found if r["lever"] == "as it is")
+        rows = []
+        for lever in dict.fromkeys(r["lever"] for r in found):
+            mine = [r for r in found if r["lever"] == lever]
+            cells = [span([r[key] for r in mine]) for key in ("validation_accuracy", "accuracy")]
+            rows.append([lever, *cells, f"{statistics.mean(r['sparsity'] for r in mine):.1f}"])
+        parts.append(
+            f"**What each lever does**, {what}, {base['target']}, one seed (`benchmarks/ecqx.py {name} --levers`):\n\n"
+            + table(["changed", "validation %", "test %", "zeros %"], rows)
+        )
+    return "\n\n".join(parts)
+
+
+def overhead() -> str:
+    ratios: dict[tuple[str, ...], list[str]] = {}
+    for r in rows_of("relevance_overhead"):
+        ratios.setdefault(
+            (r["model"], r["rules"], f"{r['samples']} of {r['batch']}", r["precision"], str(r.get("every", 1))), []
+        ).append(f"{r['time_ratio']:.2f}")
+    rows = [[*setting, *values] for setting, values in ratios.items()]
+    titles = ["network", "rules", "samples", "precision", "every", "ECQx step / ECQ step, one thread", "two threads"]
+    return "**What relevance costs** (`benchmarks/relevance_overhead.py`):\n\n" + table(titles, rows) if rows else ""
+
+
+def coder() -> str:
+    path = ROOT / "results" / "codec.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text())
+    rows = []
+    for r in found["rows"]:
+        cells = [r["model"] + ("" if r["seen"] else " *"), f"{r['weights']:,}", f"{r['sparsity']:.0f}"]
+        cells += [f"{r['nncodec']['bytes']:,}"]
+        for profile in ("small", "fast"):
+            p = r[profile]
+            cells += [f"{p['bytes_ratio']:.3f}", f"{p['encode_speed_ratio']:.1f}", f"{p['decode_speed_ratio']:.2f}"]
+        rows.append(cells)
+    totals = found["total_bytes_ratio"]
+    rows.append(["all bytes", "", "", "", f"{totals['small']:.3f}", "", "", f"{totals['fast']:.3f}", "", ""])
+    titles = [
+        "levels of", "weights", "zeros %", "NNCodec, bytes",
+        "small: bytes", "encode", "decode", "fast: bytes", "encode", "decode",
+    ]  # fmt: skip
+    return (
+        "**The entropy coder against the MPEG standard's** (NNCodec 2.1.3, ISO/IEC 15938-17, its parameter "
+        "optimisation on; same integers, whole files; `benchmarks/codec.py`). Bytes relative to NNCodec's, less is "
+        "better; speed on one thread relative to NNCodec's, more is better. Networks with a star were not looked at "
+        "while the coder was designed:\n\n" + table(titles, rows)
+    )
+
+
+def rates() -> str:
+    found = rows_of("rate")
+    if not found:
+        return ""
+    targets = list(dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])))
+    rows = []
+    for method in dict.fromkeys(r["method"] for r in found):
+        for rate in ("entropy", "coder"):
+            chosen = [r for r in found if (r["method"], r["rate"]) == (method, rate)]
+            rows.append([method, rate, *(span([r["accuracy"] for r in chosen if r["target"] == t]) for t in targets)])
+    return (
+        "**The coder's own code length as the rate term** (`rate: coder` against first-order entropy; demo network, "
+        "three seeds, accuracy in percent on test data; `benchmarks/rate.py`):\n\n"
+        + table(["method", "rate", *targets], rows)
+        + distortion()
+    )
+
+
+def distortion() -> str:
+    rows = json.loads((ROOT / "results" / "rate.json").read_text()).get("distortion", [])
+    models = dict.fromkeys(r["model"] for r in rows)
+    told = []
+    for model in models:
+        ratios = ", ".join(f"{r['bytes_ratio']:.3f}" for r in rows if r["model"] == model)
+        told.append(f"{model.removeprefix('cifar10_')}: {ratios}")
+    return "\n\nBytes at equal squared error without training, lambda from 0.1 to 1: " + "; ".join(told) + "."
