@@ -230,10 +230,11 @@ def repair(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def pipeline(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
-    """Bytes at equal accuracy, demo network: ECQx alone, pruned and then ECQx, pruned floats; equal epochs."""
-    settings: list[tuple[str, dict[str, Any]]] = [("ecqx", {"lam": lam}) for lam in (0.1, 0.5, 2.0)]
-    settings += [("global-mp + ecqx", {"sparsity": s, "lam": lam}) for s in (0.9, 0.95) for lam in (0.05, 0.5)]
-    settings += [("global-mp", {"sparsity": s}) for s in (0.9, 0.95)]
+    """Accuracy at equal bytes, demo network: ECQx alone, pruned and then ECQx; and pruned floats; equal epochs."""
+    sizes = ("8 KB", "5 KB", "3.5 KB")
+    settings: list[tuple[str, dict[str, Any]]] = [("ecqx", {"target": size}) for size in sizes]
+    settings += [("global-mp + ecqx", {"target_sparsity": s, "target": size}) for s in (0.9, 0.95) for size in sizes]
+    settings += [("global-mp", {"target_sparsity": s}) for s in (0.9, 0.95)]
     demo = recipes.load("demo").model_dump(by_alias=True, exclude_unset=True)
     demo.pop("target", None)
     for seed in options.seeds:
@@ -243,11 +244,10 @@ def pipeline(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
             if any(all(r.get(k) == v for k, v in label.items()) for r in rows):
                 continue
             values = demo | {"seed": seed}
-            if "sparsity" in part:
-                floor = {"sparsity": part["sparsity"], "floor": "0.02%", "schedule": "cubic"}
-                values["prune"] = floor
-            if "lam" in part:
-                values["assign"] = demo["assign"] | {"lam": part["lam"]}
+            if "target_sparsity" in part:
+                values["prune"] = {"sparsity": part["target_sparsity"], "floor": "0.02%", "schedule": "cubic"}
+            if "target" in part:
+                values["target"] = part["target"]
             else:
                 values |= {"assign": {"method": "none"}}
                 values["train"] = demo["train"] | {"learn": False}
@@ -258,7 +258,7 @@ def pipeline(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
             job = jobs.prepare(recipe, trained=path)
             result = jobs.run(job, Path(options.work) / "demo", resume=False)
             yield label | {
-                "target_sparsity": part.get("sparsity"), "sparsity": 100 * result.report.zeros, "split": "test",
+                "sparsity": 100 * result.report.zeros, "split": "test",
                 "accuracy": result.report.accuracy_after, "baseline_accuracy": result.report.accuracy_before,
                 "bytes": result.report.file_bytes, "ratio": result.report.ratio, "epochs": recipe.train.epochs,
                 "float_bytes": result.report.float_bytes, "data": job.dataset.name, "commit": _commit(),

@@ -156,23 +156,22 @@ def collapsed(found: list[dict[str, Any]]) -> str:
 
 def pruned_and_clustered(found: list[dict[str, Any]]) -> str:
     chosen = [r for r in found if r["experiment"] == "pipeline"]
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for r in chosen:
-        groups.setdefault((r["method"], r["target_sparsity"], r.get("lam")), []).append(r)
-    rows = [
-        [
-            method, "-" if target is None else f"{100 * target:g}", "-" if lam is None else f"{lam:g}",
-            f"{statistics.mean(r['bytes'] for r in some):,.0f}", span([r["accuracy"] for r in some]),
-            f"{statistics.mean(r['sparsity'] for r in some):.1f}",
-        ]
-        for (method, target, lam), some in groups.items()
-    ]  # fmt: skip
-    if not rows:
+    if not chosen:
         return ""
-    titles = ["method", "pruned first %", "lambda", "bytes", "accuracy", "zeros %"]
+    sizes = list(dict.fromkeys(r["target"] for r in chosen if "target" in r))
+    rows = []
+    for method, share in dict.fromkeys((r["method"], r.get("target_sparsity")) for r in chosen):
+        mine = [r for r in chosen if (r["method"], r.get("target_sparsity")) == (method, share)]
+        cells = [method, "-" if share is None else f"{100 * share:g}"]
+        cells += [span(some) if (some := [r["accuracy"] for r in mine if r.get("target") == s]) else "-" for s in sizes]
+        free = [r for r in mine if "target" not in r]
+        size = statistics.mean(r["bytes"] for r in free) if free else 0
+        cells.append(f"{span([r['accuracy'] for r in free])} at {size:,.0f}" if free else "-")
+        rows.append(cells)
+    titles = ["method", "pruned first %", *sizes, "without a target, bytes"]
     return (
         f"**Pruned, then clustered, then coded** (demo network, {chosen[0]['epochs']:g} epochs for every row, accuracy "
-        "in percent on test data):\n\n" + table(titles, sorted(rows, key=lambda row: -int(row[3].replace(",", ""))))
+        "in percent on test data at equal bytes of the file):\n\n" + table(titles, rows)
     )
 
 
