@@ -108,11 +108,12 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="more than one needs an idle machine")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     rows = []
-    for threads in (1, 2):
+    for threads in options.threads:
         torch.set_num_threads(threads)
         for name in INPUTS:
             for rules, samples, precision, every in (

@@ -82,13 +82,15 @@ def levers() -> str:
 
 
 def overhead() -> str:
-    ratios: dict[tuple[str, ...], list[str]] = {}
-    for r in rows_of("relevance_overhead"):
-        ratios.setdefault(
-            (r["model"], r["rules"], f"{r['samples']} of {r['batch']}", r["precision"], str(r.get("every", 1))), []
-        ).append(f"{r['time_ratio']:.2f}")
-    rows = [[*setting, *values] for setting, values in ratios.items()]
-    titles = ["network", "rules", "samples", "precision", "every", "ECQx step / ECQ step, one thread", "two threads"]
+    found = rows_of("relevance_overhead")
+    threads = sorted({r["threads"] for r in found})
+    ratios: dict[tuple[str, ...], dict[int, str]] = {}
+    for r in found:
+        setting = r["model"], r["rules"], f"{r['samples']} of {r['batch']}", r["precision"], str(r["every"])
+        ratios.setdefault(setting, {})[r["threads"]] = f"{r['time_ratio']:.2f}"
+    rows = [[*setting, *(values.get(n, "-") for n in threads)] for setting, values in ratios.items()]
+    titles = ["network", "rules", "samples", "precision", "every n-th step"]
+    titles += [f"ECQx step / ECQ step, {n} thread{'s' if n > 1 else ''}" for n in threads]
     return "**What relevance costs** (`benchmarks/relevance_overhead.py`):\n\n" + table(titles, rows) if rows else ""
 
 
