@@ -175,7 +175,6 @@ def curvatures() -> str:
         ("Hutchinson, 1 probe", "hutchinson", 1, "float32"),
         ("Hutchinson, 10 probes", "hutchinson", 10, "float32"),
         ("Hutchinson, 50 probes", "hutchinson", 50, "float32"),
-        ("Hutchinson, 50 probes, bfloat16", "hutchinson", 50, "bfloat16"),
         ("Hutchinson, 200 probes", "hutchinson", 200, "float32"),
         ("magnitude alone", "magnitude", 0, "float32"),
         ("EHAP's released schedule, 300 probes", "released schedule", 300, "float32"),
@@ -195,9 +194,35 @@ def curvatures() -> str:
     return (
         f"**Which channels matter: estimators of the Hessian trace** ({' / '.join(models)} with {channels} channels, "
         f"{found[0]['images']} training images of CIFAR-10, one thread; `benchmarks/curvature.py`). Rank correlation "
-        "of EHAP's criterion with the exact one, means over five seeds for random passes; time and memory relative "
-        "to 200 float32 probes in the same run:\n\n" + table(titles, rows)
+        "of EHAP's criterion with the exact one, means over five seeds for random passes; time relative to 200 float32 "
+        f"probes in the same run; peak memory above network and data, {found[0]['peak_images']} images, relative to "
+        "Hutchinson's in float32:\n\n" + table(titles, rows) + precisions(found) + larger()
     )
+
+
+def precisions(found: list[dict[str, Any]]) -> str:
+    """Low precision against float32 on the same probes, in a sentence each."""
+    told = []
+    for r in found:
+        if "time_v_float32" in r:
+            memory = f", {r['peak_ratio']:.2f} of its memory" if "peak_ratio" in r else ""
+            probes = f"{r['draws']} probe" + "s" * (r["draws"] > 1)
+            told.append(
+                f"{r['model']}, {r['precision']}, {probes}: rank correlation {r['same_probes_rank_correlation']:.3f}, "
+                f"{r['time_v_float32']:.2f} of float32's time{memory}"
+            )
+    return "\n\nHutchinson in low precision against float32 on the same probes: " + "; ".join(told) + "."
+
+
+def larger() -> str:
+    """The cheap estimators on more images."""
+    found = [r for r in rows_of("curvature") if "versus" not in r and r["method"] != "exact"]
+    told = [
+        f"{r['model']}, {r['method']}: {r['rank_correlation']:.3f} (worst of {r['seeds']} seeds "
+        f"{r['rank_correlation_min']:.3f})"
+        for r in found
+    ]
+    return f"\n\nOne pass over {found[0]['images']} images, rank correlation: " + "; ".join(told) + "."
 
 
 def figures() -> str:

@@ -87,7 +87,7 @@ def curvature(
         precision: of Hutchinson's passes.
         include, exclude: patterns of weight names, see :func:`fewbits.weights.select`.
         workspace: bytes of temporary tensors for single gradients, which are taken in chunks of samples.
-        seed: of labels or probes; the same on every device.
+        seed: of signs, labels or probes; the same on every device.
 
     Raises:
         RecipeError: an option out of range. DataError: no samples, or targets that do not fit.
