@@ -40,11 +40,11 @@ def _points(
 _ECQX = "arXiv 2109.04236v2, table 1"
 _VGG = [
     *_points(
-        "vgg16", "cifar10", "published ECQx", _ECQX, 90.72, VGG_FLOAT,
+        "vgg16", "cifar10", "ECQx paper", _ECQX, 90.72, VGG_FLOAT,
         [(4446.39, 92.27), (1394.52, 90.42), (933.99, 90.86), (584.16, 90.62)],
     ),
     *_points(
-        "vgg16", "cifar10", "published ECQ", _ECQX, 90.72, VGG_FLOAT,
+        "vgg16", "cifar10", "ECQ paper", _ECQX, 90.72, VGG_FLOAT,
         [(4658.01, 92.09), (1486.76, 90.19), (1246.27, 91.03), (585.40, 89.49)],
     ),
 ]  # fmt: skip
@@ -52,11 +52,11 @@ _VGG = [
 PUBLISHED: dict[str, list[dict[str, Any]]] = {
     "mlp-gsc": [
         *_points(
-            "mlp-gsc", "speech-commands", "published ECQx", _ECQX, 88.24, MLP_FLOAT,
+            "mlp-gsc", "speech-commands", "ECQx paper", _ECQX, 88.24, MLP_FLOAT,
             [(128.03, 88.95), (92.46, 88.34), (87.52, 87.89), (68.77, 87.46)],
         ),
         *_points(
-            "mlp-gsc", "speech-commands", "published ECQ", _ECQX, 88.24, MLP_FLOAT,
+            "mlp-gsc", "speech-commands", "ECQ paper", _ECQX, 88.24, MLP_FLOAT,
             [(139.96, 88.71), (98.32, 88.32), (78.54, 87.72), (69.67, 86.84)],
         ),
     ],
@@ -64,9 +64,9 @@ PUBLISHED: dict[str, list[dict[str, Any]]] = {
     "vgg16-bn": [
         *[row | {"model": "vgg16-bn"} for row in _VGG],
         *_points(
-            "vgg16-bn", "cifar10", "published LilNetX", "arXiv 2204.02965", 93.4, 60_000_000,
+            "vgg16-bn", "cifar10", "LilNetX paper", "arXiv 2204.02965", 93.4, 60_000_000,
             [(129, 92.6), (76, 90.0)],
         ),
-        *_points("vgg16-bn", "cifar10", "published EPR", "arXiv 1906.06624", 93.4, 60_000_000, [(101, 90.0)]),
+        *_points("vgg16-bn", "cifar10", "EPR paper", "arXiv 1906.06624", 93.4, 60_000_000, [(101, 90.0)]),
     ],
 }  # fmt: skip
