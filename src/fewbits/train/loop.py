@@ -170,7 +170,9 @@ def fit(
         with computing(training.precision, accelerator.device):
             inputs = laid_out(inputs, training.precision)
             with companion.watch():
-                logits = wrapped(inputs).float()
+                logits = wrapped(inputs)
+            if training.precision != "float32":
+                logits = logits.float()
             if done == start:
                 check_targets(logits, targets)
             loss = objective(logits, targets, inputs)
