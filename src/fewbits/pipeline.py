@@ -289,6 +289,7 @@ class _Run:
         if not holding.settled:
             size_at = self._size_at(holding, base)
             if done >= round(total * (1 - self.recipe.train.settle)) or done == total:
+                holding.share = 1.0  # a schedule of pruning is over, to the weight
                 holding.take(self._agreed(self.steering.final(size_at)))
                 holding.settled = True
             else:
@@ -304,6 +305,9 @@ class _Run:
         self.history.append(Round(done, holding.lam, size, zeros, accuracy))
         if accuracy is None or self.before is None or self.recipe.max_drop is None:
             return
+        prune = self.recipe.prune
+        if prune is not None and prune.schedule != "one-shot" and holding.share < prune.end:
+            return  # not yet as sparse as was asked for
         within = accuracy >= self.before - self.recipe.max_drop
         fits = self.recipe.target_bytes is None or size <= self.recipe.target_bytes
         if within and fits and (self.best is None or size < len(self._encode(self.best[0]))):

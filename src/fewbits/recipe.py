@@ -143,6 +143,13 @@ class Prune(_Part):
     end: Annotated[float, Field(ge=0, le=1)] = 0.5
     regrow: bool = False
 
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, int):  # YAML 1.1 reads 2:4 as a number to base 60
+            raise ValueError("write the pattern in quotes, for example '2:4'")
+        return value
+
     @model_validator(mode="after")
     def _fitting(self) -> Prune:
         patterned = self.method == "n:m"
@@ -156,6 +163,8 @@ class Prune(_Part):
             raise ValueError(f"floor goes with global-magnitude and feather, not with {self.method}")
         if isinstance(self.floor, str) and not re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", self.floor):
             raise ValueError(f"floor is a number of weights or percent like '0.02%', got {self.floor!r}")
+        if isinstance(self.floor, int) and self.floor < 0:
+            raise ValueError(f"floor must not be negative, got {self.floor}")
         if self.schedule != "one-shot" and not self.begin < self.end:
             raise ValueError(f"begin must lie before end, got {self.begin:g} and {self.end:g}")
         return self
@@ -238,6 +247,12 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _one_steering(self) -> Recipe:
+        prune, settle = self.prune, self.train.settle
+        if prune is not None and prune.schedule != "one-shot" and prune.end > 1 - settle + 1e-9:
+            raise ValueError(
+                f"prune.end is {prune.end:g}, but from {1 - settle:g} of the training on the assignment stays "
+                f"(train.settle: {settle:g}); lower one of them"
+            )
         if self.assign.lam is not None and (self.target is not None or self.max_drop is not None):
             raise ValueError("give either assign.lam or a budget (target, max_drop), not both")
         return self

@@ -83,7 +83,8 @@ def match_variance(
             layer = mine[path]
             mean, variance = _moments(pruned, {path: layer}, inputs)[path]
             goal_mean, goal_variance = wanted[path]
-            ratio = torch.where(variance > 0, goal_variance / variance, 1.0).sqrt()
+            varies = variance > 1e-10 * (mean.square() + goal_variance)  # less is the rounding of a constant
+            ratio = torch.where(varies, goal_variance / variance, 1.0).sqrt()
             factor = (shrinkage + (1 - shrinkage) * ratio).to(layer.weight.dtype)
             layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.dim() - 1)))
             if layer.bias is not None:
