@@ -65,7 +65,7 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "relevance on all clusters": {"assign.options.relevance_on": "all"},
     "absolute relevance": {"measure.absolute": True},
     "relevance every 4 steps": {"measure.every": 4},
-    "relevance of a quarter batch": {"measure.samples": 32},
+    "relevance of 32 samples": {"measure.samples": 32},
     "p = 0.2": {"assign.options.p": 0.2},
     "no learnt steps": {"train.learn": False},
     "no distillation": {"train.distill": 0.0},
