@@ -72,7 +72,6 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "distillation only": {"train.distill": 1.0},
     "target from the start": {"train.arrive": 0.0},
     "target at three quarters": {"train.arrive": 0.75},
-    "bfloat16 training": {"train.precision": "bfloat16"},
     "bfloat16 remainder": {"floats": "bfloat16"},
     "2 bit": {"assign.bits": 2},
     "3 bit": {"assign.bits": 3},
@@ -93,7 +92,7 @@ EXPERIMENTS = {
         },
         ("60 KB", "43 KB", "28 KB", "18 KB"),
         "28 KB",
-        levers=LEVERS,
+        levers=LEVERS | {"bfloat16 training": {"train.precision": "bfloat16"}},
     ),
     "mlp-activity": Experiment(
         {
@@ -119,7 +118,7 @@ EXPERIMENTS = {
         ("80 KB", "60 KB", "43 KB", "30 KB", "20 KB"),
         "43 KB",
         weights="cifar10_resnet20.safetensors",
-        levers=LEVERS,
+        levers=LEVERS | {"float32 training": {"train.precision": "float32"}},
     ),
     "resnet-56": Experiment(
         {
@@ -172,10 +171,12 @@ class Run:
     target: str
     seed: int
     lever: str = ""
+    epochs: float | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, str]:
-        return self.method, self.target, self.seed, self.lever
+    def key(self) -> tuple[str, str, int, str, float]:
+        epochs = EXPERIMENTS[self.experiment].recipe["train"]["epochs"] if self.epochs is None else self.epochs
+        return self.method, self.target, self.seed, self.lever, float(epochs)
 
 
 def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
@@ -192,8 +193,8 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         for key in parents:
             place = place.setdefault(key, {})
         place[last] = change
-    if options.epochs is not None:
-        values["train"]["epochs"] = options.epochs
+    if run.epochs is not None:
+        values["train"]["epochs"] = run.epochs
     return recipes.make(with_method(values, run.method))
 
 
@@ -255,8 +256,11 @@ def main() -> None:
     else:
         names, targets, methods = [""], options.targets or chosen.targets, options.methods
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    known = {(r["method"], r.get("target"), r["seed"], r.get("lever", "")) for r in rows}
-    runs = [Run(options.experiment, m, t, s, n) for s in options.seeds for t in targets for m in methods for n in names]
+    known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r["epochs"]) for r in rows if "target" in r}
+    runs = [
+        Run(options.experiment, method, target, seed, name, options.epochs)
+        for seed in options.seeds for target in targets for method in methods for name in names
+    ]  # fmt: skip
     todo = [run for run in runs if run.key not in known]
     if not levers and not any(r.get("source") for r in rows):
         rows += PUBLISHED.get(options.experiment, [])

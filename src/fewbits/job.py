@@ -151,7 +151,7 @@ def _check_fit(network: nn.Module, dataset: DataSet) -> None:
     try:
         with torch.no_grad():
             outputs = network(inputs)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise DataError(
             f"{dataset.name} has inputs of shape {dataset.input_shape}, which {type(network).__name__} does not take: "
             f"{' '.join(str(error).split())}"
@@ -213,12 +213,13 @@ def run(
         say(_missed(result.report))
     after = test(result.into(job.skeleton()))
     report = result.report.updated(accuracy_before=before, accuracy_after=after, split="test", versions=versions())
+    if writes:  # before anything else can go wrong
+        result.save(out / recipe.output)
+        save_float(job.network, out / FLOAT, job.dataset.normalisation)
     if recipe.prune is not None:
         report = _counted(report, job, result, say)
     result = Compressed(result.plan, result.data, report)
     if writes:
-        result.save(out / recipe.output)
-        save_float(job.network, out / FLOAT, job.dataset.normalisation)
         write_text(out / "report.json", report.to_json())
         if resume:
             _forget(out)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from fewbits import assign
+from fewbits.assign.magnitude import feather_theta
 from fewbits.recipe import Recipe
 
 PrunerAt = Callable[[float], assign.Assigner]
@@ -34,8 +35,7 @@ def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
     rising, final = assign.rising(part.schedule, part.begin, part.end), part.sparsity
     common["of"] = parameters if part.over == "parameters" else None
     if part.method == "feather":
-        theta = 1.0 if final <= 0.95 else 0.5  # by the sparsity that is meant, not the one reached so far
-        common = {"of": common["of"], "floor": part.floor, "theta": theta}
+        common = {"of": common["of"], "floor": part.floor, "theta": feather_theta(final)}
     makers: dict[str, Callable[..., assign.Assigner]] = {
         "global-magnitude": partial(assign.global_magnitude, floor=part.floor),
         "lamp": assign.lamp,

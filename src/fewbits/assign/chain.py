@@ -22,7 +22,7 @@ def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
         quantizer: :func:`~fewbits.assign.ecq`, ``ecqx`` or ``ternary``.
 
     Raises:
-        RecipeError: from ``update``: the first gives no masks, or the second no clusters.
+        RecipeError: from ``update``: the first gives no masks or is ``feather``, or the second gives no clusters.
     """
 
     @torch.no_grad()
@@ -38,6 +38,8 @@ def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
             entry = pruned[name]
             if not isinstance(entry, Masked):
                 raise RecipeError("the first assigner of a chain must prune")
+            if entry.shrink > 0:
+                raise RecipeError("feather shrinks what survives, clusters cannot: chain global_magnitude instead")
             left[name] = torch.where(entry.mask, weight.detach(), 0.0).to(weight.dtype)
         plan, after = quantizer.update(left, scores, after)
         entries: dict[str, Entry] = {}

@@ -59,14 +59,18 @@ def feather(
 
     Args:
         sparsity, floor, of: as for :func:`global_magnitude`.
-        theta: share of its gradient that reaches a pruned weight; the released code's 1 up to a sparsity of
-            0.95 and 0.5 above by default.
+        theta: share of its gradient that reaches a pruned weight; default: :func:`feather_theta`.
 
     Raises:
         RecipeError, NonFiniteError, SelectionError: as for :func:`global_magnitude`.
     """
-    theta = (1.0 if sparsity <= 0.95 else 0.5) if theta is None else theta
+    theta = feather_theta(sparsity) if theta is None else theta
     return pruner(Terms(sparsity, of, True, theta, shrink=True), _global_cuts(floor))
+
+
+def feather_theta(sparsity: float) -> float:
+    """The released code's share of the gradient, by the sparsity that is meant (not the one reached so far)."""
+    return 1.0 if sparsity <= 0.95 else 0.5
 
 
 def lamp(sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, through: float = 0.0) -> Assigner:

@@ -1,4 +1,7 @@
-"""N:M sparsity: of every M weights in a row along the inputs, N survive. Hardware multiplies 2:4 faster."""
+"""N:M sparsity: of every M weights in a row along the inputs, N survive.
+
+GPUs have instructions for 2:4; whether a runtime uses them is another question. Here it only says what is zero.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,8 @@ def pattern_mask(weight: Tensor, n: int, m: int) -> Tensor:
         magnitude = magnitude.reshape(1, -1)
     rows = magnitude.movedim(1, -1)
     inputs = rows.shape[-1]
+    m = min(m, max(1, inputs))  # one group per row, then; no use in padding it
+    n = min(n, m)
     padded = F.pad(rows, (0, -inputs % m), value=-1.0)  # what is not there ranks last
     groups = padded.reshape(*padded.shape[:-1], -1, m)
     # Sorted from the last index on, the higher index stays in front among equals.

@@ -23,12 +23,12 @@ def rising(kind: Literal["one-shot", "linear", "cubic"], begin: float = 0.0, end
     Raises:
         RecipeError: an unknown kind, or not ``0 <= begin < end <= 1``.
     """
-    if kind == "one-shot":
-        return lambda share: 1.0
-    if kind not in ("linear", "cubic"):
+    if kind not in ("one-shot", "linear", "cubic"):
         raise RecipeError(f"no schedule is called {kind!r} (known: one-shot, linear, cubic)")
     if not 0 <= begin < end <= 1:
         raise RecipeError(f"a schedule needs 0 <= begin < end <= 1, got {begin} and {end}")
+    if kind == "one-shot":
+        return lambda share: 1.0
     power = 1 if kind == "linear" else 3
 
     def at(share: float) -> float:

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from fewbits.attach.hold import Held
 from fewbits.attach.mask import HeldMask
-from fewbits.errors import MismatchError, SelectionError, nearest
+from fewbits.errors import MismatchError, SelectionError, UnsupportedError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
 
 # Counts the training batches of a normalisation; no part of what the network computes.
@@ -36,7 +36,7 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
 
     Raises:
         MismatchError: a name that the model lacks, or a shape that differs. SelectionError: a weight that
-            carries a plan already. Nothing is attached then.
+            carries a plan already. UnsupportedError: a weight that is not float32. Nothing is attached then.
     """
     entries = {name: entry for name, entry in plan.items() if isinstance(entry, Clustered | Masked)}
     for name, entry in entries.items():
@@ -44,6 +44,8 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
         weight = getattr(module, attribute)
         if tuple(weight.shape) != entry.shape:
             raise MismatchError(f"{name}: the plan has shape {entry.shape}, the network {tuple(weight.shape)}")
+        if weight.dtype != torch.float32:
+            raise UnsupportedError(f"{name} has the type {weight.dtype}; only float32 is compressed: model.float()")
         if parametrize.is_parametrized(module, attribute):
             raise SelectionError(f"{name} already carries a plan; fold it first")
     for name, entry in entries.items():
@@ -111,7 +113,8 @@ def _on_cpu(entry: Clustered | Masked, floats: torch.dtype) -> Clustered | Maske
     """A copy that shares nothing with what is being trained."""
     if isinstance(entry, Clustered):
         return replace(entry, levels=entry.levels.to("cpu", copy=True))
-    return replace(entry, data=_narrowed(entry.data.cpu(), floats), mask=entry.mask.to("cpu", copy=True))
+    data = _narrowed(entry.data.cpu(), floats)
+    return replace(entry, data=data, mask=entry.mask.cpu() & (data != 0))  # some are zero in fewer bits
 
 
 def _narrowed(data: Tensor, floats: torch.dtype) -> Tensor:

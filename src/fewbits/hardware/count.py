@@ -24,7 +24,10 @@ from fewbits.weights import WEIGHTED, parameters_of
 # Multiplications with a weight that is not a layer's: better refused than left out.
 _UNCOUNTED = (
     F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose2d, F.bilinear, F.scaled_dot_product_attention,
-    torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.einsum, operator.matmul, "matmul", "mm", "bmm", "addmm",
+    torch.matmul, torch.mm, torch.bmm, torch.mv, torch.dot, torch.vdot, torch.inner, torch.outer, torch.tensordot,
+    torch.addmm, torch.addmv, torch.addbmm, torch.baddbmm, torch.chain_matmul, torch.linalg.multi_dot,
+    torch.linalg.matmul, torch.linalg.vecdot, torch.einsum, operator.matmul,
+    "matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", "outer", "addmm", "addmv", "addbmm", "baddbmm",
 )  # fmt: skip
 
 
@@ -89,15 +92,18 @@ class _Watch(fx.Interpreter):
         super().__init__(model, graph=graph)
         self.extra_traceback = False  # an error of ours stays one sentence
         self.uses: dict[str, int] = {}
+        self.paths: dict[int, str] = {}
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = super().call_module(target, args, kwargs)
         module = self.fetch_attr(str(target))
-        if isinstance(module, WEIGHTED):
-            outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            self.uses[str(target)] = self.uses.get(str(target), 0) + result.numel() // outputs
-        elif any(parameter.dim() > 1 for parameter in module.parameters()):
+        weighted = isinstance(module, WEIGHTED)
+        if not weighted and any(parameter.dim() > 1 for parameter in module.parameters()):
             raise UnsupportedError(f"cannot count the multiplications of {target}: {type(module).__name__}")
+        result = super().call_module(target, args, kwargs)
+        if weighted:
+            outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            path = self.paths.setdefault(id(module.weight), str(target))  # a weight that layers share is stored once
+            self.uses[path] = self.uses.get(path, 0) + result.numel() // outputs
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -129,10 +135,15 @@ def count(model: nn.Module, input_shape: tuple[int, ...], plan: Plan | None = No
     """
     training = {module: module.training for module in model.modules()}
     watch = _Watch(model, graph_of(model))
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), torch.zeros(()))
     model.eval()
     try:
         watch.run(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UnsupportedError(
+            f"cannot count multiplications: the network does not take a sample of shape {tuple(input_shape)} "
+            f"({' '.join(str(error).split())})"
+        ) from None
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -27,27 +28,52 @@ def recalibrate(model: nn.Module, batches: Batches) -> int:
         The number of normalisations.
 
     Raises:
-        DataError: no batches.
+        DataError: no batches, or one that a normalisation cannot take the statistics of (a single number per
+            channel). The statistics are as they were then, as with any other error.
     """
     norms = [m for m in model.modules() if isinstance(m, NORMS) and m.running_mean is not None]
     if not norms:
         return 0
     place = next(model.parameters()).device
-    momenta = [m.momentum for m in norms]
     seen = 0
-    with _evaluating(model):
+    with _evaluating(model), _momenta(norms), _unless_done(norms):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
             norm.train()
         for inputs, _ in batches:
-            model(inputs.to(place))
+            try:
+                model(inputs.to(place))
+            except ValueError as error:  # torch's, of a normalisation with one value per channel
+                raise DataError(f"batch {seen} of the calibration data gives no statistics: {error}") from None
             seen += 1
+        if not seen:
+            raise DataError("the calibration data is empty: the loader yields no batch")
+    return len(norms)
+
+
+@contextmanager
+def _momenta(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """Give the normalisations their momenta back."""
+    momenta = [norm.momentum for norm in norms]
+    try:
+        yield
+    finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-    if not seen:
-        raise DataError("the calibration data is empty: the loader yields no batch")
-    return len(norms)
+
+
+@contextmanager
+def _unless_done(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """Put the statistics back if anything goes wrong."""
+    saved = [copy.deepcopy(list(norm.buffers())) for norm in norms]
+    try:
+        yield
+    except BaseException:
+        for norm, buffers in zip(norms, saved, strict=True):
+            for buffer, before in zip(norm.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        raise
 
 
 @torch.no_grad()

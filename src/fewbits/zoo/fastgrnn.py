@@ -50,6 +50,8 @@ class FastGRNN(nn.Module):
 
 
 def _matrix(inputs: int, outputs: int, rank: int | None) -> nn.Module:
+    if rank is not None and rank < 1:
+        raise ValueError(f"a rank must be at least 1, got {rank}")
     if rank is None:
         return nn.Linear(inputs, outputs, bias=False)
     return nn.Sequential(nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs, bias=False))

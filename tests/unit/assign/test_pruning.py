@@ -126,6 +126,9 @@ def test_patterns() -> None:
     assert plan["a"].kept.tolist() == [[False, True, False, True, True]]
     assert plan["dw"].kept.all(), "one input: nothing to choose from"
     assert pruned(n_of_m("1:2"), {"a": torch.ones(1, 4)})[0]["a"].kept.tolist() == [[False, True, False, True]]
+    # A pattern wider than a row is one group, and costs no memory for what is not there.
+    for m in (6, 10**12):
+        assert pruned(n_of_m(f"2:{m}"), w)[0]["a"].kept.tolist() == [[False, False, False, True, True]]
     for text in ("2", "4:2", "0:4", "a:b", "2:4:8"):
         with pytest.raises(RecipeError, match="N:M"):
             n_of_m(text)
@@ -140,6 +143,8 @@ def test_schedules() -> None:
         rising("square")
     with pytest.raises(RecipeError, match="begin < end"):
         rising("cubic", 0.5, 0.5)
+    with pytest.raises(RecipeError, match="begin < end"):
+        rising("one-shot", 7, -3)
 
 
 @pytest.mark.parametrize("quantizer", [ecq(4, 0.0), ecq(4, 0.3, zero_floor=0.5), ecqx(4, 0.3, p=0.5), ternary(0.1)])
@@ -172,6 +177,8 @@ def test_a_chain_of_the_wrong_kinds_is_refused() -> None:
     for wrong in (chain(ecq(), ecq()), chain(global_magnitude(), feather())):
         with pytest.raises(RecipeError, match="assigner of a chain"):
             pruned(wrong)
+    with pytest.raises(RecipeError, match="feather shrinks"):
+        pruned(chain(feather(0.5), ecq()))
 
 
 def test_rounded_shares_add_up() -> None:

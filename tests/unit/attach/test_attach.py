@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
+from fewbits.assign import ecq
 from fewbits.attach import attach, background, evaluating, fold, held, load_plan, plan_of
-from fewbits.errors import MismatchError, SelectionError
+from fewbits.errors import MismatchError, SelectionError, UnsupportedError
 from fewbits.plan import Clustered, Dense, Plan
+from fewbits.weights import select
 from networks import Residual, plan_for
 
 X = torch.randn(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -326,3 +328,11 @@ def test_evaluating_restores_each_layers_mode_and_computes_weights_once(plain, p
     with pytest.raises(RuntimeError, match="on purpose"), evaluating(model):
         raise RuntimeError("on purpose")
     assert [m.training for m in model.modules()] == modes
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_only_networks_of_float32_are_compressed(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(3, 2)).to(dtype)
+    plan, _ = (assigner := ecq(4, 0.0)).update(select(model), None, assigner.init(select(model)))
+    with pytest.raises(UnsupportedError, match=r"0\.weight has the type torch\..*model\.float\(\)"):
+        attach(model, plan)

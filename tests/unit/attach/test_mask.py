@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewbits.assign import feather, global_magnitude
 from fewbits.attach import HeldMask, attach, background, fold, held, load_plan, plan_of
@@ -112,3 +112,14 @@ def test_what_stands_under_a_false_mask_does_not_matter() -> None:
 def test_plans_differ_in_their_masks_even_where_values_agree() -> None:
     data: Tensor = torch.tensor([0.0, 1.0])
     assert not Plan({"w": Masked(data, data != 0)}).equals(Plan({"w": Masked(data, data == data)}))
+
+
+def test_a_survivor_too_small_for_half_precision_counts_as_pruned() -> None:
+    model = nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1e-9, 0.5, 0.0]]))
+    attach(model, {"weight": Masked(model.weight.detach().clone(), torch.tensor([[True, True, False]]))})
+    assert plan_of(model)["weight"].kept.tolist() == [[True, True, False]]
+    half = plan_of(model, floats=torch.float16)["weight"]
+    assert half.kept.tolist() == [[False, True, False]]
+    assert half.values().tolist() == [[0.0, 0.5, 0.0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -86,3 +88,50 @@ def test_what_cannot_be_counted_is_refused() -> None:
         count(model, (2,), Plan({"0.weigth": Dense(torch.ones(2, 2))}))
     with pytest.raises(MismatchError, match=r"\(3, 2\) in the plan"):
         count(model, (2,), Plan({"0.weight": Dense(torch.ones(3, 2))}))
+
+
+class Applied(nn.Module):
+    """Any function of the input and a weight of its own."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2))
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.weight)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, w: torch.inner(x, w),
+        lambda x, w: torch.tensordot(x, w, dims=1),
+        lambda x, w: torch.baddbmm(x[None], x[None], w[None])[0],
+        lambda x, w: torch.chain_matmul(x, w),
+        lambda x, w: torch.linalg.multi_dot([x, w]),
+        lambda x, w: torch.mv(w, x[0]),
+        lambda x, w: torch.addmv(x[0], w, x[0]),
+        lambda x, w: torch.dot(x[0], w[0]),
+        lambda x, w: x.inner(w),
+    ],
+)
+def test_every_product_with_a_free_weight_is_refused(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    with pytest.raises(UnsupportedError, match="put its weight in a layer"):
+        count(Applied(function), (2,))
+
+
+def test_a_parameter_that_two_layers_share_is_counted_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    found = count(model, (3,))
+    assert (found.weights, found.macs) == (9, 18)
+    assert found.parameters == 9 + 6
+
+
+def test_networks_that_do_not_take_zeros_are_refused_in_a_sentence() -> None:
+    assert count(nn.Sequential(nn.ReLU(), nn.Flatten()), (2, 2)).macs == 0
+    with pytest.raises(UnsupportedError, match="Embedding"):
+        count(nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2)), (3,))
+    with pytest.raises(UnsupportedError, match=r"\(4,\)"):
+        count(nn.Sequential(nn.Linear(3, 2)), (4,))

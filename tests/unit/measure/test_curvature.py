@@ -546,7 +546,7 @@ def test_probes_take_those_too(model):
         ({"estimator": "hutchinson", "precision": "float8"}, "precision must be one of"),
         ({"precision": "bfloat16"}, "precision 'bfloat16' is for estimator 'hutchinson'"),
         ({"estimator": "exact", "draws": 2}, "leave draws out"),
-        ({"draws": 0}, "draws must be at least 1"),
+        ({"draws": 0}, "draws must be a whole number of at least 1"),
         ({"workspace": 0}, "workspace must be at least 1 byte"),
     ],
 )
@@ -561,3 +561,17 @@ def test_data_that_does_not_fit(plain, estimator):
         curvature(plain, [], estimator=estimator)
     with pytest.raises(DataError, match="has class 4"):
         curvature(plain, [(torch.zeros(1, 3, dtype=torch.float64), torch.tensor([4]))], estimator=estimator)
+
+
+def test_empty_batches_are_passed_over() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    full = torch.randn(6, 3), torch.zeros(6, dtype=torch.long)
+    empty = full[0][:0], full[1][:0]
+    expected = curvature(model, [full], estimator="exact")
+    found = curvature(model, [empty, full, empty], estimator="exact")
+    assert found.samples == 6
+    assert all(torch.equal(found.trace[n], expected.trace[n]) for n in expected.trace)
+    with pytest.raises(DataError, match="at least one sample"):
+        curvature(model, [empty])
+    with pytest.raises(RecipeError, match="whole number"):
+        curvature(model, [full], draws=1.5)

@@ -181,9 +181,30 @@ def test_recalibration_is_the_mean_over_the_batches(trained, handwriting) -> Non
     assert torch.allclose(trained[1].running_mean, mean, atol=1e-6)
     assert torch.allclose(trained[1].running_var, variance, atol=1e-6)
     assert (trained[1].momentum, trained.training) == (0.1, False)
-    with pytest.raises(DataError, match="empty"):
-        recalibrate(trained, [])
     assert recalibrate(nn.Linear(2, 2), []) == 0
+
+
+def test_a_failed_recalibration_leaves_everything_as_it_was() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    model(torch.randn(8, 3))
+    before = copy.deepcopy(model.state_dict())
+
+    def broken():
+        yield torch.randn(8, 3), torch.zeros(8)
+        raise KeyboardInterrupt
+
+    good = torch.randn(8, 3), torch.zeros(8)
+    for batches, error, text in (
+        ([], DataError, "empty"),
+        ([good, (torch.randn(1, 3), torch.zeros(1))], DataError, "batch 1"),
+        ([good, (torch.randn(8, 5), torch.zeros(8))], RuntimeError, "shapes"),
+        (broken(), KeyboardInterrupt, None),
+    ):
+        with pytest.raises(error, match=text):
+            recalibrate(model, batches)
+        assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+        assert (model[1].momentum, model[1].training, model.training) == (0.1, True, True)
 
 
 def test_repair_without_training_helps_and_keeps_zeros(trained, handwriting) -> None:

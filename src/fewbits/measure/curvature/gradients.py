@@ -77,6 +77,8 @@ def by_gradients(
     with taps.watch():
         for x, y in batches:
             inputs, targets, count = x.to(place), y.to(place), len(x)
+            if count == 0:
+                continue
             if seen == 0:
                 check_separable(model, weights, taps, inputs, targets)
 

@@ -182,8 +182,8 @@ def _checked(per: str, estimator: str, draws: int | None, precision: str, worksp
         raise RecipeError(f"precision {precision!r} is for estimator 'hutchinson', not for {estimator!r}")
     if draws is not None and estimator in ("exact", "empirical"):
         raise RecipeError(f"estimator {estimator!r} draws nothing; leave draws out")
-    if draws is not None and draws < 1:
-        raise RecipeError(f"draws must be at least 1, got {draws}")
+    if draws is not None and (not isinstance(draws, int) or draws < 1):
+        raise RecipeError(f"draws must be a whole number of at least 1, got {draws}")
     if workspace < 1:
         raise RecipeError(f"workspace must be at least 1 byte, got {workspace}")
     return draws or (50 if estimator == "hutchinson" else 1)
