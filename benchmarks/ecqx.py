@@ -118,7 +118,13 @@ EXPERIMENTS = {
         ("80 KB", "60 KB", "43 KB", "30 KB", "20 KB"),
         "43 KB",
         weights="cifar10_resnet20.safetensors",
-        levers=LEVERS | {"float32 training": {"train.precision": "float32"}},
+        levers=LEVERS
+        | {
+            "float32 training": {"train.precision": "float32"},
+            "taught by ResNet-56": {
+                "train.teacher": {"name": "resnet-56", "weights": "cifar10_resnet56.safetensors"},
+            },
+        },
     ),
     "resnet-56": Experiment(
         {
@@ -192,7 +198,9 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         place = values
         for key in parents:
             place = place.setdefault(key, {})
-        place[last] = change
+        place[last] = copy.deepcopy(change)
+    if "teacher" in values["train"]:
+        values["train"]["teacher"]["weights"] = str(options.weights / values["train"]["teacher"]["weights"])
     if run.epochs is not None:
         values["train"]["epochs"] = run.epochs
     return recipes.make(with_method(values, run.method))

@@ -6,7 +6,7 @@ import copy
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -21,10 +21,11 @@ from torch import nn
 from fewbits import checkpoint, codec, data, zoo
 from fewbits.attach import load_plan
 from fewbits.data import DataSet, Normalisation
+from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.pipeline import Compressed, Evaluate, Progress, compress
-from fewbits.recipe import Data, Recipe
+from fewbits.recipe import Data, Network, Recipe
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
@@ -43,11 +44,12 @@ STATE, UNFINISHED = "unfinished.state", "unfinished.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a recipe names, loaded: the data and the trained float network."""
+    """What a recipe names, loaded: the data, the trained float network, and the teacher if that is another one."""
 
     recipe: Recipe
     dataset: DataSet
     network: nn.Module
+    teacher: nn.Module | None = None
 
     def evaluate(self, split: str) -> Evaluate:
         """Accuracy in percent on a split, as a function of a network."""
@@ -98,6 +100,9 @@ def prepare(
         MismatchError: the weights, or the data's classes, do not fit the network.
     """
     job = skeleton(recipe, trained)
+    if recipe.train.teacher is not None:
+        job = replace(job, teacher=_teacher(recipe.train.teacher, job.dataset))
+        say(f"{recipe.train.teacher.name} teaches")
     assert recipe.network is not None
     assert recipe.data is not None
     name, weights = recipe.network.name, trained or recipe.network.weights
@@ -114,6 +119,16 @@ def prepare(
     else:
         raise RecipeError("the network is untrained: give network.weights (a .safetensors file) or a pretrain section")
     return job
+
+
+def _teacher(part: Network, dataset: DataSet) -> nn.Module:
+    network = zoo.build(part.name, **part.options)
+    assert part.weights is not None  # the recipe sees to that
+    wanted = zoo.normalisation(zoo.load_weights(network, part.weights))
+    given = dataset.normalisation
+    taught = network if wanted is None or wanted == given else Renormalised(network, given, wanted)
+    _check_fit(taught, dataset, part.name)
+    return taught.eval()
 
 
 def _dataset(part: Data) -> DataSet:
@@ -144,8 +159,9 @@ def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
     return Job(recipe, dataset, network.eval())
 
 
-def _check_fit(network: nn.Module, dataset: DataSet) -> None:
+def _check_fit(network: nn.Module, dataset: DataSet, name: str | None = None) -> None:
     """One forward pass on two samples: wrong shapes are found before hours are spent."""
+    name = name or type(network).__name__
     inputs, _ = next(iter(dataset.loader("validation", 2)))
     network.eval()
     try:
@@ -153,12 +169,12 @@ def _check_fit(network: nn.Module, dataset: DataSet) -> None:
             outputs = network(inputs)
     except (RuntimeError, IndexError) as error:
         raise DataError(
-            f"{dataset.name} has inputs of shape {dataset.input_shape}, which {type(network).__name__} does not take: "
+            f"{dataset.name} has inputs of shape {dataset.input_shape}, which {name} does not take: "
             f"{' '.join(str(error).split())}"
         ) from None
     if outputs.shape[-1] != len(dataset.classes):
         raise DataError(
-            f"{dataset.name} has {len(dataset.classes)} classes, but {type(network).__name__} has "
+            f"{dataset.name} has {len(dataset.classes)} classes, but {name} has "
             f"{outputs.shape[-1]} outputs; set network.options.classes"
         )
 
@@ -201,6 +217,7 @@ def run(
             loader,
             evaluate=job.evaluate("validation"),
             recipe=recipe,
+            teacher=job.teacher,
             state_file=out / STATE if resume else None,
             keep_state=True,
             progress=progress,

@@ -71,6 +71,7 @@ def compress(
     recipe: Recipe | str | Path = "ecqx-4bit",
     target: str | int | None = None,
     max_drop: float | None = None,
+    teacher: nn.Module | None = None,
     state_file: str | Path | None = None,
     keep_state: bool = False,
     progress: Progress | None = None,
@@ -86,6 +87,8 @@ def compress(
         recipe: a :class:`~fewbits.recipe.Recipe`, a YAML file, or the name of one that comes with fewbits.
         target: bytes of the file, for example ``"200 KB"``; overrides the recipe's.
         max_drop: points of accuracy that may be lost; overrides the recipe's.
+        teacher: a network whose answers are distilled (``train.distill``), with the same inputs and classes;
+            default: the float network itself. An interrupted run must be given the same one.
         state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
             needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end.
         keep_state: leave the state file at the end; whoever asks for this removes it once the result is safe.
@@ -104,7 +107,7 @@ def compress(
     with torch.random.fork_rng():
         torch.manual_seed(chosen.seed)
         place = Path(state_file) if state_file is not None else None
-        run = _Run(model, train, evaluate, chosen, place, progress, accelerator or Accelerator())
+        run = _Run(model, train, evaluate, chosen, place, progress, accelerator or Accelerator(), teacher)
         compressed = run.go()
         if place is not None and not keep_state and run.accelerator.is_main_process:
             place.unlink(missing_ok=True)
@@ -121,13 +124,17 @@ class _Run:
         state_file: Path | None,
         progress: Progress | None,
         accelerator: Accelerator,
+        teacher: nn.Module | None = None,
     ) -> None:
         self.recipe, self.train, self.evaluate = recipe, train, evaluate
         self.state_file, self.progress, self.accelerator = state_file, progress, accelerator
         if recipe.max_drop is not None and evaluate is None:
             raise RecipeError("max_drop needs evaluate: a function that gives a network's accuracy in percent")
+        if teacher is not None and not recipe.train.distill:
+            raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
         self.original = copy.deepcopy(model).to(accelerator.device)
         self.original.eval()
+        self.teacher = self.original if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
         select(self.original, recipe.select.include, recipe.select.exclude)
         self.plain = copy.deepcopy(self.original)  # candidates are loaded into this one
         self.model = copy.deepcopy(self.original)
@@ -227,7 +234,7 @@ class _Run:
     def _objective(self) -> Objective:
         settings = self.recipe.train
         if settings.distill:
-            return distillation(self.original, settings.distill, settings.temperature, settings.label_smoothing)
+            return distillation(self.teacher, settings.distill, settings.temperature, settings.label_smoothing)
         return task(settings.label_smoothing)
 
     def _steer(self) -> Steering:

@@ -97,7 +97,8 @@ class Finetuning(Training):
         gradient_scale: multiply a background weight's gradient by the magnitude of its centroid, as the paper does
             (ECQx, fig. 5). Off by default: with Adam it cost accuracy in the one trial made.
         learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
-        distill: weight of the float network's soft answers in the objective, 0 to 1; ``temperature`` softens them.
+        distill: weight of soft answers in the objective, 0 to 1; ``temperature`` softens them.
+        teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
         arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
     """
@@ -107,9 +108,19 @@ class Finetuning(Training):
     learn: bool = False
     lr_steps: Annotated[float, Field(gt=0)] = 1e-3
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    teacher: Network | None = None
     temperature: Annotated[float, Field(gt=0)] = 2.0
     settle: Annotated[float, Field(ge=0, lt=1)] = 0.1
     arrive: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _taught(self) -> Finetuning:
+        if self.teacher is not None:
+            if self.teacher.weights is None:
+                raise ValueError("an untrained teacher teaches nothing: give teacher.weights")
+            if not self.distill:
+                raise ValueError("a teacher needs distill, the weight of its answers, for example 0.5")
+        return self
 
 
 class Select(_Part):

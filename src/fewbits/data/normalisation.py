@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewbits.errors import RecipeError
 
@@ -34,3 +34,26 @@ class Normalisation:
         if inputs.dtype == torch.uint8:
             mean, std = mean * 255, std * 255
         return inputs.to(torch.float32).sub(mean).div_(std)
+
+    def undo(self, inputs: Tensor) -> Tensor:
+        """What ``inputs``, the result of :meth:`apply`, were made of: float32, images in 0..1."""
+        shape = (1, -1) + (1,) * (inputs.ndim - 2)
+        mean = torch.tensor(self.mean, device=inputs.device).reshape(shape)
+        std = torch.tensor(self.std, device=inputs.device).reshape(shape)
+        return inputs * std + mean
+
+
+class Renormalised(nn.Module):
+    """A network that gets inputs which were normalised for another one.
+
+    Args:
+        network: any. given: how its inputs are normalised. wanted: how they should be.
+    """
+
+    def __init__(self, network: nn.Module, given: Normalisation, wanted: Normalisation) -> None:
+        super().__init__()
+        self.network, self.given, self.wanted = network, given, wanted
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        result: Tensor = self.network(self.wanted.apply(self.given.undo(inputs)))
+        return result
