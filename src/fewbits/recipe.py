@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,25 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fewbits.errors import RecipeError, nearest
-
-_UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
-_UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
-
-
-def parse_size(text: str | int) -> int:
-    """Bytes from ``"200 KB"`` (1 KB = 1000 bytes; 1 KiB = 1024), ``"1.5MB"`` or a plain number of bytes.
-
-    Raises:
-        RecipeError: not a size, or not positive.
-    """
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(text))
-    unit = _UNITS.get((found[2] or "b").lower()) if found else None
-    if found is None or unit is None:
-        raise RecipeError(f"{text!r} is not a size; write for example '200 KB', '1.5 MB' or 4096 (bytes)")
-    size = int(float(found[1]) * unit)
-    if size <= 0:
-        raise RecipeError(f"a size must be positive, got {text!r}")
-    return size
+from fewbits.notation import floor_of, parse_pattern, parse_size
 
 
 class _Part(BaseModel):
@@ -159,6 +140,14 @@ class Prune(_Part):
     def _quoted(cls, value: Any) -> Any:
         if isinstance(value, int):  # YAML 1.1 reads 2:4 as a number to base 60
             raise ValueError("write the pattern in quotes, for example '2:4'")
+        if isinstance(value, str):
+            parse_pattern(value)
+        return value
+
+    @field_validator("floor", mode="before")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:
+        floor_of(value, 0)  # whatever the network, a floor that is none is refused here
         return value
 
     @model_validator(mode="after")
@@ -172,10 +161,6 @@ class Prune(_Part):
             raise ValueError("an n:m pattern is there from the start: leave schedule out")
         if self.floor and self.method not in ("global-magnitude", "feather"):
             raise ValueError(f"floor goes with global-magnitude and feather, not with {self.method}")
-        if isinstance(self.floor, str) and not re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", self.floor):
-            raise ValueError(f"floor is a number of weights or percent like '0.02%', got {self.floor!r}")
-        if isinstance(self.floor, int) and self.floor < 0:
-            raise ValueError(f"floor must not be negative, got {self.floor}")
         if self.schedule != "one-shot" and not self.begin < self.end:
             raise ValueError(f"begin must lie before end, got {self.begin:g} and {self.end:g}")
         return self
@@ -241,7 +226,7 @@ class Recipe(_Part):
     measure: Measure = Measure()
     train: Finetuning = Finetuning()
     target: str | int | None = None
-    max_drop: Annotated[float, Field(ge=0)] | None = None
+    max_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 20
     floats: Literal["float16", "bfloat16", "float32"] = "float16"
     coding: Literal["small", "fast"] = "small"

@@ -535,12 +535,12 @@ def test_a_run_that_could_only_fail_again_leaves_no_state(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fewbits.errors import BudgetError
-    from fewbits.pipeline import _Run
+    from fewbits.pipeline import run
 
-    def fail(self: object, holding: object) -> None:
+    def fail(*args: object) -> None:
         raise BudgetError("the file stays too large")
 
-    monkeypatch.setattr(_Run, "_within_target", fail)
+    monkeypatch.setattr(run, "finish", fail)
     ran = fewbits("compress", recipe, "--out", tmp_path, "--set", "rounds=3")
     assert ran.code == 2
     assert os.listdir(tmp_path) == []

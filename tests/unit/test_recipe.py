@@ -6,7 +6,8 @@ import pytest
 
 from fewbits import recipe as recipes
 from fewbits.errors import RecipeError
-from fewbits.recipe import Recipe, make, parse_size
+from fewbits.notation import parse_size
+from fewbits.recipe import Recipe, make
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,13 @@ def test_values_are_checked() -> None:
         ({"sparsity": 0.9, "method": "lamp", "floor": 5}, "floor goes with"),
         ({"sparsity": 0.9, "floor": "5 percent"}, "floor is a number"),
         ({"sparsity": 0.9, "schedule": "cubic", "begin": 0.5, "end": 0.5}, "begin must lie before end"),
+        ({"sparsity": 0.9, "floor": "200 %"}, "at most 100 %"),
+        ({"sparsity": 0.9, "floor": True}, "floor is a number of weights"),
+        ({"sparsity": 0.9, "floor": 1.5}, "floor is a number of weights"),
+        ({"sparsity": 0.9, "floor": -1}, "must not be negative"),
+        ({"method": "n:m", "pattern": "4:2"}, "1 <= N <= M; got '4:2'"),
+        ({"method": "n:m", "pattern": "0:4"}, "1 <= N <= M; got '0:4'"),
+        ({"method": "n:m", "pattern": "half"}, "written like '2:4'"),
         ({"sparsity": 0.9, "methd": "lamp"}, r"'prune\.methd'; did you mean 'method'"),
         ({"sparsity": 0.9, "method": "magnitude"}, r"prune\.method"),
     ],

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from fewbits.assign.assigner import Assigner, Weights
-from fewbits.assign.pruning import Barred, Terms, floor_of, pruner, rounded
+from fewbits.assign.pruning import Barred, Terms, pruner, rounded
 from fewbits.assign.selection import Cut, smallest
 from fewbits.errors import RecipeError
+from fewbits.notation import floor_of
 
 
 def global_magnitude(

@@ -5,29 +5,14 @@ GPUs have instructions for 2:4; whether a runtime uses them is another question.
 
 from __future__ import annotations
 
-import re
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fewbits.assign.assigner import Assigner, Scores, State, Weights
 from fewbits.assign.pruning import Terms, barred_of, init, masked, singles
-from fewbits.errors import RecipeError
+from fewbits.notation import parse_pattern
 from fewbits.plan import Plan
-
-
-def parse_pattern(text: str) -> tuple[int, int]:
-    """``(N, M)`` of ``"2:4"``.
-
-    Raises:
-        RecipeError: anything else, or not ``1 <= N <= M``.
-    """
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    n, m = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= n <= m:
-        raise RecipeError(f"an N:M pattern is written like '2:4', with 1 <= N <= M; got {text!r}")
-    return n, m
 
 
 def n_of_m(pattern: str = "2:4", *, regrow: bool = False, through: float = 0.0) -> Assigner:

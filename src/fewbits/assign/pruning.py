@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,22 +57,6 @@ class Terms:
                 "weights can be pruned"
             )
         return count
-
-
-def floor_of(floor: int | str, weights: int) -> int:
-    """The minimum threshold sigma as a number of weights: an int, or percent of all ``weights`` (``"0.02%"``).
-
-    Raises:
-        RecipeError: neither, or negative.
-    """
-    if isinstance(floor, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", floor)
-        if not found:
-            raise RecipeError(f"floor must be a number of weights or percent like '0.02%', got {floor!r}")
-        return int(weights * float(found[1]) / 100)
-    if floor < 0:
-        raise RecipeError(f"floor must not be negative, got {floor}")
-    return floor
 
 
 def pruner(terms: Terms, cuts: Cuts) -> Assigner:

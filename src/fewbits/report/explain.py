@@ -71,6 +71,7 @@ def explain(
         rules=rules if isinstance(rules, str) else repr(rules),
         start=start,
         maps=maps,
+        kind="clustered" if plan.clustered else "pruned",
     )
 
 

@@ -35,7 +35,7 @@ _LOOK = (
 
 def explained(found: Explanation) -> Markup:
     """Which weights mattered: a paragraph, a table, and pictures."""
-    overall = percent(found.weights_kept) + " % of the clustered weights are left"
+    overall = f"{percent(found.weights_kept)} % of the {found.kind} weights are left"
     if found.relevance_kept is not None:
         overall += f", and {percent(found.relevance_kept)} % of the relevance sits on them"
     largest = sorted(filter(_drawable, found.layers), key=lambda layer: -layer.weights)[:SCATTERED]

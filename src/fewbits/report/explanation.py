@@ -25,7 +25,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class LayerExplanation:
-    """Relevance of one clustered tensor, on the float network. Shares are 0 to 1.
+    """Relevance of one clustered or pruned tensor, on the float network. Shares are 0 to 1.
 
     Attributes:
         weights: number of weights. total: sum of their |relevance|, mean over samples, in units of the score.
@@ -92,6 +92,7 @@ class Explanation:
         agreement: share of them on which both networks predict the same class, 0 to 1.
         accuracy_before, accuracy_after: percent on the same samples.
         rules, start: how relevance was propagated, and what it started from.
+        kind: what was done to the weights, in a word: ``clustered``, or ``pruned`` where they stayed numbers.
     """
 
     layers: tuple[LayerExplanation, ...]
@@ -102,10 +103,11 @@ class Explanation:
     rules: str
     start: str
     maps: tuple[HeatMap, ...] = ()
+    kind: str = "clustered"
 
     @property
     def weights_kept(self) -> float:
-        """Share of all clustered weights that are not zero."""
+        """Share of all clustered (or pruned) weights that are not zero."""
         count = sum(x.weights for x in self.layers)
         return sum(x.weights_kept * x.weights for x in self.layers) / max(1, count)
 

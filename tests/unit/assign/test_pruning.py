@@ -18,9 +18,10 @@ from fewbits.assign import (
     ternary,
     uniform,
 )
-from fewbits.assign.pruning import floor_of, rounded
+from fewbits.assign.pruning import rounded
 from fewbits.assign.selection import smallest
 from fewbits.errors import NonFiniteError, RecipeError
+from fewbits.notation import floor_of
 from fewbits.plan import Clustered, Masked
 
 

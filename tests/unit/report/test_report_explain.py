@@ -166,3 +166,18 @@ def test_tiny_relevances_do_not_vanish() -> None:
     found = pearson(a, a * 1e-200)
     assert found is not None
     assert math.isclose(found, 1.0)
+
+
+def test_weights_that_were_only_pruned_are_not_called_clustered(example: Any, explanation: Explanation) -> None:
+    from fewbits.plan import Masked
+    from fewbits.report.explained import explained
+
+    assert "of the clustered weights are left" in explained(explanation)
+    entries = {
+        name: Masked(entry.values(), entry.kept) if isinstance(entry, Clustered) else entry
+        for name, entry in example.plan.items()
+    }
+    pruned = explain(example.before, example.after, Plan(entries), example.batches)
+    assert pruned.kind == "pruned"
+    assert "of the pruned weights are left" in explained(pruned)
+    assert "clustered" not in explained(pruned)

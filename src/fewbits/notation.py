@@ -1,0 +1,59 @@
+"""Numbers as people write them in recipes: sizes, shares, N:M patterns. Needs no torch."""
+
+from __future__ import annotations
+
+import re
+
+from fewbits.errors import RecipeError
+
+_UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
+_UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes from ``"200 KB"`` (1 KB = 1000 bytes; 1 KiB = 1024), ``"1.5MB"`` or a plain number of bytes.
+
+    Raises:
+        RecipeError: not a size, or not positive.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(text))
+    unit = _UNITS.get((found[2] or "b").lower()) if found else None
+    if found is None or unit is None:
+        raise RecipeError(f"{text!r} is not a size; write for example '200 KB', '1.5 MB' or 4096 (bytes)")
+    size = int(float(found[1]) * unit)
+    if size <= 0:
+        raise RecipeError(f"a size must be positive, got {text!r}")
+    return size
+
+
+def parse_pattern(text: str) -> tuple[int, int]:
+    """``(N, M)`` of ``"2:4"``.
+
+    Raises:
+        RecipeError: anything else, or not ``1 <= N <= M``.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    n, m = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= n <= m:
+        raise RecipeError(f"an N:M pattern is written like '2:4', with 1 <= N <= M; got {text!r}")
+    return n, m
+
+
+def floor_of(floor: int | str, weights: int) -> int:
+    """The minimum threshold sigma as a number of weights: an int, or percent of all ``weights`` (``"0.02%"``).
+
+    Raises:
+        RecipeError: neither, negative, or more than 100 %.
+    """
+    if isinstance(floor, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", floor)
+        if not found:
+            raise RecipeError(f"floor is a number of weights or percent like '0.02%', got {floor!r}")
+        if float(found[1]) > 100:
+            raise RecipeError(f"floor is a share of all weights, so at most 100 %, got {floor!r}")
+        return int(weights * float(found[1]) / 100)
+    if isinstance(floor, bool) or not isinstance(floor, int):
+        raise RecipeError(f"floor is a number of weights or percent like '0.02%', got {floor!r}")
+    if floor < 0:
+        raise RecipeError(f"floor must not be negative, got {floor}")
+    return floor

@@ -1,0 +1,77 @@
+"""What would be written now: from the network in training to a plan, its bytes and its accuracy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+
+from fewbits import codec
+from fewbits.attach import load_plan, merge_statistics, plan_of
+from fewbits.errors import DataError
+from fewbits.plan import Plan
+from fewbits.recipe import Recipe
+
+Evaluate = Callable[[nn.Module], float]
+"""``evaluate(model) -> percent``; on validation data, because choices are made with it."""
+
+
+def agreed(value: float) -> float:
+    """The main process's number on every process: rounding must not lead to different plans."""
+    found = [value]
+    broadcast_object_list(found)
+    return found[0]
+
+
+class Candidates:
+    """Makes, codes and evaluates plans of one network.
+
+    Args:
+        original: the float network.
+        evaluate: accuracy in percent, or ``None``.
+    """
+
+    def __init__(self, recipe: Recipe, original: nn.Module, evaluate: Evaluate | None) -> None:
+        self.recipe, self.original, self.evaluate = recipe, original, evaluate
+        self.plain = copy.deepcopy(original)  # candidates are loaded into this one
+
+    @property
+    def name(self) -> str:
+        """The network's name in the file."""
+        return self.recipe.network.name if self.recipe.network else type(self.original).__name__
+
+    def of(self, model: nn.Module) -> Plan:
+        """The plan that would be written if the training of ``model`` ended here."""
+        model = copy.deepcopy(model)
+        if self.recipe.merge_normalisation:
+            merge_statistics(model)
+        return plan_of(model, floats=getattr(torch, self.recipe.floats))
+
+    def encoded(self, plan: Plan) -> bytes:
+        """The file."""
+        return codec.encode(plan, header={"model": self.name}, profile=self.recipe.coding)
+
+    def accuracy(self, plan: Plan) -> float:
+        """Percent on validation data."""
+        assert self.evaluate is not None
+        load_plan(self.plain, plan)
+        return agreed(self.evaluate(self.plain))
+
+    @torch.no_grad()
+    def identical(self, plan: Plan, data: bytes, train: Any) -> bool:
+        """Decode the file and compare its network's outputs on real inputs with the compressed network's."""
+        inputs = self._some_of(train)
+        load_plan(self.plain, plan)
+        expected = self.plain.eval()(inputs)
+        decoded = copy.deepcopy(self.original)
+        load_plan(decoded, codec.decode(data, like=decoded))
+        return torch.equal(expected, decoded.eval()(inputs))
+
+    def _some_of(self, train: Any) -> Tensor:
+        for inputs, _ in train:
+            return inputs[:64].to(next(self.plain.parameters()).device)
+        raise DataError("the training data is empty: the loader yields no batch")

@@ -1,0 +1,45 @@
+"""What the main job hands back, and how it is read again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from fewbits import codec
+from fewbits.attach import load_plan
+from fewbits.plan import Plan
+from fewbits.report.report import Report
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """A compressed network: its plan, its file, and the report about both."""
+
+    plan: Plan
+    data: bytes
+    report: Report
+
+    def save(self, path: str | Path) -> None:
+        """Write the file: beside the target first, then renamed into place.
+
+        Raises:
+            FileError: it cannot be written; a file that was there stays intact.
+        """
+        codec.write(path, self.data)
+
+    def into(self, model: nn.Module) -> nn.Module:
+        """Give ``model`` (of the same class) the compressed tensors, and return it in evaluation mode."""
+        load_plan(model, self.plan)
+        return model.eval()
+
+
+def load(path: str | Path, like: nn.Module) -> nn.Module:
+    """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
+
+    Raises:
+        FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
+    """
+    load_plan(like, codec.decode(codec.read(path), like=like))
+    return like.eval()

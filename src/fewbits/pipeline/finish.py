@@ -1,0 +1,109 @@
+"""The end of a run: the plan that is written, the file, the check that it decodes, and the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fewbits import codec
+from fewbits.errors import BudgetError
+from fewbits.pipeline.candidates import agreed
+from fewbits.pipeline.compressed import Compressed
+from fewbits.pipeline.rounds import Rounds
+from fewbits.plan import Plan
+from fewbits.recipe import Recipe
+from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
+from fewbits.search import TowardSize, WithinDrop
+from fewbits.train.hold import Holding
+from fewbits.weights import parameters_of
+
+
+def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Compressed:
+    """Choose the plan, write it to bytes, decode them again, and say what came out.
+
+    Raises:
+        BudgetError: the file stays above the target.
+    """
+    recipe, candidates, before = rounds.recipe, rounds.candidates, rounds.before
+    plan = within_target(rounds, holding)
+    accuracy = candidates.accuracy(plan) if candidates.evaluate else None
+    if rounds.best is not None:
+        assert before is not None
+        assert recipe.max_drop is not None
+        assert accuracy is not None
+        kept = accuracy >= before - recipe.max_drop
+        if not kept or len(candidates.encoded(rounds.best[0])) < len(candidates.encoded(plan)):
+            plan, accuracy = rounds.best
+    data = candidates.encoded(plan)
+    summary = codec.inspect(data)
+    sizes = {section.name: section.coded_bytes for section in summary.tensors}
+    rows = tensor_rows(plan, sizes)
+    original = {n: t for n, t in candidates.original.state_dict().items() if n in plan}
+    report = Report(
+        model=candidates.name,
+        data=recipe.data.name if recipe.data else "",
+        method=method_of(recipe),
+        tensors=rows,
+        file_bytes=len(data),
+        float_bytes=float_bytes(original),
+        parameters=parameters_of(candidates.original),
+        floats_bytes=len(data) - sum(row.bytes for row in rows),
+        others=general_purpose(original, plan),
+        accuracy_before=before,
+        accuracy_after=accuracy,
+        identical=candidates.identical(plan, data, train),
+        target=recipe.target_bytes,
+        max_drop=recipe.max_drop,
+        met=met(recipe, len(data), before, accuracy),
+        seed=recipe.seed,
+        steps=holding.steps,
+        seconds=seconds,
+        history=tuple(rounds.history),
+        recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
+    )
+    return Compressed(plan, data, report)
+
+
+def method_of(recipe: Recipe) -> str:
+    """The recipe's methods in a few words."""
+    parts = []
+    prune = recipe.prune
+    if prune is not None:
+        floor = f" with floor {prune.floor}" if prune.floor else ""
+        parts.append(f"{prune.method} {prune.pattern or prune.sparsity}{floor}")
+    method = recipe.assign.method
+    if method == "ecqx" and recipe.measure.name != "relevance":
+        parts.append(f"ecqx with {recipe.measure.name}")
+    elif method != "none":
+        parts.append(method)
+    return " + ".join(parts)
+
+
+def met(recipe: Recipe, size: int, before: float | None, accuracy: float | None) -> bool | None:
+    """Whether the recipe's budget is kept; ``None`` without one."""
+    target, drop = recipe.target_bytes, recipe.max_drop
+    if target is None and drop is None:
+        return None
+    within = drop is None or (accuracy is not None and before is not None and accuracy >= before - drop)
+    return within and (target is None or size <= target)
+
+
+def within_target(rounds: Rounds, holding: Holding) -> Plan:
+    """The plan as it stands; should settled floats have grown past the target, a slightly sparser one.
+
+    Raises:
+        BudgetError: it stays above the target.
+    """
+    candidates = rounds.candidates
+    plan = candidates.of(holding.model)
+    target = rounds.recipe.target_bytes
+    if target is None or isinstance(rounds.steering, WithinDrop):
+        return plan
+    goal = float(target)
+    for _ in range(8):
+        if len(candidates.encoded(plan)) <= target:
+            return plan
+        goal *= 0.997
+        rounds.steering = TowardSize(int(goal))
+        holding.take(agreed(rounds.steering.final(rounds.size_at(holding, plan))))
+        plan = candidates.of(holding.model)
+    raise BudgetError(f"the file stays above {target} bytes ({len(candidates.encoded(plan))}); ask for a little more")

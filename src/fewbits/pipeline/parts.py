@@ -1,0 +1,111 @@
+"""The parts of a run that a recipe chooses: assigner, scorer, objective, steering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from fewbits import assign
+from fewbits.assign import State, Weights, with_curvatures
+from fewbits.errors import RecipeError
+from fewbits.measure import RelevanceScorer, Scorer, control, curvature, mean_curvature
+from fewbits.measure.relevance import Lens, rules_of
+from fewbits.pruners import pruner_of
+from fewbits.recipe import Recipe
+from fewbits.search import Fixed, Steering, TowardSize, WithinDrop
+from fewbits.train.hold import AssignerAt
+from fewbits.train.objectives import Objective, distillation, task
+from fewbits.weights import parameters_of, select
+
+CURVATURE_BATCHES = 16  # of which the layers' curvature is taken, for assign.options.scale: marginal
+
+
+def measured(recipe: Recipe) -> str | None:
+    """The scores that the recipe's assigner weighs with, or ``None``."""
+    return recipe.measure.name if recipe.assign.method == "ecqx" else None
+
+
+def assigners(recipe: Recipe, original: nn.Module) -> AssignerAt:
+    """The recipe's assigner, at any lambda and share of the training.
+
+    Raises:
+        RecipeError: an option that the assigner does not take.
+    """
+    part = recipe.assign
+    makers: dict[str, Callable[..., assign.Assigner]] = {
+        "ecq": assign.ecq, "ecqx": assign.ecqx, "ternary": assign.ternary,
+    }  # fmt: skip
+    fixed = {} if part.method == "ternary" else {"bits": part.bits}
+    pruner_at = pruner_of(recipe, parameters_of(original))
+
+    def at(lam: float, share: float) -> assign.Assigner:
+        if part.method == "none":
+            assert pruner_at is not None  # the recipe sees to that
+            return pruner_at(share)
+        quantizer = makers[part.method](lam=lam, **fixed, **part.options)
+        return quantizer if pruner_at is None else assign.chain(pruner_at(share), quantizer)
+
+    try:
+        at(0.0, 0.0)
+    except TypeError as error:
+        raise RecipeError(f"assign.options of {part.method}: {error}") from None
+    return at
+
+
+def initial_state(
+    recipe: Recipe, original: nn.Module, train: Any, assigner_at: AssignerAt, weights: Weights, *, afresh: bool
+) -> State:
+    """The assigner's state before the first assignment, with the layers' curvature if its options ask for it."""
+    state = assigner_at(0.0, 0.0).init(weights)
+    if recipe.assign.options.get("scale") != "marginal":
+        return state
+    if not afresh:  # the saved state, which takes this one's place, knows them
+        return with_curvatures(state, dict.fromkeys(state.layers, 1.0))
+    part = recipe.select
+    curved = curvature(
+        original,
+        islice(train, CURVATURE_BATCHES),
+        per="layer",
+        include=part.include,
+        exclude=part.exclude,
+        seed=recipe.seed,
+    )
+    found = [mean_curvature(curved, select(original))]
+    broadcast_object_list(found)
+    return with_curvatures(state, {name: found[0][name] for name in state.layers})
+
+
+def scorer(recipe: Recipe, model: nn.Module, lens: Lens | None) -> Scorer | None:
+    """What measures the scores while ``model`` trains; ``lens`` is its graph, for relevance."""
+    part = recipe.measure
+    if measured(recipe) is None:
+        return None
+    if lens is None:
+        return control(part.name, recipe.seed)
+    rules = replace(rules_of(part.rules), precision=part.precision, absolute=part.absolute)
+    return RelevanceScorer(model, lens, rules, start=part.start, on=part.on, samples=part.samples)
+
+
+def objective(recipe: Recipe, teacher: nn.Module) -> Objective:
+    """The loss: of the task, or with the answers of a teacher."""
+    settings = recipe.train
+    if settings.distill:
+        return distillation(teacher, settings.distill, settings.temperature, settings.label_smoothing)
+    return task(settings.label_smoothing)
+
+
+def steering(recipe: Recipe, before: float | None) -> Steering:
+    """What chooses lambda; ``before`` is the float network's accuracy on validation data, for ``max_drop``."""
+    if recipe.max_drop is not None:
+        assert before is not None
+        return WithinDrop(before - recipe.max_drop, recipe.target_bytes)
+    if recipe.target_bytes is not None:
+        return TowardSize(recipe.target_bytes, recipe.train.arrive)
+    if recipe.assign.method == "none":
+        return Fixed(0.0)
+    return Fixed(0.05 if recipe.assign.lam is None else recipe.assign.lam)

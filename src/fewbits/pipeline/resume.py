@@ -1,0 +1,86 @@
+"""Going on after an interruption: what a run leaves at every round, and how it is taken up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from fewbits import checkpoint, codec
+from fewbits.errors import DataError
+from fewbits.pipeline.rounds import Rounds
+from fewbits.recipe import Recipe
+from fewbits.report.report import Round
+from fewbits.train.hold import Holding
+
+
+def saved(path: Path | None, recipe: Recipe, accelerator: Accelerator) -> dict[str, Any] | None:
+    """The state of an interrupted run, as the main process reads it; the others may not see its disk.
+
+    Raises:
+        DataError: it is damaged, or belongs to another recipe or number of processes.
+    """
+    if path is None:
+        return None
+    found = [checkpoint.load(path, recipe.model_dump_json()) if accelerator.is_main_process else None]
+    broadcast_object_list(found)
+    state, processes = found[0], accelerator.num_processes
+    if state is not None and state["processes"] != processes:
+        raise DataError(
+            f"{path} was begun with {state['processes']} processes, now there are {processes}; "
+            "use as many again, or delete it to start anew"
+        )
+    return state
+
+
+def save(
+    path: Path, accelerator: Accelerator, rounds: Rounds, holding: Holding, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write the state of a run; the main process does.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    if not accelerator.is_main_process:
+        return
+    best = rounds.best
+    checkpoint.save(
+        path,
+        {
+            "recipe": rounds.recipe.model_dump_json(),
+            "processes": accelerator.num_processes,
+            "before": rounds.before,
+            "steps": holding.steps,
+            "lam": holding.lam,
+            "share": holding.share,
+            "settled": holding.settled,
+            "state": checkpoint.pack(holding.state),
+            "model": holding.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "steering": vars(rounds.steering),
+            "history": [vars(r) for r in rounds.history],
+            "best": None if best is None else (rounds.candidates.encoded(best[0]), best[1]),
+            "random": torch.get_rng_state(),
+            "scorer": holding.scorer.state() if holding.scorer is not None else None,
+        },
+    )
+
+
+def restore(state: dict[str, Any], rounds: Rounds, holding: Holding, optimizer: torch.optim.Optimizer) -> None:
+    """Take up a run where :func:`save` left it."""
+    holding.model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    holding.state = checkpoint.unpack(state["state"])
+    holding.steps, holding.share = state["steps"], state["share"]
+    holding.lam, holding.settled = state["lam"], state["settled"]
+    vars(rounds.steering).update(state["steering"])
+    rounds.history = [Round(**r) for r in state["history"]]
+    if state["best"] is not None:
+        data, accuracy = state["best"]
+        rounds.best = codec.decode(data, like=rounds.candidates.original), accuracy
+    torch.set_rng_state(state["random"])
+    if holding.scorer is not None:
+        holding.scorer.restore(state["scorer"])

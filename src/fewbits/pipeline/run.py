@@ -1,0 +1,153 @@
+"""One run of the main job, from the float network to the finished file."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from fewbits import recipe as recipes
+from fewbits.attach import attach
+from fewbits.errors import RecipeError
+from fewbits.measure.relevance import Lens, trace
+from fewbits.pipeline import parts, resume
+from fewbits.pipeline.candidates import Candidates, Evaluate, agreed
+from fewbits.pipeline.compressed import Compressed
+from fewbits.pipeline.finish import finish
+from fewbits.pipeline.rounds import Progress, Rounds
+from fewbits.pruners import pruner_of
+from fewbits.recipe import Recipe
+from fewbits.train.hold import Holding, finetuning_groups
+from fewbits.train.loop import fit, optimizer_of
+from fewbits.weights import parameters_of, select
+
+__all__ = ["Evaluate", "Progress", "Run", "compress"]
+
+
+def compress(
+    model: nn.Module,
+    train: Any,
+    *,
+    evaluate: Evaluate | None = None,
+    recipe: Recipe | str | Path = "ecqx-4bit",
+    target: str | int | None = None,
+    max_drop: float | None = None,
+    teacher: nn.Module | None = None,
+    state_file: str | Path | None = None,
+    keep_state: bool = False,
+    progress: Progress | None = None,
+    accelerator: Accelerator | None = None,
+) -> Compressed:
+    """Make a trained classifier as small as a budget asks for. The model given is not changed.
+
+    Args:
+        model: a float network: one input tensor, ``[n, classes]`` scores.
+        train: batches of ``(inputs, class indices)`` with a length: a ``DataLoader`` or a list.
+        evaluate: accuracy in percent of a network, on validation data. Needed for ``max_drop``, and for the
+            accuracies in the report.
+        recipe: a :class:`~fewbits.recipe.Recipe`, a YAML file, or the name of one that comes with fewbits.
+        target: bytes of the file, for example ``"200 KB"``; overrides the recipe's.
+        max_drop: points of accuracy that may be lost; overrides the recipe's.
+        teacher: a network whose answers are distilled (``train.distill``), with the same inputs and classes;
+            default: the float network itself. An interrupted run must be given the same one.
+        state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
+            needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end.
+        keep_state: leave the state file at the end; whoever asks for this removes it once the result is safe.
+        progress: called after every round.
+        accelerator: where to run; default: made from the environment.
+
+    Raises:
+        SelectionError, NonFiniteError, UnsupportedError: the network cannot be compressed; the message names
+            the layer. DataError: no batches, or targets that do not fit. RecipeError: an impossible option.
+        BudgetError: the target cannot be reached whatever is given up.
+    """
+    chosen = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
+    if target is not None or max_drop is not None:
+        steer: dict[str, Any] = {"target": target, "max_drop": max_drop}
+        chosen = chosen.updated(**steer, assign=chosen.assign.model_dump() | {"lam": None})
+    with torch.random.fork_rng():
+        torch.manual_seed(chosen.seed)
+        place = Path(state_file) if state_file is not None else None
+        run = Run(model, train, evaluate, chosen, place, progress, accelerator or Accelerator(), teacher)
+        compressed = run.go()
+        if place is not None and not keep_state and run.accelerator.is_main_process:
+            place.unlink(missing_ok=True)
+        return compressed
+
+
+class Run:
+    """A run: what it was given, and the rounds it has seen."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Any,
+        evaluate: Evaluate | None,
+        recipe: Recipe,
+        state_file: Path | None,
+        progress: Progress | None,
+        accelerator: Accelerator,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        self.recipe, self.train = recipe, train
+        self.state_file, self.progress, self.accelerator = state_file, progress, accelerator
+        if recipe.max_drop is not None and evaluate is None:
+            raise RecipeError("max_drop needs evaluate: a function that gives a network's accuracy in percent")
+        if teacher is not None and not recipe.train.distill:
+            raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
+        original = copy.deepcopy(model).to(accelerator.device)
+        original.eval()
+        self.teacher = original if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
+        select(original, recipe.select.include, recipe.select.exclude)
+        self.candidates = Candidates(recipe, original, evaluate)
+        self.model = copy.deepcopy(original)
+        self.lens: Lens | None = trace(self.model) if parts.measured(recipe) == "relevance" else None
+        self.rounds: Rounds
+
+    def go(self) -> Compressed:
+        """Train under the plan, and finish."""
+        begin = time.perf_counter()
+        recipe, original = self.recipe, self.candidates.original
+        settings = recipe.train
+        saved = resume.saved(self.state_file, recipe, self.accelerator)
+        assigner_at = parts.assigners(recipe, original)
+        weights = select(self.model, recipe.select.include, recipe.select.exclude)
+        pruner_at = pruner_of(recipe, parameters_of(original))
+        if pruner_at is not None:  # a floor that the final sparsity does not allow is refused now, not half-way
+            pruner_at(1.0).update(weights, None, pruner_at(1.0).init(weights))
+        state = parts.initial_state(recipe, original, self.train, assigner_at, weights, afresh=saved is None)
+        plan, state = assigner_at(0.0, 0.0).update(weights, None, state)
+        attach(self.model, plan, learn=settings.learn)
+        holding = Holding(
+            self.model, assigner_at, state, 0.0, scorer=parts.scorer(recipe, self.model, self.lens),
+            every=recipe.measure.every, settings=settings, accelerator=self.accelerator, on_round=self._round,
+            rounds=recipe.rounds,
+        )  # fmt: skip
+        self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
+        evaluate = self.candidates.evaluate
+        if saved is None:
+            before = agreed(evaluate(original)) if evaluate else None
+        else:
+            before = saved["before"]
+        self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before), before)
+        if saved is None:
+            self.rounds.first(holding)
+        else:
+            resume.restore(saved, self.rounds, holding, optimizer)
+        fit(
+            self.model, self.train, parts.objective(recipe, self.teacher), optimizer, settings,
+            companion=holding, accelerator=self.accelerator, start=holding.steps,
+        )  # fmt: skip
+        return finish(self.rounds, holding, self.train, time.perf_counter() - begin)
+
+    def _round(self, holding: Holding, done: int, total: int) -> None:
+        self.rounds.next(holding, done, total)
+        if self.progress is not None:
+            self.progress(done, total, self.rounds.line(holding.loss))
+        if self.state_file is not None and done < total:
+            resume.save(self.state_file, self.accelerator, self.rounds, holding, self.optimizer)
