@@ -1,4 +1,4 @@
-"""Paste real output into the README: the demo's report, the tables of figures, and the pictures.
+"""Paste real output into README.md and docs/figures.md: the demo's report, the tables of figures, and the pictures.
 
 python benchmarks/readme.py [--demo out/demo] [--figures]
 """
@@ -32,11 +32,13 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=ROOT / "out" / "demo", help="folder of a finished `make demo`")
     parser.add_argument("--figures", action="store_true", help="only the tables of figures, without the demo")
     options = parser.parse_args()
-    figures = tables()
     if not options.figures:
         demo(options.demo)
-    readme = (ROOT / "README.md").read_text()
-    (ROOT / "README.md").write_text(pasted(readme, "figures", figures))
+    for path, sections in (("docs/figures.md", figures()), ("README.md", {"figures": [cifar(), scale()]})):
+        page = (ROOT / path).read_text()
+        for mark, tables in sections.items():
+            page = pasted(page, mark, "\n\n".join(t for t in tables if t))
+        (ROOT / path).write_text(page)
 
 
 def demo(folder: Path) -> None:
@@ -49,18 +51,26 @@ def demo(folder: Path) -> None:
     (ROOT / "README.md").write_text(readme)
 
 
-def tables() -> str:
-    """Every table of figures, and the picture that goes with one of them."""
-    figures = [cifar(), controls(), scale(), levers(), overhead(), coder(), rates(), pruning(), curvatures()]
+def figures() -> dict[str, list[str]]:
+    """Tables by the section of docs/figures.md that they belong to."""
+    return {
+        "trained": [cifar()],
+        "relevance": [controls(), demo_picture(), scale(), levers(), overhead()],
+        "coder": [coder(), rates()],
+        "pruning": [pruning()],
+        "curvature": [curvatures()],
+    }
+
+
+def demo_picture() -> str:
+    """Draws accuracy over bytes of the demo's controls."""
     found = rows_of("demo_controls")
-    if found:
-        base = statistics.mean(r["baseline_accuracy"] for r in found)
-        write(
-            ROOT / "docs" / "pictures" / "demo_controls.png",
-            plots.figure_png(plots.accuracy_v_bytes(found, baseline=base), dpi=90),
-        )
-        figures[1] += "\n\n![Accuracy over bytes for every method](docs/pictures/demo_controls.png)"
-    return "\n\n".join(f for f in figures if f)
+    if not found:
+        return ""
+    base = statistics.mean(r["baseline_accuracy"] for r in found)
+    picture = plots.figure_png(plots.accuracy_v_bytes(found, baseline=base), dpi=90)
+    write(ROOT / "docs" / "pictures" / "demo_controls.png", picture)
+    return "![Accuracy over bytes for every method](pictures/demo_controls.png)"
 
 
 if __name__ == "__main__":
