@@ -243,7 +243,7 @@ def save(path: Path, experiment: str, rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=sorted(EXPERIMENTS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all; of an ablation, ecqx")
     parser.add_argument("--targets", nargs="+", help="bytes of the files; default: those of the experiment")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--levers", nargs="*", help="an ablation instead; without names, all of them")
@@ -260,9 +260,9 @@ def main() -> None:
     path = options.result or ROOT / "results" / "ecqx" / f"{options.experiment}{'-levers' if levers else ''}.json"
     if levers:
         names = options.levers or list(chosen.levers)
-        targets, methods = [chosen.lever_target], ["ecqx"]
+        targets, methods = options.targets or [chosen.lever_target], options.methods or ["ecqx"]
     else:
-        names, targets, methods = [""], options.targets or chosen.targets, options.methods
+        names, targets, methods = [""], options.targets or chosen.targets, options.methods or METHODS
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r["epochs"]) for r in rows if "target" in r}
     runs = [
