@@ -198,6 +198,7 @@ class Recipe(_Part):
     ``assign.lam`` (the paper's lambda).
 
     Attributes:
+        tries: candidates of the final search for ``max_drop``, each coded and evaluated without further training.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
         prune: which weights become zero first, and stay so; ``None`` for none.
         floats: precision of biases, normalisation and weights that are only pruned, in the file.
@@ -217,6 +218,7 @@ class Recipe(_Part):
     target: str | int | None = None
     max_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 20
+    tries: Annotated[int, Field(ge=0)] = 8
     floats: Literal["float16", "bfloat16", "float32"] = "float16"
     coding: Literal["small", "fast"] = "small"
     merge_normalisation: bool = True

@@ -14,11 +14,23 @@ from fewbits.errors import BudgetError
 
 SizeAt = Callable[[float], int]
 
+HEADROOM = 0.997
+"""Share of a target that the last assignment takes: the floats' coded size still changes while they settle."""
+
 LARGEST = 1e6  # in units of a layer's lambda_max, far beyond the point where every weight is zero
 
 
 def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01, tries: int = 24) -> float:
-    """The lambda at which the file is just below ``goal`` bytes: bisection on its logarithm.
+    """The lambda at which the file is just below ``goal`` bytes; see :func:`bracket`."""
+    return bracket(size_at, goal, guess, tolerance=tolerance, tries=tries)[1]
+
+
+def bracket(
+    size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01, tries: int = 24
+) -> tuple[float, float]:
+    """Two lambdas, with a file above ``goal`` bytes and one just below it: bisection on the logarithm.
+
+    The second file may lie far below the goal where the size jumps; the two lambdas are next to each other then.
 
     Args:
         size_at: bytes of the file for a lambda; falls, not strictly, with lambda.
@@ -29,21 +41,28 @@ def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01
 
     Raises:
         BudgetError: even the smallest file is larger than the goal.
+
+    Returns:
+        ``(0, 0)`` if no lambda is needed.
     """
     if size_at(0.0) <= goal:
-        return 0.0
+        return 0.0, 0.0
     low, high = 0.0, max(guess, 1e-9)
     while (size := size_at(high)) > goal:
         low, high = high, high * 2
         if high > LARGEST:
             raise BudgetError(
                 f"{goal:.0f} bytes cannot be reached: at its smallest the file still has {size} bytes, which are "
-                "biases, normalisation and the header, and with ecqx the weights that relevance keeps"
+                "biases, normalisation and the header, and with ecqx the weights that relevance keeps (a larger "
+                f"assign.options.p lets more of them go); ask for {math.ceil(1.1 * size)} bytes or more"
             )
-    if low == 0.0:  # the guess was large enough: find a lambda that is not
-        low = high
-        while low > 1e-12 and size_at(low) <= goal:
-            low /= 2
+    while low == 0.0:  # the guess was large enough: find a lambda that is not
+        if high < 1e-12:
+            return 0.0, high
+        if (found := size_at(high / 2)) > goal:
+            low = high / 2
+        else:
+            high, size = high / 2, found
     for _ in range(tries):
         if size >= goal * (1 - tolerance) or high / low < 1 + 1e-6:
             break
@@ -53,7 +72,7 @@ def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01
             low = middle
         else:
             high, size = middle, found
-    return high
+    return low, high
 
 
 def check(size_at: SizeAt, target: int) -> None:
@@ -70,6 +89,9 @@ class Steering(ABC):
     """Chooses lambda round by round."""
 
     needs_accuracy = False
+    """Whether it cannot work without the accuracy of every round."""
+    steers = True
+    """Whether anything depends on what it sees."""
 
     @abstractmethod
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
@@ -89,6 +111,8 @@ class Steering(ABC):
 
 class Fixed(Steering):
     """The paper's way: lambda is given."""
+
+    steers = False
 
     def __init__(self, lam: float) -> None:
         self.lam = lam
@@ -125,8 +149,7 @@ class TowardSize(Steering):
         return self.lam
 
     def final(self, size_at: SizeAt) -> float:
-        # A little is left for the floats, whose coded size still changes while they settle.
-        self.lam = solve(size_at, self.target * 0.997, self.lam or 0.05, tolerance=0.003)
+        self.lam = solve(size_at, self.target * HEADROOM, self.lam or 0.05, tolerance=0.003)
         return self.lam
 
 
@@ -166,7 +189,7 @@ class WithinDrop(Steering):
 
     def final(self, size_at: SizeAt) -> float:
         if self.best is not None:
-            goal = self.best if self.target is None else min(self.best, self.target * 0.997)
+            goal = self.best if self.target is None else min(self.best, self.target * HEADROOM)
             self._toward(size_at, goal, 0.003)
         return self.lam
 
