@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fewbits.errors import RecipeError, nearest
 from fewbits.notation import floor_of, parse_pattern, parse_size
+from fewbits.recipe_sweep import Sweep
 
 
 class _Part(BaseModel):
@@ -203,6 +204,7 @@ class Recipe(_Part):
         prune: which weights become zero first, and stay so; ``None`` for none.
         floats: precision of biases, normalisation and weights that are only pruned, in the file.
         coding: profile of the entropy coder: the smallest file, or the fastest.
+        sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
         merge_normalisation: store normalisation as scale and shift, without running statistics.
     """
 
@@ -224,6 +226,7 @@ class Recipe(_Part):
     merge_normalisation: bool = True
     seed: int = 0
     output: str = "net.few"
+    sweep: Sweep | None = None
 
     @field_validator("target")
     @classmethod

@@ -36,7 +36,7 @@ class Final:
         recipe = self.rounds.recipe
         settled = self._add("settled", self.settled, self.holding.lam)
         best = self.rounds.best
-        if best is not None:
+        if best is not None and not best.plan.equals(self.settled):
             self._add("round", best.plan, best.lam, best.accuracy)
         if recipe.max_drop is not None:
             self._shrink()
@@ -67,7 +67,7 @@ class Final:
     def _most_accurate(self, target: int) -> int:
         fits = [i for i, t in enumerate(self.tries) if t.bytes <= target]
         near = [i for i in fits if self.tries[i].bytes >= NEAR * target] or fits
-        return max(near, key=lambda i: (self.tries[i].accuracy or 0.0, self.tries[i].bytes, i))
+        return max(near, key=lambda i: (self.tries[i].accuracy or 0.0, self.tries[i].bytes, -i))
 
     # -- a drop of accuracy ------------------------------------------------------------------------------
 

@@ -154,7 +154,11 @@ class TowardSize(Steering):
 
 
 class WithinDrop(Steering):
-    """Smaller as long as accuracy stays above a floor; back, and then in smaller steps, where it does not.
+    """Smaller as long as accuracy stays above a floor, in growing steps; where it does not, first wait, then back.
+
+    A network that has just lost weights recovers while it trains on, so one loss of accuracy says little: the size
+    is held for a round. A second one in a row sends it half the way back to the smallest size that kept the floor,
+    and makes the next steps smaller. Towards the end, when there is no time to recover, every loss counts.
 
     Args:
         floor: percent on validation data that a file must reach.
@@ -162,30 +166,38 @@ class WithinDrop(Steering):
     """
 
     needs_accuracy = True
+    late = 0.75  # share of the training after which it does not wait
 
     def __init__(self, floor: float, target: int | None = None) -> None:
         self.floor, self.target = floor, target
         self.shrink = 0.75
         self.best: float | None = None
+        self.lost = 0  # rounds in a row below the floor
         self.lam = 0.05
 
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
         assert accuracy is not None
-        if share == 0:
-            goal = size * 0.9
-        elif accuracy >= self.floor:
-            self.best = size if self.best is None else min(self.best, size)
-            goal = size * self.shrink
-        else:
-            goal = (
-                math.sqrt(size * self.best) if self.best is not None and self.best > size else size / self.shrink**0.5
-            )
-            self.shrink = max(self.shrink, min(0.97, self.shrink**0.7))
+        goal = self._goal(share, size, accuracy)
         if self.target is not None:
             if share == 0:
                 check(size_at, self.target)
             goal = min(goal, max(self.target, goal * (1 - share)))
         return self._toward(size_at, goal, 0.02)
+
+    def _goal(self, share: float, size: int, accuracy: float) -> float:
+        if accuracy >= self.floor:
+            self.best = size if self.best is None else min(self.best, size)
+            self.lost = 0
+            step, self.shrink = self.shrink, max(0.5, self.shrink**1.25)
+            return size * step
+        self.lost += 1
+        if self.lost < 2 and share < self.late:
+            return size
+        self.lost = 0
+        self.shrink = min(0.97, self.shrink**0.6)
+        if self.best is not None and self.best > size:
+            return math.sqrt(size * self.best)
+        return size / self.shrink
 
     def final(self, size_at: SizeAt) -> float:
         if self.best is not None:
