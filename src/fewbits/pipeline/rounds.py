@@ -67,6 +67,7 @@ class Rounds:
         size_at = self.size_at(holding, base)
         if done >= round(total * (1 - self.recipe.train.settle)) or done == total:
             holding.share = 1.0  # a schedule of pruning is over, to the weight
+            self.steering.see(size, accuracy)
             holding.take(agreed(self.steering.final(size_at)))
             if isinstance(self.steering, TowardSize):
                 self._fill(holding, base, size_at, round(self.steering.target * HEADROOM))

@@ -108,6 +108,9 @@ class Steering(ABC):
     def final(self, size_at: SizeAt) -> float:
         """Lambda of the last assignment, which then stays."""
 
+    def see(self, size: int, accuracy: float | None) -> None:  # noqa: B027 - most need not know
+        """What came of the last rounds, before :meth:`final`."""
+
 
 class Fixed(Steering):
     """The paper's way: lambda is given."""
@@ -184,9 +187,13 @@ class WithinDrop(Steering):
             goal = min(goal, max(self.target, goal * (1 - share)))
         return self._toward(size_at, goal, 0.02)
 
-    def _goal(self, share: float, size: int, accuracy: float) -> float:
-        if accuracy >= self.floor:
+    def see(self, size: int, accuracy: float | None) -> None:
+        if accuracy is not None and accuracy >= self.floor:
             self.best = size if self.best is None else min(self.best, size)
+
+    def _goal(self, share: float, size: int, accuracy: float) -> float:
+        self.see(size, accuracy)
+        if accuracy >= self.floor:
             self.lost = 0
             step, self.shrink = self.shrink, max(0.5, self.shrink**1.25)
             return size * step
