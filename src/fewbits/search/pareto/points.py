@@ -1,10 +1,11 @@
-"""Which settings a sweep tries: a list that depends on the seed and, for ``tpe``, on finished trials, on nothing else."""
+"""Which settings a sweep tries: a list that depends on the seed and, for ``tpe``, on finished trials."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 
@@ -89,6 +90,6 @@ def _suggested(space: Space, sweep: Sweep, seen: Sequence[Seen]) -> Iterator[Par
         yield study.ask(fixed_distributions=distributions).params
 
 
-def directions(sweep: Sweep) -> list[str]:
+def directions(sweep: Sweep) -> list[Literal["maximize", "minimize"]]:
     """Optuna's words for which way each objective is better."""
     return ["maximize" if name == "accuracy" else "minimize" for name in sweep.objectives]

@@ -54,8 +54,8 @@ class Queue:
                 self.study.set_user_attr(what, value)
             elif known[what] != value:
                 raise DataError(
-                    f"the sweep {name!r} in this storage has another {what}; go on with what it was begun with, or give "
-                    "another --name or --out"
+                    f"the sweep {name!r} in this storage has another {what}; go on with what it was begun with, or "
+                    "give another --name or --out"
                 )
 
     @property
@@ -124,7 +124,8 @@ class Queue:
         trial.set_user_attr("owner", owner.me())
         rivals = [
             t for t in self.by_point()[attributes["point"]]
-            if t.number != trial.number and (t.state == state.COMPLETE or (t.state == state.RUNNING and t.number < trial.number))
+            if t.number != trial.number
+            and (t.state == state.COMPLETE or (t.state == state.RUNNING and t.number < trial.number))
         ]  # fmt: skip
         if rivals:
             trial.set_user_attr("twin", rivals[0].number)

@@ -28,7 +28,8 @@ class Assignment:
     """Everything a worker needs to join a sweep, in plain data.
 
     Attributes:
-        recipe: with the sweep section, as JSON. out: folder with the float network. storage, name: where the trials are.
+        recipe: with the sweep section, as JSON. out: folder with the float network.
+        storage, name: where the trials are.
         identity: see :class:`Queue`. threads: of this worker; 0 leaves them as they are.
     """
 
