@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fewbits.errors import RecipeError, nearest
 from fewbits.notation import floor_of, parse_pattern, parse_size
+from fewbits.recipe_sweep import Sweep
 
 
 class _Part(BaseModel):
@@ -209,10 +210,12 @@ class Recipe(_Part):
     ``assign.lam`` (the paper's lambda).
 
     Attributes:
+        tries: candidates of the final search for ``max_drop``, each coded and evaluated without further training.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
         prune: which weights become zero first, and stay so; ``None`` for none.
         floats: precision of biases, normalisation and weights that are only pruned, in the file.
         coding: profile of the entropy coder: the smallest file, or the fastest.
+        sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
         merge_normalisation: store normalisation as scale and shift, without running statistics.
     """
 
@@ -228,11 +231,13 @@ class Recipe(_Part):
     target: str | int | None = None
     max_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 20
+    tries: Annotated[int, Field(ge=0)] = 8
     floats: Literal["float16", "bfloat16", "float32"] = "float16"
     coding: Literal["small", "fast"] = "small"
     merge_normalisation: bool = True
     seed: int = 0
     output: str = "net.few"
+    sweep: Sweep | None = None
 
     @field_validator("target")
     @classmethod

@@ -55,11 +55,16 @@ class Candidates:
         """The file."""
         return codec.encode(plan, header={"model": self.name}, profile=self.recipe.coding)
 
+    def size(self, plan: Plan) -> int:
+        """Bytes of the file."""
+        return len(self.encoded(plan))
+
     def accuracy(self, plan: Plan) -> float:
         """Percent on validation data."""
         assert self.evaluate is not None
         load_plan(self.plain, plan)
-        return agreed(self.evaluate(self.plain))
+        with torch.random.fork_rng():  # how often somebody looks must not change what is trained
+            return agreed(self.evaluate(self.plain))
 
     @torch.no_grad()
     def identical(self, plan: Plan, data: bytes, train: Any) -> bool:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fewbits import codec
-from fewbits.errors import BudgetError
-from fewbits.pipeline.candidates import agreed
 from fewbits.pipeline.compressed import Compressed
+from fewbits.pipeline.final import Final
 from fewbits.pipeline.rounds import Rounds
-from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
-from fewbits.search import TowardSize, WithinDrop
 from fewbits.train.hold import Holding
 from fewbits.weights import parameters_of
 
@@ -21,18 +18,11 @@ def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Comp
     """Choose the plan, write it to bytes, decode them again, and say what came out.
 
     Raises:
-        BudgetError: the file stays above the target.
+        BudgetError: no file is as small as the target.
     """
     recipe, candidates, before = rounds.recipe, rounds.candidates, rounds.before
-    plan = within_target(rounds, holding)
-    accuracy = candidates.accuracy(plan) if candidates.evaluate else None
-    if rounds.best is not None:
-        assert before is not None
-        assert recipe.max_drop is not None
-        assert accuracy is not None
-        kept = accuracy >= before - recipe.max_drop
-        if not kept or len(candidates.encoded(rounds.best[0])) < len(candidates.encoded(plan)):
-            plan, accuracy = rounds.best
+    search = Final(rounds, holding)
+    plan, accuracy = search.choose()
     data = candidates.encoded(plan)
     summary = codec.inspect(data)
     sizes = {section.name: section.coded_bytes for section in summary.tensors}
@@ -58,6 +48,7 @@ def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Comp
         steps=holding.steps,
         seconds=seconds,
         history=tuple(rounds.history),
+        search=tuple(search.tries),
         recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
     )
     return Compressed(plan, data, report)
@@ -85,25 +76,3 @@ def met(recipe: Recipe, size: int, before: float | None, accuracy: float | None)
         return None
     within = drop is None or (accuracy is not None and before is not None and accuracy >= before - drop)
     return within and (target is None or size <= target)
-
-
-def within_target(rounds: Rounds, holding: Holding) -> Plan:
-    """The plan as it stands; should settled floats have grown past the target, a slightly sparser one.
-
-    Raises:
-        BudgetError: it stays above the target.
-    """
-    candidates = rounds.candidates
-    plan = candidates.of(holding.model)
-    target = rounds.recipe.target_bytes
-    if target is None or isinstance(rounds.steering, WithinDrop):
-        return plan
-    goal = float(target)
-    for _ in range(8):
-        if len(candidates.encoded(plan)) <= target:
-            return plan
-        goal *= 0.997
-        rounds.steering = TowardSize(int(goal))
-        holding.take(agreed(rounds.steering.final(rounds.size_at(holding, plan))))
-        plan = candidates.of(holding.model)
-    raise BudgetError(f"the file stays above {target} bytes ({len(candidates.encoded(plan))}); ask for a little more")

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 
 from fewbits import checkpoint, codec
 from fewbits.errors import DataError
-from fewbits.pipeline.rounds import Rounds
+from fewbits.pipeline.rounds import Kept, Rounds
 from fewbits.recipe import Recipe
 from fewbits.report.report import Round
 from fewbits.train.hold import Holding
@@ -62,7 +62,7 @@ def save(
             "optimizer": optimizer.state_dict(),
             "steering": vars(rounds.steering),
             "history": [vars(r) for r in rounds.history],
-            "best": None if best is None else (rounds.candidates.encoded(best[0]), best[1]),
+            "best": None if best is None else (rounds.candidates.encoded(best.plan), best.lam, best.accuracy),
             "random": torch.get_rng_state(),
             "scorer": holding.scorer.state() if holding.scorer is not None else None,
         },
@@ -79,8 +79,8 @@ def restore(state: dict[str, Any], rounds: Rounds, holding: Holding, optimizer: 
     vars(rounds.steering).update(state["steering"])
     rounds.history = [Round(**r) for r in state["history"]]
     if state["best"] is not None:
-        data, accuracy = state["best"]
-        rounds.best = codec.decode(data, like=rounds.candidates.original), accuracy
+        data, lam, accuracy = state["best"]
+        rounds.best = Kept(codec.decode(data, like=rounds.candidates.original), lam, len(data), accuracy)
     torch.set_rng_state(state["random"])
     if holding.scorer is not None:
         holding.scorer.restore(state["scorer"])

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from fewbits.pipeline.candidates import Candidates, agreed
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.report.report import Round
-from fewbits.search import SizeAt, Steering
+from fewbits.search import HEADROOM, SizeAt, Steering, TowardSize, between, bracket
 from fewbits.train.hold import Holding
 
 Progress = Callable[[int, int, str], None]
 """``progress(steps done, steps in total, one line of text)``."""
+
+
+NEAR = 0.98
+"""A file is as large as its target allows when it has at least this share of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A candidate worth keeping: its plan, lambda, bytes of its file and percent on validation data."""
+
+    plan: Plan
+    lam: float
+    bytes: int
+    accuracy: float
 
 
 class Rounds:
@@ -22,19 +37,21 @@ class Rounds:
         before: percent of the float network, if it was evaluated.
 
     Attributes:
-        history: one entry per round. best: the smallest candidate within the budget of accuracy, and its accuracy.
+        history: one entry per round.
+        best: of all rounds' candidates that keep the budget: the smallest, if it is one of accuracy, else the most
+            accurate of those as large as the target allows.
     """
 
     def __init__(self, recipe: Recipe, candidates: Candidates, steering: Steering, before: float | None) -> None:
         self.recipe, self.candidates, self.steering, self.before = recipe, candidates, steering, before
         self.history: list[Round] = []
-        self.best: tuple[Plan, float] | None = None
+        self.best: Kept | None = None
 
     def first(self, holding: Holding) -> None:
         """Before the first step."""
         base = self.candidates.of(holding.model)
-        size = len(self.candidates.encoded(base))
-        accuracy = self.candidates.accuracy(base) if self.steering.needs_accuracy else None
+        size = self.candidates.size(base)
+        accuracy = self._accuracy(base)
         lam = self.steering.next(0.0, size, accuracy, self.size_at(holding, base))
         self._note(holding, base, size, accuracy, 0)
         holding.take(agreed(lam))
@@ -42,15 +59,18 @@ class Rounds:
     def next(self, holding: Holding, done: int, total: int) -> None:
         """After ``done`` of ``total`` steps."""
         base = self.candidates.of(holding.model)
-        size = len(self.candidates.encoded(base))
-        accuracy = self.candidates.accuracy(base) if self.steering.needs_accuracy else None
+        size = self.candidates.size(base)
+        accuracy = self._accuracy(base)
         self._note(holding, base, size, accuracy, done)
         if holding.settled:
             return
         size_at = self.size_at(holding, base)
         if done >= round(total * (1 - self.recipe.train.settle)) or done == total:
             holding.share = 1.0  # a schedule of pruning is over, to the weight
+            self.steering.see(size, accuracy)
             holding.take(agreed(self.steering.final(size_at)))
+            if isinstance(self.steering, TowardSize):
+                self._fill(holding, base, size_at, round(self.steering.target * HEADROOM))
             holding.settled = True
         else:
             holding.take(agreed(self.steering.next(done / total, size, accuracy, size_at)))
@@ -62,10 +82,25 @@ class Rounds:
         def size_at(lam: float) -> int:
             if lam not in known:
                 plan, _ = holding.plan_at(lam)
-                known[lam] = len(self.candidates.encoded(base.updated(plan)))
+                known[lam] = self.candidates.size(base.updated(plan))
             return known[lam]
 
         return size_at
+
+    def _accuracy(self, plan: Plan) -> float | None:
+        known = self.candidates.evaluate is not None and (self.steering.steers or self.steering.needs_accuracy)
+        return self.candidates.accuracy(plan) if known else None
+
+    def _fill(self, holding: Holding, base: Plan, size_at: SizeAt, goal: int) -> None:
+        """Where lambda jumps over the goal, hold single weights of the larger assignment."""
+        if holding.lam == 0.0 or size_at(holding.lam) >= goal * NEAR:
+            return
+        larger, _ = bracket(size_at, goal, holding.lam)
+        smaller, _ = holding.plan_at(holding.lam)
+        holding.hold(
+            between(smaller, holding.plan_at(agreed(larger))[0], holding.weights,
+                    lambda plan: self.candidates.size(base.updated(plan)), goal)
+        )  # fmt: skip
 
     def line(self, loss: float) -> str:
         """The last round in a few words."""
@@ -79,12 +114,17 @@ class Rounds:
         kept = [entry.kept for entry in plan.compressed.values()]
         zeros = 1 - sum(int(k.sum()) for k in kept) / max(1, sum(k.numel() for k in kept))
         self.history.append(Round(done, holding.lam, size, zeros, accuracy))
-        if accuracy is None or self.before is None or self.recipe.max_drop is None:
+        if accuracy is None or self.before is None:
             return
-        prune = self.recipe.prune
+        prune, target, drop = self.recipe.prune, self.recipe.target_bytes, self.recipe.max_drop
         if prune is not None and prune.schedule != "one-shot" and holding.share < prune.end:
             return  # not yet as sparse as was asked for
-        within = accuracy >= self.before - self.recipe.max_drop
-        fits = self.recipe.target_bytes is None or size <= self.recipe.target_bytes
-        if within and fits and (self.best is None or size < len(self.candidates.encoded(self.best[0]))):
-            self.best = plan, accuracy
+        if target is not None and size > target:
+            return
+        if drop is not None:
+            better = accuracy >= self.before - drop and (self.best is None or size < self.best.bytes)
+        else:
+            assert target is not None  # a steering that sees accuracies has a budget
+            better = size >= NEAR * target and (self.best is None or accuracy >= self.best.accuracy)
+        if better:
+            self.best = Kept(plan, holding.lam, size, accuracy)

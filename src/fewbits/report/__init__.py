@@ -4,7 +4,7 @@ from fewbits.report.explain import explain
 from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation
 from fewbits.report.page import page, write_page
 from fewbits.report.provenance import provenance
-from fewbits.report.report import Report, Round, TensorRow
+from fewbits.report.report import Report, Round, TensorRow, Try
 from fewbits.report.results import Results, load_results, results_page
 from fewbits.report.table import render, text
 
@@ -16,6 +16,7 @@ __all__ = [
     "Results",
     "Round",
     "TensorRow",
+    "Try",
     "explain",
     "load_results",
     "page",

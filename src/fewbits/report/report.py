@@ -57,6 +57,24 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Try:
+    """A candidate of the final search, made without further training.
+
+    Attributes:
+        what: where it comes from: ``settled`` (the end of the training), ``filled`` (weights moved until the target is
+            reached), ``round`` (the best of a round), ``smaller`` or ``larger`` (another lambda).
+        lam: strength of the entropy term. bytes: size of the file. accuracy: percent on validation data, if evaluated.
+        kept: whether this is the file that was written.
+    """
+
+    what: str
+    lam: float
+    bytes: int
+    accuracy: float | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True)
 class Report:
     """A compression, from the float network to the file that decodes.
 
@@ -71,6 +89,7 @@ class Report:
         accuracy_before, accuracy_after: percent on the data named in ``split``; ``None`` when not evaluated.
         identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
         target, max_drop, met: the budget that was asked for, and whether the result keeps it.
+        history: the controller's path, round by round. search: the candidates of the final search.
     """
 
     model: str
@@ -97,6 +116,7 @@ class Report:
     parameters: int = 0
     macs: int | None = None
     macs_left: int | None = None
+    search: tuple[Try, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -147,6 +167,7 @@ class Report:
         rows = values["tensors"]
         values["tensors"] = tuple(TensorRow(**row | {"shape": tuple(row["shape"])}) for row in rows)
         values["history"] = tuple(Round(**r) for r in values["history"])
+        values["search"] = tuple(Try(**t) for t in values.get("search", ()))
         return Report(**values)
 
     def __str__(self) -> str:

@@ -1,5 +1,18 @@
-"""Which settings: the entropy term's strength from a budget of bytes or accuracy."""
+"""Which settings: the entropy term's strength from a budget of bytes or accuracy, and sweeps (:mod:`.pareto`)."""
 
-from fewbits.search.budget import Fixed, SizeAt, Steering, TowardSize, WithinDrop, solve
+from fewbits.search.between import between
+from fewbits.search.budget import HEADROOM, Fixed, SizeAt, Steering, TowardSize, WithinDrop, bracket, solve
+from fewbits.search.smallest import Smallest
 
-__all__ = ["Fixed", "SizeAt", "Steering", "TowardSize", "WithinDrop", "solve"]
+__all__ = [
+    "HEADROOM",
+    "Fixed",
+    "SizeAt",
+    "Smallest",
+    "Steering",
+    "TowardSize",
+    "WithinDrop",
+    "between",
+    "bracket",
+    "solve",
+]

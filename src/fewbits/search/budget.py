@@ -14,11 +14,23 @@ from fewbits.errors import BudgetError
 
 SizeAt = Callable[[float], int]
 
+HEADROOM = 0.997
+"""Share of a target that the last assignment takes: the floats' coded size still changes while they settle."""
+
 LARGEST = 1e6  # in units of a layer's lambda_max, far beyond the point where every weight is zero
 
 
 def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01, tries: int = 24) -> float:
-    """The lambda at which the file is just below ``goal`` bytes: bisection on its logarithm.
+    """The lambda at which the file is just below ``goal`` bytes; see :func:`bracket`."""
+    return bracket(size_at, goal, guess, tolerance=tolerance, tries=tries)[1]
+
+
+def bracket(
+    size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01, tries: int = 24
+) -> tuple[float, float]:
+    """Two lambdas, with a file above ``goal`` bytes and one just below it: bisection on the logarithm.
+
+    The second file may lie far below the goal where the size jumps; the two lambdas are next to each other then.
 
     Args:
         size_at: bytes of the file for a lambda; falls, not strictly, with lambda.
@@ -29,21 +41,28 @@ def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01
 
     Raises:
         BudgetError: even the smallest file is larger than the goal.
+
+    Returns:
+        ``(0, 0)`` if no lambda is needed.
     """
     if size_at(0.0) <= goal:
-        return 0.0
+        return 0.0, 0.0
     low, high = 0.0, max(guess, 1e-9)
     while (size := size_at(high)) > goal:
         low, high = high, high * 2
         if high > LARGEST:
             raise BudgetError(
                 f"{goal:.0f} bytes cannot be reached: at its smallest the file still has {size} bytes, which are "
-                "biases, normalisation and the header, and with ecqx the weights that relevance keeps"
+                "biases, normalisation and the header, and with ecqx the weights that relevance keeps (a larger "
+                f"assign.options.p lets more of them go); ask for {math.ceil(1.1 * size)} bytes or more"
             )
-    if low == 0.0:  # the guess was large enough: find a lambda that is not
-        low = high
-        while low > 1e-12 and size_at(low) <= goal:
-            low /= 2
+    while low == 0.0:  # the guess was large enough: find a lambda that is not
+        if high < 1e-12:
+            return 0.0, high
+        if (found := size_at(high / 2)) > goal:
+            low = high / 2
+        else:
+            high, size = high / 2, found
     for _ in range(tries):
         if size >= goal * (1 - tolerance) or high / low < 1 + 1e-6:
             break
@@ -53,7 +72,7 @@ def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01
             low = middle
         else:
             high, size = middle, found
-    return high
+    return low, high
 
 
 def check(size_at: SizeAt, target: int) -> None:
@@ -70,6 +89,9 @@ class Steering(ABC):
     """Chooses lambda round by round."""
 
     needs_accuracy = False
+    """Whether it cannot work without the accuracy of every round."""
+    steers = True
+    """Whether anything depends on what it sees."""
 
     @abstractmethod
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
@@ -86,9 +108,14 @@ class Steering(ABC):
     def final(self, size_at: SizeAt) -> float:
         """Lambda of the last assignment, which then stays."""
 
+    def see(self, size: int, accuracy: float | None) -> None:  # noqa: B027 - most need not know
+        """What came of the last rounds, before :meth:`final`."""
+
 
 class Fixed(Steering):
     """The paper's way: lambda is given."""
+
+    steers = False
 
     def __init__(self, lam: float) -> None:
         self.lam = lam
@@ -125,13 +152,16 @@ class TowardSize(Steering):
         return self.lam
 
     def final(self, size_at: SizeAt) -> float:
-        # A little is left for the floats, whose coded size still changes while they settle.
-        self.lam = solve(size_at, self.target * 0.997, self.lam or 0.05, tolerance=0.003)
+        self.lam = solve(size_at, self.target * HEADROOM, self.lam or 0.05, tolerance=0.003)
         return self.lam
 
 
 class WithinDrop(Steering):
-    """Smaller as long as accuracy stays above a floor; back, and then in smaller steps, where it does not.
+    """Smaller as long as accuracy stays above a floor, in growing steps; where it does not, first wait, then back.
+
+    A network that has just lost weights recovers while it trains on, so one loss of accuracy says little: the size
+    is held for a round. A second one in a row sends it half the way back to the smallest size that kept the floor,
+    and makes the next steps smaller. Towards the end, when there is no time to recover, every loss counts.
 
     Args:
         floor: percent on validation data that a file must reach.
@@ -139,34 +169,46 @@ class WithinDrop(Steering):
     """
 
     needs_accuracy = True
+    late = 0.75  # share of the training after which it does not wait
 
     def __init__(self, floor: float, target: int | None = None) -> None:
         self.floor, self.target = floor, target
         self.shrink = 0.75
         self.best: float | None = None
+        self.lost = 0  # rounds in a row below the floor
         self.lam = 0.05
 
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
         assert accuracy is not None
-        if share == 0:
-            goal = size * 0.9
-        elif accuracy >= self.floor:
-            self.best = size if self.best is None else min(self.best, size)
-            goal = size * self.shrink
-        else:
-            goal = (
-                math.sqrt(size * self.best) if self.best is not None and self.best > size else size / self.shrink**0.5
-            )
-            self.shrink = max(self.shrink, min(0.97, self.shrink**0.7))
+        goal = self._goal(share, size, accuracy)
         if self.target is not None:
             if share == 0:
                 check(size_at, self.target)
             goal = min(goal, max(self.target, goal * (1 - share)))
         return self._toward(size_at, goal, 0.02)
 
+    def see(self, size: int, accuracy: float | None) -> None:
+        if accuracy is not None and accuracy >= self.floor:
+            self.best = size if self.best is None else min(self.best, size)
+
+    def _goal(self, share: float, size: int, accuracy: float) -> float:
+        self.see(size, accuracy)
+        if accuracy >= self.floor:
+            self.lost = 0
+            step, self.shrink = self.shrink, max(0.5, self.shrink**1.25)
+            return size * step
+        self.lost += 1
+        if self.lost < 2 and share < self.late:
+            return size
+        self.lost = 0
+        self.shrink = min(0.97, self.shrink**0.6)
+        if self.best is not None and self.best > size:
+            return math.sqrt(size * self.best)
+        return size / self.shrink
+
     def final(self, size_at: SizeAt) -> float:
         if self.best is not None:
-            goal = self.best if self.target is None else min(self.best, self.target * 0.997)
+            goal = self.best if self.target is None else min(self.best, self.target * HEADROOM)
             self._toward(size_at, goal, 0.003)
         return self.lam
 

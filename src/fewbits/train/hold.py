@@ -72,7 +72,7 @@ class Holding(Companion):
         """Hold the assignment under ``lam``."""
         self.lam = lam
         plan, self.state = self.plan_at(lam)
-        self._hold(plan)
+        self.hold(plan)
 
     @property
     def _measures(self) -> bool:
@@ -108,7 +108,7 @@ class Holding(Companion):
             self._learnt()
         if not self.settled:
             plan, self.state = self.assigner_at(self.lam, self.share).update(self.weights, self._scores, self.state)
-            self._hold(plan)
+            self.hold(plan)
         if done == total or self._round(done, total) > self._round(done - 1, total):
             agree(self.model, self.accelerator)
             self.on_round(self, done, total)
@@ -125,7 +125,8 @@ class Holding(Companion):
                 weight.masked_fill_(~mask.to(weight.device), 0.0)
 
     @torch.no_grad()
-    def _hold(self, plan: Plan) -> None:
+    def hold(self, plan: Plan) -> None:
+        """Compute with ``plan`` from now on, until the next assignment."""
         entries = plan.compressed
         for name, holder in held(self.model).items():
             holder.update(entries[name])  # type: ignore[arg-type]  # an assigner gives one kind

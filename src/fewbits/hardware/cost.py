@@ -1,0 +1,75 @@
+"""What a plan costs, as one number that a search can make smaller.
+
+A cost is a plain function ``cost(plan) -> float``; less is better. Its maker binds it to a network and to the shape
+of one sample, so that whatever is the same for all plans (the graph, a machine's tables) is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from torch import nn
+
+from fewbits.errors import MismatchError, RecipeError, nearest
+from fewbits.hardware.count import count
+from fewbits.plan import Plan
+
+Cost = Callable[[Plan], float]
+"""``cost(plan)``: what the network costs with that plan; less is better."""
+
+CostMaker = Callable[[nn.Module, tuple[int, ...]], Cost]
+"""``maker(model, input_shape)``: the cost of plans of this network on samples of this shape, without the batch."""
+
+
+def parameters(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Trainable numbers that are not zero."""
+    names = {name for name, _ in model.named_parameters()}
+
+    def cost(plan: Plan) -> float:
+        missing = sorted(names - set(plan))
+        if missing:
+            raise MismatchError(f"the plan lacks {missing[0]!r}, a parameter of the network{nearest(missing[0], plan)}")
+        return float(sum(int(plan[name].values().count_nonzero()) for name in names))
+
+    return cost
+
+
+def macs(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Multiply-accumulate operations for one sample with weights that are not zero (see :func:`count`)."""
+    uses = {layer.name: layer.uses for layer in count(model, input_shape).layers}
+
+    def cost(plan: Plan) -> float:
+        missing = sorted(set(uses) - set(plan))
+        if missing:
+            raise MismatchError(f"the plan lacks {missing[0]!r}, a layer of the network{nearest(missing[0], plan)}")
+        return float(sum(times * int(plan[name].values().count_nonzero()) for name, times in uses.items()))
+
+    return cost
+
+
+def flops(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Floating-point operations: two for each of :func:`macs`."""
+    multiplied = macs(model, input_shape)
+    return lambda plan: 2 * multiplied(plan)
+
+
+COSTS: Mapping[str, CostMaker] = MappingProxyType({"parameters": parameters, "macs": macs, "flops": flops})
+"""The costs that a recipe can name."""
+
+
+def cost_of(
+    name: str, model: nn.Module, input_shape: tuple[int, ...], more: Mapping[str, CostMaker] | None = None
+) -> Cost:
+    """The cost of that name for a network.
+
+    Args:
+        more: further makers by name, such as a machine's latency; they go before those that come along.
+
+    Raises:
+        RecipeError: no such cost. UnsupportedError: its figures cannot be had for this network.
+    """
+    makers = {**COSTS, **(more or {})}
+    if name not in makers:
+        raise RecipeError(f"no cost named {name!r}{nearest(name, makers)}; there are {', '.join(sorted(makers))}")
+    return makers[name](model, input_shape)

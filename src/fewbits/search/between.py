@@ -1,0 +1,79 @@
+"""Between two plans: where lambda jumps over a size, single weights reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fewbits.plan import Clustered, Plan
+
+
+@torch.no_grad()
+def between(
+    smaller: Plan,
+    larger: Plan,
+    weights: Mapping[str, Tensor],
+    size_of: Callable[[Plan], int],
+    goal: int,
+    *,
+    tolerance: float = 0.002,
+    tries: int = 24,
+) -> Plan:
+    """``smaller`` with as many weights as fit moved to where ``larger`` has them, greatest gain first.
+
+    Args:
+        smaller: a plan whose file is at most ``goal`` bytes. larger: one of the same tensors, with the same steps.
+        weights: the float weights; a move gains what squared error it saves.
+        size_of: bytes of a plan's file.
+        goal: upper bound, bytes. tolerance: how far below it is close enough, relative to it.
+        tries: evaluations of ``size_of`` at most.
+    """
+    moves = {
+        name: entry
+        for name, entry in larger.clustered.items()
+        if isinstance(smaller[name], Clustered) and not torch.equal(entry.levels.cpu(), _levels(smaller, name))
+    }
+    if not moves:
+        return smaller
+    gains = {n: _gain(smaller.clustered[n], entry, weights[n]) for n, entry in moves.items()}
+    order = torch.cat([g.reshape(-1) for g in gains.values()])
+    count = int((order > -torch.inf).sum())
+    rank = torch.empty(len(order), dtype=torch.int64)
+    rank[order.argsort(descending=True, stable=True)] = torch.arange(len(order))
+    ranks = dict(zip(gains, rank.split([g.numel() for g in gains.values()]), strict=True))
+
+    def moved(k: int) -> Plan:
+        entries = {}
+        for name, entry in moves.items():
+            here = ranks[name].view(entry.shape) < k
+            entries[name] = replace(entry, levels=torch.where(here, entry.levels.cpu(), _levels(smaller, name)))
+        return smaller.updated(entries)
+
+    best, fits, too_many = smaller, 0, count + 1
+    for _ in range(tries):
+        if too_many - fits <= 1:
+            break
+        k = (fits + too_many) // 2 if too_many <= count else count
+        plan = moved(k)
+        size = size_of(plan)
+        if size > goal:
+            too_many = k
+            continue
+        best, fits = plan, k
+        if size >= goal * (1 - tolerance):
+            break
+    return best
+
+
+def _levels(plan: Plan, name: str) -> Tensor:
+    return plan.clustered[name].levels.cpu()
+
+
+def _gain(here: Clustered, there: Clustered, weight: Tensor) -> Tensor:
+    """Squared error that each move saves; minus infinity where there is nothing to move."""
+    w = weight.detach().cpu().double()
+    gain = (w - here.values().cpu().double()).square() - (w - there.values().cpu().double()).square()
+    return gain.masked_fill_(here.levels.cpu() == there.levels.cpu(), -torch.inf)

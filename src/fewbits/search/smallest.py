@@ -1,0 +1,65 @@
+"""The smallest file that keeps a floor of accuracy, in few tries."""
+
+from __future__ import annotations
+
+import math
+
+
+class Smallest:
+    """A search by asking and telling: :meth:`next` names a size to try, :meth:`tell` says what came of it.
+
+    While nothing keeps the floor it goes up; while everything does, down; then it halves the gap, on a scale of
+    ratios. What is kept has been measured, so noise in the accuracy costs bytes, never the promise.
+
+    Args:
+        floor: percent that a file must reach.
+        limit: upper bound on bytes, if there is one as well.
+        tries: how many sizes at most.
+        close: ratio of the smallest size that kept the floor to the largest below it that did not, at which to stop.
+    """
+
+    down, up = 0.85, 1.25
+
+    def __init__(self, floor: float, limit: int | None = None, *, tries: int = 8, close: float = 1.02) -> None:
+        self.floor, self.limit, self.tries, self.close = floor, limit, tries, close
+        self.kept: int | None = None  # smallest size that keeps the floor
+        self.lost: float | None = None  # largest size below it that does not
+        self.fitting = limit is None  # whether anything no larger than the limit was seen
+
+    def next(self) -> float | None:
+        """Bytes to try, or ``None`` when the search is over."""
+        if self.tries <= 0:
+            return None
+        if not self.fitting:
+            return self.limit
+        if self.kept is None:
+            if self.lost is None:
+                return None
+            if self.limit is not None and self.lost * self.close >= self.limit:
+                return None  # even as large as allowed it is not accurate enough
+            return self.lost * self.up if self.limit is None else min(self.lost * self.up, self.limit)
+        if self.lost is None:
+            return self.kept * self.down
+        return math.sqrt(self.kept * self.lost) if self.kept / self.lost > self.close else None
+
+    def tell(self, size: int, accuracy: float, goal: float | None = None) -> None:
+        """What a file has. Without ``goal`` it was there anyway, and costs no try.
+
+        Args:
+            goal: the size that was asked for; ``size`` may be below it where sizes jump.
+        """
+        self.tries -= goal is not None
+        if self.limit is not None and size > self.limit:
+            return
+        self.fitting = True
+        if accuracy >= self.floor:
+            self.kept = size if self.kept is None else min(self.kept, size)
+            if self.lost is not None and self.lost >= self.kept:
+                self.lost = None
+        else:
+            self.fail(size if goal is None else goal)
+
+    def fail(self, goal: float) -> None:
+        """A size that does not keep the floor, or that no file has."""
+        if self.kept is None or goal < self.kept:
+            self.lost = goal if self.lost is None else max(self.lost, goal)
