@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("stable-baselines3", "rl", "searching with an agent") from error
 
+_NEVER = 1 << 30  # episodes from one line of the library's log to the next
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -31,8 +33,8 @@ class Settings:
         tau: share by which the target network follows after every step. (stable-baselines3 has no double Q-learning.)
         explore: share of the evaluations after which epsilon has fallen from 1 to ``epsilon``.
         scale: of the rewards.
-        patience: the search gives up after ``patience`` times the budget without an end, counted in episodes (or in steps
-            where each is evaluated); small networks run out of choices that are new.
+        patience: the search ends after the steps of so many budgets, spent or not: a small network runs out of
+            choices that are new.
     """
 
     hidden: int = 64
@@ -80,10 +82,8 @@ def learn(env: PruningEnv, settings: Settings, seed: int) -> int:
             return 1.0 + way * (settings.epsilon - 1.0)
 
         agent.exploration_schedule = epsilon
-        try:
-            agent.learn(settings.patience * evaluator.budget * per_evaluation, log_interval=None)
-        except Spent:
-            pass
+        with suppress(Spent):
+            agent.learn(settings.patience * evaluator.budget * per_evaluation, log_interval=_NEVER)
         return int(agent.num_timesteps)
 
 

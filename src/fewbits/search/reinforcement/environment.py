@@ -1,12 +1,14 @@
 """Pruning as a Markov decision process, behind Gymnasium's interface.
 
 Sources: PuRL (Gupta et al., arXiv 2007.04756), QLP (IEEE TCSVT 2022), AMC's reward (He et al., ECCV 2018), shaping by
-potentials (Ng, Harada and Russell, ICML 1999). PuRL has published no code; what its paper's abstract does not say is ours.
+potentials (Ng, Harada and Russell, ICML 1999). PuRL has published no code; what
+its paper's abstract does not say is ours.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -53,8 +55,8 @@ class PruningEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         evaluator: counts what is asked of the network. reward: one of the four. scale: > 0.
 
     Raises:
-        MissingExtraError: at import, without gymnasium. RecipeError: an unknown reward; from ``step``, an episode that is
-            over. :class:`~fewbits.search.reinforcement.Spent`: from ``step``, when the budget is.
+        MissingExtraError: at import, without gymnasium. RecipeError: an unknown reward; from ``step``, an episode
+            that is over. :class:`~fewbits.search.reinforcement.Spent`: from ``step``, when the budget is.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own declaration
@@ -136,13 +138,13 @@ class PruningEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         """What the agent sees."""
 
     def _with(self, layer: int, kept: int) -> Kept:
-        return self.kept[:layer] + (kept,) + self.kept[layer + 1 :]
+        return (*self.kept[:layer], kept, *self.kept[layer + 1 :])
 
 
 class OnePass(PruningEnv):
     """PuRL's: each layer once, in the order of the network; one step is one layer.
 
-    Actions: ``Discrete(23)``; action i keeps the weights with ``|w| >= ALPHAS[i] * std``, std being that of the layer's
+    Actions: ``Discrete(23)``; action i keeps the weights with ``|w| >= alphas[i] * std``, std being that of the layer's
     dense weights, and at least the layer's floor.
 
     Observations: ``Box(0, 1, (8,), float32)``, of the layer that comes next:
@@ -155,19 +157,29 @@ class OnePass(PruningEnv):
     4. sparsity so far, over all layers
     5. share of all weights that lie in layers still to come, this one included
     6. standard deviation of its dense weights / the largest of any layer
-    7. last action / 22 (0 at the start)
+    7. last action / 22, the number of the last one (0 at the start)
 
     After the last layer 0 is 1, and 1, 2, 5 and 6 are 0.
     """
 
-    def __init__(self, evaluator: Evaluator, reward: str = "potential", scale: float = 1.0) -> None:
-        self.action_space = spaces.Discrete(len(ALPHAS))
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        reward: str = "potential",
+        scale: float = 1.0,
+        *,
+        alphas: Sequence[float] = ALPHAS,
+    ) -> None:
+        if len(alphas) < 2 or min(alphas) < 0:
+            raise RecipeError(f"an agent needs at least two thresholds, none negative, got {list(alphas)}")
+        self.alphas = tuple(alphas)
+        self.action_space = spaces.Discrete(len(alphas))
         self.observation_space = spaces.Box(0.0, 1.0, (8,), np.float32)
         super().__init__(evaluator, reward, scale)
 
     def _pruned(self, action: int) -> Kept:
         layer = self.steps
-        return self._with(layer, self.space.above(layer, ALPHAS[action]))
+        return self._with(layer, self.space.above(layer, self.alphas[action]))
 
     def _ended(self) -> bool:
         return self.steps == len(self.space)

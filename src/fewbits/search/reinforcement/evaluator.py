@@ -30,8 +30,8 @@ class Evaluation:
 class Evaluator:
     """The only way of a search to the network.
 
-    **An evaluation is one choice whose accuracy was asked for the first time in this search**: one recalibration and one
-    forward pass over the proxy samples. Asked again, the answer is remembered and costs nothing, for every method
+    **An evaluation is one choice whose accuracy was asked for the first time in this search**: one recalibration and
+    one forward pass over the proxy samples. Asked again, the answer is remembered and costs nothing, for every method
     alike. The dense network, which every search starts from, is not counted. Reading a sparsity is free.
 
     Args:

@@ -90,7 +90,7 @@ def greedy(evaluator: Evaluator, seed: int = 0) -> None:
     alphas = [ALPHA * (i + 1) / levels for i in range(levels)]
     losses = []
     for layer in range(len(space)):
-        alone = [space.dense[:layer] + (space.above(layer, a),) + space.dense[layer + 1 :] for a in alphas]
+        alone = [(*space.dense[:layer], space.above(layer, a), *space.dense[layer + 1 :]) for a in alphas]
         found = [dense - evaluator(kept).accuracy for kept in alone]
         losses.append(np.maximum.accumulate([0.0, *found]))
     worst = max(float(loss[-1]) for loss in losses)
