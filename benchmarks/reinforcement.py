@@ -68,7 +68,7 @@ SETTINGS = {
         "resnet-20", "cifar10", 200, 0.8, weights="cifar10_resnet20.safetensors", precision="bfloat16"
     ),
     "lenet-5": Setting(
-        "lenet-5", "fashion-mnist", 200, 0.95, proxy=1000, pretrain=Training(epochs=3, lr=1e-3)
+        "lenet-5", "fashion-mnist", 200, 0.95, proxy=1000, precision="bfloat16", pretrain=Training(epochs=3, lr=1e-3)
     ),
 }  # fmt: skip
 

@@ -52,7 +52,7 @@ def rates_of(weights: Weights, rates: Mapping[str, float]) -> dict[str, float]:
     Raises:
         SelectionError: a pattern that matches no weight, or a weight without a rate.
     """
-    for pattern in rates:
+    for pattern in rates if weights else ():
         if not any(fnmatchcase(name, pattern) for name in weights):
             raise SelectionError(f"the rate of {pattern!r} belongs to no weight{nearest(pattern, weights)}")
     found = {}
