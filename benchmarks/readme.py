@@ -18,6 +18,7 @@ from fewbits.report.table import text
 from tables import ROOT, rows_of
 from tables_coding import cifar, coder, controls, levers, overhead, rates, scale
 from tables_pruning import curvatures, pruning
+from tables_reinforcement import reinforcement
 
 
 def pasted(readme: str, mark: str, content: str) -> str:
@@ -51,7 +52,18 @@ def demo(folder: Path) -> None:
 
 def tables() -> str:
     """Every table of figures, and the picture that goes with one of them."""
-    figures = [cifar(), controls(), scale(), levers(), overhead(), coder(), rates(), pruning(), curvatures()]
+    figures = [
+        cifar(),
+        controls(),
+        scale(),
+        levers(),
+        overhead(),
+        coder(),
+        rates(),
+        pruning(),
+        curvatures(),
+        reinforcement(),
+    ]
     found = rows_of("demo_controls")
     if found:
         base = statistics.mean(r["baseline_accuracy"] for r in found)

@@ -21,15 +21,19 @@ Curve = Callable[[float], Kept]
 GRID = 21  # points of the first pass over a setting
 STEPS = 22  # thresholds of the common scale: ALPHA is the largest, in standard deviations
 ALPHA = 2.2
-FLOORS = ("0%", "0.01%", "0.03%", "0.1%", "0.3%")  # of all weights, per layer; of Global MP
+FLOORS = ("0%", "0.03%", "0.1%", "0.3%", "1%")  # of all weights, per layer; of Global MP
 
 
-def scan(evaluator: Evaluator, curve: Curve, low: float, high: float, evaluations: int) -> None:
+def scan(evaluator: Evaluator, curve: Curve, low: float, high: float, evaluations: int) -> float:
     """The best setting of a curve: a grid, and then finer grids about the best point so far.
 
     Args:
         evaluations: at most so many. It ends, too, when neighbouring points are the same choice.
+
+    Returns:
+        The best score.
     """
+    top = -np.inf
     end = min(evaluator.budget, evaluator.used + evaluations)
     points = min(GRID, max(3, evaluations))
     while evaluator.used < end:
@@ -38,21 +42,27 @@ def scan(evaluator: Evaluator, curve: Curve, low: float, high: float, evaluation
         scores = []
         for value in grid:
             if evaluator.used >= end:
-                return
+                return top
             scores.append(evaluator(curve(float(value))).score)
+            top = max(top, scores[-1])
         best = int(np.argmax(scores))
         low, high = float(grid[max(0, best - 1)]), float(grid[min(points - 1, best + 1)])
         points = 9
         if evaluator.used == before:  # nothing new was left to ask
-            return
+            break
+    return top
 
 
 def global_magnitude(evaluator: Evaluator, seed: int = 0) -> None:
-    """Global MP with a floor: the sparsity is scanned for each of five floors, with equal shares of the budget."""
-    for i, floor in enumerate(FLOORS):
-        share = evaluator.left // (len(FLOORS) - i)
+    """Global MP with a floor: the sparsity is scanned with half of the budget for five floors, then for the best one."""
+
+    def scanned(floor: str, evaluations: int) -> float:
         make = partial(assign.global_magnitude, floor=floor)
-        scan(evaluator, _curve(evaluator.space, make), 0.0, _most(evaluator.space, floor), share)
+        return scan(evaluator, _curve(evaluator.space, make), 0.0, _most(evaluator.space, floor), evaluations)
+
+    share = evaluator.budget // 2 // len(FLOORS)
+    scores = {floor: scanned(floor, share) for floor in FLOORS}
+    scanned(max(scores, key=lambda floor: scores[floor]), evaluator.left)
 
 
 def lamp(evaluator: Evaluator, seed: int = 0) -> None:
