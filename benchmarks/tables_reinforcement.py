@@ -62,7 +62,7 @@ def sooner(found: list[dict[str, Any]], networks: list[str]) -> str:
             ])  # fmt: skip
     budgets = " and ".join(str(b) for b in dict.fromkeys(r["budget"] for r in found))
     return (
-        "**How much to prune in each layer: evaluations of the network until the terminal-reward agent's final result** "
+        "**How much to prune in each layer: evaluations of the network until the terminal-reward agent's result** "
         f"(its result after {budgets} evaluations, seed by seed; median and range; share: of those {budgets}; "
         "`benchmarks/reinforcement.py`):\n\n"
         + table(["network", "searcher", "runs that reach it", "evaluations", "share"], rows)
@@ -89,7 +89,8 @@ def compared(mine: list[dict[str, Any]]) -> str:
         f"**{one['model']}, {one['data']}: the best of {one['budget']} evaluations**, one-shot, statistics of "
         f"normalisation recalibrated, no training ({one['weights']:,} weights in {one['layers']} layers; targets "
         f"{100 * one['target_sparsity']:g} % zeros and {one['target_drop']:g} point lost; proxy: "
-        f"{one['proxy_samples']} training images, dense {one['dense_proxy_accuracy']:.1f} %; test: dense {one['baseline_accuracy']:.2f} %; "
+        f"{one['proxy_samples']} training images, dense {one['dense_proxy_accuracy']:.1f} %; test: dense "
+        f"{one['baseline_accuracy']:.2f} %; "
         f"{seeds} seeds where a seed matters, median (range), test accuracy mean (range)):\n\n"
         + table(["searcher", "score", "proxy accuracy %", "zeros %", "test accuracy %", "evaluations"], rows)
     )

@@ -54,7 +54,7 @@ def scan(evaluator: Evaluator, curve: Curve, low: float, high: float, evaluation
 
 
 def global_magnitude(evaluator: Evaluator, seed: int = 0) -> None:
-    """Global MP with a floor: the sparsity is scanned with half of the budget for five floors, then for the best one."""
+    """Global MP: the sparsity is scanned for five floors with half of the budget, then for the best of them."""
 
     def scanned(floor: str, evaluations: int) -> float:
         make = partial(assign.global_magnitude, floor=floor)
