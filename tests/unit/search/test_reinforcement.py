@@ -14,6 +14,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_spaces import evaluator, smooth, weights
 
 from fewbits.assign import global_magnitude, layerwise
 from fewbits.errors import MissingExtraError, RecipeError
@@ -21,7 +22,6 @@ from fewbits.search.reinforcement import METHODS, Evaluator, Space, Spent, Targe
 from fewbits.search.reinforcement.environment import ALPHAS, REWARDS, SHARES, ManyVisits, OnePass
 from fewbits.search.reinforcement.run import explore
 from fewbits.search.reinforcement.searchers import SIMPLE, scan
-from pruning_parts import evaluator, smooth, weights
 
 THREE = (0.0, 1.0, 2.0)
 PLANS = list(itertools.product(range(3), repeat=2))

@@ -116,5 +116,5 @@ class Proxy:
             *tensors,
             *(t for batches in (self.proxy, self.calibration) for batch in batches for t in batch),
         ):
-            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
