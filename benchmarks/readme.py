@@ -18,6 +18,7 @@ from fewbits.report.table import text
 from tables import ROOT, rows_of
 from tables_coding import cifar, coder, controls, levers, overhead, rates, scale
 from tables_pruning import curvatures, pruning
+from tables_reinforcement import reinforcement
 
 
 def pasted(readme: str, mark: str, content: str) -> str:
@@ -59,6 +60,7 @@ def figures() -> dict[str, list[str]]:
         "coder": [coder(), rates()],
         "pruning": [pruning()],
         "curvature": [curvatures()],
+        "reinforcement": [reinforcement()],
     }
 
 

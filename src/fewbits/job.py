@@ -299,6 +299,11 @@ def unfinished(recipe: Recipe, out: Path) -> Path | None:
     return out / UNFINISHED if found[0] else None
 
 
+def trained_before(recipe: Recipe, out: Path) -> Path | None:
+    """The float network that was left in ``out`` with the words of this very recipe: no need to train it again."""
+    return out / FLOAT if _recipe_of(out / FLOAT) == recipe.model_dump_json() else None
+
+
 def _recipe_of(path: Path) -> str | None:
     try:
         with safe_open(path, framework="pt") as file:

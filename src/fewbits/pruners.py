@@ -31,8 +31,12 @@ def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
     if part.pattern is not None:
         fixed = assign.n_of_m(part.pattern, **common)
         return lambda share: fixed
+    rising = assign.rising(part.schedule, part.begin, part.end)
+    if part.rates is not None:
+        rates = part.rates
+        return lambda share: assign.layerwise(rates, share=rising(share), **common)
     assert part.sparsity is not None  # the recipe sees to that
-    rising, final = assign.rising(part.schedule, part.begin, part.end), part.sparsity
+    final = part.sparsity
     common["of"] = parameters if part.over == "parameters" else None
     if part.method == "feather":
         common = {"of": common["of"], "floor": part.floor, "theta": feather_theta(final)}

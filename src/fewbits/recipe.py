@@ -116,20 +116,26 @@ class Prune(_Part):
     """Which of the selected weights become zero before the others are assigned.
 
     Attributes:
-        method: ``global-magnitude`` (Global MP), ``lamp``, ``erk``, ``uniform``, ``feather``, ``n:m`` or ``random``.
-        sparsity: share of zeros, 0 to 1, of the numbers that ``over`` names; exact. Not for ``n:m``.
+        method: ``global-magnitude`` (Global MP), ``lamp``, ``erk``, ``uniform``, ``feather``, ``n:m``,
+            ``random`` or ``layers``.
+        sparsity: share of zeros, 0 to 1, of the numbers that ``over`` names; exact. Not for ``n:m`` and ``layers``.
         over: ``weights`` (those selected) or ``parameters`` (all of the network).
         floor: the minimum threshold, of ``global-magnitude`` and ``feather``: so many weights of each layer stay, or so
             many percent of all selected weights (``0.02%``); a smaller layer stays whole.
+        rates: of ``layers``: share of zeros by weight name or shell pattern; the first that matches counts. `fewbits
+            prune-search` finds some.
         pattern: of ``n:m``, for example ``"2:4"``.
         schedule: ``one-shot``, ``linear`` or ``cubic``: sparsity rises from share ``begin`` of the training to ``end``.
         regrow: whether pruned weights go on training unseen, and may come back (``feather`` always lets them).
     """
 
-    method: Literal["global-magnitude", "lamp", "erk", "uniform", "feather", "n:m", "random"] = "global-magnitude"
+    method: Literal["global-magnitude", "lamp", "erk", "uniform", "feather", "n:m", "random", "layers"] = (
+        "global-magnitude"
+    )
     sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
     over: Literal["weights", "parameters"] = "weights"
     floor: int | str = 0
+    rates: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
     pattern: str | None = None
     schedule: Literal["one-shot", "linear", "cubic"] = "one-shot"
     begin: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -156,8 +162,13 @@ class Prune(_Part):
         patterned = self.method == "n:m"
         if (self.pattern is not None) != patterned:
             raise ValueError("method 'n:m' takes a pattern like '2:4', and no other method does")
-        if (self.sparsity is None) != patterned:
-            raise ValueError("give a sparsity, for example 0.9; only 'n:m' has its own")
+        layers = self.method == "layers"
+        if bool(self.rates) != layers:
+            raise ValueError("method 'layers' takes rates, for example {'*': 0.9}, and no other method does")
+        if layers and (self.sparsity is not None or self.over != "weights"):
+            raise ValueError("rates say how many zeros each layer gets: leave sparsity and over out")
+        if (self.sparsity is None) != (patterned or layers):
+            raise ValueError("give a sparsity, for example 0.9; only 'n:m' and 'layers' have their own")
         if patterned and self.schedule != "one-shot":
             raise ValueError("an n:m pattern is there from the start: leave schedule out")
         if self.floor and self.method not in ("global-magnitude", "feather"):

@@ -17,6 +17,7 @@ from fewbits.assign import (
     feather,
     global_magnitude,
     lamp,
+    layerwise,
     n_of_m,
     only,
     random_pruning,
@@ -51,6 +52,7 @@ PRUNERS: dict[str, Callable[..., Assigner]] = {
     "uniform": lambda: uniform(0.7),
     "feather": lambda: feather(0.7),
     "random": lambda: random_pruning(0.7),
+    "layerwise": lambda: layerwise({"*": 0.7}),
     "2:4": lambda: n_of_m("2:4"),
 }
 CHAINS: dict[str, Callable[..., Assigner]] = {

@@ -14,6 +14,7 @@ from fewbits.assign.assigner import (
 from fewbits.assign.chain import chain
 from fewbits.assign.entropy import ecq, ecqx
 from fewbits.assign.grid import gradient_scale, nearest, step_size
+from fewbits.assign.layerwise import layerwise
 from fewbits.assign.magnitude import erk, feather, global_magnitude, lamp, random_pruning, uniform
 from fewbits.assign.pattern import n_of_m
 from fewbits.assign.schedule import Schedule, rising
@@ -34,6 +35,7 @@ __all__ = [
     "global_magnitude",
     "gradient_scale",
     "lamp",
+    "layerwise",
     "n_of_m",
     "nearest",
     "only",

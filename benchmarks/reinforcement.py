@@ -1,0 +1,164 @@
+"""How much to prune in each layer: PuRL's agent and the simple searchers, at equal numbers of network evaluations.
+
+Every searcher starts from the same trained network and has the same budget; an evaluation is one new choice of
+sparsities, recalibrated and run over the proxy samples, which are carved out of training data. The chosen masks
+are then recalibrated on more training samples and looked at once on the test set. Answers and finished rows are
+kept, so an interrupted run goes on, and answers are shared by all searchers (each pays for what it asks).
+
+    python benchmarks/reinforcement.py --data DIR --weights DIR [--experiment resnet-20 lenet-5] [--seeds 0 1 2 3 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fewbits import data, zoo
+from fewbits import job as jobs
+from fewbits.data import DataSet
+from fewbits.recipe import Training
+from fewbits.report import provenance
+from fewbits.search.reinforcement import Proxy, Space, Targets, carve
+from fewbits.search.reinforcement.run import explore
+from fewbits.train import accuracy, pretrain, recalibrate
+from fewbits.weights import select
+
+RESULT = Path(__file__).parent.parent / "results" / "reinforcement.json"
+
+# Name in the results: searcher, reward.
+AGENTS = {
+    "terminal": ("purl", "terminal"),
+    "raw": ("purl", "raw"),
+    "potential": ("purl", "potential"),
+    "sparsity": ("purl", "sparsity"),
+    "qlp": ("qlp", "potential"),
+}
+SIMPLE = ("global-magnitude", "lamp", "erk", "uniform", "random", "greedy")
+DRAWN = (*AGENTS, "random")  # those that a seed changes
+KEY = ("experiment", "method", "seed", "budget")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One network. ``evaluations``: budget; ``sparsity``, ``drop``: targets; ``calibration``: before the test set."""
+
+    network: str
+    data: str
+    evaluations: int
+    sparsity: float
+    weights: str | None = None
+    drop: float = 1.0
+    floor: int | str = 0
+    proxy: int = 500
+    calibration: int = 128
+    precision: str = "float32"
+    pretrain: Training | None = None
+
+
+SETTINGS = {
+    "resnet-20": Setting(
+        "resnet-20", "cifar10", 200, 0.8, weights="cifar10_resnet20.safetensors", precision="bfloat16"
+    ),
+    "lenet-5": Setting(
+        "lenet-5", "fashion-mnist", 200, 0.95, proxy=1000, precision="bfloat16", pretrain=Training(epochs=3, lr=1e-3)
+    ),
+}  # fmt: skip
+
+
+def prepared(setting: Setting, options: Any) -> tuple[nn.Module, DataSet]:
+    """The trained network (published weights, or trained here once) and the data as it wants them."""
+    dataset = data.load(setting.data, options.data)
+    network = zoo.build(setting.network, seed=0)
+    path = Path(options.weights) / setting.weights if setting.weights else Path(options.work) / f"{setting.network}.st"
+    if setting.pretrain is not None and not path.exists():
+        pretrain(network, dataset.loader("train", 128, shuffle=True), setting.pretrain, seed=0)
+        jobs.save_float(network, path, dataset.normalisation)
+    wanted = zoo.normalisation(zoo.load_weights(network, path))
+    return network.eval(), dataset if wanted is None else dataset.normalised(wanted)
+
+
+def runs(name: str, options: Any, known: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Rows of one network that are not there yet, seed by seed."""
+    setting = SETTINGS[name]
+    wanted = [
+        (method, seed)
+        for seed in options.seeds
+        for method in (*AGENTS, *SIMPLE)
+        if (seed == options.seeds[0] or method in DRAWN) and (not options.methods or method in options.methods)
+    ]
+    wanted = [(m, s) for m, s in wanted if (name, m, s, setting.evaluations) not in known]
+    if not wanted:
+        return
+    network, dataset = prepared(setting, options)
+    space = Space(select(network), setting.floor)
+    proxy, calibration = carve(dataset, setting.proxy, setting.calibration)
+    journal = jobs.folder(Path(options.work)) / f"{name}.journal"
+    measure = Proxy(network, space, proxy, calibration, precision=setting.precision, journal=journal)
+    dense = measure(space.dense)
+    targets = Targets(dense - setting.drop, setting.sparsity)
+    baseline = accuracy(network, dataset.loader("test", 250))
+    for method, seed in wanted:
+        begin, before = time.perf_counter(), measure.runs
+        searcher, reward = AGENTS.get(method, (method, "potential"))
+        found = explore(space, measure, targets, searcher, setting.evaluations, reward=reward, seed=seed)
+        if not found.finished:
+            raise KeyboardInterrupt
+        kept = space.clipped([round((1 - found.rates[n]) * s) for n, s in zip(space.names, space.sizes, strict=True)])
+        measure.load(kept)
+        # The loader's first batches: other samples than the test's, and no classes are looked at.
+        batches = [
+            batch for batch, _ in zip(dataset.loader("train", 250, shuffle=True, seed=1), range(8), strict=False)
+        ]
+        recalibrate(measure.model, batches)
+        tested = accuracy(measure.model, dataset.loader("test", 250))
+        yield {
+            "experiment": name, "model": setting.network, "data": setting.data, "method": method, "seed": seed,
+            "budget": setting.evaluations, "evaluations": found.evaluations, "score": found.score,
+            "proxy_accuracy": found.accuracy, "dense_proxy_accuracy": dense, "sparsity": 100 * found.sparsity,
+            "target_sparsity": setting.sparsity, "target_drop": setting.drop, "proxy_samples": setting.proxy,
+            "calibration_samples": setting.calibration, "precision": setting.precision, "layers": len(space),
+            "weights": space.total, "steps": found.steps, "episodes": found.episodes, "split": "test",
+            "accuracy": tested, "baseline_accuracy": baseline, "history": [[n, s] for n, s, _, _ in found.history],
+            "kept": list(kept), "fewest_survivors": min(kept), "network_runs": measure.runs - before,
+            "seconds": time.perf_counter() - begin, "commit": provenance("reinforcement", "")["commit"],
+        }  # fmt: skip
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=None, help="folder of the data sets (default: FEWBITS_DATA)")
+    parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of trained .safetensors")
+    parser.add_argument("--experiment", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--methods", nargs="+", choices=[*AGENTS, *SIMPLE])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--evaluations", type=int, help="budget of each search, instead of the experiment's")
+    parser.add_argument("--work", default="out/reinforcement", help="folder for answers and networks trained here")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    options = parser.parse_args()
+    if options.evaluations:
+        for name, setting in SETTINGS.items():
+            SETTINGS[name] = dataclasses.replace(setting, evaluations=options.evaluations)
+    jobs.folder(Path(options.work))
+    for name in options.experiment:
+        known = {tuple(row[k] for k in KEY) for row in rows_in(options.result)}
+        for row in runs(name, options, known):
+            print(json.dumps({k: v for k, v in row.items() if k not in ("history", "kept")}), flush=True)
+            head = provenance("reinforcement", "python benchmarks/reinforcement.py --data DIR --weights DIR")
+            rows = [*rows_in(options.result), row]  # another experiment may have written meanwhile
+            options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
