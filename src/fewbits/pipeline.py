@@ -19,6 +19,7 @@ from fewbits import assign, checkpoint, codec
 from fewbits import recipe as recipes
 from fewbits.assign import State, Weights, with_curvatures
 from fewbits.attach import attach, load_plan, merge_statistics, plan_of
+from fewbits.channels import channel_stage, stage_file
 from fewbits.errors import BudgetError, DataError, RecipeError
 from fewbits.measure import RelevanceScorer, Scorer, control, curvature, mean_curvature
 from fewbits.measure.relevance import Lens, rules_of, trace
@@ -104,10 +105,14 @@ def compress(
     with torch.random.fork_rng():
         torch.manual_seed(chosen.seed)
         place = Path(state_file) if state_file is not None else None
-        run = _Run(model, train, evaluate, chosen, place, progress, accelerator or Accelerator())
+        accelerator = accelerator or Accelerator()
+        narrowed = channel_stage(model, train, chosen, place, accelerator=accelerator)
+        torch.manual_seed(chosen.seed)
+        run = _Run(narrowed, train, evaluate, chosen, place, progress, accelerator, full=model)
         compressed = run.go()
         if place is not None and not keep_state and run.accelerator.is_main_process:
             place.unlink(missing_ok=True)
+            stage_file(place).unlink(missing_ok=True)
         return compressed
 
 
@@ -121,6 +126,7 @@ class _Run:
         state_file: Path | None,
         progress: Progress | None,
         accelerator: Accelerator,
+        full: nn.Module,
     ) -> None:
         self.recipe, self.train, self.evaluate = recipe, train, evaluate
         self.state_file, self.progress, self.accelerator = state_file, progress, accelerator
@@ -129,6 +135,8 @@ class _Run:
         self.original = copy.deepcopy(model).to(accelerator.device)
         self.original.eval()
         select(self.original, recipe.select.include, recipe.select.exclude)
+        # What the user gave, against which everything is told; `original` may have lost channels.
+        self.full = copy.deepcopy(full).to(accelerator.device).eval()
         self.plain = copy.deepcopy(self.original)  # candidates are loaded into this one
         self.model = copy.deepcopy(self.original)
         self.lens: Lens | None = trace(self.model) if self._measured == "relevance" else None
@@ -160,17 +168,18 @@ class _Run:
         optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
         self.optimizer = optimizer
         if saved is None:
-            self.before = self._agreed(self.evaluate(self.original)) if self.evaluate else None
+            self.before = self._agreed(self.evaluate(self.full)) if self.evaluate else None
             self.steering = self._steer()
             self._first(holding)
         else:
             self.before = saved["before"]
             self.steering = self._steer()
             self._resume(holding, optimizer, saved)
-        fit(
-            self.model, self.train, self._objective(), optimizer, settings,
-            companion=holding, accelerator=self.accelerator, start=holding.steps,
-        )  # fmt: skip
+        if plan or self.recipe.channels is None:  # else channels are all there was to remove, and it is done
+            fit(
+                self.model, self.train, self._objective(), optimizer, settings,
+                companion=holding, accelerator=self.accelerator, start=holding.steps,
+            )  # fmt: skip
         return self._finish(holding, time.perf_counter() - begin)
 
     # -- parts chosen by the recipe ------------------------------------------------------------------
@@ -185,8 +194,7 @@ class _Run:
 
         def at(lam: float, share: float) -> assign.Assigner:
             if part.method == "none":
-                assert pruner_at is not None  # the recipe sees to that
-                return pruner_at(share)
+                return assign.nothing() if pruner_at is None else pruner_at(share)
             quantizer = makers[part.method](lam=lam, **fixed, **part.options)
             return quantizer if pruner_at is None else assign.chain(pruner_at(share), quantizer)
 
@@ -227,7 +235,7 @@ class _Run:
     def _objective(self) -> Objective:
         settings = self.recipe.train
         if settings.distill:
-            return distillation(self.original, settings.distill, settings.temperature, settings.label_smoothing)
+            return distillation(self.full, settings.distill, settings.temperature, settings.label_smoothing)
         return task(settings.label_smoothing)
 
     def _steer(self) -> Steering:
@@ -336,7 +344,7 @@ class _Run:
         summary = codec.inspect(data)
         sizes = {section.name: section.coded_bytes for section in summary.tensors}
         rows = tensor_rows(plan, sizes)
-        original = {n: t for n, t in self.original.state_dict().items() if n in plan}
+        original = {n: t for n, t in self.full.state_dict().items() if n in plan}
         report = Report(
             model=self._name,
             data=self.recipe.data.name if self.recipe.data else "",
@@ -363,7 +371,9 @@ class _Run:
 
     def _method(self) -> str:
         parts = []
-        prune = self.recipe.prune
+        prune, channels = self.recipe.prune, self.recipe.channels
+        if channels is not None:
+            parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}")
         if prune is not None:
             floor = f" with floor {prune.floor}" if prune.floor else ""
             parts.append(f"{prune.method} {prune.pattern or prune.sparsity}{floor}")
@@ -403,7 +413,7 @@ class _Run:
         inputs = self._some_inputs()
         load_plan(self.plain, plan)
         expected = self.plain.eval()(inputs)
-        decoded = copy.deepcopy(self.original)
+        decoded = copy.deepcopy(self.full)
         load_plan(decoded, codec.decode(data, like=decoded))
         return torch.equal(expected, decoded.eval()(inputs))
 

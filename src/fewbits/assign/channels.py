@@ -7,14 +7,15 @@ Plain data in, plain data out: no network here. The units, which layers lose cha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from math import ceil, prod
 
 import torch
 from torch import Tensor
 
-from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError
+from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError, SelectionError, nearest
 from fewbits.measure.channels.dependencies import FIXED, Dependencies
 from fewbits.plan import Channels
 
@@ -146,6 +147,7 @@ def choose(
     cap: float = 0.95,
     full: Mapping[str, int] | None = None,
     per_saving: bool = False,
+    exclude: Iterable[str] = (),
 ) -> Choice:
     """Remove the units with the lowest scores until at most a share ``left`` remains.
 
@@ -159,8 +161,10 @@ def choose(
         cap: ``prune_ratio_limit``: largest share of its output channels that a layer may lose.
         full: output channels that a layer had before earlier removals, by weight name; what ``cap`` is of.
         per_saving: rank by score over multiplications (parameters) that a unit takes with it, at the sizes before.
+        exclude: shell patterns of weight names whose layers keep all output channels.
 
     Raises:
+        SelectionError: a pattern that matches no layer.
         RecipeError: an option out of range. MismatchError: not one score per unit.
         BudgetError: the caps do not allow it; the message says what they allow.
     """
@@ -179,11 +183,12 @@ def choose(
     if per_saving:
         saved = [state.saved(unit)[over == "parameters"] for unit in range(found.count)]
         scores = scores / torch.tensor(saved, dtype=torch.float64).clamp_min(1)
+    stay = _excluded(found, tuple(exclude))
     removed = []
     for unit in torch.argsort(scores, stable=True).tolist():
         if getattr(state, over) <= left * whole[over]:
             break
-        if state.fits(unit, least):
+        if unit not in stay and state.fits(unit, least):
             state.remove(unit)
             removed.append(unit)
     if getattr(state, over) > left * whole[over]:
@@ -195,12 +200,26 @@ def choose(
     return Choice(channels_without(found, removed), tuple(removed), *shares)
 
 
+def _excluded(found: Dependencies, patterns: tuple[str, ...]) -> set[int]:
+    """Units with an output channel of a layer that is to keep all."""
+    stay: set[int] = set()
+    for pattern in patterns:
+        names = [name for name in found.outputs if fnmatchcase(name, pattern)]
+        if not names:
+            raise SelectionError(f"pattern {pattern!r} matches no layer{nearest(pattern, found.outputs)}")
+        for name in names:
+            units = found.axes.get(name, (None,))[0]
+            stay.update(() if units is None else units.tolist())
+    return stay
+
+
 def channels_without(found: Dependencies, removed: list[int]) -> Channels:
     """What is left of each tensor without these units."""
     gone = torch.zeros(found.count + 1, dtype=torch.bool)  # the last place is that of FIXED, -1
     gone[removed] = True
     kept = {
-        name: tuple(None if units is None else ~gone[units] for units in vectors) for name, vectors in found.axes.items()
+        name: tuple(None if units is None else ~gone[units] for units in vectors)
+        for name, vectors in found.axes.items()
     }
     paddings = {
         path: (int((~gone[before]).sum()), int((~gone[after]).sum()))

@@ -39,7 +39,9 @@ def narrow(model: nn.Module, channels: Channels) -> None:
     smaller: dict[int, Tensor] = {}
     for name, masks in channels.kept.items():
         if name not in state:
-            raise MismatchError(f"channels are to be removed from {name!r}, which the network lacks{nearest(name, state)}")
+            raise MismatchError(
+                f"channels are to be removed from {name!r}, which the network lacks{nearest(name, state)}"
+            )
         tensor = state[name]
         wanted = channels.full(name, tuple(int(m.sum()) if m is not None else -1 for m in masks))
         if len(masks) != tensor.dim() or any(w not in (-1, s) for w, s in zip(wanted, tensor.shape, strict=True)):
@@ -51,7 +53,9 @@ def narrow(model: nn.Module, channels: Channels) -> None:
                 found = found.index_select(dim, mask.nonzero().flatten().to(found.device))
         found = found.contiguous()
         if id(tensor) in smaller and not torch.equal(smaller[id(tensor)], found):
-            raise MismatchError(f"{name}: the network uses this tensor under two names, of which different channels are kept")
+            raise MismatchError(
+                f"{name}: the network uses this tensor under two names, of which different channels are kept"
+            )
         smaller[id(tensor)] = nn.Parameter(found, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else found
     groups = _groups(model, smaller)
     pads = _pads(model, channels)
@@ -78,7 +82,9 @@ def _groups(model: nn.Module, smaller: dict[int, Tensor]) -> dict[nn.Module, int
         depthwise = module.weight.shape[1] == 1
         groups, rest = divmod(weight.shape[0], each) if depthwise else (module.groups, weight.shape[0] % module.groups)
         if rest:
-            raise MismatchError(f"{path}: {weight.shape[0]} channels cannot be left of {module.groups} groups of {each}")
+            raise MismatchError(
+                f"{path}: {weight.shape[0]} channels cannot be left of {module.groups} groups of {each}"
+            )
         found[module] = groups
     return found
 

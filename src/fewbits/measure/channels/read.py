@@ -152,7 +152,9 @@ class _Reader(fx.Interpreter):
             return rules.chunked(known, x, self._same(node, x), int(axis), why)  # type: ignore[arg-type]
         if target in ("unbind", torch.unbind):
             axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-            return tuple(rules.sliced(known, x, (slice(None),) * (axis % x.dim()) + (i,), why) for i in range(len(result)))  # type: ignore[operator]
+            return tuple(
+                rules.sliced(known, x, (slice(None),) * (axis % x.dim()) + (i,), why) for i in range(len(result))
+            )  # type: ignore[operator]
         if target is F.scaled_dot_product_attention:
             q, k, v = (self._labels(argument) for argument in node.args[:3])
             return rules.attention(known, q, k, v, node.kwargs.get("scale") is not None, why)
@@ -244,8 +246,10 @@ class _Reader(fx.Interpreter):
         if axes and labels.shape[axes[0]] != shape[axes[0]]:  # the number of new channels is fixed
             self.known.fix(labels, f"{why} pads channels by a fixed number (nn.ZeroPad3d would not)")
             return torch.zeros(shape, dtype=torch.int64)
-        return rules.spread(rules.channel_vector(self.known, x, axes[0], why), axes[0], shape) if axes else _plain(
-            torch.empty(shape, device="meta")
+        return (
+            rules.spread(rules.channel_vector(self.known, x, axes[0], why), axes[0], shape)
+            if axes
+            else _plain(torch.empty(shape, device="meta"))
         )
 
     # -- helpers --------------------------------------------------------------------------------------
