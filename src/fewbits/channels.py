@@ -24,7 +24,7 @@ from fewbits.train.loop import Companion, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import distillation, task
 from fewbits.train.recalibrate import recalibrate
 
-ADDITIVE = ("curvature", "taylor")  # criteria that estimate a loss: those of channels that go together add up
+ADDITIVE = ("curvature", "output", "taylor")  # criteria that estimate a loss: those of channels that go together add up
 TOLERANCE = 1e-3  # of outputs after surgery, relative to the largest: float32 sums in another order
 
 

@@ -128,7 +128,7 @@ class ChannelPruning(_Part):
 
     Attributes:
         macs, parameters, channels: share of multiplications, parameters or output channels that may be left.
-        criterion: ``curvature`` (EHAP), ``magnitude`` (L2), ``l1``, ``taylor`` or ``random``.
+        criterion: ``curvature`` (EHAP), ``output`` (curvature along the channel's output), ``magnitude`` (L2), ``l1``, ``taylor`` or ``random``.
         reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature and
             Taylor, which estimate a loss, else the mean.
         per_saving: rank by score over what goes with the channels, instead of by score.
@@ -142,7 +142,7 @@ class ChannelPruning(_Part):
     macs: Annotated[float, Field(gt=0, le=1)] | None = None
     parameters: Annotated[float, Field(gt=0, le=1)] | None = None
     channels: Annotated[float, Field(gt=0, le=1)] | None = None
-    criterion: Literal["curvature", "magnitude", "l1", "taylor", "random"] = "curvature"
+    criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "curvature"
     reduce: Literal["sum", "mean"] | None = None
     per_saving: bool = False
     cap: Annotated[float, Field(ge=0, le=1)] = 0.95

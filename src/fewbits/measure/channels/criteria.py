@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.errors import DataError, RecipeError, nearest
+from fewbits.attach.normalisation import NORMS
 from fewbits.measure.curvature import curvature, sensitivity
+from fewbits.measure.curvature.gradients import Passes
+from fewbits.measure.relevance.lens import graph_of
 from fewbits.weights import select
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -50,6 +53,77 @@ def by_taylor(model: nn.Module, batches: Batches) -> ChannelScores:
     return {name: total / count for name, total in totals.items()}
 
 
+def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int = 0) -> ChannelScores:
+    """``y_c^T H y_c / 2``, mean over samples: what zeroing a channel's whole output y_c costs to second order, with the
+    Gauss-Newton matrix H of that output. (Ours.)
+
+    EHAP's trace is this form averaged over all directions that the weights could point in; here the direction is known, so
+    one derivative per sample and channel is enough: ``(dl_n/dg_c)^2 / 2`` for a gate g_c on the channel and the mixed
+    losses l_n of the sketched estimator (:func:`fewbits.measure.curvature.curvature`). The gate is behind the batch
+    normalisation where one follows a layer, since its shift goes with the channel.
+
+    Args:
+        draws: passes per batch.
+    """
+    paths = _gated(model)
+    generator = torch.Generator().manual_seed(seed)
+    outputs: dict[str, list[Tensor]] = {}
+    handles = []
+
+    def gate(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
+        def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            if not output.requires_grad:
+                output.requires_grad_(True)
+            outputs.setdefault(name, []).append(output)
+            return output.clone()  # what follows may write in place
+
+        return hook
+
+    for name, path in paths.items():
+        handles.append(model.get_submodule(path).register_forward_hook(gate(name)))
+    place = next(model.parameters()).device
+    totals: dict[str, Tensor] = {}
+    samples = 0
+    try:
+        with evaluating(model), torch.enable_grad():
+            for inputs, targets in batches:
+                outputs.clear()
+                logits = model(inputs.to(place))
+                samples += len(targets)
+                for loss, again in Passes("sketched", draws, generator).losses(logits, targets):
+                    flat = [y for ys in outputs.values() for y in ys]
+                    slopes = iter(torch.autograd.grad(loss, flat, retain_graph=again))
+                    for name, ys in outputs.items():
+                        axis = -1 if isinstance(model.get_submodule(name.removesuffix(".weight")), nn.Linear) else 1
+                        moved = [_summed((y.detach() * next(slopes)).movedim(axis, 1)) for y in ys]
+                        cost = sum(moved).square().sum(0) / (2 * draws)  # type: ignore[union-attr]
+                        totals[name] = totals[name] + cost if name in totals else cost
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not samples:
+        raise DataError("the criterion needs at least one sample; the batches are empty")
+    return {name: total / samples for name, total in totals.items()}
+
+
+def _summed(products: Tensor) -> Tensor:
+    """Over all places: ``[n, channels, ...]`` to ``[n, channels]``."""
+    return products.reshape(*products.shape[:2], -1).sum(2)
+
+
+def _gated(model: nn.Module) -> dict[str, str]:
+    """``{weight name: path of the layer, or of the only batch normalisation that its output goes to}``."""
+    weights = set(select(model))
+    found: dict[str, str] = {}
+    for node in graph_of(model).nodes:
+        if node.op == "call_module" and f"{node.target}.weight" in weights:
+            users = list(node.users)
+            norm = len(users) == 1 and users[0].op == "call_module"
+            norm = norm and isinstance(model.get_submodule(str(users[0].target)), NORMS)
+            found.setdefault(f"{node.target}.weight", str(users[0].target if norm else node.target))
+    return found
+
+
 def by_chance(model: nn.Module, *, seed: int = 0) -> ChannelScores:
     """Uniform numbers: the control that knows nothing."""
     generator = torch.Generator().manual_seed(seed)
@@ -58,6 +132,7 @@ def by_chance(model: nn.Module, *, seed: int = 0) -> ChannelScores:
 
 CRITERIA: Mapping[str, Callable[[nn.Module, Batches, int], ChannelScores]] = {
     "curvature": lambda model, batches, seed: by_curvature(model, batches, seed=seed),
+    "output": lambda model, batches, seed: by_output(model, batches, seed=seed),
     "magnitude": lambda model, batches, seed: by_magnitude(model),
     "l1": lambda model, batches, seed: by_magnitude(model, order=1),
     "taylor": lambda model, batches, seed: by_taylor(model, batches),
