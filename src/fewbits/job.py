@@ -20,6 +20,7 @@ from torch import nn
 
 from fewbits import checkpoint, codec, data, zoo
 from fewbits.attach import load_plan
+from fewbits.channels import stage_file
 from fewbits.data import DataSet, Normalisation
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError, UnsupportedError
@@ -233,7 +234,7 @@ def run(
     if writes:  # before anything else can go wrong
         result.save(out / recipe.output)
         save_float(job.network, out / FLOAT, job.dataset.normalisation)
-    if recipe.prune is not None:
+    if recipe.prune is not None or recipe.channels is not None:
         report = _counted(report, job, result, say)
     result = Compressed(result.plan, result.data, report)
     if writes:
@@ -246,11 +247,12 @@ def run(
 def _counted(report: Report, job: Job, result: Compressed, say: Say) -> Report:
     """The report with the multiplications that are left."""
     try:
-        found = count(job.skeleton(), job.dataset.input_shape, result.plan)
+        dense = count(job.network, job.dataset.input_shape)
+        found = count(result.into(job.skeleton()), job.dataset.input_shape, result.plan)
     except UnsupportedError as error:
         say(f"multiplications are not in the report: {error}")
         return report
-    return report.updated(macs=found.macs, macs_left=found.nonzero_macs)
+    return report.updated(macs=dense.macs, macs_left=found.nonzero_macs)
 
 
 def is_main_process() -> bool:
@@ -315,6 +317,7 @@ def _recipe_of(path: Path) -> str | None:
 def _forget(out: Path) -> None:
     """Remove what an interrupted run would go on from: the state first, as it is nothing without the rest."""
     (out / STATE).unlink(missing_ok=True)
+    stage_file(out / STATE).unlink(missing_ok=True)
     (out / UNFINISHED).unlink(missing_ok=True)
 
 
@@ -334,9 +337,13 @@ def explain(job: Job, file: Path, rules: str) -> Explanation:
     """Relevance before and after compression, on the validation data; heat maps of its first images.
 
     Raises:
-        FileError: the file is missing, damaged, or of another network.
+        FileError: the file is missing, damaged, or of another network. UnsupportedError: it lacks channels.
     """
     plan = codec.decode(codec.read(file), like=job.network)
+    if plan.channels is not None:
+        raise UnsupportedError(
+            f"{file.name} lacks channels of its float network, and explain compares weight by weight"
+        )
     inputs, targets = next(iter(job.dataset.loader("validation", 256)))
     return explain_network(
         job.network,

@@ -105,6 +105,62 @@ class Finetuning(Training):
         return self
 
 
+class Recovery(Training):
+    """Training after channels were removed. ``distill`` and ``temperature``: as in :class:`Finetuning`."""
+
+    epochs: Annotated[float, Field(gt=0)] = 10
+    optimizer: Literal["adam", "sgd"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 2e-2
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+class ChannelPruning(_Part):
+    """Which channels are removed before anything else. Give one of the targets.
+
+    Attributes:
+        macs, parameters, channels: share of multiplications, parameters or output channels that may be left.
+        criterion: ``curvature`` (EHAP), ``output`` (curvature along the channel's output), ``magnitude`` (L2), ``l1``, ``taylor`` or ``random``.
+        reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature and
+            Taylor, which estimate a loss, else the mean.
+        per_saving: rank by score over what goes with the channels, instead of by score.
+        cap: largest share of its output channels that a layer may lose; one always stays.
+        exclude: shell patterns of weight names whose layers keep all output channels.
+        samples: training samples on which scores are measured and normalisations recalibrated.
+        rounds: measure, remove and train so many times on the way to the target.
+        train: the training afterwards, all rounds together; ``None`` only recalibrates.
+    """
+
+    macs: Annotated[float, Field(gt=0, le=1)] | None = None
+    parameters: Annotated[float, Field(gt=0, le=1)] | None = None
+    channels: Annotated[float, Field(gt=0, le=1)] | None = None
+    criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "curvature"
+    reduce: Literal["sum", "mean"] | None = None
+    per_saving: bool = False
+    cap: Annotated[float, Field(ge=0, le=1)] = 0.95
+    exclude: tuple[str, ...] = ()
+    samples: Annotated[int, Field(ge=1)] = 512
+    rounds: Annotated[int, Field(ge=1)] = 1
+    train: Recovery | None = Recovery()
+
+    @model_validator(mode="after")
+    def _one_target(self) -> ChannelPruning:
+        if sum(share is not None for share in (self.macs, self.parameters, self.channels)) != 1:
+            raise ValueError("give one target, for example macs: 0.5 (the share that is left)")
+        return self
+
+    @property
+    def over(self) -> str:
+        """What the target is a share of."""
+        return "macs" if self.macs is not None else "parameters" if self.parameters is not None else "channels"
+
+    @property
+    def left(self) -> float:
+        """The target."""
+        return next(share for share in (self.macs, self.parameters, self.channels) if share is not None)
+
+
 class Select(_Part):
     """Which weights are compressed: shell patterns on their names."""
 
@@ -223,6 +279,7 @@ class Recipe(_Part):
     Attributes:
         tries: candidates of the final search for ``max_drop``, each coded and evaluated without further training.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
+        channels: which channels are removed before all that; ``None`` for none.
         prune: which weights become zero first, and stay so; ``None`` for none.
         floats: precision of biases, normalisation and weights that are only pruned, in the file.
         coding: profile of the entropy coder: the smallest file, or the fastest.
@@ -235,6 +292,7 @@ class Recipe(_Part):
     data: Data | None = None
     pretrain: Training | None = None
     select: Select = Select()
+    channels: ChannelPruning | None = None
     prune: Prune | None = None
     assign: Assign = Assign()
     measure: Measure = Measure()
@@ -275,8 +333,8 @@ class Recipe(_Part):
             if self.prune is not None and self.prune.method == "feather":
                 raise ValueError("feather makes floats: use assign.method none, or prune with global-magnitude")
             return self
-        if self.prune is None:
-            raise ValueError("assign.method none leaves weights as they are: add a prune section")
+        if self.prune is None and self.channels is None:
+            raise ValueError("assign.method none leaves weights as they are: add a prune or a channels section")
         if self.target is not None or self.max_drop is not None or self.assign.lam is not None:
             raise ValueError("without an assigner there is no lambda to steer: leave target, max_drop and lam out")
         return self

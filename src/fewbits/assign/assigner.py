@@ -122,6 +122,11 @@ def only(patterns: str | Iterable[str], assigner: Assigner, otherwise: Assigner 
     return Assigner(init, update)
 
 
+def nothing() -> Assigner:
+    """Leaves every weight a floating-point number."""
+    return Assigner(lambda weights: State({}), lambda weights, scores, state: (Plan({}), state))
+
+
 def with_steps(state: State, steps: Mapping[str, float]) -> State:
     """Hand learnt step sizes back: a state whose named layers use the given steps (rounded to float32).
 

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from fewbits.attach.hold import Held
 from fewbits.attach.mask import HeldMask
+from fewbits.attach.surgery import channels_of, narrow
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
 
@@ -106,7 +107,7 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32) -> Plan:
             continue
         else:
             entries[name] = Dense(_narrowed(tensor.detach().cpu().clone(), floats))
-    return Plan(entries)
+    return Plan(entries, channels_of(model))
 
 
 def _on_cpu(entry: Clustered | Masked, floats: torch.dtype) -> Clustered | Masked:
@@ -126,10 +127,15 @@ def _narrowed(data: Tensor, floats: torch.dtype) -> Tensor:
 def load_plan(model: nn.Module, plan: Plan) -> None:
     """Give a plain network the tensors of ``plan``, in place.
 
+    If channels were removed, the network may be the one before (it loses the same channels) or after.
+
     Raises:
         MismatchError: names or shapes differ; the message has both sides.
     """
     state = model.state_dict()
+    if plan.channels is not None and _is_larger(state, plan):
+        narrow(model, plan.channels)
+        state = model.state_dict()
     for name, tensor in plan.tensors().items():
         if name not in state:
             raise MismatchError(f"the plan has {name!r}, which the network lacks{nearest(name, state)}")
@@ -142,6 +148,13 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
     if missing:
         raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
     model.load_state_dict(state)
+
+
+def _is_larger(state: Mapping[str, Tensor], plan: Plan) -> bool:
+    """Whether this is the state of the network that the plan's channels were removed from."""
+    assert plan.channels is not None
+    name = next(iter(plan.channels.kept))
+    return name in state and name in plan and tuple(state[name].shape) == plan.channels.full(name, plan[name].shape)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from fewbits.codec import coder as coders
 from fewbits.codec import dense
 from fewbits.codec.coder import CODERS, Array
 from fewbits.codec.directory import CONSTANT, Record, Section, grouping, pack, unpack
-from fewbits.codec.record import record_of
+from fewbits.codec.record import channels_of, narrowed, record_of
 from fewbits.codec.work import run
 from fewbits.errors import FormatError, MismatchError, RecipeError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
@@ -40,6 +40,7 @@ class Contents:
     records: list[Record]
     sections: list[Section]
     chunks: list[bytes]
+    paddings: dict[str, tuple[int, int]]
 
 
 def encode(
@@ -59,6 +60,8 @@ def encode(
             the format cannot hold.
     """
     parts = [record_of(name, entry) for name, entry in plan.items()]
+    if plan.channels is not None:
+        parts = [narrowed(part, plan.channels) for part in parts]
     records = [part.record for part in parts]
     groups = grouping(records)
     jobs: list[Callable[[], tuple[int, bytes]]] = []
@@ -81,7 +84,7 @@ def encode(
         numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
         chunks.append(coders.joined(streams))
         sections.append(Section(members, is_levels, numbers[0], len(chunks[-1])))
-    head = pack(records, sections, header or {})
+    head = pack(records, sections, header or {}, plan.channels.paddings if plan.channels is not None else None)
     blocks = [MAGIC, struct.pack("<HI", VERSION, len(head))]
     for block in (head, *chunks):
         blocks += [block, _check(block)]
@@ -96,7 +99,8 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
         data: the whole file.
         like: the network (or its state dict) that the file is for. It says which names and shapes are valid,
             and nothing larger is ever allocated. Its numbers are not read. Only its training counters
-            (``...num_batches_tracked``) may be missing from the file.
+            (``...num_batches_tracked``) may be missing from the file. For a network that lost channels it is the
+            network before, or after.
         threads: how many decode at once; default: one per processor, up to 16.
 
     Raises:
@@ -118,7 +122,8 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
             numbers.update(zip(section.members, _decoded_numbers(members, section.coder, chunk), strict=True))
     run(jobs, threads or _threads(sum(array.size for array in levels.values())))
     entries = [_entry(record, levels.get(i), numbers.get(i)) for i, record in enumerate(contents.records)]
-    return Plan({record.name: entry for record, entry in zip(contents.records, entries, strict=True)})
+    channels = channels_of(contents.records, contents.paddings)
+    return Plan({record.name: entry for record, entry in zip(contents.records, entries, strict=True)}, channels)
 
 
 def open_file(data: bytes) -> Contents:
@@ -141,7 +146,7 @@ def open_file(data: bytes) -> Contents:
     head = data[start:end]
     if data[end : end + CHECK] != _check(head):
         raise FormatError("the file is damaged: the checksum of its directory does not match")
-    records, sections, header = unpack(head)
+    records, sections, header, paddings = unpack(head)
     size = end + CHECK + sum(section.size + CHECK for section in sections) + DIGEST
     if size > len(data):
         raise FormatError(f"the file is truncated: it should have {size} bytes, and has {len(data)}")
@@ -158,7 +163,7 @@ def open_file(data: bytes) -> Contents:
         chunks.append(chunk)
     if not sound:
         raise FormatError("the file is damaged: its hash does not match")
-    return Contents(header, records, sections, chunks)
+    return Contents(header, records, sections, chunks, paddings)
 
 
 def _check(block: bytes) -> bytes:
@@ -273,7 +278,8 @@ def _shapes(like: Like) -> dict[str, tuple[int, ...]]:
 
 
 def _compare(records: list[Record], valid: Mapping[str, tuple[int, ...]]) -> None:
-    """MismatchError unless the file has the names and shapes of the network."""
+    """MismatchError unless the file has the names and shapes of the network, before channels were removed or after."""
+    before = any(valid.get(r.name) == r.full != r.shape for r in records)
     for record in records:
         shape = valid.get(record.name)
         if shape is None:
@@ -282,9 +288,10 @@ def _compare(records: list[Record], valid: Mapping[str, tuple[int, ...]]) -> Non
                 f"the file holds tensor {record.name[:100]!r} of shape {_show(record.shape)}, "
                 f"which the network lacks{hint}"
             )
-        if shape != record.shape:
+        declared = record.full if before else record.shape
+        if shape != declared:
             raise MismatchError(
-                f"tensor {record.name!r} has shape {_show(record.shape)} in the file and {_show(shape)} in the network"
+                f"tensor {record.name!r} has shape {_show(declared)} in the file and {_show(shape)} in the network"
             )
     present = {record.name for record in records}
     for name, shape in valid.items():

@@ -14,9 +14,11 @@ from typing import NoReturn
 
 import torch
 
+from fewbits.codec import narrowing
 from fewbits.codec.coder import bits
 from fewbits.codec.cursor import Cursor, varint
 from fewbits.codec.dense import DTYPES
+from fewbits.codec.narrowing import Masks
 from fewbits.errors import FormatError, RecipeError
 from fewbits.plan import MAX_BITS
 
@@ -33,6 +35,7 @@ OWN, SHARED, CONSTANT = 0, 1, 2  # where the numbers are: own section, section o
 STEP, CODEBOOK, DENSE = 0, 1, 2  # what they are; DENSE + i for DTYPES[i]
 MASKED = DENSE + len(DTYPES)  # a mask and numbers; MASKED + i for DTYPES[i], of which the first three will do
 SURVIVORS = DTYPES[:3]
+NARROWED = 15  # any of these, of which channels were removed; says which, and its own kind
 
 # The byte model learns this before every head, so that the usual names are cheap from the first one on.
 FLOAT32_MAX = 3.4028234663852886e38
@@ -54,6 +57,7 @@ class Record:
         bits, step, codebook, lowest: of a clustered tensor, as in :class:`fewbits.plan.Clustered`.
         constant: little-endian bytes of the one element (int16 level if clustered) of a constant tensor;
             empty for an empty tensor.
+        kept: of a narrowed tensor, per dimension which indices of a larger one are left, or ``None`` for all.
     """
 
     name: str
@@ -66,6 +70,14 @@ class Record:
     lowest: int = 0
     constant: bytes = b""
     survivors: int | None = None
+    kept: Masks | None = None
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """The shape before channels were removed."""
+        if self.kept is None:
+            return self.shape
+        return tuple(s if m is None else len(m) for s, m in zip(self.shape, self.kept, strict=True))
 
     @property
     def numbers(self) -> int:
@@ -141,7 +153,12 @@ def grouping(records: list[Record]) -> list[tuple[tuple[int, ...], bool]]:
     return [(tuple(group), levels) for group, levels in groups]
 
 
-def pack(records: list[Record], sections: list[Section], header: Mapping[str, object]) -> bytes:
+def pack(
+    records: list[Record],
+    sections: list[Section],
+    header: Mapping[str, object],
+    paddings: Mapping[str, tuple[int, int]] | None = None,
+) -> bytes:
     """The head as it stands in a file. RecipeError for a name or header that cannot be written."""
     if len(records) > TENSOR_LIMIT:
         raise RecipeError(f"a file holds at most {TENSOR_LIMIT} tensors, got {len(records)}")
@@ -150,9 +167,10 @@ def pack(records: list[Record], sections: list[Section], header: Mapping[str, ob
         [
             varint(len(records)),
             *(_name(r.name) for r in records),
-            bytes(r.kind for r in records),
+            bytes(r.kind if r.kept is None else NARROWED for r in records),
             bytes(len(r.shape) for r in records),
-            *(varint(size) for r in records for size in r.shape),
+            *(varint(size) for r in records for size in r.full),
+            narrowing.pack([(r.kind, r.kept) for r in records if r.kept is not None], paddings or {}, _name),
             bytes(r.bits for r in clustered),
             *(_cluster_values(r) for r in clustered),
             *(varint(r.survivors) for r in records if r.survivors is not None),
@@ -170,8 +188,8 @@ def pack(records: list[Record], sections: list[Section], header: Mapping[str, ob
     return coded
 
 
-def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object]]:
-    """The inverse of :func:`pack`; FormatError for anything that it could not have written."""
+def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object], dict[str, tuple[int, int]]]:
+    """Records, sections, the user's header and paddings: the inverse of :func:`pack`; FormatError for anything that it could not have written."""
     cursor = Cursor(_content(stored))
     count = cursor.varint(TENSOR_LIMIT)
     names = [_text(cursor.until_zero(NAME_LIMIT)) for _ in range(count)]
@@ -184,6 +202,7 @@ def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object
     shapes = [tuple(cursor.varint(COUNT_LIMIT) for _ in range(rank)) for rank in ranks]
     if any(prod(shape) > COUNT_LIMIT for shape in shapes):
         raise FormatError("the file holds a tensor of an impossible size")
+    kinds, shapes, kept, paddings = _narrowed(cursor, kinds, shapes)
     whats = [kind & 15 for kind in kinds]
     if any(what >= MASKED + len(SURVIVORS) for what in whats):
         raise FormatError("the file holds a tensor of an unknown kind")
@@ -196,13 +215,32 @@ def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object
             records.append(Record(name, shape, kind >> 4, dtype=DTYPES[what - DENSE]))
         else:
             records.append(_clustered(cursor, name, shape, kind >> 4, what, next(widths)))
+    records = [replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)]
     records = [_with_survivors(cursor, record) for record in records]
     records = [_with_constant(cursor, record) for record in records]
     groups = grouping(records)
     coders = cursor.take(len(groups))
     sizes = [cursor.varint(COUNT_LIMIT) for _ in groups]
     sections = [Section(*group, *fields) for group, *fields in zip(groups, coders, sizes, strict=True)]
-    return records, sections, _parse_user(cursor.take(cursor.left))
+    return records, sections, _parse_user(cursor.take(cursor.left)), paddings
+
+
+def _narrowed(
+    cursor: Cursor, kinds: bytes, shapes: list[tuple[int, ...]]
+) -> tuple[bytes, list[tuple[int, ...]], list[Masks | None], dict[str, tuple[int, int]]]:
+    """Kinds and shapes as they are stored, and what was removed from them."""
+    chosen = [i for i, kind in enumerate(kinds) if kind == NARROWED]
+    if not chosen:
+        return kinds, shapes, [None] * len(kinds), {}
+    found, paddings = narrowing.unpack(cursor, [shapes[i] for i in chosen], NAME_LIMIT, _text)
+    inner, small = bytearray(kinds), list(shapes)
+    kept: list[Masks | None] = [None] * len(kinds)
+    left: dict[int, int] = {}  # each mask is counted once, however many tensors have it
+    for i, (kind, masks) in zip(chosen, found, strict=True):
+        inner[i], kept[i] = kind, masks
+        left |= {id(m): int(m.sum()) for m in masks if m is not None and id(m) not in left}
+        small[i] = tuple(s if m is None else left[id(m)] for s, m in zip(shapes[i], masks, strict=True))
+    return bytes(inner), small, kept, paddings
 
 
 def _name(name: str) -> bytes:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fewbits.codec import dense
 from fewbits.codec.coder import Array
 from fewbits.codec.directory import CONSTANT, OWN, SHARED, SURVIVORS, Record, overflows
 from fewbits.errors import NonFiniteError, RecipeError
-from fewbits.plan import Clustered, Dense, Entry, Masked
+from fewbits.plan import Channels, Clustered, Dense, Entry, Masked
 
 SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
 
@@ -109,3 +111,25 @@ def _float32(name: str, value: float, what: str) -> float:
     if not isfinite(rounded):
         raise NonFiniteError(f"tensor {name!r} has a {what} that is not finite in float32: {value}")
     return rounded
+
+
+def narrowed(parts: Parts, channels: Channels) -> Parts:
+    """With what is left of a larger network's dimensions; masks that keep everything are left out."""
+    masks = tuple(
+        None if mask is None or bool(mask.all()) else mask.cpu().numpy()
+        for mask in channels.kept.get(parts.record.name, ())
+    )
+    if not any(mask is not None for mask in masks):
+        return parts
+    return replace(parts, record=replace(parts.record, kept=masks))
+
+
+def channels_of(records: list[Record], paddings: Mapping[str, tuple[int, int]]) -> Channels | None:
+    """The inverse of :func:`narrowed`, over all records; ``None`` if none is narrowed."""
+    tensors: dict[int, Tensor] = {}  # tensors with the same mask share it
+    kept: dict[str, tuple[Tensor | None, ...]] = {}
+    for record in records:
+        if record.kept is not None:
+            tensors |= {id(m): torch.from_numpy(m) for m in record.kept if m is not None and id(m) not in tensors}
+            kept[record.name] = tuple(None if mask is None else tensors[id(mask)] for mask in record.kept)
+    return Channels(kept, dict(paddings)) if kept else None

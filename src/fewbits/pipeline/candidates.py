@@ -31,12 +31,16 @@ class Candidates:
     """Makes, codes and evaluates plans of one network.
 
     Args:
-        original: the float network.
+        original: the float network that is compressed; it may have lost channels.
         evaluate: accuracy in percent, or ``None``.
+        full: the float network that the user gave, against which everything is told; default: ``original``.
     """
 
-    def __init__(self, recipe: Recipe, original: nn.Module, evaluate: Evaluate | None) -> None:
+    def __init__(
+        self, recipe: Recipe, original: nn.Module, evaluate: Evaluate | None, full: nn.Module | None = None
+    ) -> None:
         self.recipe, self.original, self.evaluate = recipe, original, evaluate
+        self.full = original if full is None else full
         self.plain = copy.deepcopy(original)  # candidates are loaded into this one
 
     @property
@@ -72,7 +76,7 @@ class Candidates:
         inputs = self._some_of(train)
         load_plan(self.plain, plan)
         expected = self.plain.eval()(inputs)
-        decoded = copy.deepcopy(self.original)
+        decoded = copy.deepcopy(self.full)
         load_plan(decoded, codec.decode(data, like=decoded))
         return torch.equal(expected, decoded.eval()(inputs))
 

@@ -27,7 +27,7 @@ def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Comp
     summary = codec.inspect(data)
     sizes = {section.name: section.coded_bytes for section in summary.tensors}
     rows = tensor_rows(plan, sizes)
-    original = {n: t for n, t in candidates.original.state_dict().items() if n in plan}
+    original = {n: t for n, t in candidates.full.state_dict().items() if n in plan}
     report = Report(
         model=candidates.name,
         data=recipe.data.name if recipe.data else "",
@@ -35,7 +35,7 @@ def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Comp
         tensors=rows,
         file_bytes=len(data),
         float_bytes=float_bytes(original),
-        parameters=parameters_of(candidates.original),
+        parameters=parameters_of(candidates.full),
         floats_bytes=len(data) - sum(row.bytes for row in rows),
         others=general_purpose(original, plan),
         accuracy_before=before,
@@ -57,7 +57,9 @@ def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Comp
 def method_of(recipe: Recipe) -> str:
     """The recipe's methods in a few words."""
     parts = []
-    prune = recipe.prune
+    prune, channels = recipe.prune, recipe.channels
+    if channels is not None:
+        parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}")
     if prune is not None:
         floor = f" with floor {prune.floor}" if prune.floor else ""
         parts.append(f"{prune.method} {prune.pattern or prune.sparsity}{floor}")

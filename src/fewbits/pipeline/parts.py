@@ -45,8 +45,7 @@ def assigners(recipe: Recipe, original: nn.Module) -> AssignerAt:
 
     def at(lam: float, share: float) -> assign.Assigner:
         if part.method == "none":
-            assert pruner_at is not None  # the recipe sees to that
-            return pruner_at(share)
+            return assign.nothing() if pruner_at is None else pruner_at(share)
         quantizer = makers[part.method](lam=lam, **fixed, **part.options)
         return quantizer if pruner_at is None else assign.chain(pruner_at(share), quantizer)
 

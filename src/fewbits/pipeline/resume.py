@@ -80,7 +80,7 @@ def restore(state: dict[str, Any], rounds: Rounds, holding: Holding, optimizer: 
     rounds.history = [Round(**r) for r in state["history"]]
     if state["best"] is not None:
         data, lam, accuracy = state["best"]
-        rounds.best = Kept(codec.decode(data, like=rounds.candidates.original), lam, len(data), accuracy)
+        rounds.best = Kept(codec.decode(data, like=rounds.candidates.full), lam, len(data), accuracy)
     torch.set_rng_state(state["random"])
     if holding.scorer is not None:
         holding.scorer.restore(state["scorer"])

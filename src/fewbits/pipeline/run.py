@@ -13,6 +13,7 @@ from torch import nn
 
 from fewbits import recipe as recipes
 from fewbits.attach import attach
+from fewbits.channels import channel_stage, stage_file
 from fewbits.errors import RecipeError
 from fewbits.measure.relevance import Lens, trace
 from fewbits.pipeline import parts, resume
@@ -73,10 +74,14 @@ def compress(
     with torch.random.fork_rng():
         torch.manual_seed(chosen.seed)
         place = Path(state_file) if state_file is not None else None
-        run = Run(model, train, evaluate, chosen, place, progress, accelerator or Accelerator(), teacher)
+        accelerator = accelerator or Accelerator()
+        narrowed = channel_stage(model, train, chosen, place, accelerator=accelerator)
+        torch.manual_seed(chosen.seed)
+        run = Run(narrowed, train, evaluate, chosen, place, progress, accelerator, full=model, teacher=teacher)
         compressed = run.go()
         if place is not None and not keep_state and run.accelerator.is_main_process:
             place.unlink(missing_ok=True)
+            stage_file(place).unlink(missing_ok=True)
         return compressed
 
 
@@ -92,6 +97,8 @@ class Run:
         state_file: Path | None,
         progress: Progress | None,
         accelerator: Accelerator,
+        *,
+        full: nn.Module,
         teacher: nn.Module | None = None,
     ) -> None:
         self.recipe, self.train = recipe, train
@@ -102,9 +109,10 @@ class Run:
             raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
         original = copy.deepcopy(model).to(accelerator.device)
         original.eval()
-        self.teacher = original if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
         select(original, recipe.select.include, recipe.select.exclude)
-        self.candidates = Candidates(recipe, original, evaluate)
+        whole = copy.deepcopy(full).to(accelerator.device).eval()
+        self.teacher = whole if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
+        self.candidates = Candidates(recipe, original, evaluate, whole)
         self.model = copy.deepcopy(original)
         self.lens: Lens | None = trace(self.model) if parts.measured(recipe) == "relevance" else None
         self.rounds: Rounds
@@ -131,7 +139,7 @@ class Run:
         self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
         evaluate = self.candidates.evaluate
         if saved is None:
-            before = agreed(evaluate(original)) if evaluate else None
+            before = agreed(evaluate(self.candidates.full)) if evaluate else None
         else:
             before = saved["before"]
         self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before), before)
@@ -139,10 +147,11 @@ class Run:
             self.rounds.first(holding)
         else:
             resume.restore(saved, self.rounds, holding, optimizer)
-        fit(
-            self.model, self.train, parts.objective(recipe, self.teacher), optimizer, settings,
-            companion=holding, accelerator=self.accelerator, start=holding.steps,
-        )  # fmt: skip
+        if plan or recipe.channels is None:  # else channels are all there was to remove, and it is done
+            fit(
+                self.model, self.train, parts.objective(recipe, self.teacher), optimizer, settings,
+                companion=holding, accelerator=self.accelerator, start=holding.steps,
+            )  # fmt: skip
         return finish(self.rounds, holding, self.train, time.perf_counter() - begin)
 
     def _round(self, holding: Holding, done: int, total: int) -> None:

@@ -173,7 +173,7 @@ def _zeros(report: Report, kind: str) -> str:
 
 
 def _multiplications(report: Report) -> list[Fact]:
-    if "prune" not in report.recipe or report.macs is None or report.macs_left is None:
+    if report.macs is None or report.macs_left is None:
         return []
     share = percent(report.macs_left / report.macs) if report.macs else "-"
     words = f"{report.macs_left:,} of {report.macs:,} per sample are with weights that are not zero ({share} %)"

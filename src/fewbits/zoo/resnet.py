@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import final
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fewbits.zoo.initialise import he_normal
 
@@ -22,13 +21,10 @@ class PadShortcut(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         first = (after - before) // 2
-        self.padding = (0, 0, 0, 0, first, after - before - first)
+        self.pad = nn.ZeroPad3d((0, 0, 0, 0, first, after - before - first))  # a layer, which can lose channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, ::2, ::2], self.padding)
-
-    def extra_repr(self) -> str:
-        return f"channels_before={self.padding[4]}, channels_after={self.padding[5]}"
+        return self.pad(x[:, :, ::2, ::2])
 
 
 class BasicBlock(nn.Module):

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from fewbits import assign
-from fewbits.assign.pruning import floor_of
+from fewbits.notation import floor_of
 from fewbits.search.reinforcement.evaluator import Evaluator
 from fewbits.search.reinforcement.space import Kept, Space
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fewbits.assign.pruning import floor_of, singles
+from fewbits.assign.pruning import singles
+from fewbits.notation import floor_of
 from fewbits.errors import RecipeError
 
 Kept = tuple[int, ...]

@@ -1,0 +1,206 @@
+"""Which channels to remove, at equal multiplications and equal fine-tuning: curvature against what else there is.
+
+Every criterion starts from the same published float network, removes channels until the multiplications are at most the
+target, has its normalisations recalibrated, and then gets the same steps, data order, optimizer and schedule. Ours rank in
+one way: sums of Omega (curvature) and Taylor over a unit, means of magnitudes. Torch-Pruning's importances run in its own
+pruner, global, in small steps until its network meets the target. Settings were chosen on the validation split (--tune
+prints those runs); accuracy is on the test set. Finished rows are kept, so an interrupted run goes on.
+
+    python benchmarks/channels.py --data DIR --weights DIR [--models resnet-20] [--methods NAME ...] [--seeds 0 1 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewbits import job as jobs
+from fewbits import recipe as recipes
+from fewbits.assign.channels import choose, unit_scores
+from fewbits.attach import narrow
+from fewbits.channels import sizes_of
+from fewbits.hardware import count
+from fewbits.measure.channels import criterion, dependencies, first_samples
+from fewbits.report import provenance
+from fewbits.train.loop import fit, optimizer_of, parameter_groups
+from fewbits.train.objectives import task
+from fewbits.train.recalibrate import recalibrate
+
+RESULT = Path(__file__).parent.parent / "results" / "channels.json"
+FEWER = {"2.1x": 1 / 2.1, "2.57x": 1 / 2.57}
+OURS = {  # criterion, group reduction, per multiplication saved
+    "ehap": ("curvature", "sum", False),
+    "ehap per mac": ("curvature", "sum", True),
+    "ehap mean": ("curvature", "mean", False),
+    "output": ("output", "sum", False),
+    "output per mac": ("output", "sum", True),
+    "taylor": ("taylor", "sum", False),
+    "taylor per mac": ("taylor", "sum", True),
+    "magnitude": ("magnitude", "mean", False),
+    "magnitude per mac": ("magnitude", "mean", True),
+    "l1": ("l1", "mean", False),
+    "random": ("random", "mean", False),
+}
+# Torch-Pruning cannot follow a shortcut that pads channels, so it prunes inside blocks only; ours are run there as well.
+INSIDE = ("conv1.weight", "*.conv2.weight")
+OURS |= {f"{name}, inside": setting for name, setting in OURS.items()}
+PEERS = {
+    "tp group norm": "GroupMagnitudeImportance",
+    "tp taylor": "GroupTaylorImportance",
+    "tp hessian": "GroupHessianImportance",
+}
+STEPS = 400  # of Torch-Pruning's pruner, from nothing to everything
+TRAIN = {"optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "precision": "bfloat16"}
+KEY = ("model", "method", "target", "seed", "epochs", "samples")
+
+
+def recipe_of(model: str, seed: int, options: Any) -> recipes.Recipe:
+    return recipes.make({
+        "network": {"name": model},
+        "data": {"name": "cifar10", "augment": True, "batch_size": 128, "folder": str(options.data)},
+        "seed": seed,
+    })  # fmt: skip
+
+
+def ours(
+    model: nn.Module, loader: Any, method: str, left: float, shape: tuple[int, ...], options: Any, seed: int
+) -> float:
+    """Remove channels in place; processor seconds that the scores took."""
+    name, reduce, per_saving = OURS[method]
+    begin = time.process_time()
+    scores = criterion(name, model, first_samples(loader, options.samples), seed=seed)
+    seconds = time.process_time() - begin
+    found = dependencies(model, shape)
+    units = unit_scores(found, scores, reduce=reduce)
+    choice = choose(
+        found,
+        units,
+        sizes_of(model, shape),
+        left=left,
+        cap=options.cap,
+        per_saving=per_saving,
+        exclude=INSIDE if method.endswith("inside") else (),
+    )
+    narrow(model, choice.channels)
+    return seconds
+
+
+def peers(model: nn.Module, loader: Any, method: str, left: float, shape: tuple[int, ...], options: Any) -> float:
+    """The same with Torch-Pruning: its importance, its global pruner, as few of its steps as meet the target."""
+    import torch_pruning as tp
+
+    example = torch.zeros(1, *shape)
+    importance = getattr(tp.importance, PEERS[method])()
+    wanted = left * count(model, shape).macs
+    begin = time.process_time()
+    keep = [m for path, m in model.named_modules() if any(fnmatchcase(f"{path}.weight", p) for p in INSIDE)]
+    pruner = tp.pruner.BasePruner(
+        model, example, importance=importance, global_pruning=True, pruning_ratio=1.0, max_pruning_ratio=options.cap,
+        iterative_steps=STEPS, ignored_layers=[model.linear, *keep],
+    )  # fmt: skip
+    if method != "tp group norm":  # these want gradients, of the given labels
+        model.zero_grad()
+        for inputs, targets in first_samples(loader, options.samples):
+            loss = nn.functional.cross_entropy(model(inputs), targets, reduction="none")
+            if method == "tp taylor":
+                loss.mean().backward()
+                continue
+            for one in loss:  # single samples, as the Hessian's diagonal is approximated
+                model.zero_grad()
+                one.backward(retain_graph=True)
+                importance.accumulate_grad(model)
+    for _ in range(STEPS):
+        if count(model, shape).macs <= wanted:
+            break
+        pruner.step()
+    model.zero_grad()
+    return time.process_time() - begin
+
+
+def one(name: str, method: str, target: str, seed: int, options: Any) -> dict[str, Any]:
+    recipe = recipe_of(name, seed, options)
+    job = jobs.prepare(recipe, trained=Path(options.weights) / f"cifar10_{name.replace('-', '')}.safetensors")
+    shape = job.dataset.input_shape
+    loader = job.dataset.loader("train", 128, shuffle=True, augment=True, seed=seed + 1)
+    plain = job.dataset.loader("train", 128, shuffle=True, seed=seed + 1)
+    dense = count(job.network, shape)
+    model = copy.deepcopy(job.network)
+    torch.manual_seed(seed)
+    if method in OURS:
+        seconds = ours(model, plain, method, FEWER[target], shape, options, seed)
+    elif method in PEERS:
+        seconds = peers(model, plain, method, FEWER[target], shape, options)
+    else:
+        seconds = 0.0
+    recalibrate(model, first_samples(plain, 2048))
+    row: dict[str, Any] = {
+        "model": name, "data": "cifar10", "method": method, "target": target if method != "dense" else "1x",
+        "seed": seed, "split": "validation" if options.tune else "test", "samples": options.samples, "cap": options.cap,
+        "criterion_seconds": seconds,
+    }  # fmt: skip
+    split = row["split"]
+    row[f"{'validation_' * options.tune}accuracy_before_training"] = job.evaluate(split)(model)
+    left = count(model, shape)
+    row |= {
+        "macs": left.macs, "macs_dense": dense.macs, "fewer_macs": dense.macs / left.macs,
+        "parameters": left.parameters, "parameters_dense": dense.parameters,
+        "widths": {layer.name: len(model.get_parameter(layer.name)) for layer in left.layers},
+    }  # fmt: skip
+    if options.epochs:
+        settings = recipes.Recovery(**(TRAIN | {"epochs": options.epochs, "lr": options.lr}))
+        begin = time.process_time()
+        fit(model, loader, task(), optimizer_of(parameter_groups(model, settings), settings), settings)
+        row["seconds"] = time.process_time() - begin
+        row[f"{'validation_' * options.tune}accuracy"] = job.evaluate(split)(model)
+    return row | {"epochs": options.epochs, "lr": options.lr, "commit": provenance("channels", "")["commit"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=None, help="folder of the data sets (default: FEWBITS_DATA)")
+    parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of trained .safetensors")
+    parser.add_argument("--models", nargs="+", default=["resnet-20"])
+    default = ["output per mac", "ehap", "ehap per mac", "magnitude", "taylor per mac", "random", *PEERS, "dense"]
+    parser.add_argument("--methods", nargs="+", default=default, choices=[*OURS, *PEERS, "dense"])
+    parser.add_argument("--targets", nargs="+", default=list(FEWER), choices=FEWER)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=float, default=0.5)
+    parser.add_argument("--lr", type=float, default=TRAIN["lr"])
+    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--cap", type=float, default=0.9)
+    parser.add_argument("--tune", action="store_true", help="print validation accuracy only; write and test nothing")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    options = parser.parse_args()
+    if options.data is None:
+        from fewbits.data.load import home
+
+        options.data = home()
+    rows = list(json.loads(options.result.read_text())["rows"]) if options.result.exists() else []
+    known = {tuple(row.get(k) for k in KEY) for row in rows}
+    for name in options.models:
+        for seed in options.seeds:
+            for target in options.targets:
+                for method in options.methods:
+                    stated = target if method != "dense" else "1x"
+                    key = (name, method, stated, seed, options.epochs, options.samples)
+                    if key in known and not options.tune:
+                        continue
+                    row = one(name, method, target, seed, options)
+                    print(json.dumps({k: v for k, v in row.items() if k != "widths"}), flush=True)
+                    known.add(key)
+                    if not options.tune:
+                        rows.append(row)
+                        head = provenance("channels", "python benchmarks/channels.py --data DIR --weights DIR")
+                        options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

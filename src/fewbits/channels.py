@@ -1,0 +1,205 @@
+"""The channel stage of a recipe: measure, choose, remove, and train what is left, before anything else is compressed."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+
+from fewbits import codec
+from fewbits.assign.channels import Choice, Sizes, choose, unit_scores
+from fewbits.attach import channels_of, evaluating, load_plan, narrow, plan_of, silence
+from fewbits.errors import DataError, UnsupportedError
+from fewbits.hardware import count
+from fewbits.measure.channels import criterion, dependencies, first_samples
+from fewbits.plan import Channels
+from fewbits.recipe import ChannelPruning, Recipe
+from fewbits.train.loop import Companion, fit, optimizer_of, parameter_groups
+from fewbits.train.objectives import distillation, task
+from fewbits.train.recalibrate import recalibrate
+
+ADDITIVE = ("curvature", "output", "taylor")  # criteria that estimate a loss: those of channels that go together add up
+TOLERANCE = 1e-3  # of outputs after surgery, relative to the largest: float32 sums in another order
+
+
+@dataclass(frozen=True, eq=False)
+class Narrowed:
+    """A network without the channels that matter least, and what was chosen in each round."""
+
+    model: nn.Module
+    choices: tuple[Choice, ...]
+
+
+def remove_channels(
+    model: nn.Module,
+    train: Any,
+    part: ChannelPruning,
+    *,
+    seed: int = 0,
+    companion: Companion | None = None,
+    accelerator: Accelerator | None = None,
+) -> Narrowed:
+    """Remove channels from a trained network and train it on. The model given is not changed.
+
+    In each of ``part.rounds`` the scores are measured anew, channels go until the target (of the first rounds:
+    geometrically on the way to it) is met, normalisations are recalibrated, and a share of the epochs follows.
+
+    Args:
+        model: a float network. train: batches of ``(inputs, class indices)`` with a length.
+        part: criterion, target and training. seed: of what is drawn.
+        companion: accompanies the training.
+
+    Returns:
+        The smaller network, in evaluation mode: the same class, and the same names of smaller tensors. ``plan_of`` and
+        the files made from it know which channels they are.
+
+    Raises:
+        UnsupportedError, SelectionError: the structure cannot be read, or depends on fixed sizes. BudgetError: the cap
+            does not allow the target. DataError: no batches.
+    """
+    accelerator = accelerator or Accelerator()
+    full = copy.deepcopy(model).to(accelerator.device).eval()
+    small = copy.deepcopy(full)
+    shape = _input_shape(train)
+    outputs = {name: len(t) for name, t in full.named_parameters() if t.dim()}
+    whole = sizes_of(full, shape, part.over)
+    choices = []
+    for done in range(1, part.rounds + 1):
+        share = part.left ** (done / part.rounds)  # of the network at the start
+        choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1)
+        _remove(small, choice.channels, train)
+        choices.append(choice)
+        recalibrate(small, first_samples(train, part.samples))
+        if part.train is not None:
+            settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
+            objective = (
+                distillation(full, settings.distill, settings.temperature, settings.label_smoothing)
+                if settings.distill
+                else task(settings.label_smoothing)
+            )
+            optimizer = optimizer_of(parameter_groups(small, settings), settings)
+            fit(small, train, objective, optimizer, settings, companion=companion, accelerator=accelerator)
+    return Narrowed(small.eval(), tuple(choices))
+
+
+def sizes_of(model: nn.Module, input_shape: tuple[int, ...], over: str = "macs") -> Sizes:
+    """Shapes of all parameters, and (for ``over="macs"``) how often each weight is used for one sample."""
+    uses = {layer.name: layer.uses for layer in count(model, input_shape).layers} if over == "macs" else {}
+    return Sizes({name: tuple(p.shape) for name, p in model.named_parameters()}, uses)
+
+
+def _chosen(
+    model: nn.Module,
+    train: Any,
+    part: ChannelPruning,
+    whole: Sizes,
+    share: float,
+    outputs: dict[str, int],
+    shape: tuple[int, ...],
+    seed: int,
+) -> Choice:
+    found = dependencies(model, shape)
+    scores = criterion(part.criterion, model, first_samples(train, part.samples), seed=seed)
+    reduce = part.reduce or ("sum" if part.criterion in ADDITIVE else "mean")
+    sizes = sizes_of(model, shape, part.over)
+    # The target is a share of the network at the start; of the present one it is as much larger.
+    present, start = (_amount(s, part.over, found.outputs) for s in (sizes, whole))
+    choice = choose(
+        found,
+        unit_scores(found, scores, reduce=reduce),
+        sizes,
+        left=min(1.0, share * start / present),
+        over=part.over,
+        cap=part.cap,
+        full=outputs,
+        per_saving=part.per_saving,
+        exclude=part.exclude,
+    )
+    agreed = [choice]
+    broadcast_object_list(agreed)  # rounding must not lead to different networks
+    return agreed[0]
+
+
+def _amount(sizes: Sizes, over: str, outputs: tuple[str, ...]) -> int:
+    numel = {name: torch.Size(shape).numel() for name, shape in sizes.shapes.items()}
+    if over == "macs":
+        return sum(uses * numel[name] for name, uses in sizes.uses.items())
+    return sum(numel.values()) if over == "parameters" else sum(sizes.shapes[name][0] for name in outputs)
+
+
+def _remove(model: nn.Module, channels: Channels, train: Any) -> None:
+    """Narrow in place, and find out at once whether the network still computes, and computes the same."""
+    inputs = _first(train)[:8].to(next(model.parameters()).device)
+    expected = copy.deepcopy(model)
+    silence(expected, channels)
+    narrow(model, channels)
+    name = type(model).__name__
+    with evaluating(expected), evaluating(model):
+        wanted = expected(inputs)
+        try:
+            found = model(inputs)
+        except RuntimeError as error:
+            raise UnsupportedError(f"{name} relies on sizes that channels were removed from: {error}") from error
+    if found.shape != wanted.shape or float((found - wanted).abs().max()) > TOLERANCE * float(
+        wanted.abs().max() + 1e-6
+    ):
+        raise UnsupportedError(f"{name} computes something else once channels are removed: it relies on their number")
+
+
+def _first(train: Any) -> Tensor:
+    for inputs, _ in train:
+        return inputs  # type: ignore[no-any-return]
+    raise DataError("the training data is empty: the loader yields no batch")
+
+
+def _input_shape(train: Any) -> tuple[int, ...]:
+    return tuple(_first(train).shape[1:])
+
+
+def channel_stage(
+    model: nn.Module,
+    train: Any,
+    recipe: Recipe,
+    state_file: Path | None,
+    *,
+    companion: Companion | None = None,
+    accelerator: Accelerator,
+) -> nn.Module:
+    """What a recipe's section ``channels`` asks for, kept beside ``state_file`` so that a resumed run need not repeat it.
+
+    Raises:
+        DataError: what is kept there belongs to another recipe, or is damaged. Else as :func:`remove_channels`.
+    """
+    if recipe.channels is None:
+        return model
+    place = None if state_file is None else stage_file(state_file)
+    if place is not None and accelerator.is_main_process and place.exists():
+        data = [codec.read(place)]
+    else:
+        data = [b""]
+    broadcast_object_list(data)
+    if data[0]:
+        if codec.inspect(data[0]).header.get("recipe") != recipe.model_dump_json():
+            raise DataError(f"{place} belongs to another recipe; delete it to start anew")
+        found = copy.deepcopy(model)
+        load_plan(found, codec.decode(data[0], like=found))
+        return found.eval()
+    small = remove_channels(
+        model, train, recipe.channels, seed=recipe.seed, companion=companion, accelerator=accelerator
+    ).model
+    assert channels_of(small) is not None or recipe.channels.left >= 1
+    if place is not None and accelerator.is_main_process:
+        kept = plan_of(small, floats=torch.float32)
+        codec.write(place, codec.encode(kept, header={"recipe": recipe.model_dump_json()}))
+    return small
+
+
+def stage_file(state_file: Path) -> Path:
+    """Where the network between the two stages is kept, beside the state of the second."""
+    return state_file.with_name(f"{state_file.name}.channels")

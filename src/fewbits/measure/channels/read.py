@@ -1,0 +1,367 @@
+"""Channel dependencies of a network, read from its traced graph."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from fewbits.errors import SelectionError, UnsupportedError
+from fewbits.measure.channels import rules
+from fewbits.measure.channels.dependencies import Dependencies
+from fewbits.measure.channels.labels import FIXED, Labels, varying
+from fewbits.measure.channels.rules import Extent
+from fewbits.measure.relevance.lens import Kind, arguments, graph_of, kind_of_module
+from fewbits.weights import WEIGHTED
+
+PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)  # of images, they pad channels
+
+
+@torch.no_grad()
+def dependencies(model: nn.Module, input_shape: tuple[int, ...]) -> Dependencies:
+    """Which channels can be removed, and which of them only together.
+
+    The graph is run once, on zeros, in evaluation mode, and beside each activation goes a tensor of labels that says
+    which channel each element belongs to. A sum makes the labels of its operands one, a convolution gives out new ones, a
+    reshape moves them. Layers that are used twice, and weights that layers share, are one by their numbers.
+
+    Channels stay (and :attr:`Dependencies.fixed` says why) where they are inputs or outputs of the network, where an
+    operation normalises over them (LayerNorm, softmax), where the forward pass takes them by fixed numbers, and around
+    operations without a rule, of which nothing is assumed. Attention written with linear layers loses whole heads where
+    its reshape leaves their number open (``view(n, t, -1, size)``), the same places of all heads where it leaves their
+    size open, and nothing where both are written as numbers. ``nn.MultiheadAttention`` stays as it is.
+
+    Args:
+        model: a plain network of one tensor to one tensor; not changed.
+        input_shape: of one sample, without the batch.
+
+    Raises:
+        UnsupportedError: the structure cannot be read, or nothing in it can be removed; the message says why.
+        SelectionError: the network carries a plan.
+    """
+    for path, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            raise SelectionError(f"{path} carries a plan; fold it before channels are removed")
+    reader = _Reader(model, graph_of(model))
+    modes = {module: module.training for module in model.modules()}
+    parameter = next(model.parameters())
+    model.eval()
+    try:
+        reader.run(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return reader.found()
+
+
+class _Reader(fx.Interpreter):
+    """Runs the graph, and carries labels along."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(model, graph=graph, garbage_collect_values=False)
+        self.extra_traceback = False
+        self.model = model
+        self.known = Labels()
+        self.carried: dict[fx.Node, Any] = {}
+        state = {name: t for name, t in model.state_dict(keep_vars=True).items() if t.dim()}
+        self.names: dict[int, list[str]] = {}
+        for name, tensor in state.items():
+            self.names.setdefault(id(tensor), []).append(name)
+        self.axes: dict[int, list[Tensor | None]] = {id(t): [None] * t.dim() for t in state.values()}
+        self.outputs: dict[int, str] = {}
+        self.paddings: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        self.carried[n] = self._rule(n, result)
+        return result
+
+    # -- one operation --------------------------------------------------------------------------------
+
+    def _rule(self, node: fx.Node, result: Any) -> Any:
+        if node.op in ("placeholder", "get_attr"):
+            if id(result) in self.axes:
+                self._fix_tensor(result, f"{node.target} is used outside of a layer")
+            return rules.of_constant(result)
+        if node.op == "output":
+            self._fix(node.args, "it is an output of the network")
+            return None
+        why = f"{node.target if node.op == 'call_module' else node.name} ({_what(node, self.model)})"
+        found = self._known_rule(node, result, why)
+        if found is not NotImplemented:
+            return found
+        self._fix((node.args, node.kwargs), f"{why} has no rule")
+        return _plain(result)
+
+    def _known_rule(self, node: fx.Node, result: Any, why: str) -> Any:
+        target, known = node.target, self.known
+        if node.op == "call_module":
+            return self._module(node, result, why)
+        shape = tuple(result.shape) if isinstance(result, Tensor) else ()
+        if target is getattr and node.args[1] == "shape":
+            return self._extents(self._labels(node.args[0]))
+        if target == "size":
+            extents = self._extents(self._labels(node.args[0]))
+            asked = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+            return extents if asked is None else extents[asked]  # type: ignore[index]
+        if target is operator.getitem and isinstance(carried := self._of(node.args[0]), tuple):
+            return carried[node.args[1]]  # type: ignore[index]
+        if target is operator.floordiv and isinstance(extent := self._of(node.args[0]), Extent):
+            divisor = node.args[1]
+            return Extent(extent.labels, extent.per * divisor) if isinstance(divisor, int) and divisor > 0 else None
+        if not any(isinstance(self.carried.get(n), Tensor | tuple) for n in node.all_input_nodes):
+            return _plain(result)
+        x = self._labels(node.args[0]) if node.args and isinstance(self._of(node.args[0]), Tensor) else None
+        if target in rules.BINARY and isinstance(result, Tensor):
+            return rules.combined(known, self._labels(node.args[0]), self._labels(node.args[1]), why)
+        if target in rules.MATMUL:
+            a, b = self._labels(node.args[0]), self._labels(node.args[1])
+            return rules.product(known, a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
+        if target in (torch.cat, torch.concat):
+            given = arguments(node) or {}
+            parts = [self._labels(part) for part in node.args[0]]  # type: ignore[union-attr]
+            axis = node.args[1] if len(node.args) > 1 else given.get("dim", 0)
+            return rules.concatenated(known, parts, int(axis), why)  # type: ignore[arg-type]
+        if x is None:
+            return NotImplemented
+        if target in rules.UNARY:
+            return known.roots(x)
+        if target in rules.SIZED:
+            return self._sized(node, x, shape, why)
+        if target in rules.FREE:
+            moved = self._same(node, known.roots(x))
+            return rules.settled(known, moved, [True] * moved.dim(), why)
+        if target is operator.getitem:
+            return rules.sliced(known, x, node.args[1], why)
+        if target in rules.REDUCE:
+            return self._reduced(node, x, why)
+        if target in rules.SOFTMAX:
+            axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+            return rules.softened(known, x, axis, why) if isinstance(axis, int) else NotImplemented
+        if target in rules.SPATIAL:
+            return rules.spread(rules.channel_vector(known, x, 1, why), 1, shape)
+        if target is F.pad:
+            return self._pad(node, x, shape, why)
+        if target in ("chunk", torch.chunk):
+            axis = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
+            return rules.chunked(known, x, self._same(node, x), int(axis), why)  # type: ignore[arg-type]
+        if target in ("unbind", torch.unbind):
+            axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+            return tuple(
+                rules.sliced(known, x, (slice(None),) * (axis % x.dim()) + (i,), why) for i in range(len(result))
+            )  # type: ignore[operator]
+        if target is F.scaled_dot_product_attention:
+            q, k, v = (self._labels(argument) for argument in node.args[:3])
+            return rules.attention(known, q, k, v, node.kwargs.get("scale") is not None, why)
+        return NotImplemented
+
+    def _module(self, node: fx.Node, result: Any, why: str) -> Any:
+        path, known = str(node.target), self.known
+        module = self.model.get_submodule(path)
+        kind = kind_of_module(module)
+        if not isinstance(result, Tensor) or kind is None or len(node.args) != 1:
+            return self._opaque(module, why)
+        x, shape = self._labels(node.args[0]), tuple(result.shape)
+        if kind is Kind.WEIGHTED:
+            return self._weighted(module, path, x, shape, why)
+        if kind is Kind.NORM:
+            vector = rules.channel_vector(known, x, 1, why)
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                if isinstance(tensor, Tensor):
+                    self._join(tensor, 0, vector, why)
+            return rules.spread(known.roots(vector), 1, shape)
+        if kind is Kind.PASS:
+            return known.roots(x)
+        if isinstance(module, nn.Flatten):
+            return rules.settled(known, module(known.roots(x)), [True] * len(shape), why)
+        if isinstance(module, PADDING) and x.dim() == 4 and module.value == 0:
+            before, after = module.padding[4:]
+            if min(before, after) < 0:
+                return NotImplemented
+            if path not in self.paddings:
+                self.paddings[path] = known.fresh(before), known.fresh(after)
+            vector = rules.channel_vector(known, x, 1, why)
+            return rules.padded(*self.paddings[path], rules.spread(vector, 1, (1, len(vector))), 1, shape)
+        spatial = isinstance(module, nn.ZeroPad1d | nn.ZeroPad2d) or "Pool" in type(module).__name__
+        if spatial or isinstance(module, nn.Upsample):
+            same = rules.channel_vector(known, x, 1, why)
+            return rules.spread(same, 1, shape) if len(same) == shape[1] else NotImplemented
+        return NotImplemented
+
+    def _opaque(self, module: nn.Module, why: str) -> Any:
+        for tensor in (*module.parameters(), *module.buffers()):
+            self._fix_tensor(tensor, f"{why} has no rule")
+        return NotImplemented
+
+    def _weighted(self, module: nn.Module, path: str, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
+        known, weight = self.known, module.weight
+        assert isinstance(weight, Tensor)
+        linear = isinstance(module, nn.Linear)
+        axis = len(shape) - 1 if linear else 1
+        inputs = rules.channel_vector(known, x, axis, why)
+        groups = 1 if linear else int(module.groups)  # type: ignore[arg-type]
+        self.outputs.setdefault(id(weight), f"{path}.weight")
+        outputs = self._axis(weight, 0)
+        if groups == 1:
+            self._join(weight, 1, inputs, why)
+        elif weight.shape[1] == 1:  # depthwise: an input goes with its own outputs
+            known.join(inputs[:, None].expand(groups, -1), outputs.reshape(groups, -1), why)
+            known.fix(self._axis(weight, 1), why)
+        else:  # the same places of all groups, so that these stay equal
+            self._join(weight, 1, inputs.reshape(groups, -1)[0], why)
+            for vector in (inputs, outputs):
+                rows = vector.reshape(groups, -1)
+                known.join(rows[:1].expand_as(rows), rows, why)
+        if isinstance(module.bias, Tensor):
+            self._join(module.bias, 0, outputs, why)
+        return rules.spread(known.roots(outputs), axis, shape)
+
+    def _sized(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
+        given = node.args[1:] or tuple(node.kwargs.values())
+        sizes = given[0] if len(given) == 1 and isinstance(given[0], tuple | list) else given
+        labels = self.known.roots(x)
+        moved = labels.expand(shape) if node.target == "expand" else labels.reshape(shape)
+        if len(sizes) != len(shape):
+            return rules.settled(self.known, moved, [False] * len(shape), why)
+        free: list[bool | Extent] = []
+        for size in sizes:
+            extent = self._of(size)
+            free.append(extent if isinstance(extent, Extent) else size == -1)
+        return rules.settled(self.known, moved, free, why)
+
+    def _reduced(self, node: fx.Node, x: Tensor, why: str) -> Any:
+        axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        keep = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
+        axes = (axes,) if isinstance(axes, int) else tuple(range(x.dim())) if axes is None else axes
+        return rules.reduced(self.known, x, axes, keep, why)  # type: ignore[arg-type]
+
+    def _pad(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
+        labels = self.known.roots(x)
+        axes = varying(labels)
+        if axes and labels.shape[axes[0]] != shape[axes[0]]:  # the number of new channels is fixed
+            self.known.fix(labels, f"{why} pads channels by a fixed number (nn.ZeroPad3d would not)")
+            return torch.zeros(shape, dtype=torch.int64)
+        return (
+            rules.spread(rules.channel_vector(self.known, x, axes[0], why), axes[0], shape)
+            if axes
+            else _plain(torch.empty(shape, device="meta"))
+        )
+
+    # -- helpers --------------------------------------------------------------------------------------
+
+    def _of(self, argument: Any) -> Any:
+        return self.carried.get(argument) if isinstance(argument, fx.Node) else argument
+
+    def _labels(self, argument: Any) -> Tensor:
+        found = self._of(argument)
+        return found if isinstance(argument, fx.Node) and isinstance(found, Tensor) else rules.of_constant(found)
+
+    def _same(self, node: fx.Node, labels: Tensor) -> Any:
+        """What the operation does, done to the labels."""
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        if node.op == "call_method":
+            return getattr(labels, str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)
+        return node.target(labels, *args[1:], **kwargs)
+
+    def _extents(self, labels: Tensor) -> tuple[Extent, ...]:
+        labels = self.known.roots(labels)
+        axes = varying(labels)
+        blank = torch.zeros_like
+        return tuple(
+            Extent(labels.movedim(a, 0).flatten(1)[:, 0] if a in axes else blank(labels.movedim(a, 0).flatten(1)[:, 0]))
+            for a in range(labels.dim())
+        )
+
+    def _axis(self, tensor: Tensor, dim: int) -> Tensor:
+        vectors = self.axes[id(tensor)]
+        found = vectors[dim]
+        if found is None:
+            found = vectors[dim] = self.known.fresh(tensor.shape[dim])
+        return found
+
+    def _join(self, tensor: Tensor, dim: int, labels: Tensor, why: str) -> None:
+        self.known.join(self._axis(tensor, dim), labels, why)
+
+    def _fix_tensor(self, tensor: Tensor, why: str) -> None:
+        for dim in range(tensor.dim()):
+            self.known.fix(self._axis(tensor, dim), why)
+
+    def _fix(self, arguments: Any, why: str) -> None:
+        def fix(node: fx.Node) -> fx.Node:
+            for labels in _tensors(self.carried.get(node)):
+                self.known.fix(labels, why)
+            return node
+
+        fx.node.map_arg(arguments, fix)
+
+    # -- the whole ------------------------------------------------------------------------------------
+
+    def found(self) -> Dependencies:
+        known = self.known
+        roots = known.roots(torch.arange(len(known)))
+        # A unit must have output channels, and a layer must not be all one unit.
+        removable = torch.zeros(len(known), dtype=torch.bool)
+        for tensor in self.outputs:
+            removable[roots[self._vector(tensor, 0)]] = True
+        removable[FIXED] = False
+        for tensor in self.outputs:
+            units = torch.unique(roots[self._vector(tensor, 0)])
+            if len(units) == 1:
+                removable[units] = False
+        numbers = torch.full((len(known),), -1)
+        numbers[removable] = torch.arange(int(removable.sum()))
+        unit_of = numbers[roots]
+        if not bool(removable.any()):
+            told = "; ".join(f"{name}: {self._why(tensor)}" for tensor, name in list(self.outputs.items())[:3])
+            raise UnsupportedError(f"no channel of {type(self.model).__name__} can be removed ({told})")
+        axes: dict[str, tuple[Tensor | None, ...]] = {}
+        for tensor, vectors in self.axes.items():
+            units = tuple(None if v is None else unit_of[v] for v in vectors)
+            if any(u is not None and bool((u >= 0).any()) for u in units):
+                for name in self.names[tensor]:
+                    axes[name] = units
+        fixed = {
+            name: self._why(tensor)
+            for tensor, name in self.outputs.items()
+            if bool((unit_of[self._vector(tensor, 0)] < 0).any())
+        }
+        paddings = {path: (unit_of[a], unit_of[b]) for path, (a, b) in self.paddings.items()}
+        names = tuple(self.names[tensor][0] for tensor in self.outputs)
+        return Dependencies(axes, paddings, names, int(removable.sum()), fixed)
+
+    def _vector(self, tensor: int, dim: int) -> Tensor:
+        found = self.axes[tensor][dim]
+        assert found is not None
+        return found
+
+    def _why(self, tensor: int) -> str:
+        vector = self._vector(tensor, 0)
+        stuck = vector[self.known.roots(vector) == FIXED]
+        return self.known.why(int(stuck[0])) if len(stuck) else "its channels can only be removed all at once"
+
+
+def _tensors(carried: Any) -> list[Tensor]:
+    if isinstance(carried, Extent):
+        return []
+    if isinstance(carried, tuple | list):
+        return [labels for part in carried for labels in _tensors(part)]
+    return [carried] if isinstance(carried, Tensor) else []
+
+
+def _plain(result: Any) -> Any:
+    """Labels for a result whose channels all stay."""
+    if isinstance(result, tuple | list) and not isinstance(result, torch.Size):
+        return tuple(_plain(part) for part in result)
+    return torch.zeros(tuple(result.shape), dtype=torch.int64) if isinstance(result, Tensor) else None
+
+
+def _what(node: fx.Node, model: nn.Module) -> str:
+    if node.op == "call_module":
+        return type(model.get_submodule(str(node.target))).__name__
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
