@@ -1,4 +1,4 @@
-"""The channel stage of a recipe: measure, choose, remove, and train what is left, before anything else is compressed."""
+"""The channel stage of a recipe: measure, choose, remove, and train what is left, before the main job."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _remove(model: nn.Module, channels: Channels, train: Any) -> None:
 
 def _first(train: Any) -> Tensor:
     for inputs, _ in train:
-        return inputs  # type: ignore[no-any-return]
+        return inputs
     raise DataError("the training data is empty: the loader yields no batch")
 
 
@@ -171,7 +171,7 @@ def channel_stage(
     companion: Companion | None = None,
     accelerator: Accelerator,
 ) -> nn.Module:
-    """What a recipe's section ``channels`` asks for, kept beside ``state_file`` so that a resumed run need not repeat it.
+    """What a recipe's section ``channels`` asks for, kept beside ``state_file`` for a run that is resumed.
 
     Raises:
         DataError: what is kept there belongs to another recipe, or is damaged. Else as :func:`remove_channels`.
