@@ -1,10 +1,11 @@
 """Which channels to remove, at equal multiplications and equal fine-tuning: curvature against what else there is.
 
-Every criterion starts from the same published float network, removes channels until the multiplications are at most the
-target, has its normalisations recalibrated, and then gets the same steps, data order, optimizer and schedule. Ours rank in
-one way: sums of Omega (curvature) and Taylor over a unit, means of magnitudes. Torch-Pruning's importances run in its own
-pruner, global, in small steps until its network meets the target. Settings were chosen on the validation split (--tune
-prints those runs); accuracy is on the test set. Finished rows are kept, so an interrupted run goes on.
+Every criterion starts from the same published float network, removes channels until the multiplications are at most
+the target, has its normalisations recalibrated, and then gets the same steps, data order, optimizer and schedule. Ours
+add up over the channels of a unit (curvature, output, Taylor) or take their mean (magnitude). Torch-Pruning's
+importances run in its own pruner, global, in small steps until its network meets the target. Settings were chosen on
+the validation split (--tune prints those runs); accuracy is on the test set. Finished rows are kept, so an interrupted
+run goes on. Seconds are the processor's.
 
     python benchmarks/channels.py --data DIR --weights DIR [--models resnet-20] [--methods NAME ...] [--seeds 0 1 2]
 """
@@ -49,7 +50,7 @@ OURS = {  # criterion, group reduction, per multiplication saved
     "l1": ("l1", "mean", False),
     "random": ("random", "mean", False),
 }
-# Torch-Pruning cannot follow a shortcut that pads channels, so it prunes inside blocks only; ours are run there as well.
+# Torch-Pruning cannot follow a shortcut that pads channels, so it prunes inside blocks only; ours can do that, too.
 INSIDE = ("conv1.weight", "*.conv2.weight")
 OURS |= {f"{name}, inside": setting for name, setting in OURS.items()}
 PEERS = {

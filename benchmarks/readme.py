@@ -16,6 +16,7 @@ from fewbits.codec import write
 from fewbits.report import plots
 from fewbits.report.table import text
 from tables import ROOT, rows_of
+from tables_channels import channels
 from tables_coding import cifar, coder, controls, levers, overhead, rates, scale
 from tables_pruning import curvatures, pruning
 from tables_reinforcement import reinforcement
@@ -60,6 +61,7 @@ def figures() -> dict[str, list[str]]:
         "coder": [coder(), rates()],
         "pruning": [pruning()],
         "curvature": [curvatures()],
+        "channels": [channels()],
         "reinforcement": [reinforcement()],
     }
 

@@ -1,9 +1,11 @@
-"""The channel stage of a recipe: measure, choose, remove, and train what is left, before anything else is compressed."""
+"""The channel stage of a recipe: measure, choose, remove, and train what is left, before the main job."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples
 from fewbits.plan import Channels
 from fewbits.recipe import ChannelPruning, Recipe
-from fewbits.train.loop import Companion, fit, optimizer_of, parameter_groups
+from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import distillation, task
 from fewbits.train.recalibrate import recalibrate
 
@@ -75,7 +77,7 @@ def remove_channels(
         choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1)
         _remove(small, choice.channels, train)
         choices.append(choice)
-        recalibrate(small, first_samples(train, part.samples))
+        recalibrate(small, first_samples(_epoch(train), part.samples))
         if part.train is not None:
             settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
             objective = (
@@ -105,7 +107,7 @@ def _chosen(
     seed: int,
 ) -> Choice:
     found = dependencies(model, shape)
-    scores = criterion(part.criterion, model, first_samples(train, part.samples), seed=seed)
+    scores = criterion(part.criterion, model, first_samples(_epoch(train), part.samples), seed=seed)
     reduce = part.reduce or ("sum" if part.criterion in ADDITIVE else "mean")
     sizes = sizes_of(model, shape, part.over)
     # The target is a share of the network at the start; of the present one it is as much larger.
@@ -152,10 +154,13 @@ def _remove(model: nn.Module, channels: Channels, train: Any) -> None:
         raise UnsupportedError(f"{name} computes something else once channels are removed: it relies on their number")
 
 
+def _epoch(train: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of the first epoch, whichever epoch a loader was left in."""
+    return islice(endless(train), batches_of(train))
+
+
 def _first(train: Any) -> Tensor:
-    for inputs, _ in train:
-        return inputs  # type: ignore[no-any-return]
-    raise DataError("the training data is empty: the loader yields no batch")
+    return next(_epoch(train))[0]
 
 
 def _input_shape(train: Any) -> tuple[int, ...]:
@@ -171,7 +176,7 @@ def channel_stage(
     companion: Companion | None = None,
     accelerator: Accelerator,
 ) -> nn.Module:
-    """What a recipe's section ``channels`` asks for, kept beside ``state_file`` so that a resumed run need not repeat it.
+    """What a recipe's section ``channels`` asks for, kept beside ``state_file`` for a run that is resumed.
 
     Raises:
         DataError: what is kept there belongs to another recipe, or is damaged. Else as :func:`remove_channels`.

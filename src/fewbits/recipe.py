@@ -121,9 +121,10 @@ class ChannelPruning(_Part):
 
     Attributes:
         macs, parameters, channels: share of multiplications, parameters or output channels that may be left.
-        criterion: ``curvature`` (EHAP), ``output`` (curvature along the channel's output), ``magnitude`` (L2), ``l1``, ``taylor`` or ``random``.
-        reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature and
-            Taylor, which estimate a loss, else the mean.
+        criterion: ``curvature`` (EHAP), ``output`` (curvature along the channel's output), ``magnitude`` (L2), ``l1``,
+            ``taylor`` or ``random``; see :mod:`fewbits.measure.channels`.
+        reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature,
+            output and Taylor, which estimate a loss, else the mean.
         per_saving: rank by score over what goes with the channels, instead of by score.
         cap: largest share of its output channels that a layer may lose; one always stays.
         exclude: shell patterns of weight names whose layers keep all output channels.
@@ -135,9 +136,9 @@ class ChannelPruning(_Part):
     macs: Annotated[float, Field(gt=0, le=1)] | None = None
     parameters: Annotated[float, Field(gt=0, le=1)] | None = None
     channels: Annotated[float, Field(gt=0, le=1)] | None = None
-    criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "curvature"
+    criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "output"
     reduce: Literal["sum", "mean"] | None = None
-    per_saving: bool = False
+    per_saving: bool = True
     cap: Annotated[float, Field(ge=0, le=1)] = 0.95
     exclude: tuple[str, ...] = ()
     samples: Annotated[int, Field(ge=1)] = 512

@@ -15,7 +15,7 @@ from fewbits.codec import decode, encode, inspect
 from fewbits.codec.container import open_file
 from fewbits.codec.directory import PRIME, bits, pack, unpack
 from fewbits.errors import FileError
-from fewbits.plan import Clustered, Dense, Masked, Plan
+from fewbits.plan import Channels, Clustered, Dense, Masked, Plan
 
 GENERATOR = torch.Generator().manual_seed(7)
 
@@ -91,7 +91,7 @@ def test_damaged_sections(section: int, coder: str) -> None:
     """A section whose length still holds (the directory is rewritten with it)."""
     chance = random.Random(section)
     head, chunks = take_apart(DATA[coder], SIZES[coder])
-    records, sections, header = unpack(head)
+    records, sections, header, _ = unpack(head)
     decoded = 0
     for _ in range(80 * MORE):
         changed = list(chunks)
@@ -113,6 +113,32 @@ def test_damaged_directory() -> None:
     assert attempt(seal(b"\0" + bytes(content), chunks))
 
 
+def test_damaged_masks_of_channels() -> None:
+    """A directory that lies about removed channels: refused, or a plan whose masks fit its tensors."""
+    mask = torch.arange(12) % 5 != 0
+    small = int(mask.sum())
+    entries = {
+        "w": Clustered(torch.ones(small, 3, dtype=torch.int16), 4, step=0.5),
+        "b": Dense(torch.arange(float(small))),
+        "v": Dense(torch.zeros(2, small)),
+    }
+    plan = Plan(entries, Channels({"w": (mask, None), "b": (mask,), "v": (None, mask)}, {"pad": (1, 2)}))
+    like = {"w": torch.zeros(12, 3), "b": torch.zeros(12), "v": torch.zeros(2, 12)}
+    data, chance, refused = encode(plan), random.Random(5), 0
+    head, chunks = take_apart(data, [section.size for section in open_file(data).sections])
+    content = bytes(_content(head, len(plan)))
+    for _ in range(1500 * MORE):
+        try:
+            found = decode(seal(b"\0" + mutate(content, chance), chunks), like)
+        except FileError:
+            refused += 1
+            continue
+        assert found.channels is None or all(
+            found.channels.full(name, e.shape) == tuple(like[name].shape) for name, e in found.items()
+        )
+    assert 1000 * MORE < refused < 1500 * MORE
+
+
 def test_damaged_coded_head() -> None:
     chance = random.Random(5)
     head, chunks = take_apart(DATA["small"], SIZES["small"])
@@ -126,9 +152,9 @@ def test_random_heads() -> None:
         assert not attempt(seal(head, [chance.randbytes(9)]))
 
 
-def _content(head: bytes) -> bytes:
+def _content(head: bytes, tensors: int = len(PLAN)) -> bytes:
     size = head[1] & 127 | head[2] << 7 if head[1] > 127 else head[1]
     content = bytearray(size)
     bits.bytes_decode(head[3 if head[1] > 127 else 2 :], content, 0, PRIME)
-    assert struct.pack("B", len(PLAN)) == content[:1]
+    assert struct.pack("B", tensors) == content[:1]
     return bytes(content)

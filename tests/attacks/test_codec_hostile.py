@@ -15,7 +15,7 @@ from fewbits.codec.container import MAGIC
 from fewbits.codec.cursor import varint
 from fewbits.codec.directory import PRIME, bits
 from fewbits.errors import FileError, FormatError, MismatchError
-from fewbits.plan import Clustered, Dense, Masked, Plan
+from fewbits.plan import Channels, Clustered, Dense, Masked, Plan
 
 LIKE = {"w": torch.zeros(2, 3), "v": torch.zeros(4)}
 ONE = {"w": torch.zeros(2, 3)}
@@ -59,6 +59,23 @@ def masked(survivors: int | bytes, mask: bytes, numbers: bytes, kind: int = 0x0C
     return seal(head, chunks)
 
 
+def narrowed(column: bytes, shape: tuple[int, ...] = (2, 3), names: list[bytes] | None = None) -> bytes:
+    """Tensors with a step that lost channels, as this column says; the rest of it is sound for rows of 3 levels."""
+    count = len(names or [b"w"])
+    head = raw_head(
+        names or [b"w"],
+        b"\x0f" * count,
+        [shape] * count,
+        column + b"\4" * count,
+        STEP * count,
+        coders=b"\x01" * count,
+        sizes=[len(ROW)] * count,
+    )
+    return seal(head, [ROW] * count)
+
+
+ROW = MIXING.encode(np.array([[1, 0, -2]], np.int16), -7, 7)
+FIRST_ROW = Channels({"w": (torch.tensor([True, False]), None)}, {})
 MASK = MIXING.encode(np.array([[1, 0, 0], [0, 0, 1]], np.int16), 0, 1)
 
 
@@ -100,7 +117,7 @@ FORMAT = {
     "17 duplicate names": seal(raw_head(**TWO, coders=b"\1\1", sizes=[1, 1]), [b"\x55", b"\x55"]),
     "18 name that is no text": seal(raw_head(names=[b"\xff\xfe"]), [b"\x55"]),
     "19 name of 1 MB": seal(raw_head(names=[b"n" * 1_000_000]), [b"\x55"]),
-    "20 unknown kind": seal(raw_head(kinds=b"\x0f"), [b"\x55"]),
+    "20 unknown kind": narrowed(b"\x0f\1\1\0\0"),
     "21 unknown storage": seal(raw_head(kinds=b"\x30"), [b"\x55"]),
     "22 shared levels": seal(raw_head(kinds=b"\x10"), [b"\x55"]),
     "23 255 dimensions": seal(raw_head(shapes=[[1] * 255]), [b"\x55"]),
@@ -163,6 +180,21 @@ FORMAT |= {
     "80 mask that is all true, coded": masked(6, MASK, b"\0" + bytes(24)),
 }
 
+# A narrowed tensor [2, 3] of which row 0 is left: its kind, a new mask 01 for rows, all columns, no padding layers.
+FORMAT |= {
+    "81 narrowed tensor that lost nothing": narrowed(b"\0\0\0\0"),
+    "82 kept channels that are all": narrowed(b"\0\1\3\0\0"),
+    "83 kept channels that are none": narrowed(b"\0\1\0\0\0"),
+    "84 kept channels beyond the dimension": narrowed(b"\0\1\5\0\0"),
+    "85 kept channels without bytes, 2 ** 40 of them": narrowed(b"\0\1\1\0\0", (2**40, 3)),
+    "86 kept channels that were never named": narrowed(b"\0\2\0\0"),
+    "87 kept channels of another dimension": narrowed(b"\0\1\1\2\0"),
+    "88 narrowed twice": narrowed(b"\x0f\1\1\0\0"),
+    "89 padding layer named twice": narrowed(b"\0\1\1\0" + b"\2p\0\1\1p\0\1\1"),
+    "90 padding of 2 ** 60 channels": narrowed(b"\0\1\1\0" + b"\1p\0" + varint(2**60) + b"\0"),
+    "91 more padding layers than bytes": narrowed(b"\0\1\1\0" + varint(65535)),
+}
+
 MISMATCH = {
     "63 length bomb: 2 ** 40 levels": seal(raw_head(shapes=[(2**20, 2**20)]), [b"\x55"]),
     "64 length bomb: 2 ** 40 equal numbers": seal(
@@ -173,6 +205,10 @@ MISMATCH = {
     ),
     "66 foreign name": seal(raw_head(names=[b"weigth"]), [b"\x55"]),
     "67 foreign name of 1000 letters": seal(raw_head(names=[b"w" * 1000]), [b"\x55"]),
+    "92 channels of a larger network than this": narrowed(b"\0\1\1\0\0", (3, 3)),
+    "93 one mask of 2 ** 22 channels for 5000 tensors": narrowed(
+        b"\0\1" + b"\x55" * 2**19 + b"\0\2" * 4999 + b"\0", (2**22,), [str(i).encode() for i in range(5000)]
+    ),
     "68 no tensors": seal(raw_head([], b"", [], b"", b"", coders=b"", sizes=[])),
 }
 
@@ -215,6 +251,8 @@ def test_the_helper_makes_sound_files() -> None:
     two = Plan({"w": Masked(torch.zeros(2, 3), mask)})
     assert decode(masked(2, MASK, b"\0" + bytes(8)), ONE).equals(two)
     assert decode(masked(2, MASK, b"\0" + bytes(8), kind=0x1C), ONE).equals(two)
+    one = Plan({"w": Clustered(torch.tensor([[1, 0, -2]], dtype=torch.int16), 4, step=0.5)}, FIRST_ROW)
+    assert decode(narrowed(b"\0\1\1\0\0"), ONE).equals(one)
     assert decode(masked(0, b"", b""), ONE).equals(Plan({"w": Masked(torch.zeros(2, 3), mask & ~mask)}))
     zeros = Plan({"w": Dense(torch.zeros(2, 3))})
     assert decode(constant(0x22, bytes(4)), ONE).equals(zeros)

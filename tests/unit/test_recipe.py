@@ -84,7 +84,7 @@ def test_pruning_alone_and_before_a_quantizer() -> None:
     assert make({"prune": {"sparsity": 0.9}}).assign.method == "ecqx"
     alone = {"prune": {"sparsity": 0.9, "floor": "0.02%"}, "assign": {"method": "none"}}
     assert make(alone).prune.floor == "0.02%"
-    with pytest.raises(RecipeError, match="add a prune section"):
+    with pytest.raises(RecipeError, match="add a prune or a channels section"):
         make({"assign": {"method": "none"}})
     with pytest.raises(RecipeError, match="no lambda to steer"):
         make(alone | {"target": "1 KB"})

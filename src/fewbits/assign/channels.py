@@ -1,7 +1,7 @@
 """Which channels go: the cheapest units of a global ranking, until a budget of multiplications or parameters is met.
 
-Plain data in, plain data out: no network here. The units, which layers lose channels together, are read from the graph by
-:func:`fewbits.measure.channels.dependencies`.
+Plain data in, plain data out: no network here. The units, channels that can only go together, are read from the graph
+by :func:`fewbits.measure.channels.dependencies`.
 """
 
 from __future__ import annotations
@@ -151,9 +151,9 @@ def choose(
 ) -> Choice:
     """Remove the units with the lowest scores until at most a share ``left`` remains.
 
-    One ranking over the whole network, as HAP (arXiv 2101.08940) and EHAP (arXiv 2306.07030) rank; a unit is passed over
-    where a layer would lose more than ``cap`` of its output channels, or the last one (their best channel then stays). Of
-    all beginnings of the ranking the shortest that meets the target is taken, counted exactly.
+    One ranking over the whole network, as HAP (arXiv 2101.08940) and EHAP (arXiv 2306.07030) rank; a unit is passed
+    over where a layer would lose more than ``cap`` of its output channels, or the last one (the best channel then
+    stays). Of all beginnings of the ranking the shortest that meets the target is taken, counted exactly.
 
     Args:
         scores: ``[units]``, from :func:`unit_scores`. Equal ones go in the order of the units.
@@ -194,7 +194,7 @@ def choose(
     if getattr(state, over) > left * whole[over]:
         share = getattr(state, over) / whole[over]
         raise BudgetError(
-            f"{left:.3g} of all {over} cannot be reached with a cap of {cap:g}: {share:.3g} are left at least; raise one"
+            f"{left:.3g} of all {over} cannot be reached with a cap of {cap:g}: at least {share:.3g} are left"
         )
     shares = (getattr(state, name) / whole[name] if whole[name] else 1.0 for name in OVER)
     return Choice(channels_without(found, removed), tuple(removed), *shares)

@@ -1,6 +1,6 @@
 """Channels really removed: the tensors get smaller in place, and the layers that hold them say so.
 
-The network keeps its class, its forward and its names. Nothing is traced here: a plan says what stays of each dimension.
+The network keeps its class, its forward and its names. Nothing is traced: a plan says what stays of each dimension.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def channels_of(model: nn.Module) -> Channels | None:
 def narrow(model: nn.Module, channels: Channels) -> None:
     """Remove channels from a plain network, in place.
 
-    Parameters and buffers become smaller ones under the same names, and layers are told their new sizes. A network may be
-    narrowed again; :func:`channels_of` then says what is left of the first one. Nothing is changed on an error.
+    Parameters and buffers become smaller ones under the same names, and layers are told their new sizes. A network may
+    be narrowed again; :func:`channels_of` then says what is left of the first one. Nothing is changed on an error.
 
     Args:
         model: the network that ``channels`` is about, trained or not.
@@ -66,7 +66,7 @@ def narrow(model: nn.Module, channels: Channels) -> None:
                     held[attribute] = smaller[id(tensor)]  # type: ignore[assignment]
         _tell(module, groups)
     for pad, counts in pads:
-        pad.padding = (*pad.padding[:4], *counts)
+        pad.padding = (*pad.padding[:4], *counts)  # type: ignore[assignment, index]
     before = channels_of(model)
     model.__dict__[_KEPT] = channels if before is None else before.then(channels)
 

@@ -189,7 +189,7 @@ def pack(
 
 
 def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object], dict[str, tuple[int, int]]]:
-    """Records, sections, the user's header and paddings: the inverse of :func:`pack`; FormatError for anything that it could not have written."""
+    """The inverse of :func:`pack`, and paddings; FormatError for anything that it could not have written."""
     cursor = Cursor(_content(stored))
     count = cursor.varint(TENSOR_LIMIT)
     names = [_text(cursor.until_zero(NAME_LIMIT)) for _ in range(count)]

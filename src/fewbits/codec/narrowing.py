@@ -46,7 +46,7 @@ def pack(
 def unpack(
     cursor: Cursor, shapes: Iterable[tuple[int, ...]], name_limit: int, text: Callable[[bytes], str]
 ) -> tuple[list[tuple[int, Masks]], dict[str, tuple[int, int]]]:
-    """The inverse of :func:`pack`, for tensors of these (larger) shapes. FormatError for what it cannot have written."""
+    """The inverse of :func:`pack` for tensors of these larger shapes; FormatError for what it cannot have written."""
     known: list[Array] = []
     found = []
     for shape in shapes:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
-from fewbits.errors import DataError, RecipeError, nearest
 from fewbits.attach.normalisation import NORMS
+from fewbits.errors import DataError, RecipeError, nearest
 from fewbits.measure.curvature import curvature, sensitivity
 from fewbits.measure.curvature.gradients import Passes
 from fewbits.measure.relevance.lens import graph_of
@@ -28,8 +28,10 @@ def by_curvature(model: nn.Module, batches: Batches, *, estimator: str = "sketch
 
 
 def by_magnitude(model: nn.Module, *, order: int = 2) -> ChannelScores:
-    """``||w_c||`` over the mean of its layer, since norms of layers of different sizes do not compare (for norms within a
-    layer: Li et al. 2017, arXiv 1608.08710). ``order`` 1 or 2."""
+    """``||w_c||`` over the mean of its layer, since norms of layers of different sizes do not compare.
+
+    Within a layer: Li et al. 2017, arXiv 1608.08710. ``order`` is 1 or 2.
+    """
     norms = {name: w.detach().flatten(1).norm(order, dim=1) for name, w in select(model).items()}
     return {name: norm / norm.mean().clamp_min(1e-30) for name, norm in norms.items()}
 
@@ -57,10 +59,10 @@ def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int =
     """``y_c^T H y_c / 2``, mean over samples: what zeroing a channel's whole output y_c costs to second order, with the
     Gauss-Newton matrix H of that output. (Ours.)
 
-    EHAP's trace is this form averaged over all directions that the weights could point in; here the direction is known, so
-    one derivative per sample and channel is enough: ``(dl_n/dg_c)^2 / 2`` for a gate g_c on the channel and the mixed
-    losses l_n of the sketched estimator (:func:`fewbits.measure.curvature.curvature`). The gate is behind the batch
-    normalisation where one follows a layer, since its shift goes with the channel.
+    EHAP's trace is this form averaged over all directions that the weights could point in; here the direction is
+    known, so one derivative per sample and channel is enough: ``(dl_n/dg_c)^2 / 2`` for a gate g_c on the channel and
+    the mixed losses l_n of the sketched estimator (:func:`fewbits.measure.curvature.curvature`). The gate is behind the
+    batch normalisation where one follows a layer, since its shift goes with the channel.
 
     Args:
         draws: passes per batch.

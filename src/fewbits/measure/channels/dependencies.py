@@ -45,7 +45,7 @@ class Dependencies:
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Units that belong to the same dimensions of the same tensors, for example all channels of a residual stream."""
+        """Units of the same dimensions of the same tensors, for example all channels of a residual stream."""
         where: dict[int, list[tuple[str, int]]] = {}
         for name, vectors in self.axes.items():
             for dim, vector in enumerate(vectors):

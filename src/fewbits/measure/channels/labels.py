@@ -33,7 +33,7 @@ class Labels:
         return torch.from_numpy(self._parent)[labels]
 
     def join(self, a: Tensor, b: Tensor, why: str) -> None:
-        """Make each label of ``a`` one with the label of ``b`` at its place; ``why`` is kept for those that get fixed."""
+        """Make each label of ``a`` one with that of ``b`` at its place; ``why`` is kept for those that get fixed."""
         first, second = self.roots(a).reshape(-1), self.roots(b).reshape(-1)
         pairs = torch.unique(first * len(self) + second)
         for x, y in zip((pairs // len(self)).tolist(), (pairs % len(self)).tolist(), strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -16,8 +15,7 @@ from fewbits.measure.channels import rules
 from fewbits.measure.channels.dependencies import Dependencies
 from fewbits.measure.channels.labels import FIXED, Labels, varying
 from fewbits.measure.channels.rules import Extent
-from fewbits.measure.relevance.lens import Kind, arguments, graph_of, kind_of_module
-from fewbits.weights import WEIGHTED
+from fewbits.measure.relevance.lens import Kind, graph_of, kind_of_module
 
 PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)  # of images, they pad channels
 
@@ -27,8 +25,8 @@ def dependencies(model: nn.Module, input_shape: tuple[int, ...]) -> Dependencies
     """Which channels can be removed, and which of them only together.
 
     The graph is run once, on zeros, in evaluation mode, and beside each activation goes a tensor of labels that says
-    which channel each element belongs to. A sum makes the labels of its operands one, a convolution gives out new ones, a
-    reshape moves them. Layers that are used twice, and weights that layers share, are one by their numbers.
+    which channel each element belongs to. A sum makes the labels of its operands one, a convolution gives out new ones,
+    a reshape moves them. Layers that are used twice, and weights that layers share, have one set of labels.
 
     Channels stay (and :attr:`Dependencies.fixed` says why) where they are inputs or outputs of the network, where an
     operation normalises over them (LayerNorm, softmax), where the forward pass takes them by fixed numbers, and around
@@ -107,8 +105,8 @@ class _Reader(fx.Interpreter):
             return self._extents(self._labels(node.args[0]))
         if target == "size":
             extents = self._extents(self._labels(node.args[0]))
-            asked = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-            return extents if asked is None else extents[asked]  # type: ignore[index]
+            asked = _argument(node, 1, "dim", None)
+            return extents if asked is None else extents[asked]
         if target is operator.getitem and isinstance(carried := self._of(node.args[0]), tuple):
             return carried[node.args[1]]  # type: ignore[index]
         if target is operator.floordiv and isinstance(extent := self._of(node.args[0]), Extent):
@@ -123,10 +121,8 @@ class _Reader(fx.Interpreter):
             a, b = self._labels(node.args[0]), self._labels(node.args[1])
             return rules.product(known, a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
         if target in (torch.cat, torch.concat):
-            given = arguments(node) or {}
             parts = [self._labels(part) for part in node.args[0]]  # type: ignore[union-attr]
-            axis = node.args[1] if len(node.args) > 1 else given.get("dim", 0)
-            return rules.concatenated(known, parts, int(axis), why)  # type: ignore[arg-type]
+            return rules.concatenated(known, parts, _argument(node, 1, "dim", 0), why)
         if x is None:
             return NotImplemented
         if target in rules.UNARY:
@@ -141,20 +137,17 @@ class _Reader(fx.Interpreter):
         if target in rules.REDUCE:
             return self._reduced(node, x, why)
         if target in rules.SOFTMAX:
-            axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+            axis = _argument(node, 1, "dim", None)
             return rules.softened(known, x, axis, why) if isinstance(axis, int) else NotImplemented
         if target in rules.SPATIAL:
             return rules.spread(rules.channel_vector(known, x, 1, why), 1, shape)
         if target is F.pad:
             return self._pad(node, x, shape, why)
         if target in ("chunk", torch.chunk):
-            axis = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
-            return rules.chunked(known, x, self._same(node, x), int(axis), why)  # type: ignore[arg-type]
+            return rules.chunked(known, x, self._same(node, x), _argument(node, 2, "dim", 0), why)
         if target in ("unbind", torch.unbind):
-            axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-            return tuple(
-                rules.sliced(known, x, (slice(None),) * (axis % x.dim()) + (i,), why) for i in range(len(result))
-            )  # type: ignore[operator]
+            whole = (slice(None),) * (_argument(node, 1, "dim", 0) % x.dim())
+            return tuple(rules.sliced(known, x, (*whole, i), why) for i in range(len(result)))
         if target is F.scaled_dot_product_attention:
             q, k, v = (self._labels(argument) for argument in node.args[:3])
             return rules.attention(known, q, k, v, node.kwargs.get("scale") is not None, why)
@@ -231,14 +224,13 @@ class _Reader(fx.Interpreter):
         free: list[bool | Extent] = []
         for size in sizes:
             extent = self._of(size)
-            free.append(extent if isinstance(extent, Extent) else size == -1)
+            free.append(extent if isinstance(extent, Extent) else bool(size == -1))
         return rules.settled(self.known, moved, free, why)
 
     def _reduced(self, node: fx.Node, x: Tensor, why: str) -> Any:
-        axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-        keep = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
+        axes, keep = _argument(node, 1, "dim", None), bool(_argument(node, 2, "keepdim", False))
         axes = (axes,) if isinstance(axes, int) else tuple(range(x.dim())) if axes is None else axes
-        return rules.reduced(self.known, x, axes, keep, why)  # type: ignore[arg-type]
+        return rules.reduced(self.known, x, axes, keep, why)
 
     def _pad(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
         labels = self.known.roots(x)
@@ -344,6 +336,10 @@ class _Reader(fx.Interpreter):
         vector = self._vector(tensor, 0)
         stuck = vector[self.known.roots(vector) == FIXED]
         return self.known.why(int(stuck[0])) if len(stuck) else "its channels can only be removed all at once"
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    return node.kwargs.get(name, node.args[position] if len(node.args) > position else default)
 
 
 def _tensors(carried: Any) -> list[Tensor]:

@@ -19,15 +19,16 @@ from fewbits.measure.channels.labels import FIXED, Labels, varying
 from fewbits.measure.relevance.lens import FUNCTIONS, METHODS, Kind
 
 UNARY: set[Any] = {
-    *(f for f, kind in FUNCTIONS.items() if kind is Kind.PASS), *(m for m, kind in METHODS.items() if kind is Kind.PASS),
+    *(f for f, kind in FUNCTIONS.items() if kind is Kind.PASS),
+    *(m for m, kind in METHODS.items() if kind is Kind.PASS),
     "contiguous", "clone", "detach", "float", "to", "abs", "exp", "clamp", "neg", "sqrt", "square", "gelu", "silu",
     torch.abs, torch.exp, torch.clamp, torch.neg, torch.sqrt, torch.square, operator.neg, F.hardsigmoid, F.mish,
     torch.zeros_like, torch.ones_like,
 }  # fmt: skip
 BINARY: set[Any] = {
     operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, operator.isub, torch.sub, "sub", "sub_",
-    operator.mul, operator.imul, torch.mul, "mul", "mul_", operator.truediv, operator.itruediv, torch.div, "div", "div_",
-    torch.maximum, torch.minimum,
+    operator.mul, operator.imul, torch.mul, "mul", "mul_", operator.truediv, operator.itruediv, torch.div,
+    "div", "div_", torch.maximum, torch.minimum,
 }  # fmt: skip
 MATMUL: set[Any] = {torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm"}
 SIZED: set[Any] = {"view", "reshape", torch.reshape, "expand"}  # take sizes: those written as numbers cannot change

@@ -1,0 +1,75 @@
+"""The README's table about removed channels."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from published import CHANNELS
+from tables import rows_of, span, table
+
+NAMES = {
+    "output per mac": "**output, per multiplication** (default)",
+    "output per mac, inside": "output, per multiplication, inside blocks",
+    "ehap": "EHAP (curvature)",
+    "ehap per mac": "EHAP, per multiplication",
+    "taylor per mac": "Taylor, per multiplication",
+    "tp group norm": "Torch-Pruning, group norm, inside blocks",
+    "tp taylor": "Torch-Pruning, Taylor, inside blocks",
+    "tp hessian": "Torch-Pruning, Hessian, inside blocks",
+}
+
+
+def channels() -> str:
+    """Accuracy at equal multiplications, before and after equal fine-tuning; published figures in a sentence."""
+    found = rows_of("channels")
+    return "\n\n".join(
+        part for part in (*(_model(found, m) for m in dict.fromkeys(r["model"] for r in found)), quoted()) if part
+    )
+
+
+def _model(found: list[dict[str, Any]], model: str) -> str:
+    rows = [r for r in found if r["model"] == model and "accuracy" in r]
+    if not rows:
+        return ""
+    targets = sorted({r["target"] for r in rows} - {"1x"})
+    lines = []
+    for method in dict.fromkeys(r["method"] for r in rows if r["method"] != "dense"):
+        cells = [NAMES.get(method, method)]
+        for target in targets:
+            some = [r for r in rows if (r["method"], r["target"]) == (method, target)]
+            if not some:
+                cells += ["-"] * 3
+                continue
+            size = statistics.mean(r["parameters"] / r["parameters_dense"] for r in some)
+            before = span([r["accuracy_before_training"] for r in some])
+            cells += [before, span([r["accuracy"] for r in some]), f"{100 * size:.0f}"]
+        seconds = statistics.mean(r["criterion_seconds"] for r in rows if r["method"] == method)
+        lines.append([*cells, f"{seconds:.1f}"])
+    titles = ["criterion"]
+    for target in targets:
+        titles += [f"{target}: before training", "accuracy", "parameters left %"]
+    one = rows[0]
+    dense = [r for r in rows if r["method"] == "dense"]
+    told = f"; without surgery, the same training gives {span([r['accuracy'] for r in dense])}" if dense else ""
+    start = f"float network {dense[0]['accuracy_before_training']:.2f} % with recalibrated statistics" if dense else ""
+    return (
+        f"**Removing channels of {model}**, CIFAR-10, to 2.1 and 2.57 times fewer multiplications "
+        f"(`benchmarks/channels.py`; {one['epochs']:g} epochs of training for every row, {one['samples']} images for "
+        f"the criterion, mean and range over the seeds there are; test accuracy in percent, {start}{told}; processor "
+        "seconds of the criterion, of Torch-Pruning with its pruner):\n\n" + table([*titles, "seconds"], lines)
+    )
+
+
+def quoted() -> str:
+    """What others report, with far more training."""
+    if not rows_of("channels"):
+        return ""
+    told = [
+        f"{r['method']} {r['accuracy']:.2f} at {r['fewer_macs']:g}x (from {r['baseline_accuracy']:.2f})"
+        for r in CHANNELS
+    ]
+    return (
+        "Published for ResNet-56 on CIFAR-10, with full training schedules, so not comparable with the table above: "
+        f"{'; '.join(told)} ({CHANNELS[0]['source']})."
+    )

@@ -1,0 +1,173 @@
+"""The channel stage: from a recipe to one file that an untrained network of the class reads."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fewbits as fb
+from conftest import small_network
+from fewbits import codec, job
+from fewbits import recipe as recipes
+from fewbits.attach import channels_of
+from fewbits.channels import remove_channels, stage_file
+from fewbits.data import DataSet
+from fewbits.errors import BudgetError, DataError, RecipeError, UnsupportedError
+from fewbits.hardware import count
+from fewbits.recipe import ChannelPruning, Recovery
+from fewbits.train import accuracy
+
+QUICK = {"epochs": 1, "lr": 0.02}
+
+
+def macs(model: nn.Module) -> int:
+    return count(model, (1, 8, 8)).macs
+
+
+@pytest.mark.parametrize("criterion", ["output", "curvature", "magnitude"])
+def test_channels_go_and_training_brings_the_accuracy_back(
+    trained: nn.Module, handwriting: DataSet, criterion: str
+) -> None:
+    loader = handwriting.loader("train", 32, shuffle=True)
+    before = {n: t.clone() for n, t in trained.state_dict().items()}
+    part = ChannelPruning(macs=0.5, criterion=criterion, train=Recovery(epochs=2, lr=0.05), rounds=2, samples=128)
+    found = remove_channels(trained, loader, part)
+    assert 0.35 < macs(found.model) / macs(trained) <= 0.5
+    assert len(found.choices) == 2
+    first = found.choices[0].macs
+    assert 0.5**0.5 - 0.1 < first <= 0.5**0.5
+    assert accuracy(found.model, handwriting.loader("validation", 256)) > 80
+    assert type(found.model) is type(trained)
+    assert all(torch.equal(t, before[n]) for n, t in trained.state_dict().items())
+
+
+def test_without_training_only_normalisations_are_recalibrated(trained: nn.Module, handwriting: DataSet) -> None:
+    loader = handwriting.loader("train", 32, shuffle=True)
+    found = remove_channels(trained, loader, ChannelPruning(parameters=0.6, train=None, samples=64)).model
+    kept = channels_of(found)
+    assert kept is not None
+    rows, columns = kept.kept["5.weight"]
+    want = trained[5].weight.detach()
+    want = want if rows is None else want[rows]
+    assert torch.equal(found[5].weight, want if columns is None else want[:, columns])
+    wide, narrow = (sum(p.numel() for p in m.parameters()) for m in (trained, found))
+    assert narrow <= 0.6 * wide
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"assign": {"method": "none"}},
+        {"assign": {"method": "ecq", "bits": 4, "lam": 0.1}},
+        {"assign": {"method": "none"}, "prune": {"sparsity": 0.5}},
+    ],
+)
+def test_one_file_whatever_follows(trained: nn.Module, handwriting: DataSet, more: dict, tmp_path: Path) -> None:
+    recipe = recipes.make(
+        {"channels": {"macs": 0.5, "train": QUICK, "samples": 64}, "train": {"epochs": 0.5}, "rounds": 2} | more
+    )
+    percent = lambda model: accuracy(model, handwriting.loader("validation", 256))  # noqa: E731
+    small = fb.compress(trained, handwriting.loader("train", 32, shuffle=True), evaluate=percent, recipe=recipe)
+    assert small.report.identical
+    assert small.report.float_bytes == 4 * sum(t.numel() for n, t in trained.state_dict().items() if "num_b" not in n)
+    assert small.report.accuracy_before == percent(trained)
+    assert "0.5 of macs by output" in small.report.method
+    small.save(tmp_path / "net.few")
+    torch.manual_seed(9)
+    net = fb.load(tmp_path / "net.few", like=small_network())
+    inputs, _ = next(iter(handwriting.loader("test", 64)))
+    assert torch.equal(net(inputs), small.into(small_network())(inputs))
+    assert macs(net) <= 0.5 * macs(trained)
+    more = recipes.make({"assign": {"method": "ecq", "lam": 0.3}, "train": {"epochs": 0.2}, "rounds": 1})
+    again = fb.compress(net, handwriting.loader("train", 32), recipe=more)
+    assert torch.equal(again.into(small_network())(inputs), again.into(copy.deepcopy(net))(inputs))
+
+
+def test_a_resumed_run_does_not_choose_again(trained: nn.Module, handwriting: DataSet, tmp_path: Path) -> None:
+    recipe = recipes.make(
+        {
+            "channels": {"channels": 0.7, "train": QUICK, "samples": 64},
+            "assign": {"method": "ecq", "lam": 0.1},
+            "train": {"epochs": 0.5},
+            "rounds": 2,
+        }
+    )
+    loader = handwriting.loader("train", 32, shuffle=True)
+    state = tmp_path / "state"
+    whole = fb.compress(trained, loader, recipe=recipe)
+
+    def stop(done: int, total: int, line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fb.compress(trained, loader, recipe=recipe, state_file=state, progress=stop)
+    assert stage_file(state).exists()
+    with pytest.raises(DataError, match="another recipe"):
+        fb.compress(trained, loader, recipe=recipe.updated(seed=5), state_file=state)
+    assert fb.compress(trained, loader, recipe=recipe, state_file=state).data == whole.data
+    assert not stage_file(state).exists()
+
+
+def test_a_job_counts_against_the_float_network(tmp_path: Path) -> None:
+    recipe = recipes.make(
+        {
+            "network": {"name": "digits-net"},
+            "data": {"name": "digits"},
+            "pretrain": {"epochs": 1, "lr": 2e-3},
+            "channels": {"macs": 0.3, "train": QUICK},
+            "assign": {"method": "none"},
+            "train": {"epochs": 0.1},
+        }
+    )
+    prepared = job.prepare(recipe)
+    result = job.run(prepared, tmp_path)
+    assert result.report.macs == macs(prepared.network)
+    assert result.report.macs_left is not None
+    assert result.report.macs_left <= 0.3 * result.report.macs
+    assert macs(prepared.decoded(tmp_path / "net.few")) == result.report.macs_left
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["float.safetensors", "net.few", "report.json"]
+    assert codec.inspect(codec.read(tmp_path / "net.few")).tensors[0].shape[0] < 32
+    with pytest.raises(UnsupportedError, match="weight by weight"):
+        job.explain(prepared, tmp_path / "net.few", "plus")
+
+
+class Fixed(nn.Module):
+    """Divides by a number of channels that it remembers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.width = nn.Linear(4, 6), nn.Linear(6, 2), 6
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.first(x))
+        return self.second(y * (y.shape[1] / self.width))
+
+
+def test_what_cannot_be_removed_is_refused_in_one_sentence(trained: nn.Module, handwriting: DataSet) -> None:
+    batches = [(torch.randn(8, 4), torch.arange(8) % 2)]
+    with pytest.raises(UnsupportedError, match="something else once channels are removed"):
+        remove_channels(Fixed(), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
+    with pytest.raises(BudgetError, match=r"cap of 0\.1"):
+        remove_channels(trained, handwriting.loader("train", 32), ChannelPruning(macs=0.2, cap=0.1, train=None))
+    with pytest.raises(DataError):
+        remove_channels(trained, [], ChannelPruning(macs=0.5))
+
+
+def test_recipes_of_channels() -> None:
+    for wrong, word in (
+        ({"macs": 0.5, "parameters": 0.5}, "one target"),
+        ({}, "one target"),
+        ({"macs": 1.5}, "less than or equal to 1"),
+        ({"macs": 0.5, "criterium": "taylor"}, "did you mean 'criterion'"),
+    ):
+        with pytest.raises(RecipeError, match=word):
+            recipes.make({"channels": wrong})
+    made = recipes.make({"channels": {"macs": 0.4}, "assign": {"method": "none"}})
+    assert made.channels is not None
+    assert (made.channels.over, made.channels.left) == ("macs", 0.4)
+    with pytest.raises(RecipeError, match="a prune or a channels section"):
+        recipes.make({"assign": {"method": "none"}})
