@@ -36,8 +36,8 @@ def trials(rows: Sequence[Row], name: str) -> list[Markup]:
     return [
         picture(
             front(mine),
-            f"Accuracy over bytes of the file on {name}: {len(mine)} trials of a sweep as dots, of which {len(best)} are "
-            "on the front and joined by a line.",
+            f"Accuracy over bytes of the file on {name}: {len(mine)} trials of a sweep as dots, {len(best)} of them on "
+            "the front and joined by a line.",
             "Up and to the left is better. No trial is better than one on the front in every objective.",
         ),
         _table(mine),
