@@ -43,9 +43,7 @@ def search(floor: float, limit: int | None, size_of, accuracy_of, start: int, tr
     return found, seen
 
 
-@given(
-    knee=st.floats(100, 50_000), start=st.integers(100, 60_000), step=st.sampled_from([1, 7, 50]), tries=st.just(60)
-)
+@given(knee=st.floats(100, 50_000), start=st.integers(100, 60_000), step=st.sampled_from([1, 7, 50]), tries=st.just(60))
 def test_the_smallest_size_that_keeps_the_floor_is_found(knee: float, start: int, step: int, tries: int) -> None:
     """Accuracy rises with size and passes the floor at the knee; sizes come in steps."""
 

@@ -157,16 +157,16 @@ class Queue:
 
     def complete(self, trial: Any, values: list[float], row: dict[str, Any]) -> None:
         """A trial's objectives, and everything that goes into the results."""
-        trial.set_user_attr("row", json.dumps(row))
-        self._tell(trial, values=values)
+        self._tell(trial, {"row": json.dumps(row)}, values=values)
 
     def fail(self, trial: Any, why: str) -> None:
         """A setting that cannot work; it is not tried again."""
-        trial.set_user_attr("why", why)
-        self._tell(trial, state=self.library.trial.TrialState.FAIL)
+        self._tell(trial, {"why": why}, state=self.library.trial.TrialState.FAIL)
 
-    def _tell(self, trial: Any, **outcome: Any) -> None:
+    def _tell(self, trial: Any, more: Mapping[str, str], **outcome: Any) -> None:
         try:
+            for name, text in more.items():
+                trial.set_user_attr(name, text)
             self.study.tell(trial, **outcome)
         except (ValueError, RuntimeError):  # taken for dead, and finished by somebody else meanwhile
             return
