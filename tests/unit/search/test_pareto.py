@@ -257,6 +257,20 @@ def test_storages_that_cannot_be_used(address: str, error: type[Exception], says
         opened(address, tmp_path)
 
 
+def test_a_torn_last_line_loses_nothing_before_it(tmp_path: Path) -> None:
+    first = queue(tmp_path, trials=2, sampler="sobol")
+    first.plan()
+    trial = first.take()
+    first.complete(trial, value(trial), {})
+    with (tmp_path / "sweep.journal").open("ab") as file:
+        file.write(b'{"op_code": 6, "wor')
+    second = queue(tmp_path, trials=2, sampler="sobol")
+    assert [t.values for t in second.finished().values()] == [value(trial)]
+    other = second.take()
+    second.complete(other, value(other), {})
+    assert len(queue(tmp_path, trials=2, sampler="sobol").finished()) == 2
+
+
 def test_what_is_no_journal(tmp_path: Path) -> None:
     (tmp_path / "sweep.journal").write_text("nonsense\nand more\n")
     with pytest.raises(DataError, match="not a journal"):
