@@ -200,6 +200,9 @@ def test_elsewhere_a_heartbeat_that_stands_still_is_death(monkeypatch: Any) -> N
     assert not pulse.gone(5, far, 2)
     now[0] += 2
     assert pulse.gone(5, far, 2)
+    assert not pulse.gone(6, None, None)
+    now[0] += 31
+    assert pulse.gone(6, None, None), "it died before it said who it is"
 
 
 def test_a_failure_has_a_reason_and_is_not_repeated(tmp_path: Path) -> None:

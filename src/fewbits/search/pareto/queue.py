@@ -116,12 +116,16 @@ class Queue:
         state = self.library.trial.TrialState
         if not self.study.get_trials(deepcopy=False, states=(state.WAITING,)):
             return None
-        trial = self.study.ask(fixed_distributions=self.space.distributions())
+        trial = self.study.ask()
         attributes = trial.user_attrs
-        if "point" not in attributes:  # somebody else was faster, and Optuna made one up
-            self.study.tell(trial, state=state.FAIL)
+        try:
+            trial.set_user_attr("owner", owner.me())  # at once: until then nobody can tell whether its process lives
+            if "point" not in attributes:  # somebody else was faster, and Optuna made one up
+                self.study.tell(trial, state=state.FAIL)
+                return None
+            self.space.suggest(trial)
+        except (ValueError, RuntimeError):  # taken for dead meanwhile, on a machine that hardly moves
             return None
-        trial.set_user_attr("owner", owner.me())
         rivals = [
             t for t in self.by_point()[attributes["point"]]
             if t.number != trial.number
