@@ -20,8 +20,8 @@ def budgets() -> str:
     trials = ", ".join(f"{name} {count}" for name, count in counts.items())
     parts = [
         "**A budget of bytes in one run, against a sweep** over lambda, bits, p, distillation and pruning from the "
-        f"same float network with the same epochs (one seed; trials: {trials}; `benchmarks/budget.py`). Best trial: the "
-        "highest validation accuracy of those no larger than the target; the test columns chose nothing:\n\n"
+        f"same float network with the same epochs (one seed; trials: {trials}; `benchmarks/budget.py`). Best trial: "
+        "the highest validation accuracy of those no larger than the target; the test columns chose nothing:\n\n"
         + table(titles, rows)
     ]
     drops = [r for r in runs if r["max_drop"] is not None]

@@ -16,7 +16,7 @@ from fewbits.attach import attach
 from fewbits.errors import RecipeError
 from fewbits.measure.relevance import Lens, trace
 from fewbits.pipeline import parts, resume
-from fewbits.pipeline.candidates import Candidates, Evaluate, agreed
+from fewbits.pipeline.candidates import Candidates, Evaluate
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.finish import finish
 from fewbits.pipeline.rounds import Progress, Rounds
@@ -122,9 +122,8 @@ class Run:
             rounds=recipe.rounds,
         )  # fmt: skip
         self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
-        evaluate = self.candidates.evaluate
         if saved is None:
-            before = agreed(evaluate(original)) if evaluate else None
+            before = self.candidates.evaluated(original) if self.candidates.evaluate else None
         else:
             before = saved["before"]
         self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before), before)
