@@ -29,7 +29,8 @@ def row(trial: int, accuracy: float, size: int, on_front: bool, **more: Any) -> 
     return {
         "model": "net", "data": "digits", "method": "ecqx", "seed": 0, "split": "validation", "accuracy": accuracy,
         "baseline_accuracy": 99.0, "bytes": size, "float_bytes": 9000, "ratio": 9000 / size, "sparsity": 50.0,
-        "bits": 4, "epochs": 1.0, "seconds": 1.0, "file": "trials/000/net.few", "assign.lam": 0.12345 * trial, "prune": None,
+        "bits": 4, "epochs": 1.0, "seconds": 1.0,
+        "file": "trials/000/net.few", "assign.lam": 0.12345 * trial, "prune": None,
         "trial": trial, "front": on_front, **more,
     }  # fmt: skip
 
