@@ -16,6 +16,7 @@ from fewbits.codec import write
 from fewbits.report import plots
 from fewbits.report.table import text
 from tables import ROOT, rows_of
+from tables_budget import budgets
 from tables_channels import channels
 from tables_coding import cifar, coder, controls, levers, overhead, rates, scale
 from tables_pruning import curvatures, pruning
@@ -62,6 +63,7 @@ def figures() -> dict[str, list[str]]:
         "pruning": [pruning()],
         "curvature": [curvatures()],
         "channels": [channels()],
+        "budgets": [budgets()],
         "reinforcement": [reinforcement()],
     }
 

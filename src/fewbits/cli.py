@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from fewbits import cli_file, cli_prune
+from fewbits import cli_file, cli_prune, cli_sweep
 from fewbits.console import Json, err_console, out_console, say, show
 from fewbits.errors import FewbitsError
 
@@ -238,6 +238,40 @@ def compress(
     if target is not None or max_drop is not None:
         more += ["assign.lam=null", f"target={json.dumps(target)}", f"max_drop={json.dumps(max_drop)}"]
     _compress(_recipe(recipe, more), out, json_file)
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes along.")],
+    out: Out = Path("out/sweep"),
+    file: cli_sweep.File = None,
+    trials: cli_sweep.Trials = None,
+    workers: cli_sweep.Workers = 1,
+    threads: cli_sweep.Threads = 0,
+    storage: cli_sweep.Storage = None,
+    name: cli_sweep.Name = "sweep",
+    test: cli_sweep.Test = False,
+    changes: Set = None,
+) -> None:
+    """Try many settings of a recipe, and show which of them no other beats. The same command goes on where one stopped.
+
+    The recipe's section 'sweep' says what varies: {over: {assign.bits: [2, 3, 4], assign.lam: {from: 0.1, to: 2, log:
+    true}}}. All trials start from one float network and are judged on validation data.
+    """
+    loaded = cli_sweep.with_section(_recipe(recipe, changes), file, trials)
+
+    from fewbits.search import pareto
+
+    assert loaded.sweep is not None
+    try:
+        with _progress() as stage:
+            swept = pareto.sweep(
+                loaded, out, workers=workers, threads=threads, address=storage, name=name, test=test, say=say,
+                training=stage("train"), progress=stage("sweep"),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise _Interrupted(f"interrupted; finished trials are kept, and the same command goes on ({out})") from None
+    cli_sweep.tell(swept, out, list(loaded.sweep.over), f"fewbits sweep {Path(recipe).name}")
 
 
 @app.command()

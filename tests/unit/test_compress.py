@@ -118,6 +118,70 @@ def test_max_drop_is_kept_on_the_data_it_was_asked_on(trained, train, evaluate) 
     assert small.report.ratio > 6
 
 
+@pytest.mark.parametrize("method", ["ecqx", "ecq", "ternary"])
+@pytest.mark.parametrize("target", [1500, 900, 700])
+def test_the_file_is_within_two_percent_below_its_target(trained, train, method, target) -> None:
+    options = {} if method == "ternary" else {"options": {"zero_floor": 0.5}}
+    chosen = recipe(
+        assign={"method": method, "bits": 2 if method == "ternary" else 4, **options},
+        measure={"name": "magnitude"},
+        train={"epochs": 0.5, "lr": 2e-3, "learn": True},
+        rounds=2,
+    )
+    small = fb.compress(trained, train, recipe=chosen, target=target)
+    largest = len(
+        fb.compress(trained, train, recipe=chosen.updated(assign=chosen.assign.model_dump() | {"lam": 0.0})).data
+    )
+    assert small.report.met
+    if largest > target:
+        assert 0.98 * target <= len(small.data) <= target
+    (kept,) = [t for t in small.report.search if t.kept]
+    assert kept.bytes == len(small.data)
+
+
+def test_a_target_beyond_the_largest_file_is_met_by_the_largest(trained, train, evaluate) -> None:
+    small = fb.compress(trained, train, evaluate=evaluate, recipe=recipe(), target="50 KB")
+    assert small.report.met
+    assert {r.lam for r in small.report.history} == {0.0}
+    assert len(small.data) < 50_000
+
+
+def test_both_budgets_at_once(trained, train, evaluate) -> None:
+    chosen = recipe(rounds=6, tries=4, train={"epochs": 2, "lr": 2e-3}, measure={"name": "magnitude"})
+    small = fb.compress(trained, train, evaluate=evaluate, recipe=chosen, target="1.5 KB", max_drop=5.0)
+    assert small.report.met
+    assert len(small.data) <= 1500
+    assert small.report.accuracy_after >= evaluate(trained) - 5.0
+    again = fb.Report.from_json(small.report.to_json())
+    assert again.search == small.report.search
+    assert all(r.accuracy is not None for r in again.history)
+
+
+def test_of_two_budgets_that_do_not_go_together_the_bytes_are_kept(trained, train, evaluate) -> None:
+    chosen = recipe(tries=3, train={"epochs": 0.5, "lr": 2e-3}, measure={"name": "magnitude"}, rounds=2)
+    small = fb.compress(trained, train, evaluate=evaluate, recipe=chosen, target=420, max_drop=0.0)
+    assert small.report.met is False
+    assert len(small.data) <= 420
+    fits = [t for t in small.report.search if t.bytes <= 420]
+    assert small.report.accuracy_after == max(t.accuracy for t in fits), "the most accurate that fits"
+
+
+def test_looking_at_accuracy_changes_nothing_that_is_trained(trained, handwriting) -> None:
+    """Whoever passes ``evaluate`` gets rounds with accuracies; dropout must not notice."""
+    net = nn.Sequential(*trained, nn.Identity())
+    net.insert(5, nn.Dropout(0.2))
+
+    def history(evaluate):
+        loader = handwriting.loader("train", 64, shuffle=True, seed=1)
+        found = fb.compress(net, loader, evaluate=evaluate, recipe=recipe(train={"epochs": 1}), target="1 KB")
+        return [(r.lam, r.bytes, r.zeros) for r in found.report.history]
+
+    def drawing(model: nn.Module) -> float:
+        return float(torch.rand(()))
+
+    assert history(drawing) == history(None)
+
+
 def test_the_impossible_budget_is_explained(trained, train) -> None:
     with pytest.raises(BudgetError, match=r"cannot be reached.*biases, normalisation and the header"):
         fb.compress(trained, train, recipe=recipe(), target="150 bytes")

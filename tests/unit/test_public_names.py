@@ -78,7 +78,9 @@ assert not online, online
 print(*{name.split(".")[0] for name in sys.modules})
 """).split()
     assert "torch" in loaded
-    assert not {"matplotlib", "sklearn", "PIL", "captum", "zennit", "gymnasium", "stable_baselines3"} & set(loaded)
+    assert not {"matplotlib", "sklearn", "PIL", "captum", "zennit", "gymnasium", "stable_baselines3", "optuna"} & set(
+        loaded
+    )
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["compress"], ["recipes"], ["compress", "no.yaml"]])

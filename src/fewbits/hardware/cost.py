@@ -69,7 +69,16 @@ def cost_of(
     Raises:
         RecipeError: no such cost. UnsupportedError: its figures cannot be had for this network.
     """
+    return maker_of(name, more)(model, input_shape)
+
+
+def maker_of(name: str, more: Mapping[str, CostMaker] | None = None) -> CostMaker:
+    """The maker of that name.
+
+    Raises:
+        RecipeError: no such cost.
+    """
     makers = {**COSTS, **(more or {})}
     if name not in makers:
         raise RecipeError(f"no cost named {name!r}{nearest(name, makers)}; there are {', '.join(sorted(makers))}")
-    return makers[name](model, input_shape)
+    return makers[name]

@@ -65,10 +65,14 @@ class Candidates:
 
     def accuracy(self, plan: Plan) -> float:
         """Percent on validation data."""
-        assert self.evaluate is not None
         load_plan(self.plain, plan)
+        return self.evaluated(self.plain)
+
+    def evaluated(self, model: nn.Module) -> float:
+        """Percent of a plain network on validation data, the main process's on every process."""
+        assert self.evaluate is not None
         with torch.random.fork_rng():  # how often somebody looks must not change what is trained
-            return agreed(self.evaluate(self.plain))
+            return agreed(self.evaluate(model))
 
     @torch.no_grad()
     def identical(self, plan: Plan, data: bytes, train: Any) -> bool:

@@ -17,7 +17,7 @@ from fewbits.channels import channel_stage, stage_file
 from fewbits.errors import RecipeError
 from fewbits.measure.relevance import Lens, trace
 from fewbits.pipeline import parts, resume
-from fewbits.pipeline.candidates import Candidates, Evaluate, agreed
+from fewbits.pipeline.candidates import Candidates, Evaluate
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.finish import finish
 from fewbits.pipeline.rounds import Progress, Rounds
@@ -137,9 +137,8 @@ class Run:
             rounds=recipe.rounds,
         )  # fmt: skip
         self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
-        evaluate = self.candidates.evaluate
         if saved is None:
-            before = agreed(evaluate(self.candidates.full)) if evaluate else None
+            before = self.candidates.evaluated(self.candidates.full) if self.candidates.evaluate else None
         else:
             before = saved["before"]
         self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before), before)

@@ -19,6 +19,7 @@ from fewbits.report.table import (
     OTHERS_MEAN,
     OURS,
     RATIO_MEANS,
+    WRITTEN,
     accuracy,
     cells,
     clustered_bytes,
@@ -136,7 +137,22 @@ def _history(report: Report) -> Markup:
             "The size that the file would have had after each round, the accuracy then, and how strongly the "
             "entropy term (lambda) pressed.",
         ),
+        *_candidates(report),
     )
+
+
+def _candidates(report: Report) -> list[Markup]:
+    """The final search, if there was anything to choose from."""
+    if len(report.search) < 2:
+        return []
+    rows = [
+        [WRITTEN.get(t.what, t.what), f"{t.lam:.4g}", f"{t.bytes:,}", accuracy(t.accuracy), "yes" if t.kept else ""]
+        for t in report.search
+    ]
+    kept = {number: "sum" for number, t in enumerate(report.search) if t.kept}
+    caption = "The final search: candidates made without further training. Accuracy is of validation data."
+    headers = ("candidate", "lambda", "bytes", "accuracy", "written")
+    return [table(headers, rows, caption=caption, marked=kept)]
 
 
 def _others(report: Report) -> Markup:

@@ -18,6 +18,7 @@ from fewbits.report.markup import Markup, el
 from fewbits.report.points import MEASURED, Point, Row, by_task, is_number, measured, points
 from fewbits.report.provenance import provenance
 from fewbits.report.report import Report
+from fewbits.report.sweep import is_trial, trials
 from fewbits.report.table import times
 
 __all__ = ["Results", "load_results", "provenance", "results_page", "sections"]
@@ -122,7 +123,9 @@ def sections(rows: Sequence[Row]) -> list[Markup]:
 
 def _task(name: str, rows: Sequence[Row]) -> Markup:
     drawn = [row for row in rows if is_number(row.get("accuracy")) and is_number(row.get("bytes"))]
-    parts = []
+    parts = trials(rows, name)
+    rows = [row for row in rows if not is_trial(row)]
+    drawn = [row for row in drawn if not is_trial(row)]
     if drawn:
         methods = ", ".join(dict.fromkeys(str(row.get("method", "-")) for row in drawn))
         parts.append(
@@ -132,7 +135,7 @@ def _task(name: str, rows: Sequence[Row]) -> Markup:
                 "Up and to the left is better. Lines join means over seeds; each faint dot is one seed.",
             )
         )
-    return section(name, *parts, _table(rows))
+    return section(name, *parts, *([_table(rows)] if rows else []))
 
 
 def _table(rows: Sequence[Row]) -> Markup:

@@ -154,6 +154,7 @@ def facts(report: Report) -> list[Fact]:
         Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / {kind} weights"),
         Fact("accuracy", f"{before} -> {after} on {report.split} data{lost}"),
         _budget(report),
+        *_search(report),
         Fact(
             "decoded == compressed",
             {True: "yes", False: "NO", None: "not checked"}[report.identical],
@@ -190,6 +191,27 @@ def _budget(report: Report) -> Fact:
         return Fact("budget", "none was asked for")
     outcome = {True: "met", False: "NOT MET", None: "not checked"}[report.met]
     return Fact("budget", f"{' and '.join(asked)}: {outcome}", report.met)
+
+
+WRITTEN = {
+    "settled": "the end of the training",
+    "filled": "the end of the training, single weights moved to reach the target",
+    "round": "the best of a round",
+    "smaller": "a larger lambda than the training's last",
+    "larger": "a smaller lambda than the training's last",
+}
+"""Where a candidate of the final search comes from, in words."""
+
+
+def _search(report: Report) -> list[Fact]:
+    """The controller's path in a line: where lambda went, and what the final search chose."""
+    kept = next((t for t in report.search if t.kept), None)
+    if kept is None or (report.target is None and report.max_drop is None):
+        return []
+    rounds, tries = len(report.history), len(report.search)
+    words = f"lambda {kept.lam:.4g} after {rounds:,} {'round' if rounds == 1 else 'rounds'}"
+    words += f"; of {tries} final candidates" if tries > 1 else "; the only final candidate"
+    return [Fact("search", f"{words}: {WRITTEN.get(kept.what, kept.what)}")]
 
 
 def duration(seconds: float) -> str:

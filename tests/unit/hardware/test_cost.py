@@ -47,9 +47,7 @@ def test_a_cost_from_elsewhere_goes_first(model: nn.Module, plan: Plan) -> None:
 
 
 def test_what_is_none(model: nn.Module, plan: Plan) -> None:
-    with pytest.raises(
-        RecipeError, match=r"no cost named 'flop'; did you mean 'flops'\?; there are flops, macs"
-    ):
+    with pytest.raises(RecipeError, match=r"no cost named 'flop'; did you mean 'flops'\?; there are flops, macs"):
         cost_of("flop", model, (1, 6, 6))
     short = Plan({name: entry for name, entry in plan.items() if name != "4.weight"})
     for name in COSTS:

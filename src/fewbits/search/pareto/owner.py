@@ -40,10 +40,11 @@ class Pulse:
     Args:
         patience: seconds without a new heartbeat after which an owner on another machine counts as dead. Measured by
             the clock of this process alone, so machines need not agree on the time.
+        nameless: the same for a trial whose owner never said who it is: it died in the moment of taking it.
     """
 
-    def __init__(self, patience: float = 300.0) -> None:
-        self.patience = patience
+    def __init__(self, patience: float = 300.0, nameless: float = 30.0) -> None:
+        self.patience, self.nameless = patience, nameless
         self.seen: dict[int, tuple[Any, float]] = {}
 
     def gone(self, trial: int, owner: dict[str, Any] | None, beat: Any) -> bool:
@@ -58,4 +59,4 @@ class Pulse:
         if trial not in self.seen or last != beat:
             self.seen[trial] = (beat, time.monotonic())
             return False
-        return time.monotonic() - since > self.patience
+        return time.monotonic() - since > (self.nameless if owner is None else self.patience)

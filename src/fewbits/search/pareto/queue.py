@@ -116,12 +116,16 @@ class Queue:
         state = self.library.trial.TrialState
         if not self.study.get_trials(deepcopy=False, states=(state.WAITING,)):
             return None
-        trial = self.study.ask(fixed_distributions=self.space.distributions())
+        trial = self.study.ask()
         attributes = trial.user_attrs
-        if "point" not in attributes:  # somebody else was faster, and Optuna made one up
-            self.study.tell(trial, state=state.FAIL)
+        try:
+            trial.set_user_attr("owner", owner.me())  # at once: until then nobody can tell whether its process lives
+            if "point" not in attributes:  # somebody else was faster, and Optuna made one up
+                self.study.tell(trial, state=state.FAIL)
+                return None
+            self.space.suggest(trial)
+        except (ValueError, RuntimeError):  # taken for dead meanwhile, on a machine that hardly moves
             return None
-        trial.set_user_attr("owner", owner.me())
         rivals = [
             t for t in self.by_point()[attributes["point"]]
             if t.number != trial.number
@@ -157,16 +161,16 @@ class Queue:
 
     def complete(self, trial: Any, values: list[float], row: dict[str, Any]) -> None:
         """A trial's objectives, and everything that goes into the results."""
-        trial.set_user_attr("row", json.dumps(row))
-        self._tell(trial, values=values)
+        self._tell(trial, {"row": json.dumps(row)}, values=values)
 
     def fail(self, trial: Any, why: str) -> None:
         """A setting that cannot work; it is not tried again."""
-        trial.set_user_attr("why", why)
-        self._tell(trial, state=self.library.trial.TrialState.FAIL)
+        self._tell(trial, {"why": why}, state=self.library.trial.TrialState.FAIL)
 
-    def _tell(self, trial: Any, **outcome: Any) -> None:
+    def _tell(self, trial: Any, more: Mapping[str, str], **outcome: Any) -> None:
         try:
+            for name, text in more.items():
+                trial.set_user_attr(name, text)
             self.study.tell(trial, **outcome)
         except (ValueError, RuntimeError):  # taken for dead, and finished by somebody else meanwhile
             return

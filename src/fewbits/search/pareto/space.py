@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fewbits.recipe_sweep import Range, Sweep
 
 if TYPE_CHECKING:
+    from optuna import Trial
     from optuna.distributions import BaseDistribution
 
 Params = dict[str, Any]
@@ -49,6 +50,19 @@ class Space:
     def changes(self, params: Params) -> dict[str, Any]:
         """What a setting changes in the recipe, by dotted key."""
         return {key: _value(values, params[key]) for key, values in self.over.items()}
+
+    def suggest(self, trial: Trial) -> Params:
+        """The setting of a trial, which Optuna has been given or draws."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        for key, spread in self.distributions().items():
+            if isinstance(spread, CategoricalDistribution):
+                trial.suggest_categorical(key, spread.choices)
+            elif isinstance(spread, IntDistribution):
+                trial.suggest_int(key, spread.low, spread.high, step=spread.step, log=spread.log)
+            elif isinstance(spread, FloatDistribution):
+                trial.suggest_float(key, spread.low, spread.high, step=spread.step, log=spread.log)
+        return dict(trial.params)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """The same space for Optuna."""

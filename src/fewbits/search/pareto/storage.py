@@ -58,11 +58,29 @@ def _journal(library: Any, path: Path) -> Any:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _mend(path)
         return library.storages.JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:
         raise DataError(f"the journal {path} cannot be opened: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path} is not a journal of a sweep, or damaged: {_first_line(error)}") from error
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that a full disk or a power cut left unfinished: Optuna would read nothing behind it."""
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    if not path.exists() or path.read_bytes()[-1:] in (b"", b"\n"):
+        return
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        text = path.read_bytes()  # again, now that nobody writes
+        if not text.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(text.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def _proxy(library: Any, host: str, port: int) -> Any:

@@ -18,13 +18,14 @@ from fewbits import codec
 from fewbits import job as jobs
 from fewbits.attach import load_plan
 from fewbits.errors import DataError, RecipeError
-from fewbits.hardware import CostMaker
+from fewbits.hardware import CostMaker, maker_of
 from fewbits.pipeline import Progress
 from fewbits.pipeline.parts import assigners
 from fewbits.recipe import Recipe
 from fewbits.search.pareto import points, storage
 from fewbits.search.pareto.front import front
 from fewbits.search.pareto.queue import Queue
+from fewbits.search.pareto.space import Space
 from fewbits.search.pareto.trial import Trials, recipe_of
 from fewbits.search.pareto.worker import IDLE, Assignment, main, words, work
 
@@ -88,6 +89,7 @@ def sweep(
     storage.optuna()
     if recipe.sweep is None:
         raise RecipeError("the recipe has no sweep section: add 'sweep: {over: {assign.bits: [2, 3, 4]}}', or --sweep")
+    _possible(recipe, costs or {})
     jobs.ready(recipe, out)
     jobs.folder(out)
     floats = out / jobs.FLOAT
@@ -96,7 +98,6 @@ def sweep(
         jobs.save_float(job.network, floats, job.dataset.normalisation)
     trials = Trials(recipe, job, out, costs or {})
     trials.costed()
-    _possible(trials)
     assignment = Assignment(
         recipe.model_dump_json(by_alias=True, exclude_unset=True), out, address, name,
         identity(recipe, job.network), threads, costs or {},
@@ -133,16 +134,20 @@ def identity(recipe: Recipe, network: nn.Module) -> dict[str, str]:
     return {"recipe": json.dumps(values, sort_keys=True), "float network": digest.hexdigest()}
 
 
-def _possible(trials: Trials) -> None:
-    """Refuse now what would only fail in every trial: keys that no recipe has, options that no assigner takes."""
-    base = trials.base
+def _possible(base: Recipe, costs: Mapping[str, CostMaker]) -> None:
+    """Refuse, before anything is trained, what would fail in every trial: keys that no recipe has, options that no
+    assigner takes, objectives that nobody knows.
+    """
     assert base.sweep is not None
-    space = trials.space
-    problems = []
+    for name in base.sweep.objectives:
+        if name not in ("accuracy", "bytes"):
+            maker_of(name, costs)
+    space, problems = Space.of(base.sweep), []
+    any_network = nn.Linear(1, 1)
     first = points.different(points.spread(space, base.sweep), min(10, base.sweep.trials))
     for params in first:
         try:
-            assigners(recipe_of(base, space, params), trials.job.network)
+            assigners(recipe_of(base, space, params), any_network)
         except RecipeError as error:
             problems.append(error)
     if len(problems) == len(first):

@@ -20,7 +20,7 @@ from fewbits.search.pareto.queue import Queue
 from fewbits.search.pareto.storage import opened
 from fewbits.search.pareto.trial import Trials
 
-IDLE = 0.3  # seconds between looks when nothing is waiting
+IDLE = 0.5  # seconds between looks when nothing is waiting
 
 
 @dataclass(frozen=True)

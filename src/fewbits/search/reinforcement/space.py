@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fewbits.assign.pruning import singles
-from fewbits.notation import floor_of
 from fewbits.errors import RecipeError
+from fewbits.notation import floor_of
 
 Kept = tuple[int, ...]
 """Weights that each layer keeps, in the order of the layers: its largest ones."""
