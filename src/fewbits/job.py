@@ -19,7 +19,6 @@ from safetensors.torch import save
 from torch import nn
 
 from fewbits import checkpoint, codec, data, zoo
-from fewbits.attach import load_plan
 from fewbits.data import DataSet, Normalisation
 from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
@@ -29,6 +28,7 @@ from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
 from fewbits.report.results import load_results
+from fewbits.restore import restore
 from fewbits.train import Companion, accuracy, pretrain
 
 Say = Callable[[str], None]
@@ -67,9 +67,7 @@ class Job:
         Raises:
             FileError: the file is missing, damaged, or of another network.
         """
-        model = self.skeleton()
-        load_plan(model, codec.decode(codec.read(path), like=model))
-        return model.eval()
+        return restore(codec.read(path), self.network)[0]
 
 
 class _Bar(Companion):

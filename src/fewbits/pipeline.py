@@ -20,12 +20,14 @@ from fewbits import recipe as recipes
 from fewbits.assign import State, Weights, with_curvatures
 from fewbits.attach import attach, load_plan, merge_statistics, plan_of
 from fewbits.errors import BudgetError, DataError, RecipeError
+from fewbits.integer import quantize
 from fewbits.measure import RelevanceScorer, Scorer, control, curvature, mean_curvature
 from fewbits.measure.relevance import Lens, rules_of, trace
 from fewbits.plan import Plan
 from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
 from fewbits.report.report import Report, Round, float_bytes, general_purpose, tensor_rows
+from fewbits.restore import decoded, network_of
 from fewbits.search import Fixed, Steering, TowardSize, WithinDrop
 from fewbits.train.hold import AssignerAt, Holding, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of
@@ -58,7 +60,12 @@ class Compressed:
         codec.write(path, self.data)
 
     def into(self, model: nn.Module) -> nn.Module:
-        """Give ``model`` (of the same class) the compressed tensors, and return it in evaluation mode."""
+        """Give ``model`` (of the same class) the compressed tensors, and return it in evaluation mode.
+
+        With INT8 ``model`` is left as it is, and its integer form is returned.
+        """
+        if self.plan.affine:
+            return network_of(self.plan, model)
         load_plan(model, self.plan)
         return model.eval()
 
@@ -103,6 +110,10 @@ def compress(
         chosen = chosen.updated(**steer, assign=chosen.assign.model_dump() | {"lam": None})
     with torch.random.fork_rng():
         torch.manual_seed(chosen.seed)
+        if chosen.assign.method == "int8":  # calibrated, not steered: it has a short way of its own
+            copied, where = copy.deepcopy(model), accelerator or Accelerator()
+            done = quantize(copied, train, evaluate=evaluate, recipe=chosen, progress=progress, accelerator=where)
+            return Compressed(*done)
         place = Path(state_file) if state_file is not None else None
         run = _Run(model, train, evaluate, chosen, place, progress, accelerator or Accelerator())
         compressed = run.go()
@@ -479,8 +490,13 @@ class _Run:
 def load(path: str | Path, like: nn.Module) -> nn.Module:
     """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
 
+    A file of INT8 gives a network of its own: the integer form of ``like``, which is left as it is.
+
     Raises:
         FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
     """
-    load_plan(like, codec.decode(codec.read(path), like=like))
+    plan = decoded(codec.read(path), like)
+    if plan.affine:
+        return network_of(plan, like)
+    load_plan(like, plan)
     return like.eval()
