@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections import Counter
 from typing import Any
@@ -82,6 +83,27 @@ def grid_of(net: fx.GraphModule) -> dict[str, str]:
     return found
 
 
+def repeated(net: fx.GraphModule) -> fx.GraphModule:
+    """A copy of an integer form that also has a value's quantizer behind what only moved its elements.
+
+    It computes the same, since numbers on a grid stay where they are; but runtimes fuse integers only between two such
+    operations that follow each other.
+    """
+    net = copy.deepcopy(net)
+    data = _data(net.graph)
+    for node in list(net.graph.nodes):
+        if node in data or not _wants_grid(node, net, data):
+            continue
+        for given in node.all_input_nodes:
+            source = _source(given, net)
+            if given is not source and source.op == "call_module" and str(source.target).startswith("quantizers."):
+                with net.graph.inserting_after(given):
+                    again = net.graph.create_node("call_module", source.target, (given,), {})
+                node.replace_input_with(given, again)
+    net.recompile()
+    return net
+
+
 def _data(graph: fx.Graph) -> set[fx.Node]:
     """Nodes that are no activations: shapes, and what is computed from them or from constants alone."""
     found: set[fx.Node] = set()
@@ -104,10 +126,11 @@ def _wants_grid(node: fx.Node, net: fx.GraphModule, data: set[fx.Node]) -> bool:
     if _is(node, net, (*WEIGHTED, *_AVERAGES, *_JOINS)):
         return True
     # A sum of integers needs both sides on grids; what an activation function or a product gave is floating point.
-    return _is(node, net, _SUMS) and all(
-        n not in data and (n.op != "call_function" or _is(_source(n, net), net, (*_SUMS, *_JOINS, *_RECTIFIERS)))
-        for n in node.all_input_nodes
-    )
+    return _is(node, net, _SUMS) and not any(n in data or _is_float(_source(n, net), net) for n in node.all_input_nodes)
+
+
+def _is_float(source: fx.Node, net: fx.GraphModule) -> bool:
+    return source.op in ("call_function", "call_method") and not _is(source, net, (*_SUMS, *_JOINS, *_RECTIFIERS))
 
 
 def _source(node: fx.Node, net: fx.GraphModule) -> fx.Node:
