@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from fewbits import cli_file
+from fewbits import cli_deploy, cli_file
 from fewbits.console import Json, err_console, out_console, say, show
 from fewbits.errors import FewbitsError
 
@@ -30,6 +30,7 @@ data_app = typer.Typer(help="Data sets: what is known, what is here, and how to 
 app.add_typer(data_app, name="data")
 app.command()(cli_file.inspect)
 app.command()(cli_file.export)
+app.command()(cli_deploy.bench_latency)
 
 _INTERRUPTED = 130  # as shells count: 128 + SIGINT
 _BUDGET_MISSED = 3

@@ -296,6 +296,8 @@ class Recipe(_Part):
             return self
         if self.target is not None or self.assign.lam is not None:
             raise ValueError("the size of int8 is what it is: leave target and assign.lam out")
+        if self.train.precision != "float32":
+            raise ValueError("int8 trains in float32: bfloat16 cannot tell an activation's 256 levels apart")
         if self.prune is not None:
             raise ValueError("int8 does not keep what prune prunes: leave the prune section out")
         if self.select != Select():
