@@ -43,7 +43,7 @@ def network_and_inputs(data: bytes, recipe: str | None) -> tuple[nn.Module, Tens
     name = str(codec.inspect(data).header.get("model", ""))
     if name not in zoo.NETWORKS:
         raise RecipeError(
-            f"the file is of {name!r}, which is no network of the zoo: give --recipe, or use fewbits.deploy.onnx.to_onnx"
+            f"the file is of {name!r}, which is no network of the zoo: give --recipe, or call deploy.onnx.to_onnx"
         )
     generator = torch.Generator().manual_seed(0)
     return zoo.build(name, seed=0).eval(), torch.randn(SAMPLES, *zoo.INPUTS[name], generator=generator)

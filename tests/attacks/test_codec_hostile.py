@@ -10,12 +10,13 @@ import torch
 from seal import check, raw_head, seal
 
 from fewbits.codec import decode, encode, inspect
+from fewbits.codec import dense as dense_codec
 from fewbits.codec.coder import MIXING
 from fewbits.codec.container import MAGIC
 from fewbits.codec.cursor import varint
 from fewbits.codec.directory import PRIME, bits
 from fewbits.errors import FileError, FormatError, MismatchError
-from fewbits.plan import Clustered, Dense, Masked, Plan
+from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 
 LIKE = {"w": torch.zeros(2, 3), "v": torch.zeros(4)}
 ONE = {"w": torch.zeros(2, 3)}
@@ -57,6 +58,20 @@ def masked(survivors: int | bytes, mask: bytes, numbers: bytes, kind: int = 0x0C
         sizes=list(map(len, chunks)),
     )
     return seal(head, chunks)
+
+
+LEVELS = MIXING.encode(np.array([[5, 0, -3], [0, 127, 1]], np.int16), -127, 127)
+
+
+def affine(
+    bits: int = 8, axis: int = 0, scales: bytes = struct.pack("<2f", 0.5, 2), kind: int = 0x50, levels: bytes = LEVELS
+) -> bytes:
+    """An affine tensor of 2x3 levels with a scale per row."""
+    numbers = dense_codec.encode(np.frombuffer(scales, np.uint8).reshape(-1, 4), torch.float32) if scales else b"\0"
+    head = raw_head(
+        kinds=bytes([kind]), widths=b"", values=bytes([bits, axis]), coders=b"\1\2", sizes=[len(levels), len(numbers)]
+    )
+    return seal(head, [levels, numbers])
 
 
 MASK = MIXING.encode(np.array([[1, 0, 0], [0, 0, 1]], np.int16), 0, 1)
@@ -163,6 +178,18 @@ FORMAT |= {
     "80 mask that is all true, coded": masked(6, MASK, b"\0" + bytes(24)),
 }
 
+FORMAT |= {
+    "91 affine with 9 bits": affine(bits=9),
+    "92 affine with 1 bit": affine(bits=1),
+    "93 scales along a dimension that is not there": affine(axis=2),
+    "94 scale of zero": affine(scales=struct.pack("<2f", 1, 0)),
+    "95 scale that is infinite": affine(scales=struct.pack("<2f", 1, float("inf"))),
+    "96 affine without its scales": affine(scales=b""),
+    "97 constant affine tensor": affine(kind=0x60),
+    "98 kind 31": affine(kind=0x4F),
+    "99 affine with more scales than channels": affine(scales=struct.pack("<3f", 1, 2, 3)),
+}
+
 MISMATCH = {
     "63 length bomb: 2 ** 40 levels": seal(raw_head(shapes=[(2**20, 2**20)]), [b"\x55"]),
     "64 length bomb: 2 ** 40 equal numbers": seal(
@@ -216,6 +243,9 @@ def test_the_helper_makes_sound_files() -> None:
     assert decode(masked(2, MASK, b"\0" + bytes(8)), ONE).equals(two)
     assert decode(masked(2, MASK, b"\0" + bytes(8), kind=0x1C), ONE).equals(two)
     assert decode(masked(0, b"", b""), ONE).equals(Plan({"w": Masked(torch.zeros(2, 3), mask & ~mask)}))
+    integers = torch.tensor([[5, 0, -3], [0, 127, 1]], dtype=torch.int8)
+    assert decode(affine(), ONE).equals(Plan({"w": Affine(integers, torch.tensor([0.5, 2.0]))}))
+    assert decode(affine(kind=0x40), ONE).equals(decode(affine(), ONE))
     zeros = Plan({"w": Dense(torch.zeros(2, 3))})
     assert decode(constant(0x22, bytes(4)), ONE).equals(zeros)
     assert decode(dense(0x12, b"\0" + bytes(24)), ONE).equals(zeros)

@@ -59,7 +59,8 @@ def places(net: fx.GraphModule) -> dict[str, list[fx.Node]]:
             continue
         repeated = node.op == "call_module" and calls[str(node.target)] > 1
         for source in (_source(n, net) for n in node.all_input_nodes if n not in data):
-            if source.op == "call_module":
+            # A node's name is its own: one ReLU may serve many places, each with its own range.
+            if source.op == "call_module" and _is(source, net, WEIGHTED):
                 names[source] = str(source.target).replace(".", "_")
             elif repeated:
                 names[source] = f"{node.target}_input".replace(".", "_")

@@ -15,7 +15,7 @@ from fewbits.deploy.onnx.runtime import Array, onnx, run
 from fewbits.errors import ExportError
 
 FLOAT = 1e-4  # of a layer's root mean square: rounding of float32, summed up over the layers
-INTEGER = 0.05  # one level here and there: a level is 1/255 of a range, of which the root mean square may be a tenth
+INTEGER = 0.03  # one level here and there: a level is 1/255 of a range, of which the root mean square may be a tenth
 
 
 @dataclass(frozen=True)
