@@ -1,10 +1,12 @@
-"""INT8 with and without training: accuracy, bytes, and latency in ONNX Runtime against float32, the models taking turns.
+"""INT8 with and without training: accuracy, bytes, and latency in ONNX Runtime against float32, the models taking
+turns.
 
     python benchmarks/int8.py accuracy --weights FOLDER [--data FOLDER] [--only resnet-20] [--seeds 0 1 2]
     python benchmarks/int8.py latency [--also NAME=FILE.onnx ...]
 
-`accuracy` writes every network as .few and as ONNX into --work, and scores the ONNX file in ONNX Runtime on the test data.
-`latency` times what is there, and ResNets of 0.7 of the width, untrained, for the time that half the multiplications take.
+`accuracy` writes every network as .few and as ONNX into --work, and scores the ONNX file in ONNX Runtime on the test
+data. `latency` times what is there, and ResNets of 0.7 of the width, untrained, for the time that half the
+multiplications take.
 """
 
 from __future__ import annotations

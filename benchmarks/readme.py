@@ -17,6 +17,7 @@ from fewbits.report import plots
 from fewbits.report.table import text
 from tables import ROOT, rows_of
 from tables_coding import cifar, coder, controls, levers, overhead, rates, scale
+from tables_int8 import int8
 from tables_pruning import curvatures, pruning
 
 
@@ -51,7 +52,7 @@ def demo(folder: Path) -> None:
 
 def tables() -> str:
     """Every table of figures, and the picture that goes with one of them."""
-    figures = [cifar(), controls(), scale(), levers(), overhead(), coder(), rates(), pruning(), curvatures()]
+    figures = [cifar(), controls(), scale(), levers(), overhead(), coder(), rates(), pruning(), curvatures(), int8()]
     found = rows_of("demo_controls")
     if found:
         base = statistics.mean(r["baseline_accuracy"] for r in found)

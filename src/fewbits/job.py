@@ -28,7 +28,7 @@ from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
 from fewbits.report.results import load_results
-from fewbits.restore import restore
+from fewbits.restore import decoded, restore
 from fewbits.train import Companion, accuracy, pretrain
 
 Say = Callable[[str], None]
@@ -309,9 +309,13 @@ def explain(job: Job, file: Path, rules: str) -> Explanation:
     """Relevance before and after compression, on the validation data; heat maps of its first images.
 
     Raises:
-        FileError: the file is missing, damaged, or of another network.
+        FileError: the file is missing, damaged, or of another network. UnsupportedError: it is INT8.
     """
-    plan = codec.decode(codec.read(file), like=job.network)
+    plan = decoded(codec.read(file), job.network)
+    if plan.affine:
+        raise UnsupportedError(
+            f"{file.name} is INT8, whose weights have normalisation folded in: there is no weight-by-weight comparison"
+        )
     inputs, targets = next(iter(job.dataset.loader("validation", 256)))
     return explain_network(
         job.network,
