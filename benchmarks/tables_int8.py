@@ -61,6 +61,7 @@ def _latency(found: list[dict[str, Any]]) -> str:
         "speed-up",
     ]
     return (
-        "**Latency in ONNX Runtime**, one thread, models taking turns in one run; speed-up over the same network in float32. "
-        "The untrained networks stand for channel pruning: only their time means something:\n\n" + table(titles, rows)
+        "**Latency in ONNX Runtime**, one thread, models taking turns in one run; speed-up over the same network in "
+        "float32. The untrained networks stand for channel pruning: only their time means something:\n\n"
+        + table(titles, rows)
     )
