@@ -26,15 +26,16 @@ def _accuracy(found: list[dict[str, Any]]) -> str:
         trained = "one epoch of training" if method == "int8" else "calibrated only"
         rows.append(
             [
-                model, trained, str(len(mine)), f"{first['baseline_accuracy']:.2f}", span([r["accuracy"] for r in mine]),
-                span([r["onnx_accuracy"] for r in mine]), f"{first['bytes']:,}", f"{first['onnx_bytes']:,}",
-                f"{first['dense_onnx_bytes']:,}",
+                model, trained, str(len(mine)), f"{first['baseline_accuracy']:.2f}",
+                span([r["accuracy"] for r in mine]), span([r["onnx_accuracy"] for r in mine]),
+                f"{first['bytes']:,}", f"{first['onnx_bytes']:,}", f"{first['dense_onnx_bytes']:,}",
             ]
         )  # fmt: skip
-    titles = ["network", "INT8", "seeds", "float32 %", "INT8 %", "in ONNX Runtime %", ".few, bytes", "ONNX, bytes"]
+    accuracies = ["float32 %", "INT8 %", "in ONNX Runtime %"]
+    titles = ["network", "INT8", "seeds", *accuracies, ".few, bytes", "ONNX, bytes", "float32 ONNX, bytes"]
     return (
         "**INT8** weights and activations, CIFAR-10 test data (`benchmarks/int8.py`; mean and range over the seeds):\n\n"
-        + table([*titles, "float32 ONNX, bytes"], rows)
+        + table(titles, rows)
     )
 
 
