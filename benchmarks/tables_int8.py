@@ -33,10 +33,10 @@ def _accuracy(found: list[dict[str, Any]]) -> str:
         )  # fmt: skip
     accuracies = ["float32 %", "INT8 %", "in ONNX Runtime %"]
     titles = ["network", "INT8", "seeds", *accuracies, ".few, bytes", "ONNX, bytes", "float32 ONNX, bytes"]
-    return (
-        "**INT8** weights and activations, CIFAR-10 test data (`benchmarks/int8.py`; mean and range over the seeds):\n\n"
-        + table(titles, rows)
+    title = (
+        "**INT8** weights and activations, CIFAR-10 test data (`benchmarks/int8.py`; mean and range over the seeds):"
     )
+    return f"{title}\n\n{table(titles, rows)}"
 
 
 def _latency(found: list[dict[str, Any]]) -> str:

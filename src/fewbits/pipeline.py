@@ -94,7 +94,8 @@ def compress(
         target: bytes of the file, for example ``"200 KB"``; overrides the recipe's.
         max_drop: points of accuracy that may be lost; overrides the recipe's.
         state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
-            needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end.
+            needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end. Not with
+            ``assign.method: int8``, which starts anew.
         keep_state: leave the state file at the end; whoever asks for this removes it once the result is safe.
         progress: called after every round.
         accelerator: where to run; default: made from the environment.

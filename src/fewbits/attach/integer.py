@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from fewbits.assign.affine import to_levels, weight_scales, with_room_for
-from fewbits.attach.attach import COUNTER, load_plan
+from fewbits.attach.attach import COUNTER, _narrowed, load_plan
 from fewbits.attach.folding import folded
 from fewbits.attach.places import grid_of, places
 from fewbits.attach.quantizer import HeldAffine, Quantizer, RangedQuantizer
@@ -31,8 +31,11 @@ def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx
     """A copy of a network with normalisation folded and quantizers (``quantizers.<name>``) inserted.
 
     Raises:
-        UnsupportedError: the structure cannot be read by ``torch.fx``. SelectionError: no layer to quantize.
+        UnsupportedError: the structure cannot be read by ``torch.fx``. SelectionError: no layer to quantize, or
+            the network is in integer form already.
     """
+    if is_integer(model):
+        raise SelectionError(f"{type(model).__name__} is in integer form already")
     net, _ = folded(model)
     if not layers(net):
         raise SelectionError(f"{type(model).__name__} has no linear or convolutional layer to quantize")
@@ -104,30 +107,26 @@ def affine_plan(net: fx.GraphModule, *, floats: torch.dtype = torch.float32) -> 
     """
     inputs, found = grid_of(net), layers(net)
     weights = {f"{path}.weight": path for path in found}
-    biases = {f"{path}.bias" for path in found}
     entries: dict[str, Entry] = {}
     for key, tensor in net.state_dict().items():
         name = key.replace(".parametrizations.weight.original", ".weight")
         path, _, leaf = name.rpartition(".")
         if name in weights:
-            grid = _frozen(net, inputs[path]) if path in inputs else None
-            entries[name] = _affine(tensor.cpu(), found[path].bias, grid, floats)
+            bias = found[path].bias
+            kept = None if bias is None else _narrowed(bias.detach().cpu(), floats)
+            entries[name] = _affine(tensor.cpu(), kept, _frozen(net, inputs[path]) if path in inputs else None)
         elif path.startswith(f"{QUANTIZERS}."):
             if leaf == "low":
                 entries |= {f"{path}.{n}": Dense(t) for n, t in _frozen(net, path).state_dict().items()}
-        elif name.endswith(COUNTER):
-            continue
-        else:
-            data = tensor.detach().cpu().clone()
-            small = data.to(floats) if data.dtype == torch.float32 else data
-            entries[name] = Dense(small if torch.isfinite(small).all() or name in biases else data)
+        elif not name.endswith(COUNTER):
+            entries[name] = Dense(_narrowed(tensor.detach().cpu().clone(), floats))
     return Plan(entries)
 
 
-def _affine(weight: Tensor, bias: Tensor | None, grid: Quantizer | None, floats: torch.dtype) -> Affine:
+def _affine(weight: Tensor, bias: Tensor | None, grid: Quantizer | None) -> Affine:
     scales = weight_scales(weight)
     if bias is not None and grid is not None:
-        scales = with_room_for(scales, bias.cpu().to(floats), float(grid.scale))
+        scales = with_room_for(scales, bias, float(grid.scale))
     return Affine(to_levels(weight, scales), scales)
 
 

@@ -237,9 +237,21 @@ def test_a_dead_channel_keeps_its_bias():
     net, plan = quantized(model.eval(), x)
     units = bias_units(net, plan)["0"]
     assert (net.get_submodule("0").bias.detach() / units).abs().max() < 2**31
-    assert float(net.get_submodule("0").bias[0]) == pytest.approx(3.0, abs=1e-5)
+    assert float(net.get_submodule("0").bias.detach()[0]) == pytest.approx(3.0, abs=1e-5)
     with torch.no_grad():
         assert torch.allclose(net(x), model(x), atol=0.05)
+
+
+def test_a_bias_beyond_half_precision_stays_as_it_is():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)).eval()
+    with torch.no_grad():
+        model[0].bias.copy_(torch.tensor([1e6, 0.1]))
+    net = integer_form(model, RangedQuantizer)
+    calibrate(net, [torch.randn(5, 2)])
+    hold_affine(net)
+    plan = affine_plan(net, floats=torch.float16)
+    assert plan["0.bias"].data.dtype == torch.float32
+    assert plan["2.bias"].data.dtype == torch.float16
 
 
 def test_training_form_and_frozen_form_agree_and_copies_are_free():
@@ -284,6 +296,8 @@ def test_what_cannot_be_quantized_is_said():
         integer_form(Branching())
     model, x = residual()
     net = integer_form(model, RangedQuantizer)
+    with pytest.raises(SelectionError, match="is in integer form already"):
+        integer_form(net)
     with pytest.raises(DataError, match="yields no batch"):
         calibrate(net, [])
     with pytest.raises(NonFiniteError, match="activations at 'x'"):

@@ -97,6 +97,8 @@ def _integers(
     for name, entry in plan.items():
         if isinstance(entry, Affine):
             found[name] = Integers(entry.levels.numpy(), entry.scales.numpy(), 8, entry.axis)
+        elif name not in state:
+            continue  # a layer under two names, which is exported once
         elif isinstance(entry, Clustered):
             step = _step(entry)
             if step is None:
