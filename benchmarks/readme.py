@@ -19,6 +19,7 @@ from tables import ROOT, rows_of
 from tables_budget import budgets
 from tables_channels import channels
 from tables_coding import cifar, coder, controls, levers, overhead, rates, scale
+from tables_int8 import int8
 from tables_pruning import curvatures, pruning
 from tables_reinforcement import reinforcement
 
@@ -63,6 +64,7 @@ def figures() -> dict[str, list[str]]:
         "pruning": [pruning()],
         "curvature": [curvatures()],
         "channels": [channels()],
+        "int8": [int8()],
         "budgets": [budgets()],
         "reinforcement": [reinforcement()],
     }

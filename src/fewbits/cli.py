@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from fewbits import cli_file, cli_prune, cli_sweep
+from fewbits import cli_deploy, cli_file, cli_prune, cli_sweep
 from fewbits.console import Json, err_console, out_console, say, show
 from fewbits.errors import FewbitsError
 
@@ -31,6 +31,7 @@ app.add_typer(data_app, name="data")
 app.command()(cli_file.inspect)
 app.command()(cli_file.export)
 app.command()(cli_prune.prune_search)
+app.command()(cli_deploy.bench_latency)
 
 _INTERRUPTED = 130  # as shells count: 128 + SIGINT
 _BUDGET_MISSED = 3

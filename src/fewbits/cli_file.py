@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from fewbits.cli_deploy import Recipe, to_onnx, told
 from fewbits.console import Json, show, show_table, writable
 
 if TYPE_CHECKING:
@@ -79,26 +80,39 @@ def _coding(rows: list[Decoded]) -> str:
 class Format(StrEnum):
     SAFETENSORS = "safetensors"
     NNC = "nnc"
+    ONNX = "onnx"
 
 
 def export(
     file: File,
-    to: Annotated[Format, typer.Option("--to", help="safetensors: float weights; nnc: ISO/IEC 15938-17.")],
+    to: Annotated[Format, typer.Option("--to", help="safetensors: float weights; nnc: ISO/IEC 15938-17; onnx: runs.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to; default: beside the file.", callback=writable)
     ] = None,
     levels: Annotated[
         bool, typer.Option("--levels", help="safetensors: integer levels and step sizes, not float weights.")
     ] = False,
+    recipe: Recipe = None,
     limit: Limit = None,
 ) -> None:
-    """Write the network in a .few file in another format. Needs no network."""
+    """Write the network in a .few file in another format.
+
+    onnx needs the network: one of the zoo by the name in the file, or --recipe. It is run, and compared, before it is
+    written.
+    """
     if levels and to is not Format.SAFETENSORS:
         raise typer.BadParameter("--levels goes with --to safetensors")
+    if recipe is not None and to is not Format.ONNX:
+        raise typer.BadParameter("--recipe goes with --to onnx")
 
     from fewbits import codec, deploy
     from fewbits.report.report import human
 
+    if to is Format.ONNX:
+        target = out or file.with_suffix(".onnx")
+        writable(target)
+        told(file, target, to_onnx(file, target, recipe), recipe)
+        return
     data = codec.read(file)
     plan = codec.decode(data, codec.shapes(data, limit=codec.LIMIT if limit is None else limit))
     target = out or file.with_suffix(f".{to.value}")

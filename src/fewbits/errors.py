@@ -9,6 +9,7 @@
     ├── NonFiniteError       NaN or infinity in a weight, a relevance or a loss
     ├── DataError            a missing, damaged or empty data set or weight file
     ├── BudgetError          the asked size or accuracy was not reached
+    ├── ExportError          a network that cannot be exported, or an export that computes something else
     ├── MissingExtraError    an optional dependency is not installed
     └── FileError            anything about a ``.few`` file
         ├── FormatError      damaged, truncated, hostile, or written by a newer version
@@ -47,6 +48,10 @@ class DataError(FewbitsError, OSError):
 
 class BudgetError(FewbitsError, RuntimeError):
     """The asked file size or accuracy was not reached."""
+
+
+class ExportError(FewbitsError, RuntimeError):
+    """A network that cannot be exported, or an export that computes something else."""
 
 
 class MissingExtraError(FewbitsError, ImportError):

@@ -19,7 +19,6 @@ from safetensors.torch import save
 from torch import nn
 
 from fewbits import checkpoint, codec, data, zoo
-from fewbits.attach import load_plan
 from fewbits.channels import stage_file
 from fewbits.data import DataSet, Normalisation
 from fewbits.data.normalisation import Renormalised
@@ -31,6 +30,7 @@ from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
 from fewbits.report.results import load_results
+from fewbits.restore import decoded, restore
 from fewbits.train import Companion, accuracy, pretrain
 
 Say = Callable[[str], None]
@@ -70,9 +70,7 @@ class Job:
         Raises:
             FileError: the file is missing, damaged, or of another network.
         """
-        model = self.skeleton()
-        load_plan(model, codec.decode(codec.read(path), like=model))
-        return model.eval()
+        return restore(codec.read(path), self.network)[0]
 
 
 class _Bar(Companion):
@@ -337,12 +335,16 @@ def explain(job: Job, file: Path, rules: str) -> Explanation:
     """Relevance before and after compression, on the validation data; heat maps of its first images.
 
     Raises:
-        FileError: the file is missing, damaged, or of another network. UnsupportedError: it lacks channels.
+        FileError: missing, damaged, or of another network. UnsupportedError: it lacks channels, or it is INT8.
     """
-    plan = codec.decode(codec.read(file), like=job.network)
+    plan = decoded(codec.read(file), job.network)
     if plan.channels is not None:
         raise UnsupportedError(
             f"{file.name} lacks channels of its float network, and explain compares weight by weight"
+        )
+    if plan.affine:
+        raise UnsupportedError(
+            f"{file.name} is INT8, whose weights have normalisation folded in: there is no weight-by-weight comparison"
         )
     inputs, targets = next(iter(job.dataset.loader("validation", 256)))
     return explain_network(

@@ -138,11 +138,59 @@ class Dense:
         return _widened(self.data)
 
 
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A weight of integers with a scale for each channel: element = ``levels * scales[channel]`` in float32.
+
+    Symmetric (the zero point of a weight is 0), so a convolution of it needs no correction term. ``docs/design.md``
+    says where the zero points of activations are.
+
+    Attributes:
+        levels: int8 tensor of the weight's shape, within ``[-(2**(bits-1) - 1), 2**(bits-1) - 1]``.
+        scales: float32 tensor [channels], finite and positive.
+        axis: which dimension the channels are; 0 is a layer's outputs.
+        bits: bit width of the levels, 2 to 8.
+    """
+
+    levels: Tensor
+    scales: Tensor
+    axis: int = 0
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.levels.dtype != torch.int8 or self.scales.dtype != torch.float32:
+            raise RecipeError(
+                f"an affine tensor is int8 levels and float32 scales, got {self.levels.dtype} and {self.scales.dtype}"
+            )
+        if not 2 <= self.bits <= 8:
+            raise RecipeError(f"an affine tensor has 2..8 bits, got {self.bits}")
+        if not 0 <= self.axis < self.levels.dim() or self.scales.shape != self.levels.shape[self.axis : self.axis + 1]:
+            raise RecipeError(
+                f"an affine tensor of shape {tuple(self.levels.shape)} cannot have scales of shape "
+                f"{tuple(self.scales.shape)} along axis {self.axis}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.levels.shape)
+
+    @property
+    def kept(self) -> Tensor:
+        """Where the tensor is not zero: bool, of the weight's shape."""
+        return self.levels != 0
+
+    def values(self) -> Tensor:
+        """The float32 tensor that the network computes with, of the weight's shape."""
+        shape = [1] * self.levels.dim()
+        shape[self.axis] = -1
+        return self.levels.to(torch.float32) * self.scales.view(shape)
+
+
 def _widened(data: Tensor) -> Tensor:
     return data.float() if data.dtype in (torch.float16, torch.bfloat16) else data
 
 
-Compressed = Clustered | Masked
+Compressed = Clustered | Masked | Affine
 Entry = Compressed | Dense
 
 
@@ -253,8 +301,13 @@ class Plan(Mapping[str, Entry]):
 
     @property
     def compressed(self) -> dict[str, Compressed]:
-        """The clustered and the masked entries, in order."""
+        """The clustered, the masked and the affine entries, in order."""
         return {name: e for name, e in self._entries.items() if not isinstance(e, Dense)}
+
+    @property
+    def affine(self) -> dict[str, Affine]:
+        """The affine entries, in order."""
+        return {name: e for name, e in self._entries.items() if isinstance(e, Affine)}
 
     def tensors(self) -> dict[str, Tensor]:
         """``{name: tensor}`` as the network computes with it: a state dict."""
@@ -276,5 +329,7 @@ class Plan(Mapping[str, Entry]):
             if a.dtype != b.dtype or not torch.equal(a.cpu(), b.cpu()):
                 return False
             if isinstance(mine, Masked) and not torch.equal(mine.mask.cpu(), theirs.kept.cpu()):  # type: ignore[union-attr]
+                return False
+            if isinstance(mine, Affine) and not torch.equal(mine.levels.cpu(), theirs.levels.cpu()):  # type: ignore[union-attr]
                 return False
         return True

@@ -83,8 +83,12 @@ class Finetuning(Training):
         teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
         arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
+
+    With ``assign.method: int8``, ``epochs: 0`` calibrates without training, and ``learn`` trains the ranges of
+    activations, which otherwise follow the data.
     """
 
+    epochs: Annotated[float, Field(ge=0)] = 20
     lr_floats: Annotated[float, Field(gt=0)] | None = None
     gradient_scale: bool = False
     learn: bool = False
@@ -238,13 +242,28 @@ class Prune(_Part):
 class Assign(_Part):
     """What each weight becomes. ``options`` go to the assigner (see :mod:`fewbits.assign`).
 
-    With method ``none`` the weights that ``prune`` leaves stay floating-point numbers.
+    With method ``none`` the weights that ``prune`` leaves stay floating-point numbers. Method ``int8`` makes integers
+    of weights and activations, for runtimes that multiply integers; it has 8 bits and one option, ``calibrate``:
+    batches from which the ranges of activations are taken (16).
     """
 
-    method: Literal["ecqx", "ecq", "ternary", "none"] = "ecqx"
+    method: Literal["ecqx", "ecq", "ternary", "int8", "none"] = "ecqx"
     bits: Annotated[int, Field(ge=2, le=16)] = 4
     lam: Annotated[float, Field(ge=0)] | None = None
     options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _eight(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("method") == "int8":
+            return {"bits": 8} | values
+        return values
+
+    @model_validator(mode="after")
+    def _int8(self) -> Assign:
+        if self.method == "int8" and self.bits != 8:
+            raise ValueError(f"int8 has 8 bits, got {self.bits}; for fewer use ecqx, ecq or ternary")
+        return self
 
 
 class Measure(_Part):
@@ -338,6 +357,22 @@ class Recipe(_Part):
             raise ValueError("assign.method none leaves weights as they are: add a prune or a channels section")
         if self.target is not None or self.max_drop is not None or self.assign.lam is not None:
             raise ValueError("without an assigner there is no lambda to steer: leave target, max_drop and lam out")
+        return self
+
+    @model_validator(mode="after")
+    def _integers(self) -> Recipe:
+        if self.assign.method != "int8":
+            if self.train.epochs == 0:
+                raise ValueError("train.epochs must be greater than 0; only assign.method int8 works without training")
+            return self
+        if self.target is not None or self.assign.lam is not None:
+            raise ValueError("the size of int8 is what it is: leave target and assign.lam out")
+        if self.train.precision != "float32":
+            raise ValueError("int8 trains in float32: bfloat16 cannot tell an activation's 256 levels apart")
+        if self.prune is not None:
+            raise ValueError("int8 does not keep what prune prunes: leave the prune section out")
+        if self.select != Select():
+            raise ValueError("int8 takes every layer: leave the select section out")
         return self
 
     @property

@@ -10,12 +10,13 @@ import torch
 from seal import check, raw_head, seal
 
 from fewbits.codec import decode, encode, inspect
+from fewbits.codec import dense as dense_codec
 from fewbits.codec.coder import MIXING
 from fewbits.codec.container import MAGIC
 from fewbits.codec.cursor import varint
 from fewbits.codec.directory import PRIME, bits
 from fewbits.errors import FileError, FormatError, MismatchError
-from fewbits.plan import Channels, Clustered, Dense, Masked, Plan
+from fewbits.plan import Affine, Channels, Clustered, Dense, Masked, Plan
 
 LIKE = {"w": torch.zeros(2, 3), "v": torch.zeros(4)}
 ONE = {"w": torch.zeros(2, 3)}
@@ -76,6 +77,22 @@ def narrowed(column: bytes, shape: tuple[int, ...] = (2, 3), names: list[bytes] 
 
 ROW = MIXING.encode(np.array([[1, 0, -2]], np.int16), -7, 7)
 FIRST_ROW = Channels({"w": (torch.tensor([True, False]), None)}, {})
+
+
+LEVELS = MIXING.encode(np.array([[5, 0, -3], [0, 127, 1]], np.int16), -127, 127)
+
+
+def affine(
+    bits: int = 8, axis: int = 0, scales: bytes = struct.pack("<2f", 0.5, 2), kind: int = 0x50, levels: bytes = LEVELS
+) -> bytes:
+    """An affine tensor of 2x3 levels with a scale per row."""
+    numbers = dense_codec.encode(np.frombuffer(scales, np.uint8).reshape(-1, 4), torch.float32) if scales else b"\0"
+    head = raw_head(
+        kinds=bytes([kind]), widths=b"", values=bytes([bits, axis]), coders=b"\1\2", sizes=[len(levels), len(numbers)]
+    )
+    return seal(head, [levels, numbers])
+
+
 MASK = MIXING.encode(np.array([[1, 0, 0], [0, 0, 1]], np.int16), 0, 1)
 
 
@@ -195,6 +212,18 @@ FORMAT |= {
     "91 more padding layers than bytes": narrowed(b"\0\1\1\0" + varint(65535)),
 }
 
+FORMAT |= {
+    "94 affine with 9 bits": affine(bits=9),
+    "95 affine with 1 bit": affine(bits=1),
+    "96 scales along a dimension that is not there": affine(axis=2),
+    "97 scale of zero": affine(scales=struct.pack("<2f", 1, 0)),
+    "98 scale that is infinite": affine(scales=struct.pack("<2f", 1, float("inf"))),
+    "99 affine without its scales": affine(scales=b""),
+    "100 constant affine tensor": affine(kind=0x60),
+    "101 kind 31": affine(kind=0x4F),
+    "102 affine with more scales than channels": affine(scales=struct.pack("<3f", 1, 2, 3)),
+}
+
 MISMATCH = {
     "63 length bomb: 2 ** 40 levels": seal(raw_head(shapes=[(2**20, 2**20)]), [b"\x55"]),
     "64 length bomb: 2 ** 40 equal numbers": seal(
@@ -254,6 +283,9 @@ def test_the_helper_makes_sound_files() -> None:
     one = Plan({"w": Clustered(torch.tensor([[1, 0, -2]], dtype=torch.int16), 4, step=0.5)}, FIRST_ROW)
     assert decode(narrowed(b"\0\1\1\0\0"), ONE).equals(one)
     assert decode(masked(0, b"", b""), ONE).equals(Plan({"w": Masked(torch.zeros(2, 3), mask & ~mask)}))
+    integers = torch.tensor([[5, 0, -3], [0, 127, 1]], dtype=torch.int8)
+    assert decode(affine(), ONE).equals(Plan({"w": Affine(integers, torch.tensor([0.5, 2.0]))}))
+    assert decode(affine(kind=0x40), ONE).equals(decode(affine(), ONE))
     zeros = Plan({"w": Dense(torch.zeros(2, 3))})
     assert decode(constant(0x22, bytes(4)), ONE).equals(zeros)
     assert decode(dense(0x12, b"\0" + bytes(24)), ONE).equals(zeros)

@@ -2,7 +2,7 @@
 
 import torch
 
-from fewbits.plan import Clustered, Dense, Masked, Plan
+from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 
 HEADER = {"recipe": "golden", "note": "ünïcode", "seeds": [0, 1, 2]}
 
@@ -57,5 +57,20 @@ def masked_plan() -> Plan:
             "gone.weight": Masked(ramp[:12].reshape(3, 4), torch.zeros(3, 4, dtype=torch.bool)),
             "nothing": Masked(torch.zeros(0, 4), torch.zeros(0, 4, dtype=torch.bool)),
             "other.weight": Clustered(scattered((6, 10), 3, 2), bits=3, step=0.25),
+        }
+    )
+
+
+def affine_plan() -> Plan:
+    """The plan of ``codec_affine.few``: weights with scales along either dimension, and a quantizer."""
+    ramp = torch.arange(24, dtype=torch.float32)
+    return Plan(
+        {
+            "conv.weight": Affine(scattered((6, 2, 3, 3), 127, 1).to(torch.int8), (ramp[:6] + 1) / 512),
+            "conv.bias": Dense((ramp[:6] * 0.37 - 1.0).to(torch.float16)),
+            "turned.weight": Affine(scattered((4, 6), 7, 2).to(torch.int8), (ramp[:6] + 3) / 64, axis=1, bits=4),
+            "flat.weight": Affine(torch.full((3, 3), 5, dtype=torch.int8), torch.full((3,), 0.25)),
+            "quantizers.x.scale": Dense(torch.tensor(0.0173)),
+            "quantizers.x.zero_point": Dense(torch.tensor(113, dtype=torch.uint8)),
         }
     )

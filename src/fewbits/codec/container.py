@@ -20,7 +20,7 @@ from fewbits.codec.directory import CONSTANT, Record, Section, grouping, pack, u
 from fewbits.codec.record import channels_of, narrowed, record_of
 from fewbits.codec.work import run
 from fewbits.errors import FormatError, MismatchError, RecipeError, nearest
-from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
+from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 
 MAGIC = b"\x8afew\r\n\x1a\n"
 VERSION = 1
@@ -226,6 +226,8 @@ def _entry(record: Record, levels: Array | None, numbers: Array | None) -> Entry
     """The entry of a record, from what its sections held; what has no section is constant."""
     if record.survivors is not None:
         return _masked(record, levels, numbers)
+    if record.axis is not None:
+        return _affine(record, levels, numbers)
     if record.storage == CONSTANT:
         one = np.frombuffer(record.constant, np.uint8).reshape(-1, record.width)
         rows = np.repeat(one, record.count, axis=0)
@@ -253,6 +255,17 @@ def _masked(record: Record, levels: Array | None, numbers: Array | None) -> Mask
     if numbers is not None:
         data[mask] = _check_numbers(record, numbers)
     return Masked(data, mask)
+
+
+def _affine(record: Record, levels: Array | None, numbers: Array | None) -> Affine:
+    assert levels is not None
+    assert numbers is not None
+    assert record.axis is not None
+    _check_levels(record, levels)
+    scales = _check_numbers(record, numbers)
+    if not bool((scales > 0).all()):
+        raise FormatError(f"tensor {record.name!r} of the file has a scale that is not positive")
+    return Affine(torch.from_numpy(levels).to(torch.int8), scales, record.axis, record.bits)
 
 
 def _check_numbers(record: Record, rows: Array) -> Tensor:

@@ -36,6 +36,7 @@ STEP, CODEBOOK, DENSE = 0, 1, 2  # what they are; DENSE + i for DTYPES[i]
 MASKED = DENSE + len(DTYPES)  # a mask and numbers; MASKED + i for DTYPES[i], of which the first three will do
 SURVIVORS = DTYPES[:3]
 NARROWED = 15  # any of these, of which channels were removed; says which, and its own kind
+AFFINE = 16  # int8 levels, and a float32 scale for each channel
 
 # The byte model learns this before every head, so that the usual names are cheap from the first one on.
 FLOAT32_MAX = 3.4028234663852886e38
@@ -54,6 +55,8 @@ class Record:
         storage: ``OWN``, ``SHARED`` or ``CONSTANT``.
         dtype: of the numbers of a dense or masked tensor, else ``None``.
         survivors: of a masked tensor, how many of its elements are kept as numbers; else ``None``.
+        axis: of an affine tensor, the dimension that has a scale for each of its places; else ``None``. Its ``dtype``
+            is that of the scales.
         bits, step, codebook, lowest: of a clustered tensor, as in :class:`fewbits.plan.Clustered`.
         constant: little-endian bytes of the one element (int16 level if clustered) of a constant tensor;
             empty for an empty tensor.
@@ -70,6 +73,7 @@ class Record:
     lowest: int = 0
     constant: bytes = b""
     survivors: int | None = None
+    axis: int | None = None
     kept: Masks | None = None
 
     @property
@@ -81,7 +85,9 @@ class Record:
 
     @property
     def numbers(self) -> int:
-        """How many numbers stand in a section: all elements of a dense tensor, the survivors of a masked one."""
+        """How many numbers stand in a section: all elements of a dense tensor, survivors of a masked one, scales."""
+        if self.axis is not None:
+            return self.shape[self.axis]
         if self.dtype is None or self.storage == CONSTANT:
             return 0
         return self.count if self.survivors is None else self.survivors
@@ -89,7 +95,7 @@ class Record:
     @property
     def has_levels(self) -> bool:
         """Whether a section holds levels, or a mask in which both truth values occur."""
-        if self.dtype is None:
+        if self.dtype is None or self.axis is not None:
             return self.storage != CONSTANT
         return self.survivors is not None and 0 < self.survivors < self.count
 
@@ -115,11 +121,13 @@ class Record:
     @property
     def kind(self) -> int:
         """The kind byte."""
-        if self.dtype is not None:
+        if self.axis is not None:
+            what = AFFINE
+        elif self.dtype is not None:
             what = (DENSE if self.survivors is None else MASKED) + DTYPES.index(self.dtype)
         else:
             what = STEP if self.step is not None else CODEBOOK
-        return self.storage << 4 | what
+        return (what >> 4) << 6 | self.storage << 4 | what & 15
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,7 @@ def pack(
             bytes(r.bits for r in clustered),
             *(_cluster_values(r) for r in clustered),
             *(varint(r.survivors) for r in records if r.survivors is not None),
+            *(bytes([r.bits, r.axis]) for r in records if r.axis is not None),
             *(r.constant for r in records),
             bytes(s.coder for s in sections),
             *(varint(s.size) for s in sections),
@@ -203,20 +212,24 @@ def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object
     if any(prod(shape) > COUNT_LIMIT for shape in shapes):
         raise FormatError("the file holds a tensor of an impossible size")
     kinds, shapes, kept, paddings = _narrowed(cursor, kinds, shapes)
-    whats = [kind & 15 for kind in kinds]
-    if any(what >= MASKED + len(SURVIVORS) for what in whats):
+    whats = [(kind >> 6) << 4 | kind & 15 for kind in kinds]
+    if any(what >= MASKED + len(SURVIVORS) and what != AFFINE for what in whats):
         raise FormatError("the file holds a tensor of an unknown kind")
     widths = iter(cursor.take(sum(what < DENSE for what in whats)))
     records = []
     for name, kind, what, shape in zip(names, kinds, whats, shapes, strict=True):
-        if what >= MASKED:
-            records.append(Record(name, shape, kind >> 4, dtype=SURVIVORS[what - MASKED], survivors=0))
+        storage = kind >> 4 & 3
+        if what == AFFINE:
+            records.append(Record(name, shape, storage, dtype=torch.float32, axis=0))
+        elif what >= MASKED:
+            records.append(Record(name, shape, storage, dtype=SURVIVORS[what - MASKED], survivors=0))
         elif what >= DENSE:
-            records.append(Record(name, shape, kind >> 4, dtype=DTYPES[what - DENSE]))
+            records.append(Record(name, shape, storage, dtype=DTYPES[what - DENSE]))
         else:
-            records.append(_clustered(cursor, name, shape, kind >> 4, what, next(widths)))
+            records.append(_clustered(cursor, name, shape, storage, what, next(widths)))
     records = [replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)]
     records = [_with_survivors(cursor, record) for record in records]
+    records = [_with_axis(cursor, record) for record in records]
     records = [_with_constant(cursor, record) for record in records]
     groups = grouping(records)
     coders = cursor.take(len(groups))
@@ -327,8 +340,21 @@ def _with_survivors(cursor: Cursor, record: Record) -> Record:
     return replace(record, survivors=survivors)
 
 
+def _with_axis(cursor: Cursor, record: Record) -> Record:
+    if record.axis is None:
+        return record
+    width, axis = cursor.take(2)
+    if not 2 <= width <= 8:
+        raise FormatError(f"tensor {record.name!r} of the file has an impossible bit width, {width}")
+    if axis >= len(record.shape):
+        raise FormatError(f"tensor {record.name!r} of the file has no dimension {axis} for its scales")
+    if record.storage not in (OWN, SHARED) or record.count == 0:
+        raise FormatError(f"tensor {record.name!r} of the file is stored in an unknown way")
+    return replace(record, bits=width, axis=axis)
+
+
 def _with_constant(cursor: Cursor, record: Record) -> Record:
-    if record.survivors is not None:
+    if record.survivors is not None or record.axis is not None:
         return record
     clustered = record.dtype is None
     if record.storage > CONSTANT or (clustered and record.storage == SHARED):

@@ -15,7 +15,7 @@ from fewbits.codec import dense
 from fewbits.codec.coder import Array
 from fewbits.codec.directory import CONSTANT, OWN, SHARED, SURVIVORS, Record, overflows
 from fewbits.errors import NonFiniteError, RecipeError
-from fewbits.plan import Channels, Clustered, Dense, Entry, Masked
+from fewbits.plan import Affine, Channels, Clustered, Dense, Entry, Masked
 
 SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
 
@@ -40,6 +40,8 @@ def record_of(name: str, entry: Entry) -> Parts:
         return Parts(record, levels=levels)
     if isinstance(entry, Masked):
         return _masked(name, entry)
+    if isinstance(entry, Affine):
+        return _affine(name, entry)
     record, numbers = _dense(name, entry)
     return Parts(record, numbers=numbers)
 
@@ -96,6 +98,23 @@ def _masked(name: str, entry: Masked) -> Parts:
     storage = SHARED if 0 < survivors < SHARED_LIMIT else OWN
     record = Record(name, entry.shape, storage, numbers.dtype, survivors=survivors)
     return Parts(record, mask.contiguous().numpy().astype(np.int16), dense.to_bytes(numbers))
+
+
+def _affine(name: str, entry: Affine) -> Parts:
+    levels = entry.levels.detach().cpu().contiguous().numpy().astype(np.int16)
+    scales = entry.scales.detach().cpu()
+    if not levels.size:
+        raise RecipeError(f"affine tensor {name!r} is empty")
+    if not bool(torch.isfinite(scales).all()):
+        raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
+    storage = SHARED if scales.numel() < SHARED_LIMIT else OWN
+    record = Record(name, entry.shape, storage, torch.float32, entry.bits, axis=entry.axis)
+    first, last = record.span
+    if not (first <= int(levels.min()) and int(levels.max()) <= last):
+        raise RecipeError(f"tensor {name!r} has levels outside its {entry.bits}-bit grid {first}..{last}")
+    if not bool((scales > 0).all()):
+        raise RecipeError(f"tensor {name!r} has a scale that is not positive")
+    return Parts(record, levels, dense.to_bytes(scales))
 
 
 def _with_storage(record: Record, rows: Array) -> Record:

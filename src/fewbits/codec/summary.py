@@ -27,14 +27,14 @@ class TensorSummary:
 
     Attributes:
         name, shape: of the tensor.
-        kind: ``"clustered"``, ``"masked"`` or ``"dense"``.
+        kind: ``"clustered"``, ``"masked"``, ``"affine"`` or ``"dense"``.
         count: number of elements.
         bits: bits per element before entropy coding (bit width of the grid, or of the number type).
-        dtype: ``"float32"``, ...; ``None`` for a clustered tensor.
+        dtype: ``"float32"``, ...; ``None`` for a clustered or affine tensor.
         step: step of a uniform grid, else ``None``.
-        clusters: number of values that an element can take (clustered), else ``None``.
+        clusters: number of levels that an element can take (clustered, affine), else ``None``.
         coder: by which coder: ``"small"``, ``"fast"``, ``"mixing"``, ``"numbers"``, or ``"constant"``; of a masked
-            tensor, that of the mask.
+            tensor, that of the mask, of an affine one, that of the levels.
         coded_bytes: bytes of its sections. Small dense tensors share one, which is split by their size; a
             constant tensor lives in the directory and counts 0.
         survivors: of a masked tensor, how many elements are kept as numbers; else ``None``.
@@ -182,17 +182,26 @@ def _coder(number: int) -> str:
     return CODERS[number].name if number in CODERS else f"unknown ({number})"
 
 
+def _kind(record: Record) -> str:
+    if record.axis is not None:
+        return "affine"
+    if record.dtype is None:
+        return "clustered"
+    return "dense" if record.survivors is None else "masked"
+
+
 def _tensor(record: Record, coder: str, coded_bytes: int) -> TensorSummary:
-    lowest, highest = record.span if record.dtype is None else (0, 0)
+    has_grid = record.dtype is None or record.axis is not None
+    lowest, highest = record.span if has_grid else (0, 0)
     return TensorSummary(
         name=record.name,
-        kind="clustered" if record.dtype is None else "dense" if record.survivors is None else "masked",
+        kind=_kind(record),
         shape=record.shape,
         count=record.count,
-        bits=record.bits if record.dtype is None else 8 * record.width,
-        dtype=None if record.dtype is None else str(record.dtype).removeprefix("torch."),
+        bits=record.bits if has_grid else 8 * record.width,
+        dtype=None if has_grid else str(record.dtype).removeprefix("torch."),
         step=record.step,
-        clusters=highest - lowest + 1 if record.dtype is None else None,
+        clusters=highest - lowest + 1 if has_grid else None,
         coder=coder,
         coded_bytes=coded_bytes,
         survivors=record.survivors,

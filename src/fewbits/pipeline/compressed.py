@@ -11,6 +11,7 @@ from fewbits import codec
 from fewbits.attach import load_plan
 from fewbits.plan import Plan
 from fewbits.report.report import Report
+from fewbits.restore import decoded, network_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,12 @@ class Compressed:
         codec.write(path, self.data)
 
     def into(self, model: nn.Module) -> nn.Module:
-        """Give ``model`` (of the same class) the compressed tensors, and return it in evaluation mode."""
+        """Give ``model`` (of the same class) the compressed tensors, and return it in evaluation mode.
+
+        With INT8 ``model`` is left as it is, and its integer form is returned.
+        """
+        if self.plan.affine:
+            return network_of(self.plan, model)
         load_plan(model, self.plan)
         return model.eval()
 
@@ -38,8 +44,13 @@ class Compressed:
 def load(path: str | Path, like: nn.Module) -> nn.Module:
     """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
 
+    A file of INT8 gives a network of its own: the integer form of ``like``, which is left as it is.
+
     Raises:
         FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
     """
-    load_plan(like, codec.decode(codec.read(path), like=like))
+    plan = decoded(codec.read(path), like)
+    if plan.affine:
+        return network_of(plan, like)
+    load_plan(like, plan)
     return like.eval()

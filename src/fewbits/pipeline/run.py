@@ -15,6 +15,7 @@ from fewbits import recipe as recipes
 from fewbits.attach import attach
 from fewbits.channels import channel_stage, stage_file
 from fewbits.errors import RecipeError
+from fewbits.integer import quantize
 from fewbits.measure.relevance import Lens, trace
 from fewbits.pipeline import parts, resume
 from fewbits.pipeline.candidates import Candidates, Evaluate
@@ -57,7 +58,8 @@ def compress(
         teacher: a network whose answers are distilled (``train.distill``), with the same inputs and classes;
             default: the float network itself. An interrupted run must be given the same one.
         state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
-            needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end.
+            needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end. Not with
+            ``assign.method: int8``, which starts anew.
         keep_state: leave the state file at the end; whoever asks for this removes it once the result is safe.
         progress: called after every round.
         accelerator: where to run; default: made from the environment.
@@ -77,6 +79,12 @@ def compress(
         accelerator = accelerator or Accelerator()
         narrowed = channel_stage(model, train, chosen, place, accelerator=accelerator)
         torch.manual_seed(chosen.seed)
+        if chosen.assign.method == "int8":  # calibrated, not steered: it has a short way of its own
+            done = quantize(
+                copy.deepcopy(narrowed), train, evaluate=evaluate, recipe=chosen, progress=progress,
+                accelerator=accelerator, full=model, teacher=teacher,
+            )  # fmt: skip
+            return Compressed(*done)
         run = Run(narrowed, train, evaluate, chosen, place, progress, accelerator, full=model, teacher=teacher)
         compressed = run.go()
         if place is not None and not keep_state and run.accelerator.is_main_process:

@@ -14,7 +14,7 @@ import torch
 import zstandard
 from torch import Tensor
 
-from fewbits.plan import Clustered, Masked, Plan
+from fewbits.plan import Affine, Clustered, Masked, Plan
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def entropy(levels: Tensor) -> float:
 
 
 def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, ...]:
-    """One row per clustered or masked entry; ``section_bytes`` are the sizes in the file."""
+    """One row per clustered, masked or affine entry; ``section_bytes`` are the sizes in the file."""
     rows = []
     for name, entry in plan.compressed.items():
         count = entry.kept.numel()
@@ -194,6 +194,8 @@ def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, .
         zeros, size = (1 - left if count else 0.0), section_bytes[name]
         if isinstance(entry, Clustered):
             bits, spread, step = entry.bits, entropy(entry.levels), entry.step
+        elif isinstance(entry, Affine):
+            bits, spread, step = entry.bits, entropy(entry.levels), None
         else:
             bits, step = 8 * entry.data.element_size(), None
             spread = entropy(entry.mask) + left * bits
@@ -219,12 +221,14 @@ def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
         if isinstance(entry, Clustered):
             levels = entry.levels.cpu().numpy()
             parts.append(levels.astype(np.int8 if entry.bits <= 8 else np.int16).tobytes())
+        elif isinstance(entry, Affine):
+            parts += [entry.levels.cpu().numpy().tobytes(), entry.scales.cpu().numpy().tobytes()]
         else:
             kept = entry.data * entry.mask if isinstance(entry, Masked) else entry.data
             parts.append(kept.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     rest = b"".join(parts)
     sizes = {}
-    for label, payload in (("float32", floats), ("int8" if plan.clustered else "pruned", rest)):
+    for label, payload in (("float32", floats), ("int8" if plan.clustered or plan.affine else "pruned", rest)):
         sizes[f"gzip -9, {label}"] = len(gzip.compress(payload, 9, mtime=0))
         sizes[f"zstd -19, {label}"] = len(zstandard.ZstdCompressor(level=19).compress(payload))
     return sizes

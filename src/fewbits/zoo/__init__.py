@@ -1,6 +1,6 @@
 """Reference networks of the papers, as plain modules that ``torch.fx.symbolic_trace`` can follow."""
 
-from fewbits.zoo.build import NETWORKS, build
+from fewbits.zoo.build import INPUTS, NETWORKS, build
 from fewbits.zoo.digitsnet import DigitsNet
 from fewbits.zoo.fastgrnn import FastGRNN
 from fewbits.zoo.lenet import LeNet5, LeNet300100
@@ -12,6 +12,7 @@ from fewbits.zoo.weights import load_weights, normalisation
 from fewbits.zoo.wideresnet import WRN22_8, WRN28_8, WideResNet
 
 __all__ = [
+    "INPUTS",
     "MLPGSC",
     "NETWORKS",
     "VGG16",

@@ -34,6 +34,16 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "wrn-28-8": WRN28_8,
 }
 
+INPUTS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(NETWORKS, (3, 32, 32)),
+    "digits-net": (1, 8, 8),
+    "fastgrnn": (6, 128),
+    "lenet-300-100": (1, 28, 28),
+    "lenet-5": (1, 28, 28),
+    "mlp-gsc": (255,),
+}
+"""Shape of one sample that each network takes, with the constructor's default options."""
+
 
 def build(name: str, *, seed: int | None = None, **options: object) -> nn.Module:
     """A freshly initialised network.

@@ -1,0 +1,65 @@
+"""ONNX and ONNX Runtime, imported only when asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fewbits.errors import ExportError, MissingExtraError
+
+Array = NDArray[Any]
+
+
+def onnx() -> Any:
+    """The ``onnx`` package, once it is known that torch can export with it.
+
+    Raises:
+        MissingExtraError: ``onnx``, ``onnxscript`` or ``onnxruntime`` is not installed.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("onnx, onnxruntime and onnxscript", "onnx", "ONNX") from error
+    return onnx
+
+
+def session(model: bytes, *, threads: int = 1, optimized: bool = True) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        model: a serialized ModelProto. threads: that one operation may use.
+        optimized: whether the runtime may fuse operations, as it does by default.
+
+    Raises:
+        MissingExtraError: no ONNX Runtime. ExportError: it does not take the model.
+    """
+    onnx()
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    # Products of 4-bit weights in float32; by default the runtime rounds their activations to 8 bits.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own types, which share no public parent
+        raise ExportError(f"ONNX Runtime does not take this model: {error}") from error
+
+
+def run(model: bytes, inputs: Array, *, optimized: bool = True) -> list[Array]:
+    """All outputs of a model with one input.
+
+    Raises:
+        ExportError: the runtime fails.
+    """
+    made = session(model, optimized=optimized)
+    try:
+        return list(made.run(None, {made.get_inputs()[0].name: inputs}))
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime fails on this model: {error}") from error

@@ -1,0 +1,102 @@
+"""Integer weights in an ONNX graph: initializers of 4, 8 or 16 bits behind a DequantizeLinear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fewbits.deploy.onnx.runtime import Array, onnx
+from fewbits.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A tensor as integers: element = ``levels * scales`` in float32, by channel along ``axis`` (or one scale).
+
+    Attributes:
+        levels: integers of the tensor's shape. scales: float32 [channels] or [1]. bits: 4, 8, 16 or 32.
+    """
+
+    levels: Array
+    scales: Array
+    bits: int
+    axis: int = 0
+
+    def values(self) -> Array:
+        """The float32 tensor."""
+        shape = [1] * self.levels.ndim
+        shape[self.axis] = -1
+        return self.levels.astype(np.float32) * self.scales.reshape(shape)
+
+
+def smallest_width(bits: int) -> int:
+    """Bits that an ONNX integer needs for levels of so many bits."""
+    return next(width for width in (4, 8, 16) if bits <= width)
+
+
+def put(model: Any, tensors: Mapping[str, Integers]) -> None:
+    """Replace float32 initializers of a ModelProto by integers, in place.
+
+    Raises:
+        ExportError: the graph has no initializer of that name (nor, for matrices, one that is its transpose), or it
+        holds
+            other numbers.
+    """
+    helper = onnx().numpy_helper
+    graph = model.graph
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for name, integers in tensors.items():
+        tensor = found.get(name)
+        if tensor is None:
+            name, integers = _transposed(name, integers, found, helper)
+            tensor = found[name]
+        elif not np.array_equal(helper.to_array(tensor), integers.values()):
+            raise ExportError(f"{name}: torch's exporter changed the weights, which are no longer on their grid")
+        parts = _initializers(name, integers)
+        graph.initializer.remove(tensor)
+        graph.initializer.extend(parts)
+        attributes = {} if len(integers.scales) == 1 else {"axis": integers.axis}
+        nodes.append(onnx().helper.make_node("DequantizeLinear", [p.name for p in parts], [name], **attributes))
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(nodes + rest)
+
+
+def _transposed(name: str, integers: Integers, found: Mapping[str, Any], helper: Any) -> tuple[str, Integers]:
+    """The initializer that holds a matrix the other way round: what torch makes of it for three-dimensional inputs."""
+    if integers.levels.ndim == 2:
+        turned = Integers(np.ascontiguousarray(integers.levels.T), integers.scales, integers.bits, 1 - integers.axis)
+        for other, tensor in found.items():
+            if tuple(tensor.dims) == turned.levels.shape and np.array_equal(helper.to_array(tensor), turned.values()):
+                return other, turned
+    raise ExportError(f"{name}: the exported graph has no such weight")
+
+
+def _initializers(name: str, integers: Integers) -> list[Any]:
+    """Levels, scales and, with 8 bits, zero points (all zero): runtimes that fuse integers look for them."""
+    package = onnx()
+    kinds = package.TensorProto
+    kind = {4: kinds.INT4, 8: kinds.INT8, 16: kinds.INT16, 32: kinds.INT32}[integers.bits]
+    levels = kinds(name=f"{name}.levels", data_type=kind, dims=integers.levels.shape)
+    levels.raw_data = _packed(integers.levels, integers.bits)
+    scales = integers.scales.astype(np.float32)
+    one = len(scales) == 1
+    parts = [levels, package.numpy_helper.from_array(scales.reshape(() if one else -1), f"{name}.scales")]
+    if integers.bits == 8:
+        zeros = np.zeros(() if one else len(scales), np.int8)
+        parts.append(package.numpy_helper.from_array(zeros, f"{name}.zero_points"))
+    return parts
+
+
+def _packed(levels: Array, bits: int) -> bytes:
+    """Little-endian bytes; two 4-bit numbers share one, the first in its low half."""
+    if bits != 4:
+        return levels.astype(f"<i{bits // 8}").tobytes()
+    nibbles = levels.reshape(-1).astype(np.int8).view(np.uint8) & 15
+    if len(nibbles) % 2:
+        nibbles = np.append(nibbles, np.uint8(0))
+    return bytes((nibbles[0::2] | nibbles[1::2] << 4).tobytes())

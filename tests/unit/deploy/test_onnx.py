@@ -1,0 +1,253 @@
+"""Networks in ONNX Runtime against the same networks in torch."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewbits import zoo
+from fewbits.attach import attach, plan_of
+from fewbits.attach.folding import folded
+from fewbits.attach.integer import affine_plan, calibrate, hold_affine, integer_form
+from fewbits.attach.places import repeated
+from fewbits.attach.quantizer import RangedQuantizer
+from fewbits.deploy.onnx import compare, to_onnx
+from fewbits.deploy.onnx import export as exporting
+from fewbits.deploy.onnx.runtime import run, session
+from fewbits.deploy.onnx.weights import Integers, _packed, put, smallest_width
+from fewbits.errors import ExportError, MissingExtraError
+from fewbits.plan import Clustered, Masked, Plan
+from fewbits.restore import network_of
+from networks import Residual, plan_for, randomised
+
+onnx = pytest.importorskip("onnx")
+
+
+def small(name: str) -> tuple[nn.Module, Tensor]:
+    options = {"fastgrnn": {"steps": 3, "rank_w": 2, "hidden": 8}}.get(name, {})
+    shape = {"fastgrnn": (6, 3), "resnet-20": (3, 8, 8)}.get(name) or zoo.INPUTS[name]
+    model = randomised(zoo.build(name, seed=0, **options)).float().eval()
+    return model, torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def residual() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = randomised(Residual()).float().eval()
+    return model, torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def sequences() -> tuple[nn.Module, Tensor]:
+    """Matrices on inputs of three dimensions, which torch exports the other way round."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).eval(), torch.randn(3, 7, 4)
+
+
+def int8(model: nn.Module, x: Tensor) -> tuple[nn.Module, Plan]:
+    net = integer_form(model, RangedQuantizer)
+    calibrate(net, [x])
+    hold_affine(net)
+    plan = affine_plan(net)
+    return network_of(plan, model), plan
+
+
+def clustered(model: nn.Module, bits: int) -> tuple[nn.Module, Plan]:
+    held = copy.deepcopy(model)
+    attach(held, plan_for(model, bits))
+    plan = plan_of(held)
+    return network_of(plan, model), plan
+
+
+def operators(path: Path) -> set[str]:
+    return {node.op_type for node in onnx.load(path).graph.node}
+
+
+NAMES = ["digits-net", "fastgrnn", "lenet-300-100", "lenet-5", "mlp-gsc", "resnet-20"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_small_network_of_the_zoo(name, tmp_path):
+    model, x = small(name)
+    written = to_onnx(model, x, tmp_path / "net.onnx")
+    assert written.agreement.difference < 1e-5
+    assert written.agreement.layers > 3
+    assert written.bytes == (tmp_path / "net.onnx").stat().st_size
+    more = torch.cat([x, x + 1])  # any batch size
+    (found,) = run((tmp_path / "net.onnx").read_bytes(), more.numpy())
+    with torch.no_grad():
+        assert np.allclose(found, model(more).numpy(), atol=1e-3, rtol=1e-3)
+    assert "BatchNormalization" not in operators(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("name", ["residual", "sequences"])
+def test_int8_is_integers_with_grids(name, tmp_path):
+    model, x = residual() if name == "residual" else sequences()
+    net, plan = int8(model, x)
+    path = tmp_path / "int8.onnx"
+    written = to_onnx(net, x, path, plan=plan)
+    assert written.agreement.difference < 0.02
+    assert written.notes == ()
+    loaded = onnx.load(path)
+    stored = {t.name: t for t in loaded.graph.initializer}
+    floats = [t for t in stored.values() if t.data_type == onnx.TensorProto.FLOAT]
+    assert {t.data_type for n, t in stored.items() if n.endswith(".levels")} == {
+        onnx.TensorProto.INT8,
+        onnx.TensorProto.INT32,
+    }
+    assert max(np.prod(t.dims) for t in floats) <= max(len(e.scales) for e in plan.affine.values())
+    for path_, entry in plan.affine.items():
+        if f"{path_}.levels" in stored:
+            assert np.array_equal(onnx.numpy_helper.to_array(stored[f"{path_}.levels"]), entry.levels.numpy())
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators(path)
+
+
+def test_the_runtime_fuses_the_grids_into_integer_operations(graphs, tmp_path, monkeypatch):
+    import onnxruntime as ort
+
+    model, x = residual()
+    net, plan = int8(model, x)
+    monkeypatch.setattr(exporting, "graph_of", lambda *args, **options: copy.deepcopy(graphs["int8"]))
+    to_onnx(net, x, tmp_path / "int8.onnx", plan=plan)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(str(tmp_path / "int8.onnx"), options, providers=["CPUExecutionProvider"])
+    fused = operators(tmp_path / "fused.onnx")
+    assert {"QLinearConv", "QLinearAdd", "QGemm"} <= fused
+    assert not {"Conv", "Add", "Gemm", "MatMul"} & fused
+
+
+@pytest.mark.parametrize(("bits", "kind", "width"), [(4, "INT4", 0.5), (12, "INT16", 2)])
+def test_clusters_become_the_smallest_integers(bits, kind, width, tmp_path):
+    model, x = residual()
+    net, plan = clustered(model, bits)
+    written = to_onnx(net, x, tmp_path / "net.onnx", plan=plan)
+    assert written.agreement.difference < 1e-5
+    levels = [t for t in onnx.load(tmp_path / "net.onnx").graph.initializer if t.name.endswith(".levels")]
+    assert len(levels) == 3
+    for tensor in levels:
+        assert tensor.data_type == getattr(onnx.TensorProto, kind)
+        assert len(tensor.raw_data) == -(-np.prod(tensor.dims) * width // 1)
+    exact = bits == 4
+    assert written.notes == (
+        () if exact else (f"ONNX has no {bits}-bit integers: 3 tensors of {bits} bits became {kind.lower()}",)
+    )
+
+
+def test_ternary_grids_are_integers_and_other_codebooks_floats(tmp_path):
+    model, x = small("digits-net")
+    entries = dict(plan_of(model))
+    signs = {n: entries[n].values().sign().to(torch.int16) for n in ("classifier.1.weight", "classifier.3.weight")}
+    entries["classifier.1.weight"] = Clustered(signs["classifier.1.weight"], 2, codebook=(-0.1, 0.0, 0.1), lowest=-1)
+    entries["classifier.3.weight"] = Clustered(signs["classifier.3.weight"], 2, codebook=(-0.1, 0.0, 0.3), lowest=-1)
+    conv = entries["features.3.weight"].values()
+    entries["features.3.weight"] = Masked(conv, conv.abs() > 0.05)
+    plan = Plan(entries)
+    written = to_onnx(network_of(plan, model), x, tmp_path / "net.onnx", plan=plan)
+    assert written.notes == (
+        "ONNX has no 2-bit integers: 1 tensor of 2 bits became int4",
+        "1 tensor became float32: pruned floats (zeros take as much as other numbers)",
+        "1 tensor became float32: codebooks that are no grid",
+    )
+    names = {t.name for t in onnx.load(tmp_path / "net.onnx").graph.initializer}
+    assert "classifier.1.weight.levels" in names
+    assert "classifier.3.weight" in names
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16, 32])
+def test_packing_against_the_onnx_package(bits):
+    top = 2 ** (bits - 1) - 1
+    levels = np.random.default_rng(0).integers(-top, top + 1, (3, 5))
+    kind = {4: "INT4", 8: "INT8", 16: "INT16", 32: "INT32"}[bits]
+    tensor = onnx.TensorProto(name="t", data_type=getattr(onnx.TensorProto, kind), dims=levels.shape)
+    tensor.raw_data = _packed(levels, bits)
+    assert np.array_equal(onnx.numpy_helper.to_array(tensor).astype(np.int64), levels)
+    assert smallest_width(3) == 4
+
+
+original = exporting.graph_of
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, object]:
+    """What torch exports of the residual network: in float32, and with grids."""
+    model, x = residual()
+    return {"float32": original(folded(model)[0], x), "int8": original(repeated(int8(model, x)[0]), x)}
+
+
+def tampered(graph: object, name: str, factor: float) -> Callable[..., object]:
+    """An exporter that gives this graph with one initializer changed."""
+    model = copy.deepcopy(graph)
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    changed = onnx.numpy_helper.to_array(tensor) * np.float32(factor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(changed.astype(np.float32), name))
+    return lambda *args, **options: model
+
+
+@pytest.mark.parametrize("name", ["conv2", "linear"])
+def test_the_first_layer_that_diverges_is_named(name, graphs, tmp_path, monkeypatch):
+    model, x = residual()
+    monkeypatch.setattr(exporting, "graph_of", tampered(graphs["float32"], f"{name}.weight", 1.5))
+    with pytest.raises(ExportError, match=f"from layer '{name}' on: its output has the root mean square"):
+        to_onnx(model, x, tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_wrong_grid_is_named_too(graphs, tmp_path, monkeypatch):
+    model, x = residual()
+    net, plan = int8(model, x)
+    monkeypatch.setattr(exporting, "graph_of", tampered(graphs["int8"], "quantizers.relu.scale", 0.2))
+    with pytest.raises(ExportError, match=r"from layer 'quantizers\.relu' on"):
+        to_onnx(net, x, tmp_path / "net.onnx", plan=plan)
+
+
+def test_weights_that_left_their_grid_are_refused(graphs, tmp_path, monkeypatch):
+    model, x = residual()
+    net, plan = clustered(model, 4)
+    monkeypatch.setattr(exporting, "graph_of", tampered(graphs["float32"], "conv2.weight", 1.0001))
+    with pytest.raises(ExportError, match=r"conv1\.weight: torch's exporter changed the weights"):
+        to_onnx(net, x, tmp_path / "net.onnx", plan=plan)
+    graph = onnx.helper.make_graph([], "g", [], [])
+    with pytest.raises(ExportError, match="w: the exported graph has no such weight"):
+        put(onnx.helper.make_model(graph), {"w": Integers(np.ones((2, 3)), np.ones(1, np.float32), 8)})
+
+
+def test_an_optimization_that_changes_the_result_is_not_blamed_on_a_layer(graphs, monkeypatch):
+    model, x = residual()
+
+    def wrong(data: bytes, inputs: np.ndarray, *, optimized: bool = True) -> list[np.ndarray]:
+        outputs = run(data, inputs, optimized=optimized)
+        return [outputs[0] * 2] if optimized else outputs
+
+    monkeypatch.setattr(compare, "run", wrong)
+    with pytest.raises(ExportError, match="its own optimizations change them"):
+        compare.compare(folded(model)[0], graphs["float32"], x, integer=False)
+
+
+def test_what_cannot_be_exported_or_run(tmp_path):
+    class Weird(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(ExportError, match="torch cannot export Weird to ONNX"):
+        to_onnx(Weird(), torch.ones(2, 3), tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match="does not take this model"):
+        session(b"no model")
+
+
+def test_a_missing_extra_is_one_sentence(tmp_path):
+    model, x = residual()
+    with (
+        mock.patch.dict(sys.modules, {"onnxruntime": None}),
+        pytest.raises(
+            MissingExtraError, match=r"^ONNX needs onnx, onnxruntime and onnxscript: pip install 'fewbits\[onnx\]'$"
+        ),
+    ):
+        to_onnx(model, x, tmp_path / "net.onnx")

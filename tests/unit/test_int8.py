@@ -1,0 +1,93 @@
+"""The main job with INT8: calibrated, trained, written, read back bit-equal."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import fewbits as fb
+from fewbits import recipe as recipes
+from fewbits.errors import MismatchError, RecipeError
+from fewbits.restore import decoded
+from fewbits.train import accuracy
+
+
+def job(**train):
+    return recipes.make({"assign": {"method": "int8"}, "train": train})
+
+
+def run(trained, handwriting, recipe):
+    def evaluate(model):
+        return accuracy(model, handwriting.loader("validation", 256))
+
+    loader = handwriting.loader("train", 32, shuffle=True)
+    return fb.compress(trained, loader, evaluate=evaluate, recipe=recipe)
+
+
+@pytest.mark.parametrize("train", [{"epochs": 0}, {"epochs": 1, "lr": 1e-4}, {"epochs": 0.5, "learn": True}])
+def test_accuracy_stays_and_the_file_gives_the_same_bits(trained, handwriting, tmp_path, train):
+    before = {name: t.clone() for name, t in trained.state_dict().items()}
+    small = run(trained, handwriting, job(**train))
+    assert all(torch.equal(before[name], t) for name, t in trained.state_dict().items())
+    report = small.report
+    assert report.identical is True
+    assert report.accuracy_before - report.accuracy_after < 1.0
+    assert report.method == ("int8" if train["epochs"] else "int8, calibrated only")
+    assert {row.bits for row in report.tensors} == {8}
+    assert report.steps == round(train["epochs"] * 34)
+    small.save(tmp_path / "net.few")
+    like = copy.deepcopy(trained)
+    for parameter in like.parameters():
+        parameter.data.zero_()
+    net = fb.load(tmp_path / "net.few", like=like)
+    inputs, _ = next(iter(handwriting.loader("test", 64)))
+    with torch.no_grad():
+        assert torch.equal(net(inputs), small.into(trained)(inputs))
+        assert not torch.equal(net(inputs), trained(inputs))
+    assert accuracy(net, handwriting.loader("validation", 256)) == report.accuracy_after
+
+
+def test_the_same_seed_gives_the_same_bytes(trained, handwriting):
+    files = [run(trained, handwriting, job(epochs=0.3, lr=1e-4)).data for _ in range(2)]
+    assert files[0] == files[1]
+    assert run(trained, handwriting, job(epochs=0)).data != files[0]
+
+
+def test_a_file_of_another_network_is_refused(trained, handwriting):
+    data = run(trained, handwriting, job(epochs=0)).data
+    trained[7] = torch.nn.Linear(30, 11)
+    with pytest.raises(MismatchError, match=r"'7.bias' has shape \[10\] in the file and \[11\]"):
+        decoded(data, trained)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"assign": {"method": "int8", "bits": 4}}, "int8 has 8 bits, got 4"),
+        ({"assign": {"method": "int8"}, "target": "5 KB"}, "leave target"),
+        ({"assign": {"method": "int8", "lam": 0.1}}, "leave target and assign.lam out"),
+        ({"assign": {"method": "int8"}, "prune": {"sparsity": 0.5}}, "leave the prune section out"),
+        ({"assign": {"method": "int8"}, "select": {"include": ["a*"]}}, "leave the select section out"),
+        ({"assign": {"method": "int8"}, "train": {"precision": "bfloat16"}}, "trains in float32"),
+        ({"train": {"epochs": 0}}, "only assign.method int8 works without training"),
+    ],
+)
+def test_impossible_recipes(values, message):
+    with pytest.raises(RecipeError, match=message):
+        recipes.make(values)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"batches": 3}, "unknown option 'batches'"), ({"calibrate": 0}, "from 1 on, got 0")]
+)
+def test_impossible_options(trained, handwriting, options, message):
+    recipe = recipes.make({"assign": {"method": "int8", "options": options}, "train": {"epochs": 0}})
+    with pytest.raises(RecipeError, match=message):
+        run(trained, handwriting, recipe)
+
+
+def test_a_drop_is_held_against_the_budget(trained, handwriting):
+    recipe = recipes.make({"assign": {"method": "int8"}, "train": {"epochs": 0}, "max_drop": 5.0})
+    assert run(trained, handwriting, recipe).report.met is True
