@@ -58,15 +58,22 @@ def sooner(found: list[dict[str, Any]], networks: list[str]) -> str:
             rows.append([
                 network, TITLES[method], f"{sum(c < NEVER for c in counts)} of {len(counts)}",
                 f"{number(middle)} ({number(counts[0])} to {number(counts[-1])})",
-                "-" if middle == NEVER else f"{middle / budget:.2f}",
+                "-" if middle == NEVER else f"{middle / budget:.2f}", episodes(method, middle, mine[0]["layers"]),
             ])  # fmt: skip
     budgets = " and ".join(str(b) for b in dict.fromkeys(r["budget"] for r in found))
     return (
         "**How much to prune in each layer: evaluations of the network until the terminal-reward agent's result** "
         f"(its result after {budgets} evaluations, seed by seed; median and range; share: of those {budgets}; "
         "`benchmarks/reinforcement.py`):\n\n"
-        + table(["network", "searcher", "runs that reach it", "evaluations", "share"], rows)
+        + table(["network", "searcher", "runs that reach it", "evaluations", "share", "episodes"], rows)
     )
+
+
+def episodes(method: str, evaluations: float, layers: int) -> str:
+    """The same in episodes of one pass over the layers: how papers count."""
+    if evaluations == NEVER or method not in ("terminal", "raw", "potential", "sparsity"):
+        return "-"
+    return f"{evaluations / layers if method in ('raw', 'potential') else evaluations:.1f}"
 
 
 def number(count: float) -> str:
