@@ -6,6 +6,8 @@ are then recalibrated on more training samples and looked at once on the test se
 kept, so an interrupted run goes on, and answers are shared by all searchers (each pays for what it asks).
 
     python benchmarks/reinforcement.py --data DIR --weights DIR [--experiment resnet-20 lenet-5] [--seeds 0 1 2 3 4]
+
+--tune trains every network found (same epochs, order and optimizer) under its mask and adds the test accuracy.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from torch import nn
 
 from fewbits import data, zoo
 from fewbits import job as jobs
+from fewbits import recipe as recipes
 from fewbits.data import DataSet
+from fewbits.pipeline import compress
 from fewbits.recipe import Training
 from fewbits.report import provenance
 from fewbits.search.reinforcement import Proxy, Space, Targets, carve
@@ -48,7 +52,7 @@ KEY = ("experiment", "method", "seed", "budget")
 
 @dataclass(frozen=True)
 class Setting:
-    """One network. ``evaluations``: budget; ``sparsity``, ``drop``: targets; ``calibration``: before the test set."""
+    """One network. ``evaluations``: budget; ``sparsity``, ``drop``: targets; ``tune``: epochs."""
 
     network: str
     data: str
@@ -61,6 +65,7 @@ class Setting:
     calibration: int = 128
     precision: str = "float32"
     pretrain: Training | None = None
+    tune: float = 0.25
 
 
 SETTINGS = {
@@ -132,8 +137,35 @@ def runs(name: str, options: Any, known: set[tuple[Any, ...]]) -> Iterator[dict[
         }  # fmt: skip
 
 
+def tuned(row: dict[str, Any], options: Any) -> dict[str, Any]:
+    """The row with the accuracy after training under the mask that was found: a run of the main job."""
+    setting = SETTINGS[row["experiment"]]
+    network, dataset = prepared(setting, options)
+    space = Space(select(network), setting.floor)
+    prune = {"method": "layers", "rates": space.rates(tuple(row["kept"]))}
+    train = {"epochs": setting.tune, "optimizer": "sgd", "lr": 0.02, "weight_decay": 1e-4}
+    recipe = recipes.make({"prune": prune, "assign": {"method": "none"}, "train": train, "rounds": 1})
+    found = compress(network, dataset.loader("train", 128, shuffle=True, seed=1), recipe=recipe)
+    after = found.into(zoo.build(setting.network, seed=0))
+    percent = accuracy(after, dataset.loader("test", 250))
+    return row | {"tuned_accuracy": percent, "tuned_epochs": setting.tune}
+
+
 def rows_in(path: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
+def tune(name: str, options: Any) -> None:
+    """Train what the rows of one network hold, as far as it has not been done."""
+    for row in rows_in(options.result):
+        wanted = row["seed"] in options.seeds and (not options.methods or row["method"] in options.methods)
+        if row["experiment"] != name or "tuned_accuracy" in row or not wanted:
+            continue
+        done = tuned(row, options)
+        print(name, row["method"], row["seed"], done["accuracy"], done["tuned_accuracy"], flush=True)
+        found = json.loads(options.result.read_text())  # searches may have written meanwhile
+        found["rows"] = [done if all(r[k] == row[k] for k in KEY) else r for r in found["rows"]]
+        options.result.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def main() -> None:
@@ -144,6 +176,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=[*AGENTS, *SIMPLE])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--evaluations", type=int, help="budget of each search, instead of the experiment's")
+    parser.add_argument("--tune", action="store_true", help="train the networks that were found, instead")
     parser.add_argument("--work", default="out/reinforcement", help="folder for answers and networks trained here")
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
@@ -152,6 +185,9 @@ def main() -> None:
             SETTINGS[name] = dataclasses.replace(setting, evaluations=options.evaluations)
     jobs.folder(Path(options.work))
     for name in options.experiment:
+        if options.tune:
+            tune(name, options)
+            continue
         known = {tuple(row[k] for k in KEY) for row in rows_in(options.result)}
         for row in runs(name, options, known):
             print(json.dumps({k: v for k, v in row.items() if k not in ("history", "kept")}), flush=True)
