@@ -91,10 +91,11 @@ def compared(mine: list[dict[str, Any]]) -> str:
     for method, title in TITLES.items():
         some = [r for r in mine if r["method"] == method]
         if some:
+            test = [r["accuracy"] for r in some if "accuracy" in r]
             after = [r["tuned_accuracy"] for r in some if "tuned_accuracy" in r]
             cells = [
                 title, middle_of([r["score"] for r in some], 3), middle_of([r["proxy_accuracy"] for r in some], 1),
-                middle_of([r["sparsity"] for r in some], 1), span([r["accuracy"] for r in some]),
+                middle_of([r["sparsity"] for r in some], 1), span(test) if test else "-",
             ]  # fmt: skip
             cells += [span(after) if after else "-"] if tuned else []
             rows.append([*cells, f"{max(r['evaluations'] for r in some)}"])
@@ -104,8 +105,8 @@ def compared(mine: list[dict[str, Any]]) -> str:
         f"normalisation (if there is any) recalibrated, no training ({one['weights']:,} weights in {one['layers']} "
         f"layers; targets {100 * one['target_sparsity']:g} % zeros and {one['target_drop']:g} point lost; proxy: "
         f"{one['proxy_samples']} training images, dense {one['dense_proxy_accuracy']:.1f} %; test: dense "
-        f"{one['baseline_accuracy']:.2f} %; "
-        f"{seeds} seeds where a seed matters, median (range), test accuracy mean (range){tuned}):\n\n"
+        f"{next((r['baseline_accuracy'] for r in mine if 'baseline_accuracy' in r), 0):.2f} %; "
+        f"{seeds} seeds where a seed matters, median (range), test accuracy mean (range) of those that were tested{tuned}):\n\n"
         + table([*titles, "evaluations"], rows)
     )
 
