@@ -106,8 +106,8 @@ def compared(mine: list[dict[str, Any]]) -> str:
         f"layers; targets {100 * one['target_sparsity']:g} % zeros and {one['target_drop']:g} point lost; proxy: "
         f"{one['proxy_samples']} training images, dense {one['dense_proxy_accuracy']:.1f} %; test: dense "
         f"{next((r['baseline_accuracy'] for r in mine if 'baseline_accuracy' in r), 0):.2f} %; "
-        f"{seeds} seeds where a seed matters, median (range), test accuracy mean (range) of those that were tested{tuned}):\n\n"
-        + table([*titles, "evaluations"], rows)
+        f"{seeds} seeds where a seed matters, median (range), test accuracy mean (range) of those that were tested"
+        f"{tuned}):\n\n" + table([*titles, "evaluations"], rows)
     )
 
 
