@@ -6,6 +6,8 @@ are then recalibrated on more training samples and looked at once on the test se
 kept, so an interrupted run goes on, and answers are shared by all searchers (each pays for what it asks).
 
     python benchmarks/reinforcement.py --data DIR --weights DIR [--experiment resnet-20 lenet-5] [--seeds 0 1 2 3 4]
+
+--tune trains every network found (same epochs, order and optimizer) under its mask and adds the test accuracy.
 """
 
 from __future__ import annotations
@@ -14,16 +16,20 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fewbits import data, zoo
 from fewbits import job as jobs
+from fewbits import recipe as recipes
 from fewbits.data import DataSet
+from fewbits.pipeline import compress
 from fewbits.recipe import Training
 from fewbits.report import provenance
 from fewbits.search.reinforcement import Proxy, Space, Targets, carve
@@ -48,7 +54,7 @@ KEY = ("experiment", "method", "seed", "budget")
 
 @dataclass(frozen=True)
 class Setting:
-    """One network. ``evaluations``: budget; ``sparsity``, ``drop``: targets; ``calibration``: before the test set."""
+    """One network. ``evaluations``: budget; ``sparsity``, ``drop``: targets; ``tune``: epochs."""
 
     network: str
     data: str
@@ -61,6 +67,7 @@ class Setting:
     calibration: int = 128
     precision: str = "float32"
     pretrain: Training | None = None
+    tune: float = 0.25
 
 
 SETTINGS = {
@@ -104,7 +111,6 @@ def runs(name: str, options: Any, known: set[tuple[Any, ...]]) -> Iterator[dict[
     measure = Proxy(network, space, proxy, calibration, precision=setting.precision, journal=journal)
     dense = measure(space.dense)
     targets = Targets(dense - setting.drop, setting.sparsity)
-    baseline = accuracy(network, dataset.loader("test", 250))
     for method, seed in wanted:
         begin, before = time.perf_counter(), measure.runs
         searcher, reward = AGENTS.get(method, (method, "potential"))
@@ -112,28 +118,60 @@ def runs(name: str, options: Any, known: set[tuple[Any, ...]]) -> Iterator[dict[
         if not found.finished:
             raise KeyboardInterrupt
         kept = space.clipped([round((1 - found.rates[n]) * s) for n, s in zip(space.names, space.sizes, strict=True)])
-        measure.load(kept)
-        # The loader's first batches: other samples than the test's, and no classes are looked at.
-        batches = [
-            batch for batch, _ in zip(dataset.loader("train", 250, shuffle=True, seed=1), range(8), strict=False)
-        ]
-        recalibrate(measure.model, batches)
-        tested = accuracy(measure.model, dataset.loader("test", 250))
         yield {
             "experiment": name, "model": setting.network, "data": setting.data, "method": method, "seed": seed,
             "budget": setting.evaluations, "evaluations": found.evaluations, "score": found.score,
             "proxy_accuracy": found.accuracy, "dense_proxy_accuracy": dense, "sparsity": 100 * found.sparsity,
             "target_sparsity": setting.sparsity, "target_drop": setting.drop, "proxy_samples": setting.proxy,
             "calibration_samples": setting.calibration, "precision": setting.precision, "layers": len(space),
-            "weights": space.total, "steps": found.steps, "episodes": found.episodes, "split": "test",
-            "accuracy": tested, "baseline_accuracy": baseline, "history": [[n, s] for n, s, _, _ in found.history],
+            "weights": space.total, "steps": found.steps, "episodes": found.episodes,
+            "history": [[n, s] for n, s, _, _ in found.history],
             "kept": list(kept), "fewest_survivors": min(kept), "network_runs": measure.runs - before,
             "seconds": time.perf_counter() - begin, "commit": provenance("reinforcement", "")["commit"],
         }  # fmt: skip
 
 
+def tested(row: dict[str, Any], options: Any) -> dict[str, Any]:
+    """The row with the accuracy on the test set, after the statistics were taken anew on more training samples."""
+    network, dataset = prepared(SETTINGS[row["experiment"]], options)
+    row |= {"split": "test", "baseline_accuracy": accuracy(network, dataset.loader("test", 250))}
+    space = Space(select(network))
+    with torch.no_grad():
+        for i, (name, kept) in enumerate(zip(space.names, row["kept"], strict=True)):
+            network.get_parameter(name).mul_(space.mask(i, kept))
+    recalibrate(network, islice(dataset.loader("train", 250, shuffle=True, seed=1), 8))
+    return row | {"accuracy": accuracy(network, dataset.loader("test", 250))}
+
+
+def tuned(row: dict[str, Any], options: Any) -> dict[str, Any]:
+    """The row with the accuracy after training under the mask that was found: a run of the main job."""
+    setting = SETTINGS[row["experiment"]]
+    network, dataset = prepared(setting, options)
+    space = Space(select(network), setting.floor)
+    prune = {"method": "layers", "rates": space.rates(tuple(row["kept"]))}
+    train = {"epochs": setting.tune, "optimizer": "sgd", "lr": 0.02, "weight_decay": 1e-4}
+    recipe = recipes.make({"prune": prune, "assign": {"method": "none"}, "train": train, "rounds": 1})
+    found = compress(network, dataset.loader("train", 128, shuffle=True, seed=1), recipe=recipe)
+    after = found.into(zoo.build(setting.network, seed=0))
+    percent = accuracy(after, dataset.loader("test", 250))
+    return row | {"tuned_accuracy": percent, "tuned_epochs": setting.tune}
+
+
 def rows_in(path: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
+def added(name: str, key: str, add: Callable[[dict[str, Any], Any], dict[str, Any]], options: Any) -> None:
+    """Add to the rows of one network what they lack."""
+    for row in rows_in(options.result):
+        wanted = row["seed"] in options.seeds and (not options.methods or row["method"] in options.methods)
+        if row["experiment"] != name or key in row or not wanted:
+            continue
+        done = add(row, options)
+        print(name, row["method"], row["seed"], key, done[key], flush=True)
+        found = json.loads(options.result.read_text())  # searches may have written meanwhile
+        found["rows"] = [done if all(r[k] == row[k] for k in KEY) else r for r in found["rows"]]
+        options.result.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def main() -> None:
@@ -144,6 +182,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=[*AGENTS, *SIMPLE])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--evaluations", type=int, help="budget of each search, instead of the experiment's")
+    parser.add_argument("--tune", action="store_true", help="train the networks that were found, too")
+    parser.add_argument("--search-only", action="store_true", help="leave the test set to a later call")
     parser.add_argument("--work", default="out/reinforcement", help="folder for answers and networks trained here")
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
@@ -158,6 +198,11 @@ def main() -> None:
             head = provenance("reinforcement", "python benchmarks/reinforcement.py --data DIR --weights DIR")
             rows = [*rows_in(options.result), row]  # another experiment may have written meanwhile
             options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
+    for name in options.experiment:
+        if not options.search_only:
+            added(name, "accuracy", tested, options)
+        if options.tune:
+            added(name, "tuned_accuracy", tuned, options)
 
 
 if __name__ == "__main__":

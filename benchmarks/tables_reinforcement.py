@@ -58,15 +58,22 @@ def sooner(found: list[dict[str, Any]], networks: list[str]) -> str:
             rows.append([
                 network, TITLES[method], f"{sum(c < NEVER for c in counts)} of {len(counts)}",
                 f"{number(middle)} ({number(counts[0])} to {number(counts[-1])})",
-                "-" if middle == NEVER else f"{middle / budget:.2f}",
+                "-" if middle == NEVER else f"{middle / budget:.2f}", episodes(method, middle, mine[0]["layers"]),
             ])  # fmt: skip
     budgets = " and ".join(str(b) for b in dict.fromkeys(r["budget"] for r in found))
     return (
         "**How much to prune in each layer: evaluations of the network until the terminal-reward agent's result** "
         f"(its result after {budgets} evaluations, seed by seed; median and range; share: of those {budgets}; "
         "`benchmarks/reinforcement.py`):\n\n"
-        + table(["network", "searcher", "runs that reach it", "evaluations", "share"], rows)
+        + table(["network", "searcher", "runs that reach it", "evaluations", "share", "episodes"], rows)
     )
+
+
+def episodes(method: str, evaluations: float, layers: int) -> str:
+    """The same in episodes of one pass over the layers: how papers count."""
+    if evaluations == NEVER or method not in ("terminal", "raw", "potential", "sparsity"):
+        return "-"
+    return f"{evaluations / layers if method in ('raw', 'potential') else evaluations:.1f}"
 
 
 def number(count: float) -> str:
@@ -75,24 +82,32 @@ def number(count: float) -> str:
 
 def compared(mine: list[dict[str, Any]]) -> str:
     one = mine[0]
+    tuned = ""
+    if some := [r for r in mine if "tuned_accuracy" in r]:
+        seeds = len({r["seed"] for r in some})
+        tuned = f"; trained: after {some[0]['tuned_epochs']:g} epochs under the mask, {seeds} of the seeds"
+    titles = ["searcher", "score", "proxy accuracy %", "zeros %", "test accuracy %", *["trained %"] * bool(tuned)]
     rows = []
     for method, title in TITLES.items():
         some = [r for r in mine if r["method"] == method]
         if some:
-            rows.append([
-                title, middle_of([r["score"] for r in some], 3),
-                middle_of([r["proxy_accuracy"] for r in some], 1), middle_of([r["sparsity"] for r in some], 1),
-                span([r["accuracy"] for r in some]), f"{max(r['evaluations'] for r in some)}",
-            ])  # fmt: skip
+            test = [r["accuracy"] for r in some if "accuracy" in r]
+            after = [r["tuned_accuracy"] for r in some if "tuned_accuracy" in r]
+            cells = [
+                title, middle_of([r["score"] for r in some], 3), middle_of([r["proxy_accuracy"] for r in some], 1),
+                middle_of([r["sparsity"] for r in some], 1), span(test) if test else "-",
+            ]  # fmt: skip
+            cells += [span(after) if after else "-"] if tuned else []
+            rows.append([*cells, f"{max(r['evaluations'] for r in some)}"])
     seeds = len({r["seed"] for r in mine})
     return (
         f"**{one['model']}, {one['data']}: the best of {one['budget']} evaluations**, one-shot, statistics of "
-        f"normalisation recalibrated, no training ({one['weights']:,} weights in {one['layers']} layers; targets "
-        f"{100 * one['target_sparsity']:g} % zeros and {one['target_drop']:g} point lost; proxy: "
+        f"normalisation (if there is any) recalibrated, no training ({one['weights']:,} weights in {one['layers']} "
+        f"layers; targets {100 * one['target_sparsity']:g} % zeros and {one['target_drop']:g} point lost; proxy: "
         f"{one['proxy_samples']} training images, dense {one['dense_proxy_accuracy']:.1f} %; test: dense "
-        f"{one['baseline_accuracy']:.2f} %; "
-        f"{seeds} seeds where a seed matters, median (range), test accuracy mean (range)):\n\n"
-        + table(["searcher", "score", "proxy accuracy %", "zeros %", "test accuracy %", "evaluations"], rows)
+        f"{next((r['baseline_accuracy'] for r in mine if 'baseline_accuracy' in r), 0):.2f} %; "
+        f"{seeds} seeds where a seed matters, median (range), test accuracy mean (range) of those that were tested"
+        f"{tuned}):\n\n" + table([*titles, "evaluations"], rows)
     )
 
 

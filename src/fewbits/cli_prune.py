@@ -23,7 +23,7 @@ RECIPE, FOUND, ANSWERS = "pruned.yaml", "search.json", "search.journal"
 def prune_search(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes along.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("out"),
-    method: Annotated[str, typer.Option(help=f"{METHODS}. The first two need the extra rl.")] = "lamp",
+    method: Annotated[str, typer.Option(help=f"{METHODS}. The first two need the extra rl.")] = "global-magnitude",
     sparsity: Annotated[float, typer.Option(help="Share of zeros to reach, 0 to 1.")] = 0.8,
     max_drop: Annotated[float, typer.Option(help="Points of accuracy that may be lost, on the proxy samples.")] = 1.0,
     evaluations: Annotated[int, typer.Option(help="How often the network may be run.")] = 200,

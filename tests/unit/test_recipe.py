@@ -58,7 +58,7 @@ def test_values_are_checked() -> None:
         ({}, "give a sparsity"),
         ({"sparsity": 1.5}, r"prune\.sparsity"),
         ({"method": "n:m", "sparsity": 0.5}, "takes a pattern"),
-        ({"method": "n:m", "pattern": "2:4", "sparsity": 0.5}, "only 'n:m' has its own"),
+        ({"method": "n:m", "pattern": "2:4", "sparsity": 0.5}, "only 'n:m' and 'layers' have their own"),
         ({"method": "n:m", "pattern": "2:4", "schedule": "cubic"}, "leave schedule out"),
         ({"sparsity": 0.9, "pattern": "2:4"}, "no other method does"),
         ({"sparsity": 0.9, "method": "lamp", "floor": 5}, "floor goes with"),

@@ -30,7 +30,7 @@ def search(
     proxy: Batches,
     calibration: Batches,
     *,
-    method: str = "purl",
+    method: str = "global-magnitude",
     sparsity: float = 0.8,
     max_drop: float = 1.0,
     evaluations: int = 400,
