@@ -100,11 +100,16 @@ def test_a_resumed_run_does_not_choose_again(trained: nn.Module, handwriting: Da
     state = tmp_path / "state"
     whole = fb.compress(trained, loader, recipe=recipe)
 
+    lines: list[str] = []
+
     def stop(done: int, total: int, line: str) -> None:
-        raise KeyboardInterrupt
+        lines.append(line)
+        if not line.startswith("training without the removed channels"):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fb.compress(trained, loader, recipe=recipe, state_file=state, progress=stop)
+    assert len(lines) == 21
     assert stage_file(state).exists()
     with pytest.raises(DataError, match="another recipe"):
         fb.compress(trained, loader, recipe=recipe.updated(seed=5), state_file=state)
