@@ -108,7 +108,8 @@ class _Reader(fx.Interpreter):
             asked = _argument(node, 1, "dim", None)
             return extents if asked is None else extents[asked]
         if target is operator.getitem and isinstance(carried := self._of(node.args[0]), tuple):
-            return carried[node.args[1]]  # type: ignore[index]
+            index = node.args[1]
+            return carried[index] if isinstance(index, int | slice) else NotImplemented
         if target is operator.floordiv and isinstance(extent := self._of(node.args[0]), Extent):
             divisor = node.args[1]
             return Extent(extent.labels, extent.per * divisor) if isinstance(divisor, int) and divisor > 0 else None
@@ -121,7 +122,7 @@ class _Reader(fx.Interpreter):
             a, b = self._labels(node.args[0]), self._labels(node.args[1])
             return rules.product(known, a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
         if target in (torch.cat, torch.concat):
-            parts = [self._labels(part) for part in node.args[0]]  # type: ignore[union-attr]
+            parts = [self._labels(part) for part in _argument(node, 0, "tensors", ())]
             return rules.concatenated(known, parts, _argument(node, 1, "dim", 0), why)
         if x is None:
             return NotImplemented
@@ -148,7 +149,7 @@ class _Reader(fx.Interpreter):
         if target in ("unbind", torch.unbind):
             whole = (slice(None),) * (_argument(node, 1, "dim", 0) % x.dim())
             return tuple(rules.sliced(known, x, (*whole, i), why) for i in range(len(result)))
-        if target is F.scaled_dot_product_attention:
+        if target is F.scaled_dot_product_attention and len(node.args) >= 3:
             q, k, v = (self._labels(argument) for argument in node.args[:3])
             return rules.attention(known, q, k, v, node.kwargs.get("scale") is not None, why)
         return NotImplemented
