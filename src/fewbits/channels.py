@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fewbits import codec
 from fewbits.assign.channels import Choice, Sizes, choose, unit_scores
-from fewbits.attach import evaluating, load_plan, narrow, plan_of, silence
-from fewbits.errors import DataError, UnsupportedError
+from fewbits.attach import channels_of, evaluating, load_plan, narrow, plan_of, silence
+from fewbits.errors import DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples
 from fewbits.plan import Channels
@@ -191,10 +191,15 @@ def channel_stage(
     """What a recipe's section ``channels`` asks for, kept beside ``state_file`` for a run that is resumed.
 
     Raises:
-        DataError: what is kept there belongs to another recipe, or is damaged. Else as :func:`remove_channels`.
+        RecipeError: the network has lost channels already. DataError: what is kept there belongs to another recipe, or is damaged. Else as :func:`remove_channels`.
     """
     if recipe.channels is None:
         return model
+    if channels_of(model) is not None:
+        raise RecipeError(
+            f"this {type(model).__name__} has lost channels already; start from the whole network (rounds takes several "
+            "steps), or leave out the section channels"
+        )
     place = None if state_file is None else stage_file(state_file)
     if place is not None and accelerator.is_main_process and place.exists():
         data = [codec.read(place)]

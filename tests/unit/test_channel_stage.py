@@ -84,6 +84,8 @@ def test_one_file_whatever_follows(trained: nn.Module, handwriting: DataSet, mor
     assert macs(net) <= 0.5 * macs(trained)
     more = recipes.make({"assign": {"method": "ecq", "lam": 0.3}, "train": {"epochs": 0.2}, "rounds": 1})
     again = fb.compress(net, handwriting.loader("train", 32), recipe=more)
+    with pytest.raises(RecipeError, match="lost channels already"):
+        fb.compress(net, handwriting.loader("train", 32), recipe=recipe)
     assert torch.equal(again.into(small_network())(inputs), again.into(copy.deepcopy(net))(inputs))
 
 
