@@ -191,14 +191,15 @@ def channel_stage(
     """What a recipe's section ``channels`` asks for, kept beside ``state_file`` for a run that is resumed.
 
     Raises:
-        RecipeError: the network has lost channels already. DataError: what is kept there belongs to another recipe, or is damaged. Else as :func:`remove_channels`.
+        RecipeError: the network has lost channels already. DataError: what is kept there belongs to another
+            recipe. Else as :func:`remove_channels`.
     """
     if recipe.channels is None:
         return model
     if channels_of(model) is not None:
         raise RecipeError(
-            f"this {type(model).__name__} has lost channels already; start from the whole network (rounds takes several "
-            "steps), or leave out the section channels"
+            f"this {type(model).__name__} has lost channels already; start from the whole network (rounds takes "
+            "several steps), or leave out the section channels"
         )
     place = None if state_file is None else stage_file(state_file)
     if place is not None and accelerator.is_main_process and place.exists():
