@@ -27,7 +27,7 @@ from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.assign.channels import choose, unit_scores
 from fewbits.attach import narrow
-from fewbits.channels import sizes_of
+from fewbits.channels import remove_channels, sizes_of
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples
 from fewbits.report import provenance
@@ -53,6 +53,7 @@ OURS = {  # criterion, group reduction, per multiplication saved
 # Torch-Pruning cannot follow a shortcut that pads channels, so it prunes inside blocks only; ours can do that, too.
 INSIDE = ("conv1.weight", "*.conv2.weight")
 OURS |= {f"{name}, inside": setting for name, setting in OURS.items()}
+ROUNDS = {"output per mac, 3 rounds": 3}  # the same training, in parts between which scores are measured anew
 PEERS = {
     "tp group norm": "GroupMagnitudeImportance",
     "tp taylor": "GroupTaylorImportance",
@@ -126,6 +127,29 @@ def peers(model: nn.Module, loader: Any, method: str, left: float, shape: tuple[
     return time.process_time() - begin
 
 
+def in_rounds(
+    job: jobs.Job, model: nn.Module, loader: Any, method: str, target: str, seed: int, options: Any, dense: int
+) -> dict[str, Any]:
+    """A row of the channel stage that recipes have."""
+    settings = recipes.Recovery(**(TRAIN | {"epochs": options.epochs, "lr": options.lr}))
+    part = recipes.ChannelPruning(
+        macs=FEWER[target], cap=options.cap, samples=options.samples, rounds=ROUNDS[method], train=settings
+    )
+    begin = time.process_time()
+    small = remove_channels(model, loader, part, seed=seed).model
+    seconds = time.process_time() - begin
+    split = "validation" if options.tune else "test"
+    left = count(small, job.dataset.input_shape)
+    return {
+        "model": job.recipe.network.name, "data": "cifar10", "method": method, "target": target, "seed": seed,
+        "split": split, "samples": options.samples, "cap": options.cap, "macs": left.macs, "macs_dense": dense,
+        "fewer_macs": dense / left.macs, "parameters": left.parameters,
+        "parameters_dense": sum(p.numel() for p in model.parameters()), "seconds": seconds,
+        f"{'validation_' * options.tune}accuracy": job.evaluate(split)(small),
+        "epochs": options.epochs, "lr": options.lr, "commit": provenance("channels", "")["commit"],
+    }  # fmt: skip
+
+
 def one(name: str, method: str, target: str, seed: int, options: Any) -> dict[str, Any]:
     recipe = recipe_of(name, seed, options)
     job = jobs.prepare(recipe, trained=Path(options.weights) / f"cifar10_{name.replace('-', '')}.safetensors")
@@ -135,6 +159,8 @@ def one(name: str, method: str, target: str, seed: int, options: Any) -> dict[st
     dense = count(job.network, shape)
     model = copy.deepcopy(job.network)
     torch.manual_seed(seed)
+    if method in ROUNDS:
+        return in_rounds(job, model, loader, method, target, seed, options, dense.macs)
     if method in OURS:
         seconds = ours(model, plain, method, FEWER[target], shape, options, seed)
     elif method in PEERS:
@@ -170,7 +196,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of trained .safetensors")
     parser.add_argument("--models", nargs="+", default=["resnet-20"])
     default = ["output per mac", "ehap", "ehap per mac", "magnitude", "taylor per mac", "random", *PEERS, "dense"]
-    parser.add_argument("--methods", nargs="+", default=default, choices=[*OURS, *PEERS, "dense"])
+    parser.add_argument("--methods", nargs="+", default=default, choices=[*OURS, *ROUNDS, *PEERS, "dense"])
     parser.add_argument("--targets", nargs="+", default=list(FEWER), choices=FEWER)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, default=0.5)

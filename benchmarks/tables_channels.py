@@ -11,6 +11,7 @@ from tables import rows_of, span, table
 NAMES = {
     "output per mac": "**output, per multiplication** (default)",
     "output per mac, inside": "output, per multiplication, inside blocks",
+    "output per mac, 3 rounds": "output, per multiplication, three rounds",
     "ehap": "EHAP (curvature)",
     "ehap per mac": "EHAP, per multiplication",
     "taylor per mac": "Taylor, per multiplication",
@@ -42,10 +43,10 @@ def _model(found: list[dict[str, Any]], model: str) -> str:
                 cells += ["-"] * 3
                 continue
             size = statistics.mean(r["parameters"] / r["parameters_dense"] for r in some)
-            before = span([r["accuracy_before_training"] for r in some])
-            cells += [before, span([r["accuracy"] for r in some]), f"{100 * size:.0f}"]
-        seconds = statistics.mean(r["criterion_seconds"] for r in rows if r["method"] == method)
-        lines.append([*cells, f"{seconds:.1f}"])
+            before = [r["accuracy_before_training"] for r in some if "accuracy_before_training" in r]
+            cells += [span(before) if before else "-", span([r["accuracy"] for r in some]), f"{100 * size:.0f}"]
+        seconds = [r["criterion_seconds"] for r in rows if r["method"] == method and "criterion_seconds" in r]
+        lines.append([*cells, f"{statistics.mean(seconds):.1f}" if seconds else "-"])
     titles = ["criterion"]
     for target in targets:
         titles += [f"{target}: before training", "accuracy", "parameters left %"]

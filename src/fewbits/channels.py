@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewbits import codec
 from fewbits.assign.channels import Choice, Sizes, choose, unit_scores
 from fewbits.attach import channels_of, evaluating, load_plan, narrow, plan_of, silence
-from fewbits.errors import DataError, UnsupportedError
+from fewbits.errors import DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples
 from fewbits.plan import Channels
@@ -27,6 +27,7 @@ from fewbits.train.objectives import distillation, task
 from fewbits.train.recalibrate import recalibrate
 
 ADDITIVE = ("curvature", "output", "taylor")  # criteria that estimate a loss: those of channels that go together add up
+RECALIBRATED = 2048  # samples, at least: statistics of fewer are noisy
 TOLERANCE = 1e-3  # of outputs after surgery, relative to the largest: float32 sums in another order
 
 
@@ -77,7 +78,7 @@ def remove_channels(
         choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1)
         _remove(small, choice.channels, train)
         choices.append(choice)
-        recalibrate(small, first_samples(_epoch(train), part.samples))
+        recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
         if part.train is not None:
             settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
             objective = (
@@ -88,6 +89,17 @@ def remove_channels(
             optimizer = optimizer_of(parameter_groups(small, settings), settings)
             fit(small, train, objective, optimizer, settings, companion=companion, accelerator=accelerator)
     return Narrowed(small.eval(), tuple(choices))
+
+
+class _Told(Companion):
+    """Says twenty times in a training how far it is."""
+
+    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
+        self.progress = progress
+
+    def after_update(self, done: int, total: int, loss: float) -> None:
+        if done * 20 // total > (done - 1) * 20 // total:
+            self.progress(done, total, f"training without the removed channels, loss {loss:.3f}")
 
 
 def sizes_of(model: nn.Module, input_shape: tuple[int, ...], over: str = "macs") -> Sizes:
@@ -173,16 +185,22 @@ def channel_stage(
     recipe: Recipe,
     state_file: Path | None,
     *,
-    companion: Companion | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     accelerator: Accelerator,
 ) -> nn.Module:
     """What a recipe's section ``channels`` asks for, kept beside ``state_file`` for a run that is resumed.
 
     Raises:
-        DataError: what is kept there belongs to another recipe, or is damaged. Else as :func:`remove_channels`.
+        RecipeError: the network has lost channels already. DataError: what is kept there belongs to another
+            recipe. Else as :func:`remove_channels`.
     """
     if recipe.channels is None:
         return model
+    if channels_of(model) is not None:
+        raise RecipeError(
+            f"this {type(model).__name__} has lost channels already; start from the whole network (rounds takes "
+            "several steps), or leave out the section channels"
+        )
     place = None if state_file is None else stage_file(state_file)
     if place is not None and accelerator.is_main_process and place.exists():
         data = [codec.read(place)]
@@ -195,10 +213,10 @@ def channel_stage(
         found = copy.deepcopy(model)
         load_plan(found, codec.decode(data[0], like=found))
         return found.eval()
+    told = _Told(progress) if progress else None
     small = remove_channels(
-        model, train, recipe.channels, seed=recipe.seed, companion=companion, accelerator=accelerator
+        model, train, recipe.channels, seed=recipe.seed, companion=told, accelerator=accelerator
     ).model
-    assert channels_of(small) is not None or recipe.channels.left >= 1
     if place is not None and accelerator.is_main_process:
         kept = plan_of(small, floats=torch.float32)
         codec.write(place, codec.encode(kept, header={"recipe": recipe.model_dump_json()}))

@@ -129,10 +129,11 @@ class ChannelPruning(_Part):
             ``taylor`` or ``random``; see :mod:`fewbits.measure.channels`.
         reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature,
             output and Taylor, which estimate a loss, else the mean.
-        per_saving: rank by score over what goes with the channels, instead of by score.
+        per_saving: rank by score over the multiplications (parameters) that go with the channels, instead of by score.
+            With a target of ``channels`` it changes nothing.
         cap: largest share of its output channels that a layer may lose; one always stays.
         exclude: shell patterns of weight names whose layers keep all output channels.
-        samples: training samples on which scores are measured and normalisations recalibrated.
+        samples: training samples on which scores are measured.
         rounds: measure, remove and train so many times on the way to the target.
         train: the training afterwards, all rounds together; ``None`` only recalibrates.
     """

@@ -2,7 +2,7 @@
 
 import torch
 
-from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
+from fewbits.plan import Affine, Channels, Clustered, Dense, Masked, Plan
 
 HEADER = {"recipe": "golden", "note": "ünïcode", "seeds": [0, 1, 2]}
 
@@ -73,4 +73,30 @@ def affine_plan() -> Plan:
             "quantizers.x.scale": Dense(torch.tensor(0.0173)),
             "quantizers.x.zero_point": Dense(torch.tensor(113, dtype=torch.uint8)),
         }
+    )
+
+
+def narrowed_plan() -> Plan:
+    """The plan of ``codec_narrowed.few``: what is left of every kind of tensor, by a mask that is new or known."""
+    ramp = torch.arange(60, dtype=torch.float32)
+    rows, columns = ramp[:20] % 3 != 1, ramp[:9] > 3  # 13 of 20, 5 of 9
+    return Plan(
+        {
+            "conv.weight": Clustered(scattered((13, 5, 3, 3), 3, 2), bits=3, step=0.25),
+            "conv.bias": Dense((ramp[:13] / 3 - 1).to(torch.float16)),
+            "book.weight": Clustered(scattered((4, 13), 1, 2), bits=2, codebook=(-0.5, 0.0, 0.75), lowest=-1),
+            "pruned.weight": Masked(ramp[:20].reshape(4, 5) - 7, scattered((4, 5), 1, 2) != 0),
+            "mean": Dense(torch.zeros(13)),
+            "other": Dense(ramp[:4]),
+        },
+        Channels(
+            {
+                "conv.weight": (rows, columns, None, None),
+                "conv.bias": (rows,),
+                "book.weight": (None, rows),
+                "pruned.weight": (None, columns),
+                "mean": (rows,),
+            },
+            {"shortcut.pad": (3, 0)},
+        ),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codec_plan import HEADER, affine_plan, golden_plan, masked_plan
+from codec_plan import HEADER, affine_plan, golden_plan, masked_plan, narrowed_plan
 
 from conftest import encode_with
 from fewbits.codec import decode, inspect, reference, reference_fast, reference_small
@@ -20,13 +20,14 @@ SHA256 = {
     "small": "346683c2a541cb676ed6932997590204efdfe01a52272bf6905ba39504170347",
     "plain": "144d11bdc06d87f7962e8b8839dcc4018375d9759d345e36f0146fb9a24e0ad3",
     "fast": "b4fa471162a5fac5e27326f3f751fead56eae20f39e2cf73eb10448c5086b8fc",
+    "narrowed": "7411a4cf8b34cfb8bbd4effb1b89689d1e7ba0df9f28295a8f199f5feb14fd82",
     "masked": "4a2808eea2d10bbfde8927c8cb0983825673315fa3122672462a06bac84be887",
     "affine": "b1c03e9b456b47eacf9f9b02e19fccfd2f0a4d18fa8683a2d3a171f10dbc24f1",
 }
 
 
 def plan_of(name: str) -> Plan:
-    return {"masked": masked_plan, "affine": affine_plan}.get(name, golden_plan)()
+    return {"masked": masked_plan, "narrowed": narrowed_plan, "affine": affine_plan}.get(name, golden_plan)()
 
 
 @pytest.fixture(scope="module", params=SHA256)
@@ -41,7 +42,7 @@ def data(name: str) -> bytes:
 
 def test_exact_bytes(data: bytes, name: str) -> None:
     assert hashlib.sha256(data).hexdigest() == SHA256[name]
-    coder = {"v1": "mixing", "masked": "small", "affine": "small"}.get(name, name)
+    coder = {"v1": "mixing", "masked": "small", "narrowed": "small", "affine": "small"}.get(name, name)
     assert encode_with(coder, plan_of(name), header=HEADER) == data
 
 
@@ -58,7 +59,7 @@ def test_content(data: bytes, name: str) -> None:
         assert (decoded.affine[tensor].axis, decoded.affine[tensor].bits) == (weight.axis, weight.bits)
     if name == "affine":
         return
-    if name == "masked":
+    if name in ("masked", "narrowed"):
         for tensor in set(plan) - set(plan.clustered):
             assert decoded[tensor].data.dtype == plan[tensor].data.dtype
         return

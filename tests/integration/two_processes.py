@@ -74,6 +74,10 @@ def main(out: Path) -> None:
     few = fb.compress(model, batches, recipe=make({"prune": prune, "assign": {"method": "none"}, "train": train}))
     few.save(out / f"pruned-{rank}.few")
 
+    channels = {"macs": 0.5, "train": {"epochs": 2}, "samples": 200}
+    less = fb.compress(model, batches, recipe=make({"channels": channels, "assign": {"method": "none"}}))
+    less.save(out / f"narrowed-{rank}.few")
+
     # Each process has half of every tensor; together they find the mask that one would find.
     weights = [torch.randn(n, generator=torch.Generator().manual_seed(n)).mul(8).round() for n in (1000, 37)]
     halves = [w.tensor_split(2)[rank] for w in weights]

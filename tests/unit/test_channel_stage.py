@@ -84,6 +84,8 @@ def test_one_file_whatever_follows(trained: nn.Module, handwriting: DataSet, mor
     assert macs(net) <= 0.5 * macs(trained)
     more = recipes.make({"assign": {"method": "ecq", "lam": 0.3}, "train": {"epochs": 0.2}, "rounds": 1})
     again = fb.compress(net, handwriting.loader("train", 32), recipe=more)
+    with pytest.raises(RecipeError, match="lost channels already"):
+        fb.compress(net, handwriting.loader("train", 32), recipe=recipe)
     assert torch.equal(again.into(small_network())(inputs), again.into(copy.deepcopy(net))(inputs))
 
 
@@ -100,11 +102,16 @@ def test_a_resumed_run_does_not_choose_again(trained: nn.Module, handwriting: Da
     state = tmp_path / "state"
     whole = fb.compress(trained, loader, recipe=recipe)
 
+    lines: list[str] = []
+
     def stop(done: int, total: int, line: str) -> None:
-        raise KeyboardInterrupt
+        lines.append(line)
+        if not line.startswith("training without the removed channels"):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fb.compress(trained, loader, recipe=recipe, state_file=state, progress=stop)
+    assert len(lines) == 21
     assert stage_file(state).exists()
     with pytest.raises(DataError, match="another recipe"):
         fb.compress(trained, loader, recipe=recipe.updated(seed=5), state_file=state)

@@ -77,7 +77,7 @@ def compress(
         torch.manual_seed(chosen.seed)
         place = Path(state_file) if state_file is not None else None
         accelerator = accelerator or Accelerator()
-        narrowed = channel_stage(model, train, chosen, place, accelerator=accelerator)
+        narrowed = channel_stage(model, train, chosen, place, progress=progress, accelerator=accelerator)
         torch.manual_seed(chosen.seed)
         if chosen.assign.method == "int8":  # calibrated, not steered: it has a short way of its own
             done = quantize(

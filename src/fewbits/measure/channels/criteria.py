@@ -42,14 +42,19 @@ def by_taylor(model: nn.Module, batches: Batches) -> ChannelScores:
     place = next(iter(weights.values())).device
     totals = {name: torch.zeros(len(w), device=w.device) for name, w in weights.items()}
     count = 0
-    with evaluating(model), torch.enable_grad():
-        for inputs, targets in batches:
-            loss = F.cross_entropy(model(inputs.to(place)), targets.to(place))
-            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-            for (name, w), gradient in zip(weights.items(), gradients, strict=True):
-                if gradient is not None:
-                    totals[name] += (w.detach() * gradient).flatten(1).sum(1).square()
-            count += 1
+    frozen = [w.requires_grad_(True) for w in weights.values() if not w.requires_grad]
+    try:
+        with evaluating(model), torch.enable_grad():
+            for inputs, targets in batches:
+                loss = F.cross_entropy(model(inputs.to(place)), targets.to(place))
+                gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+                for (name, w), gradient in zip(weights.items(), gradients, strict=True):
+                    if gradient is not None:
+                        totals[name] += (w.detach() * gradient).flatten(1).sum(1).square()
+                count += 1
+    finally:
+        for w in frozen:
+            w.requires_grad_(False)
     if not count:
         raise DataError("taylor needs at least one batch; the batches are empty")
     return {name: total / count for name, total in totals.items()}

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
-from fewbits.errors import SelectionError, UnsupportedError
+from fewbits.errors import SelectionError
 from fewbits.measure.channels import rules
 from fewbits.measure.channels.dependencies import Dependencies
-from fewbits.measure.channels.labels import FIXED, Labels, varying
+from fewbits.measure.channels.labels import varying
+from fewbits.measure.channels.ledger import Ledger
 from fewbits.measure.channels.rules import Extent
 from fewbits.measure.relevance.lens import Kind, graph_of, kind_of_module
 
@@ -54,7 +55,7 @@ def dependencies(model: nn.Module, input_shape: tuple[int, ...]) -> Dependencies
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return reader.found()
+    return reader.ledger.found()
 
 
 class _Reader(fx.Interpreter):
@@ -64,15 +65,9 @@ class _Reader(fx.Interpreter):
         super().__init__(model, graph=graph, garbage_collect_values=False)
         self.extra_traceback = False
         self.model = model
-        self.known = Labels()
+        self.ledger = Ledger(model)
+        self.known = self.ledger.known
         self.carried: dict[fx.Node, Any] = {}
-        state = {name: t for name, t in model.state_dict(keep_vars=True).items() if t.dim()}
-        self.names: dict[int, list[str]] = {}
-        for name, tensor in state.items():
-            self.names.setdefault(id(tensor), []).append(name)
-        self.axes: dict[int, list[Tensor | None]] = {id(t): [None] * t.dim() for t in state.values()}
-        self.outputs: dict[int, str] = {}
-        self.paddings: dict[str, tuple[Tensor, Tensor]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -83,8 +78,8 @@ class _Reader(fx.Interpreter):
 
     def _rule(self, node: fx.Node, result: Any) -> Any:
         if node.op in ("placeholder", "get_attr"):
-            if id(result) in self.axes:
-                self._fix_tensor(result, f"{node.target} is used outside of a layer")
+            if id(result) in self.ledger.axes:
+                self.ledger.fix(result, f"{node.target} is used outside of a layer")
             return rules.of_constant(result)
         if node.op == "output":
             self._fix(node.args, "it is an output of the network")
@@ -108,7 +103,8 @@ class _Reader(fx.Interpreter):
             asked = _argument(node, 1, "dim", None)
             return extents if asked is None else extents[asked]
         if target is operator.getitem and isinstance(carried := self._of(node.args[0]), tuple):
-            return carried[node.args[1]]  # type: ignore[index]
+            index = node.args[1]
+            return carried[index] if isinstance(index, int | slice) else NotImplemented
         if target is operator.floordiv and isinstance(extent := self._of(node.args[0]), Extent):
             divisor = node.args[1]
             return Extent(extent.labels, extent.per * divisor) if isinstance(divisor, int) and divisor > 0 else None
@@ -121,7 +117,7 @@ class _Reader(fx.Interpreter):
             a, b = self._labels(node.args[0]), self._labels(node.args[1])
             return rules.product(known, a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
         if target in (torch.cat, torch.concat):
-            parts = [self._labels(part) for part in node.args[0]]  # type: ignore[union-attr]
+            parts = [self._labels(part) for part in _argument(node, 0, "tensors", ())]
             return rules.concatenated(known, parts, _argument(node, 1, "dim", 0), why)
         if x is None:
             return NotImplemented
@@ -148,7 +144,7 @@ class _Reader(fx.Interpreter):
         if target in ("unbind", torch.unbind):
             whole = (slice(None),) * (_argument(node, 1, "dim", 0) % x.dim())
             return tuple(rules.sliced(known, x, (*whole, i), why) for i in range(len(result)))
-        if target is F.scaled_dot_product_attention:
+        if target is F.scaled_dot_product_attention and len(node.args) >= 3:
             q, k, v = (self._labels(argument) for argument in node.args[:3])
             return rules.attention(known, q, k, v, node.kwargs.get("scale") is not None, why)
         return NotImplemented
@@ -166,7 +162,7 @@ class _Reader(fx.Interpreter):
             vector = rules.channel_vector(known, x, 1, why)
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
                 if isinstance(tensor, Tensor):
-                    self._join(tensor, 0, vector, why)
+                    self.ledger.join(tensor, 0, vector, why)
             return rules.spread(known.roots(vector), 1, shape)
         if kind is Kind.PASS:
             return known.roots(x)
@@ -176,10 +172,10 @@ class _Reader(fx.Interpreter):
             before, after = module.padding[4:]
             if min(before, after) < 0:
                 return NotImplemented
-            if path not in self.paddings:
-                self.paddings[path] = known.fresh(before), known.fresh(after)
+            if path not in self.ledger.paddings:
+                self.ledger.paddings[path] = known.fresh(before), known.fresh(after)
             vector = rules.channel_vector(known, x, 1, why)
-            return rules.padded(*self.paddings[path], rules.spread(vector, 1, (1, len(vector))), 1, shape)
+            return rules.padded(*self.ledger.paddings[path], rules.spread(vector, 1, (1, len(vector))), 1, shape)
         spatial = isinstance(module, nn.ZeroPad1d | nn.ZeroPad2d) or "Pool" in type(module).__name__
         if spatial or isinstance(module, nn.Upsample):
             same = rules.channel_vector(known, x, 1, why)
@@ -188,7 +184,7 @@ class _Reader(fx.Interpreter):
 
     def _opaque(self, module: nn.Module, why: str) -> Any:
         for tensor in (*module.parameters(), *module.buffers()):
-            self._fix_tensor(tensor, f"{why} has no rule")
+            self.ledger.fix(tensor, f"{why} has no rule")
         return NotImplemented
 
     def _weighted(self, module: nn.Module, path: str, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
@@ -198,20 +194,20 @@ class _Reader(fx.Interpreter):
         axis = len(shape) - 1 if linear else 1
         inputs = rules.channel_vector(known, x, axis, why)
         groups = 1 if linear else int(module.groups)  # type: ignore[arg-type]
-        self.outputs.setdefault(id(weight), f"{path}.weight")
-        outputs = self._axis(weight, 0)
+        self.ledger.outputs.setdefault(id(weight), f"{path}.weight")
+        outputs = self.ledger.axis(weight, 0)
         if groups == 1:
-            self._join(weight, 1, inputs, why)
+            self.ledger.join(weight, 1, inputs, why)
         elif weight.shape[1] == 1:  # depthwise: an input goes with its own outputs
             known.join(inputs[:, None].expand(groups, -1), outputs.reshape(groups, -1), why)
-            known.fix(self._axis(weight, 1), why)
+            known.fix(self.ledger.axis(weight, 1), why)
         else:  # the same places of all groups, so that these stay equal
-            self._join(weight, 1, inputs.reshape(groups, -1)[0], why)
+            self.ledger.join(weight, 1, inputs.reshape(groups, -1)[0], why)
             for vector in (inputs, outputs):
                 rows = vector.reshape(groups, -1)
                 known.join(rows[:1].expand_as(rows), rows, why)
         if isinstance(module.bias, Tensor):
-            self._join(module.bias, 0, outputs, why)
+            self.ledger.join(module.bias, 0, outputs, why)
         return rules.spread(known.roots(outputs), axis, shape)
 
     def _sized(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
@@ -270,20 +266,6 @@ class _Reader(fx.Interpreter):
             for a in range(labels.dim())
         )
 
-    def _axis(self, tensor: Tensor, dim: int) -> Tensor:
-        vectors = self.axes[id(tensor)]
-        found = vectors[dim]
-        if found is None:
-            found = vectors[dim] = self.known.fresh(tensor.shape[dim])
-        return found
-
-    def _join(self, tensor: Tensor, dim: int, labels: Tensor, why: str) -> None:
-        self.known.join(self._axis(tensor, dim), labels, why)
-
-    def _fix_tensor(self, tensor: Tensor, why: str) -> None:
-        for dim in range(tensor.dim()):
-            self.known.fix(self._axis(tensor, dim), why)
-
     def _fix(self, arguments: Any, why: str) -> None:
         def fix(node: fx.Node) -> fx.Node:
             for labels in _tensors(self.carried.get(node)):
@@ -291,51 +273,6 @@ class _Reader(fx.Interpreter):
             return node
 
         fx.node.map_arg(arguments, fix)
-
-    # -- the whole ------------------------------------------------------------------------------------
-
-    def found(self) -> Dependencies:
-        known = self.known
-        roots = known.roots(torch.arange(len(known)))
-        # A unit must have output channels, and a layer must not be all one unit.
-        removable = torch.zeros(len(known), dtype=torch.bool)
-        for tensor in self.outputs:
-            removable[roots[self._vector(tensor, 0)]] = True
-        removable[FIXED] = False
-        for tensor in self.outputs:
-            units = torch.unique(roots[self._vector(tensor, 0)])
-            if len(units) == 1:
-                removable[units] = False
-        numbers = torch.full((len(known),), -1)
-        numbers[removable] = torch.arange(int(removable.sum()))
-        unit_of = numbers[roots]
-        if not bool(removable.any()):
-            told = "; ".join(f"{name}: {self._why(tensor)}" for tensor, name in list(self.outputs.items())[:3])
-            raise UnsupportedError(f"no channel of {type(self.model).__name__} can be removed ({told})")
-        axes: dict[str, tuple[Tensor | None, ...]] = {}
-        for tensor, vectors in self.axes.items():
-            units = tuple(None if v is None else unit_of[v] for v in vectors)
-            if any(u is not None and bool((u >= 0).any()) for u in units):
-                for name in self.names[tensor]:
-                    axes[name] = units
-        fixed = {
-            name: self._why(tensor)
-            for tensor, name in self.outputs.items()
-            if bool((unit_of[self._vector(tensor, 0)] < 0).any())
-        }
-        paddings = {path: (unit_of[a], unit_of[b]) for path, (a, b) in self.paddings.items()}
-        names = tuple(self.names[tensor][0] for tensor in self.outputs)
-        return Dependencies(axes, paddings, names, int(removable.sum()), fixed)
-
-    def _vector(self, tensor: int, dim: int) -> Tensor:
-        found = self.axes[tensor][dim]
-        assert found is not None
-        return found
-
-    def _why(self, tensor: int) -> str:
-        vector = self._vector(tensor, 0)
-        stuck = vector[self.known.roots(vector) == FIXED]
-        return self.known.why(int(stuck[0])) if len(stuck) else "its channels can only be removed all at once"
 
 
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
