@@ -116,15 +116,30 @@ def scored(file: Path, job: jobs.Job) -> float:
     return 100 * right / samples
 
 
+Widths = tuple[int, int, int]
+# Half of the multiplications: 0.71 of all widths; whole vectors of 16; half of the channels inside of blocks only.
+SHAPES: tuple[tuple[Widths, Widths | None], ...] = (
+    ((11, 23, 45), None),
+    ((16, 16, 32), None),
+    ((16, 32, 64), (8, 16, 32)),
+)
+
+
 class Narrow(nn.Module):
     """ResNet-20 with other widths: what is left after channel pruning, as far as time is concerned."""
 
-    def __init__(self, widths: tuple[int, int, int]) -> None:
+    def __init__(self, widths: Widths, inner: Widths | None = None) -> None:
         super().__init__()
         first, second, third = widths
         self.head = nn.Sequential(nn.Conv2d(3, first, 3, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU())
         stages = ((first, first, 1), (first, second, 2), (second, third, 2))
         self.stages = nn.Sequential(*(resnet._stage(3, before, after, stride=s) for before, after, s in stages))
+        for stage, width in zip(self.stages, inner or (), strict=bool(inner)):
+            for block in stage:
+                before, after, stride = block.conv1.in_channels, block.conv2.out_channels, block.conv1.stride
+                block.conv1 = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
+                block.bn1 = nn.BatchNorm2d(width)
+                block.conv2 = nn.Conv2d(width, after, 3, padding=1, bias=False)
         self.tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(third, 10))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -153,20 +168,21 @@ def latency(options: argparse.Namespace) -> None:
         if not found or options.only not in (None, name):
             continue
         models = {"float32": (found[-1].parent / "dense.onnx").read_bytes(), "int8": found[-1].read_bytes()}
-        macs: dict[str, int] = {}
+        macs: dict[str, float] = {}
         if name == "resnet-20":
             whole = count(resnet.ResNet20(), (3, 32, 32)).macs
-            # 0.71 of all widths, and those rounded to what vector units like
-            for widths in ((11, 23, 45), (8, 24, 48)):
-                model = Narrow(widths)
-                title = f"untrained, widths {'-'.join(map(str, widths))}"
-                macs[title] = whole / count(model, (3, 32, 32)).macs
+            for widths, inner in SHAPES:
+                model = Narrow(widths, inner)
+                title = f"untrained, {'-'.join(map(str, widths))}"
+                title += f", inside {'-'.join(map(str, inner))}" if inner else ""
+                ratio = whole / count(model, (3, 32, 32)).macs
+                macs |= {f"{title}, float32": ratio, f"{title}, int8": ratio}
                 models |= emulated(options.work, title, model)
         models |= {given.partition("=")[0]: Path(given.partition("=")[2]).read_bytes() for given in options.also}
         rows = []
         for row in measure_latency(models, batches=(1, 64), rounds=options.rounds):
             print(row)
-            fewer = next((ratio for title, ratio in macs.items() if row.name.startswith(title)), 1.0)
+            fewer = macs.get(row.name, 1.0)
             rows.append(
                 {
                     "task": "latency", "model": name, "method": row.name, "batch": row.batch, "threads": row.threads,

@@ -17,7 +17,6 @@ from fewbits import zoo
 from fewbits.attach import attach, plan_of
 from fewbits.attach.folding import folded
 from fewbits.attach.integer import affine_plan, calibrate, hold_affine, integer_form
-from fewbits.attach.places import repeated
 from fewbits.attach.quantizer import RangedQuantizer
 from fewbits.deploy.onnx import compare, to_onnx
 from fewbits.deploy.onnx import export as exporting
@@ -161,6 +160,18 @@ def test_ternary_grids_are_integers_and_other_codebooks_floats(tmp_path):
     assert "classifier.3.weight" in names
 
 
+def test_equal_biases_with_different_scales(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5)).eval()
+    for layer in model[::2]:
+        nn.init.zeros_(layer.bias)
+    x = torch.randn(3, 4)
+    net, plan = int8(model, x)
+    assert to_onnx(net, x, tmp_path / "net.onnx", plan=plan).agreement.difference < 1e-5
+    names = {t.name for t in onnx.load(tmp_path / "net.onnx").graph.initializer}
+    assert {"0.bias.levels", "2.bias.levels", "4.bias.levels"} <= names
+
+
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
 def test_packing_against_the_onnx_package(bits):
     top = 2 ** (bits - 1) - 1
@@ -176,10 +187,22 @@ original = exporting.graph_of
 
 
 @pytest.fixture(scope="module")
-def graphs() -> dict[str, object]:
-    """What torch exports of the residual network: in float32, and with grids."""
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What torch exports of the residual network before integers are put in: in float32, INT8, and clustered."""
     model, x = residual()
-    return {"float32": original(folded(model)[0], x), "int8": original(repeated(int8(model, x)[0]), x)}
+    found: dict[str, object] = {}
+    path = tmp_path_factory.mktemp("graphs") / "net.onnx"
+    cases = {"float32": (model, None), "int8": int8(model, x), "clustered": clustered(model, 4)}
+    for name, (net, plan) in cases.items():
+
+        def keep(*args: object, name: str = name, **options: object) -> object:
+            graph = original(*args, **options)
+            found[name] = copy.deepcopy(graph)
+            return graph
+
+        with mock.patch.object(exporting, "graph_of", keep):
+            to_onnx(net, x, path, plan=plan)
+    return found
 
 
 def tampered(graph: object, name: str, factor: float) -> Callable[..., object]:
@@ -211,12 +234,16 @@ def test_a_wrong_grid_is_named_too(graphs, tmp_path, monkeypatch):
 def test_weights_that_left_their_grid_are_refused(graphs, tmp_path, monkeypatch):
     model, x = residual()
     net, plan = clustered(model, 4)
-    monkeypatch.setattr(exporting, "graph_of", tampered(graphs["float32"], "conv2.weight", 1.0001))
-    with pytest.raises(ExportError, match=r"conv1\.weight: torch's exporter changed the weights"):
+    monkeypatch.setattr(exporting, "graph_of", tampered(graphs["clustered"], "conv2.weight", 1.0001))
+    with pytest.raises(ExportError, match=r"conv2\.weight: torch's exporter changes the weights"):
         to_onnx(net, x, tmp_path / "net.onnx", plan=plan)
     graph = onnx.helper.make_graph([], "g", [], [])
     with pytest.raises(ExportError, match="w: the exported graph has no such weight"):
-        put(onnx.helper.make_model(graph), {"w": Integers(np.ones((2, 3)), np.ones(1, np.float32), 8)})
+        put(
+            onnx.helper.make_model(graph),
+            {"w": Integers(np.ones((2, 3)), np.ones(1, np.float32), 8)},
+            {"w": np.ones((2, 3))},
+        )
 
 
 def test_an_optimization_that_changes_the_result_is_not_blamed_on_a_layer(graphs, monkeypatch):

@@ -16,7 +16,7 @@ from fewbits.attach.integer import bias_units, is_integer
 from fewbits.attach.places import repeated
 from fewbits.deploy.onnx.compare import FLOAT, Agreement, compare, distance
 from fewbits.deploy.onnx.graph import graph_of, without_notes
-from fewbits.deploy.onnx.weights import Integers, put, smallest_width
+from fewbits.deploy.onnx.weights import Integers, marked, put, smallest_width
 from fewbits.errors import ExportError, UnsupportedError
 from fewbits.plan import Affine, Clustered, Masked, Plan
 
@@ -68,10 +68,9 @@ def to_onnx(model: nn.Module, inputs: Tensor, path: str | os.PathLike[str], *, p
             name = type(model).__name__
             raise ExportError(f"folding normalisation changes the outputs of {name} by {100 * off:.3g} %")
     tensors, notes = _integers(network, entries, factors)
-    graph = graph_of(
-        repeated(network) if isinstance(network, fx.GraphModule) else network, inputs, optimize=factors is not None
-    )
-    put(graph, tensors)
+    to_trace, marks = marked(repeated(network) if isinstance(network, fx.GraphModule) else network, tensors)
+    graph = graph_of(to_trace, inputs, optimize=factors is not None)
+    put(graph, tensors, marks)
     agreement = compare(network, graph, inputs, integer=integer)
     data = without_notes(graph)
     codec.write(path, data)

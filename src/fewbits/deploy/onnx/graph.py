@@ -70,7 +70,8 @@ def graph_of(network: nn.Module, inputs: Tensor, *, optimize: bool = True) -> An
                 verbose=False,
             )
     except Exception as error:  # many types, depending on what the forward does
-        raise ExportError(f"torch cannot export {type(network).__name__} to ONNX: {error}") from error
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]  # torch adds pages of advice
+        raise ExportError(f"torch cannot export {type(network).__name__} to ONNX: {reason}") from error
     assert program is not None
     return program.model_proto
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from fewbits.deploy.onnx.runtime import Array, onnx
 from fewbits.errors import ExportError
@@ -37,13 +40,30 @@ def smallest_width(bits: int) -> int:
     return next(width for width in (4, 8, 16) if bits <= width)
 
 
-def put(model: Any, tensors: Mapping[str, Integers]) -> None:
+def marked(network: nn.Module, tensors: Mapping[str, Integers]) -> tuple[nn.Module, dict[str, Array]]:
+    """A copy of a network with random numbers for the tensors that :func:`put` will replace, and these numbers.
+
+    torch's exporter makes one of two equal tensors (biases of zeros, say), which may need different scales.
+    """
+    network = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(0)
+    state, marks = network.state_dict(), {}
+    for name in tensors:
+        mark = torch.randn(state[name].shape, generator=generator)
+        state[name].copy_(mark)
+        marks[name] = mark.numpy()
+    return network, marks
+
+
+def put(model: Any, tensors: Mapping[str, Integers], marks: Mapping[str, Array]) -> None:
     """Replace float32 initializers of a ModelProto by integers, in place.
+
+    Args:
+        tensors: what to put, by the initializers' names. marks: what stands in their place, from :func:`marked`.
 
     Raises:
         ExportError: the graph has no initializer of that name (nor, for matrices, one that is its transpose), or it
-        holds
-            other numbers.
+            holds other numbers.
     """
     helper = onnx().numpy_helper
     graph = model.graph
@@ -52,10 +72,10 @@ def put(model: Any, tensors: Mapping[str, Integers]) -> None:
     for name, integers in tensors.items():
         tensor = found.get(name)
         if tensor is None:
-            name, integers = _transposed(name, integers, found, helper)
+            name, integers = _transposed(name, integers, marks[name], found, helper)
             tensor = found[name]
-        elif not np.array_equal(helper.to_array(tensor), integers.values()):
-            raise ExportError(f"{name}: torch's exporter changed the weights, which are no longer on their grid")
+        elif not np.array_equal(helper.to_array(tensor), marks[name]):
+            raise ExportError(f"{name}: torch's exporter changes the weights, which would not stay on their grid")
         parts = _initializers(name, integers)
         graph.initializer.remove(tensor)
         graph.initializer.extend(parts)
@@ -66,12 +86,14 @@ def put(model: Any, tensors: Mapping[str, Integers]) -> None:
     graph.node.extend(nodes + rest)
 
 
-def _transposed(name: str, integers: Integers, found: Mapping[str, Any], helper: Any) -> tuple[str, Integers]:
+def _transposed(
+    name: str, integers: Integers, mark: Array, found: Mapping[str, Any], helper: Any
+) -> tuple[str, Integers]:
     """The initializer that holds a matrix the other way round: what torch makes of it for three-dimensional inputs."""
     if integers.levels.ndim == 2:
         turned = Integers(np.ascontiguousarray(integers.levels.T), integers.scales, integers.bits, 1 - integers.axis)
         for other, tensor in found.items():
-            if tuple(tensor.dims) == turned.levels.shape and np.array_equal(helper.to_array(tensor), turned.values()):
+            if tuple(tensor.dims) == mark.T.shape and np.array_equal(helper.to_array(tensor), mark.T):
                 return other, turned
     raise ExportError(f"{name}: the exported graph has no such weight")
 
