@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -26,8 +28,12 @@ import torch
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.pipeline import compress
+from fewbits.recipe_sweep import Sweep
 from fewbits.report import provenance
 from fewbits.search.pareto import sweep
+from fewbits.search.pareto.queue import Queue
+from fewbits.search.pareto.storage import opened
+from fewbits.search.pareto.worker import work
 
 RESULT = Path(__file__).parent.parent / "results" / "budget.json"
 DROP = 1.0  # points, of the runs with a budget of accuracy
@@ -185,7 +191,7 @@ def compare(row: dict[str, Any], trials: list[dict[str, Any]], job: jobs.Job, fo
         row["best_accuracy"] = job.evaluate("test")(job.decoded(folder / best["file"]))
 
 
-WORKED = EXPERIMENTS["digits"].recipe | {"train": {"epochs": 8, "lr": 6e-3, "distill": 0.5, "learn": True}}
+WORKED = EXPERIMENTS["digits"].recipe | {"train": {"epochs": 6, "lr": 6e-3, "distill": 0.5, "learn": True}}
 
 
 def workers(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -218,7 +224,55 @@ def workers(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             "experiment": "workers", "model": "digits-net", "data": "digits", "method": "two workers", "seed": 0,
             "seconds": seconds[2], "seconds_of_one": seconds[1], "time": seconds[2] / seconds[1],
             "speedup": seconds[1] / seconds[2], "versus": "one worker", "trials": options.worker_trials,
+            "load": os.getloadavg()[1],  # processes that wanted a core, over five minutes
             "same_front": fronts[1] == fronts[2], "front_points": len(fronts[1]), "commit": commit(),
+        }
+    )  # fmt: skip
+    save(options.result, rows)
+
+
+class Waiting:
+    """Trials that wait instead of computing: what is left is what sharing them costs, however busy the machine is."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def run(self, point: int, params: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
+        time.sleep(self.seconds)
+        return [90.0 + params["assign.bits"], 100.0 * params["assign.bits"]], {}
+
+
+def wait(folder: Path, seconds: float, ready: Any) -> None:
+    """A worker of waiting trials; starts with the others."""
+    part = Sweep.model_validate({"over": {"assign.bits": {"from": 1, "to": 99}}, "trials": 24, "batch": 8})
+    queue = Queue(opened(None, folder), "waiting", part, {})
+    ready.wait()
+    work(queue, Waiting(seconds))  # type: ignore[arg-type]
+
+
+def waiting(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """One and two workers on 24 trials of two seconds in which nothing is computed."""
+    context, seconds = multiprocessing.get_context("spawn"), {}
+    for count in (1, 2):
+        folder = options.work / "waiting" / str(count)
+        shutil.rmtree(folder, ignore_errors=True)
+        jobs.folder(folder.parent)
+        ready = context.Barrier(count + 1)
+        team = [context.Process(target=wait, args=(jobs.folder(folder), 2.0, ready)) for _ in range(count)]
+        for process in team:
+            process.start()
+        ready.wait()
+        begin = time.perf_counter()
+        for process in team:
+            process.join()
+        seconds[count] = time.perf_counter() - begin
+        print(count, "workers on waiting trials:", seconds[count], "s", flush=True)
+    rows[:] = [row for row in rows if row["method"] != "two workers, waiting trials"]
+    rows.append(
+        {
+            "experiment": "workers", "method": "two workers, waiting trials", "seed": 0, "trials": 24,
+            "seconds": seconds[2], "seconds_of_one": seconds[1], "time": seconds[2] / seconds[1],
+            "speedup": seconds[1] / seconds[2], "versus": "one worker", "load": os.getloadavg()[1], "commit": commit(),
         }
     )  # fmt: skip
     save(options.result, rows)
@@ -230,6 +284,10 @@ def commit() -> str | None:
 
 
 def save(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows, and those of other parts that another process has written meanwhile."""
+    mine = {(row["experiment"], row["method"]) for row in rows}
+    there = list(json.loads(path.read_text())["rows"]) if path.exists() else []
+    rows.extend(row for row in there if (row["experiment"], row["method"]) not in mine)
     head = provenance("budget", "python benchmarks/budget.py --data DIR; python benchmarks/budget.py --workers")
     path.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
 
@@ -241,6 +299,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("budgets", "sweep"), help="one part of it")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--workers", action="store_true", help="time one and two workers instead")
+    parser.add_argument("--waiting", action="store_true", help="with --workers: only the trials that compute nothing")
     parser.add_argument("--worker-trials", type=int, default=32)
     parser.add_argument("--work", type=Path, default=Path("out/budget"), help="folder for float networks and trials")
     parser.add_argument("--result", type=Path, default=RESULT)
@@ -248,7 +307,9 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = list(json.loads(options.result.read_text())["rows"]) if options.result.exists() else []
     if options.workers:
-        workers(options, rows)
+        if not options.waiting:
+            workers(options, rows)
+        waiting(options, rows)
         return
     for name in options.networks:
         if options.only != "sweep":

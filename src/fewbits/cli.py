@@ -238,7 +238,11 @@ def compress(
     more = list(changes or [])
     if target is not None or max_drop is not None:
         more += ["assign.lam=null", f"target={json.dumps(target)}", f"max_drop={json.dumps(max_drop)}"]
-    _compress(_recipe(recipe, more), out, json_file)
+    loaded = _recipe(recipe, more)
+    if loaded.sweep is not None:
+        say("one run of the recipe as it stands; its sweep section is for 'fewbits sweep'")
+        loaded = loaded.updated(sweep=None)
+    _compress(loaded, out, json_file)
 
 
 @app.command()

@@ -139,3 +139,14 @@ def test_without_optuna_the_command_says_what_to_install(
     assert code == 2
     assert told == "error: a sweep needs optuna: pip install 'fewbits[search]'\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_single_compression_says_that_it_leaves_the_section_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE + "rounds: 1\nsweep: {over: {assign.bits: [2, 3]}}\n")
+    monkeypatch.setattr(sys, "argv", ["fewbits", "compress", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "its sweep section is for 'fewbits sweep'" in capsys.readouterr().err
+    assert "sweep" not in json.loads((tmp_path / "out" / "report.json").read_text())["recipe"]
