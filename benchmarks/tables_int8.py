@@ -62,9 +62,9 @@ def _latency(found: list[dict[str, Any]]) -> str:
         "speed-up",
     ]
     title = (
-        "**Latency in ONNX Runtime**, one thread, models taking turns in one run on a busy machine; speed-up over the same "
-        "network in float32. The untrained networks stand for channel pruning, and only their time means something: widths "
-        "that are no multiples of 16 cost INT8 more than they save. VGG16's float32 weights exceed the caches, so at batch 1 "
-        "memory is timed, and the ratio varies from run to run:"
+        "**Latency in ONNX Runtime**, one thread, models taking turns in one run on a busy machine; speed-up over the "
+        "same network in float32. The untrained networks stand for channel pruning, and only their time means "
+        "something: widths that are no multiples of 16 cost INT8 more than they save. VGG16's float32 weights exceed "
+        "the caches, so at batch 1 memory is timed, and the ratio varies from run to run:"
     )
     return f"{title}\n\n{table(titles, rows)}"
