@@ -30,7 +30,7 @@ def budgets() -> str:
             f"{r['model']} on {r['data']}: {r['bytes']:,} bytes, the smallest such trial {r['best_bytes']:,}"
             for r in drops
         ]
-        parts.append(f"At most {drops[0]['max_drop']:g} points lost on validation data: " + "; ".join(told) + ".")
+        parts.append(f"At most {drops[0]['max_drop']:g} point lost on validation data: " + "; ".join(told) + ".")
     return "\n\n".join([*parts, *variants(found), *workers(found)])
 
 
