@@ -28,7 +28,7 @@ import torch
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.pipeline import compress
-from fewbits.recipe_sweep import Sweep
+from fewbits.recipe_sweep import Sweep, changed
 from fewbits.report import provenance
 from fewbits.search.pareto import sweep
 from fewbits.search.pareto.queue import Queue
@@ -159,6 +159,26 @@ def budgets(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) 
         rows.append({"experiment": name, "target": steer.get("target"), **row, "commit": commit()})
         print(json.dumps(rows[-1]), flush=True)
         save(options.result, rows)
+
+
+VARIANTS = {  # of a budget's recipe; tried after the first comparison, on validation data
+    "at once": {"train.arrive": 0.0},
+    "at once, 2 bits": {"train.arrive": 0.0, "assign.bits": 2},
+}
+
+
+def variants(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """The two smallest targets again, with the size reached at once, and with fewer bits."""
+    job = prepared(name, options)
+    for target in EXPERIMENTS[name].targets[-2:]:
+        for variant, changes in VARIANTS.items():
+            if any((r["experiment"], r.get("variant"), r.get("target")) == (name, variant, target) for r in rows):
+                continue
+            values = recipe_for(name, options, target=target).model_dump(by_alias=True, exclude_unset=True)
+            row = budget(job, recipes.make(changed(values, changes))) | {"method": "budget, variant"}
+            rows.append({"experiment": name, "target": target, "variant": variant, **row, "commit": commit()})
+            print(json.dumps(rows[-1]), flush=True)
+            save(options.result, rows)
 
 
 def swept(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -296,7 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder with the data sets")
     parser.add_argument("--networks", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
-    parser.add_argument("--only", choices=("budgets", "sweep"), help="one part of it")
+    parser.add_argument("--only", choices=("budgets", "sweep", "variants"), help="one part of it")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--workers", action="store_true", help="time one and two workers instead")
     parser.add_argument("--waiting", action="store_true", help="with --workers: only the trials that compute nothing")
@@ -312,6 +332,9 @@ def main() -> None:
         waiting(options, rows)
         return
     for name in options.networks:
+        if options.only == "variants":
+            variants(name, options, rows)
+            continue
         if options.only != "sweep":
             budgets(name, options, rows)
         if options.only != "budgets":

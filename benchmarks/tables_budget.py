@@ -30,8 +30,8 @@ def budgets() -> str:
             f"{r['model']} on {r['data']}: {r['bytes']:,} bytes, the smallest such trial {r['best_bytes']:,}"
             for r in drops
         ]
-        parts.append(f"At most {drops[0]['max_drop']:g} points lost on validation data: " + "; ".join(told) + ".")
-    return "\n\n".join([*parts, *workers(found)])
+        parts.append(f"At most {drops[0]['max_drop']:g} point lost on validation data: " + "; ".join(told) + ".")
+    return "\n\n".join([*parts, *variants(found), *workers(found)])
 
 
 def line(r: dict[str, Any]) -> list[str]:
@@ -48,9 +48,32 @@ def line(r: dict[str, Any]) -> list[str]:
 
 
 def workers(found: list[dict[str, Any]]) -> list[str]:
-    return [
-        f"Two workers sharing one storage finish a sweep of {r['trials']} trials in {r['time']:.2f} of one worker's "
-        f"time, with {'the same' if r['same_front'] else 'ANOTHER'} front (the machine was busy with other work)."
-        for r in found
-        if r["method"] == "two workers"
-    ]
+    told = []
+    for r in (r for r in found if r["method"] == "two workers"):
+        same = "the same" if r["same_front"] else "ANOTHER"
+        told.append(
+            f"Two workers sharing one storage took {r['time']:.2f} of one worker's time for {r['trials']} trials, on "
+            f"two cores that several other programs kept busy, and found {same} front."
+        )
+    for r in (r for r in found if r["method"].endswith("waiting trials")):
+        told.append(
+            f"On {r['trials']} trials that wait two seconds and compute nothing, it was {r['time']:.2f}: that is what "
+            "sharing costs there."
+        )
+    return [" ".join(told)] if told else []
+
+
+def variants(found: list[dict[str, Any]]) -> list[str]:
+    """What the recipe's own choices do to a budget, where they were tried."""
+    tried = [r for r in found if r["method"] == "budget, variant"]
+    plain = {(r["experiment"], r["target"]): r for r in found if r["method"] == "budget"}
+    rows = []
+    for r in tried:
+        base = plain[r["experiment"], r["target"]]
+        best = f"{base['best_validation_accuracy']:.2f}" if "best_bytes" in base else "-"
+        accuracies = [f"{x:.2f}" for x in (base["validation_accuracy"], r["validation_accuracy"])]
+        name = f"{r['model']}, {r['data']}"
+        rows.append([name, f"{r['target_bytes']:,}", r["variant"], *accuracies, best, f"{r['accuracy']:.2f}"])
+    titles = ["network", "at most, bytes", "changed", "before, validation %", "after", "best trial", "after, test %"]
+    words = "The same budgets with another recipe (`at once`: `train.arrive: 0`, not 0.5), tried after the table above:"
+    return [f"{words}\n\n{table(titles, rows)}"] if rows else []
