@@ -18,6 +18,7 @@ from fewbits.attach.quantizer import RangedQuantizer
 from fewbits.errors import RecipeError
 from fewbits.plan import Plan
 from fewbits.recipe import Finetuning, Recipe
+from fewbits.report.method import method_of
 from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
 from fewbits.restore import network_of, restore
 from fewbits.train.loop import Companion, fit, optimizer_of, total_steps
@@ -71,7 +72,7 @@ def quantize(
     report = Report(
         model=name,
         data=recipe.data.name if recipe.data else "",
-        method="int8" if settings.epochs else "int8, calibrated only",
+        method=method_of(recipe),
         tensors=rows,
         file_bytes=len(data),
         float_bytes=float_bytes({n: t for n, t in full.state_dict().items() if not n.endswith("_tracked")}),

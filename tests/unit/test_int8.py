@@ -8,10 +8,13 @@ import pytest
 import torch
 
 import fewbits as fb
+from conftest import small_network
 from fewbits import recipe as recipes
+from fewbits import zoo
 from fewbits.errors import MismatchError, RecipeError
-from fewbits.restore import decoded
+from fewbits.restore import decoded, restore
 from fewbits.train import accuracy
+from fewbits.weights import layers
 
 
 def job(**train):
@@ -91,3 +94,40 @@ def test_impossible_options(trained, handwriting, options, message):
 def test_a_drop_is_held_against_the_budget(trained, handwriting):
     recipe = recipes.make({"assign": {"method": "int8"}, "train": {"epochs": 0}, "max_drop": 5.0})
     assert run(trained, handwriting, recipe).report.met is True
+
+
+@pytest.mark.parametrize("train", [{"epochs": 0}, {"epochs": 0.5, "lr": 1e-4}])
+def test_channels_removed_before_int8_are_in_the_same_file(trained, handwriting, tmp_path, train):
+    channels = {"macs": 0.5, "samples": 64, "train": {"epochs": 0.5, "lr": 0.02}}
+    recipe = recipes.make({"channels": channels, "assign": {"method": "int8"}, "train": train})
+    small = run(trained, handwriting, recipe)
+    whole = run(trained, handwriting, job(epochs=0))
+    report = small.report
+    assert report.identical is True
+    assert report.method.startswith("0.5 of macs by output + int8")
+    assert report.float_bytes == whole.report.float_bytes, "of the network that was given"
+    assert report.accuracy_before == whole.report.accuracy_before
+    assert report.file_bytes < 0.8 * whole.report.file_bytes
+    small.save(tmp_path / "net.few")
+    net = fb.load(tmp_path / "net.few", like=small_network())
+    inputs, _ = next(iter(handwriting.loader("test", 64)))
+    with torch.no_grad():
+        assert torch.equal(net(inputs), small.into(trained)(inputs))
+    assert len(layers(net)["0"].weight) < len(trained[0].weight)
+
+
+def test_channels_of_a_padded_shortcut_and_int8():
+    """Shortcuts that pad channels with zeros, and biases that folding made."""
+    torch.manual_seed(0)
+    model = zoo.build("resnet-20", seed=0).eval()
+    batches = [(torch.randn(8, 3, 32, 32), torch.randint(0, 10, (8,))) for _ in range(2)]
+    channels = {"channels": 0.3, "criterion": "random", "samples": 16, "train": None}
+    recipe = recipes.make({"channels": channels, "assign": {"method": "int8"}, "train": {"epochs": 0}})
+    small = fb.compress(model, batches, recipe=recipe)
+    assert small.report.identical is True
+    net, plan = restore(small.data, zoo.build("resnet-20", seed=1))
+    assert plan.equals(small.plan)
+    assert plan.channels.paddings
+    inputs = batches[0][0]
+    with torch.no_grad():
+        assert torch.equal(net(inputs), small.into(model)(inputs))

@@ -9,6 +9,7 @@ from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.final import Final
 from fewbits.pipeline.rounds import Rounds
 from fewbits.recipe import Recipe
+from fewbits.report.method import method_of
 from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
 from fewbits.train.hold import Holding
 from fewbits.weights import parameters_of
@@ -52,23 +53,6 @@ def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Comp
         recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
     )
     return Compressed(plan, data, report)
-
-
-def method_of(recipe: Recipe) -> str:
-    """The recipe's methods in a few words."""
-    parts = []
-    prune, channels = recipe.prune, recipe.channels
-    if channels is not None:
-        parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}")
-    if prune is not None:
-        floor = f" with floor {prune.floor}" if prune.floor else ""
-        parts.append(f"{prune.method} {prune.pattern or prune.sparsity}{floor}")
-    method = recipe.assign.method
-    if method == "ecqx" and recipe.measure.name != "relevance":
-        parts.append(f"ecqx with {recipe.measure.name}")
-    elif method != "none":
-        parts.append(method)
-    return " + ".join(parts)
 
 
 def met(recipe: Recipe, size: int, before: float | None, accuracy: float | None) -> bool | None:

@@ -1,0 +1,24 @@
+"""What a recipe does, in a few words."""
+
+from __future__ import annotations
+
+from fewbits.recipe import Recipe
+
+
+def method_of(recipe: Recipe) -> str:
+    """The recipe's methods in a few words."""
+    parts = []
+    prune, channels = recipe.prune, recipe.channels
+    if channels is not None:
+        parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}")
+    if prune is not None:
+        floor = f" with floor {prune.floor}" if prune.floor else ""
+        parts.append(f"{prune.method} {prune.pattern or prune.sparsity}{floor}")
+    method = recipe.assign.method
+    if method == "ecqx" and recipe.measure.name != "relevance":
+        parts.append(f"ecqx with {recipe.measure.name}")
+    elif method == "int8" and not recipe.train.epochs:
+        parts.append("int8, calibrated only")
+    elif method != "none":
+        parts.append(method)
+    return " + ".join(parts)
