@@ -134,6 +134,7 @@ def _chosen(
         full=outputs,
         per_saving=part.per_saving,
         exclude=part.exclude,
+        multiple=part.multiple,
     )
     agreed = [choice]
     broadcast_object_list(agreed)  # rounding must not lead to different networks

@@ -103,18 +103,23 @@ class _Left:
         self.parameters = sum(prod(shape) for shape in self.dims.values())
         self.channels = sum(self.dims[name][0] for name in self.outputs)
 
-    def fits(self, unit: int, least: Mapping[str, int]) -> bool:
-        """Whether every layer has enough output channels without the unit."""
+    def touching(self, units: Iterable[int]) -> Counter[tuple[str, int]]:
+        """``{(tensor, dimension): channels}`` that go with these units."""
+        return sum((self.touched[unit] for unit in units), Counter())
+
+    def fits(self, units: Iterable[int], least: Mapping[str, int]) -> bool:
+        """Whether every layer has enough output channels without the units."""
         return all(
             self.dims[name][0] - count >= least[name]
-            for (name, dim), count in self.touched[unit].items()
+            for (name, dim), count in self.touching(units).items()
             if dim == 0 and name in self.outputs
         )
 
-    def remove(self, unit: int) -> None:
-        names = {name for name, _ in self.touched[unit]}
+    def remove(self, units: Iterable[int]) -> None:
+        touched = self.touching(units)
+        names = {name for name, _ in touched}
         before = self._of(names)
-        for (name, dim), count in self.touched[unit].items():
+        for (name, dim), count in touched.items():
             self.dims[name][dim] -= count
             if dim == 0 and name in self.outputs:
                 self.channels -= count
@@ -126,12 +131,13 @@ class _Left:
         numbers = {name: prod(self.dims[name]) for name in names}
         return sum(self.sizes.uses.get(name, 0) * n for name, n in numbers.items()), sum(numbers.values())
 
-    def saved(self, unit: int) -> tuple[int, int]:
-        """Multiplications and parameters that go if this unit alone goes."""
-        names = {name for name, _ in self.touched[unit]}
+    def saved(self, units: Iterable[int]) -> tuple[int, int]:
+        """Multiplications and parameters that go if these units alone go."""
+        touched = self.touching(units)
+        names = {name for name, _ in touched}
         macs, parameters = self._of(names)
         for name in names:
-            cut = [size - self.touched[unit][name, dim] for dim, size in enumerate(self.dims[name])]
+            cut = [size - touched[name, dim] for dim, size in enumerate(self.dims[name])]
             macs -= self.sizes.uses.get(name, 0) * prod(cut)
             parameters -= prod(cut)
         return macs, parameters
@@ -148,6 +154,7 @@ def choose(
     full: Mapping[str, int] | None = None,
     per_saving: bool = False,
     exclude: Iterable[str] = (),
+    multiple: int = 1,
 ) -> Choice:
     """Remove the units with the lowest scores until at most a share ``left`` remains.
 
@@ -162,6 +169,8 @@ def choose(
         full: output channels that a layer had before earlier removals, by weight name; what ``cap`` is of.
         per_saving: rank by score over multiplications (parameters) that a unit takes with it, at the sizes before.
         exclude: shell patterns of weight names whose layers keep all output channels.
+        multiple: units that belong to the same dimensions go in blocks, by rising score, so that a multiple of it
+            stays. A block counts with the sum of its scores. (Ours: runtimes compute so many channels at once.)
 
     Raises:
         SelectionError: a pattern that matches no layer.
@@ -174,23 +183,28 @@ def choose(
         raise RecipeError(f"left must lie in 0..1 (not 0) and cap in 0..1, got {left:g} and {cap:g}")
     if len(scores) != found.count:
         raise MismatchError(f"the network has {found.count} removable units, and there are {len(scores)} scores")
+    if multiple < 1:
+        raise RecipeError(f"multiple must be at least 1, got {multiple}")
     state = _Left(found, sizes)
     whole = {"macs": state.macs, "parameters": state.parameters, "channels": state.channels}
     if over == "macs" and not sizes.uses:
         raise RecipeError("over='macs' needs the layers' uses; count them, or use 'parameters'")
     before = {name: state.dims[name][0] for name in state.outputs} | dict(full or {})
     least = {name: max(1, ceil((1 - cap) * before[name] - 1e-9)) for name in state.outputs}
+    parts = blocks(found, scores, multiple)
+    costs = torch.stack([scores[part].sum() for part in parts]) if parts else scores
     if per_saving:
-        saved = [state.saved(unit)[over == "parameters"] for unit in range(found.count)]
-        scores = scores / torch.tensor(saved, dtype=torch.float64).clamp_min(1)
+        saved = [state.saved(part)[over == "parameters"] for part in parts]
+        costs = costs / torch.tensor(saved, dtype=torch.float64).clamp_min(1)
     stay = _excluded(found, tuple(exclude))
-    removed = []
-    for unit in torch.argsort(scores, stable=True).tolist():
+    removed: list[int] = []
+    for index in torch.argsort(costs, stable=True).tolist():
         if getattr(state, over) <= left * whole[over]:
             break
-        if unit not in stay and state.fits(unit, least):
-            state.remove(unit)
-            removed.append(unit)
+        part = parts[index]
+        if stay.isdisjoint(part) and state.fits(part, least):
+            state.remove(part)
+            removed += part
     if getattr(state, over) > left * whole[over]:
         share = getattr(state, over) / whole[over]
         raise BudgetError(
@@ -198,6 +212,18 @@ def choose(
         )
     shares = (getattr(state, name) / whole[name] if whole[name] else 1.0 for name in OVER)
     return Choice(channels_without(found, removed), tuple(removed), *shares)
+
+
+def blocks(found: Dependencies, scores: Tensor, multiple: int) -> list[list[int]]:
+    """Units that go together: in each group, by rising score, so many that a multiple is left, then a multiple each."""
+    if multiple == 1:
+        return [[unit] for unit in range(found.count)]
+    parts = []
+    for group in found.groups:
+        ordered = sorted(group, key=lambda unit: (float(scores[unit]), unit))
+        first = len(ordered) % multiple or multiple
+        parts += [ordered[:first], *(ordered[i : i + multiple] for i in range(first, len(ordered), multiple))]
+    return parts
 
 
 def _excluded(found: Dependencies, patterns: tuple[str, ...]) -> set[int]:

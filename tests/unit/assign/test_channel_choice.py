@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channel_networks import Drawn
-from fewbits.assign.channels import Sizes, channels_without, choose, unit_scores
+from fewbits.assign.channels import Sizes, blocks, channels_without, choose, unit_scores
 from fewbits.attach import narrow
 from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError, SelectionError
 from fewbits.hardware import count
@@ -116,6 +116,37 @@ def test_ranking_by_what_is_saved() -> None:
     choice = choose(found, torch.ones(found.count), sizes_of(model), left=0.99, per_saving=True)
     assert choice.removed[0] == saved.index(max(saved))
     assert len(set(saved)) > 1
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.lists(st.sampled_from(["plain", "residual", "concat", "depthwise"]), min_size=1, max_size=3),
+    st.sampled_from([2, 3]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_a_multiple_of_the_channels_stays(kinds: list[str], multiple: int, per_saving: bool, seed: int) -> None:
+    """What each group has lost leaves a multiple, its best channels stay, and no smaller beginning would do."""
+    model = network(kinds)
+    found = dependencies(model, SHAPE)
+    scores = torch.rand(found.count, generator=torch.Generator().manual_seed(seed))
+    options = {"left": 0.7, "multiple": multiple, "per_saving": per_saving, "cap": 1.0}
+    try:
+        choice = choose(found, scores, sizes_of(model), **options)
+    except BudgetError:  # blocks as large as a layer's width
+        return
+    gone = set(choice.removed)
+    last = next(set(part) for part in blocks(found, scores, multiple) if choice.removed[-1] in part)
+    for group in found.groups:
+        lost = [unit for unit in group if unit in gone]
+        assert not lost or (len(group) - len(lost)) % multiple == 0
+        kept = [unit for unit in group if unit not in gone]
+        assert not lost or not kept or scores[lost].max() <= scores[kept].min()
+    small, nearly = network(kinds), network(kinds)
+    narrow(small, choice.channels)
+    narrow(nearly, channels_without(found, [unit for unit in choice.removed if unit not in last]))
+    whole = amount(model, "macs")
+    assert amount(small, "macs") <= 0.7 * whole < amount(nearly, "macs")
 
 
 def test_layers_that_keep_all_their_channels() -> None:
