@@ -2,9 +2,10 @@
 turns.
 
     python benchmarks/int8.py accuracy --weights FOLDER [--data FOLDER] [--only resnet-20] [--seeds 0 1 2]
+    python benchmarks/int8.py accuracy --weights FOLDER --macs 0.48 [--multiple 16] [--epochs 8]
     python benchmarks/int8.py latency [--also NAME=FILE.onnx ...]
 
-`accuracy` writes every network as .few and as ONNX into --work, and scores the ONNX file in ONNX Runtime on the test
+With `--macs` channels are removed first, down to this share of multiplications, and training follows. `accuracy` writes every network as .few and as ONNX into --work, and scores the ONNX file in ONNX Runtime on the test
 data. `latency` times what is there (or untrained networks), and ResNets of 0.7 of the width, untrained, for the time
 that half the multiplications take.
 """
@@ -47,6 +48,9 @@ def main() -> None:
     parser.add_argument("--data", help="folder with CIFAR-10")
     parser.add_argument("--only", choices=sorted(NETWORKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--macs", type=float, help="share of multiplications that removing channels leaves")
+    parser.add_argument("--multiple", type=int, default=16, help="of which widths stay multiples")
+    parser.add_argument("--epochs", type=float, default=8.0, help="of training without the removed channels")
     parser.add_argument("--calibrated", action="store_true", help="only without training")
     parser.add_argument("--also", nargs="*", default=[], metavar="NAME=FILE", help="further ONNX models to time")
     parser.add_argument("--rounds", type=int, default=40)
@@ -85,9 +89,14 @@ def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Name
         "train": {"epochs": epochs, "lr": 1e-4},
         "seed": seed,
     }
+    title = f"{name}-{epochs}-{seed}"
+    if options.macs is not None:
+        recovery = {"epochs": options.epochs, "lr": 0.02, "distill": 0.5, "precision": "bfloat16"}
+        values["channels"] = {"macs": options.macs, "multiple": options.multiple, "train": recovery}
+        title += f"-{options.macs:g}-{options.multiple}"
     recipe = recipes.make(values)
     job = jobs.prepare(recipe, say=print)
-    out = options.work / f"{name}-{epochs}-{seed}"
+    out = options.work / title
     result = jobs.run(job, out, say=print, progress=print, resume=False)
     inputs, _ = next(iter(job.dataset.loader("validation", 64)))
     network, plan = restore(result.data, job.network)
@@ -96,6 +105,10 @@ def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Name
     head = provenance("int8", "")
     row = row_of(result.report, recipe, head["commit"]) | {
         "task": "accuracy",
+        "multiple": options.multiple if options.macs is not None else None,
+        "recovery_epochs": options.epochs if options.macs is not None else None,
+        "macs_left": result.report.macs_left,
+        "macs": result.report.macs,
         "onnx_accuracy": scored(out / "int8.onnx", job),
         "onnx_difference": integer.agreement.difference,
         "onnx_bytes": integer.bytes,
@@ -103,7 +116,7 @@ def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Name
         "zstd_int8": result.report.others["zstd -19, int8"],
     }
     print(row)
-    note(("task", "model", "method", "seed"), [row])
+    note(("task", "model", "method", "seed", "multiple", "recovery_epochs"), [row])
 
 
 def scored(file: Path, job: jobs.Job) -> float:

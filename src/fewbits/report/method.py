@@ -13,7 +13,8 @@ def method_of(recipe: Recipe) -> str:
         parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}")
     if prune is not None:
         floor = f" with floor {prune.floor}" if prune.floor else ""
-        parts.append(f"{prune.method} {prune.pattern or prune.sparsity}{floor}")
+        amount = prune.pattern or prune.sparsity or f"with {len(prune.rates)} rates"
+        parts.append(f"{prune.method} {amount}{floor}")
     method = recipe.assign.method
     if method == "ecqx" and recipe.measure.name != "relevance":
         parts.append(f"ecqx with {recipe.measure.name}")
