@@ -5,9 +5,10 @@ turns.
     python benchmarks/int8.py accuracy --weights FOLDER --macs 0.48 [--multiple 16] [--epochs 8]
     python benchmarks/int8.py latency [--also NAME=FILE.onnx ...]
 
-With `--macs` channels are removed first, down to this share of multiplications, and training follows. `accuracy` writes every network as .few and as ONNX into --work, and scores the ONNX file in ONNX Runtime on the test
-data. `latency` times what is there (or untrained networks), and ResNets of 0.7 of the width, untrained, for the time
-that half the multiplications take.
+`accuracy` writes every network as .few and as ONNX into --work, and scores the ONNX file in ONNX Runtime on the test
+data. With `--macs`, channels are removed first, down to this share of multiplications, and training follows. `latency`
+times what is there (or untrained networks), and ResNets of 0.7 of the width, untrained, for the time that half the
+multiplications take.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ def method_of(recipe: Recipe) -> str:
         parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}")
     if prune is not None:
         floor = f" with floor {prune.floor}" if prune.floor else ""
-        amount = prune.pattern or prune.sparsity or f"with {len(prune.rates)} rates"
+        amount = prune.pattern or prune.sparsity or f"with {len(prune.rates or {})} rates"
         parts.append(f"{prune.method} {amount}{floor}")
     method = recipe.assign.method
     if method == "ecqx" and recipe.measure.name != "relevance":
