@@ -52,8 +52,8 @@ def workers(found: list[dict[str, Any]]) -> list[str]:
     for r in (r for r in found if r["method"] == "two workers"):
         same = "the same" if r["same_front"] else "ANOTHER"
         told.append(
-            f"Two workers sharing one storage took {r['time']:.2f} of one worker's time for {r['trials']} trials, on "
-            f"two cores that several other programs kept busy, and found {same} front."
+            f"Two workers sharing one storage took {r['time']:.2f} of one worker's time for {r['trials']} trials on "
+            f"two cores, and found {same} front."
         )
     for r in (r for r in found if r["method"].endswith("waiting trials")):
         told.append(

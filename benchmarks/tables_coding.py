@@ -75,7 +75,8 @@ def levers() -> str:
             cells = [span([r[key] for r in mine]) for key in ("validation_accuracy", "accuracy")]
             rows.append([lever, *cells, f"{statistics.mean(r['sparsity'] for r in mine):.1f}"])
         parts.append(
-            f"**What each lever does**, {what}, {base['target']}, one seed (`benchmarks/ecqx.py {name} --levers`):\n\n"
+            f"**What each lever does**, {what}, {base['target']}, {base['method']}, {base['bits']} bits, "
+            f"{base['epochs']:g} epochs, one seed (`benchmarks/ecqx.py {name} --levers`):\n\n"
             + table(["changed", "validation %", "test %", "zeros %"], rows)
         )
     return "\n\n".join(parts)
