@@ -44,6 +44,7 @@ def prune_search(
     from fewbits import cli
     from fewbits import job as jobs
     from fewbits.errors import RecipeError, nearest
+    from fewbits.notation import floor_of
     from fewbits.search.reinforcement import run
 
     if method not in run.METHODS:
@@ -51,6 +52,10 @@ def prune_search(
         raise RecipeError(f"no searcher is called {method!r}{hint} (known: {', '.join(run.METHODS)})")
     if precision not in ("float32", "bfloat16"):
         raise RecipeError(f"precision is float32 or bfloat16, not {precision!r}")
+    least = int(floor) if floor.isdecimal() else floor
+    floor_of(least, 1)
+    if evaluations < 1:
+        raise RecipeError(f"a search needs at least one evaluation, got {evaluations}")
     if method in run.AGENTS:  # a missing extra is told before anything is trained
         import fewbits.search.reinforcement.agent  # noqa: F401
 
@@ -70,7 +75,7 @@ def prune_search(
             sparsity=sparsity,
             max_drop=max_drop,
             evaluations=evaluations,
-            floor=int(floor) if floor.isdecimal() else floor,
+            floor=least,
             reward=reward,
             include=loaded.select.include,
             exclude=loaded.select.exclude,

@@ -68,7 +68,7 @@ def test_an_interrupted_search_goes_on(recipe: Path, tmp_path: Path) -> None:
     [
         (["--method", "greedi"], "did you mean 'greedy'"),
         (["--precision", "float8"], "float32 or bfloat16"),
-        (["--floor", "x"], "floor must be a number"),
+        (["--floor", "x"], "floor is a number of weights or percent"),
         (["--evaluations", 0], "at least one evaluation"),
         (["--proxy", 5000], "cannot be taken of the 1077 training samples"),
     ],
@@ -77,6 +77,7 @@ def test_complaints(recipe: Path, tmp_path: Path, options: list[object], told: s
     ran = fewbits("prune-search", recipe, "--out", tmp_path / "no", *options, "--set", "pretrain.epochs=0.1")
     assert ran.code == 2
     assert told in ran.err
+    assert "--proxy" in options or "training on" not in ran.err, "told before anything is trained"
 
 
 def test_an_agent_without_its_extra_is_told_before_anything_is_trained(recipe: Path, tmp_path: Path) -> None:
