@@ -140,10 +140,16 @@ def budget(job: jobs.Job, recipe: recipes.Recipe) -> dict[str, Any]:
         "baseline_accuracy": job.evaluate("test")(job.network),
         "validation_accuracy": report.accuracy_after, "validation_baseline": report.accuracy_before,
         "bytes": report.file_bytes, "float_bytes": report.float_bytes, "ratio": report.ratio,
-        "sparsity": 100 * report.zeros, "bits": recipe.assign.bits, "epochs": recipe.train.epochs, "seconds": seconds,
+        "sparsity": 100 * report.zeros, "bits": report.tensors[0].bits, "epochs": recipe.train.epochs, "seconds": seconds,
         "target_bytes": report.target, "max_drop": report.max_drop, "met": report.met, "identical": report.identical,
         "written": next(t.what for t in report.search if t.kept), "tries": len(report.search),
     }  # fmt: skip
+
+
+def steered(name: str, options: argparse.Namespace, changes: dict[str, Any], **steer: Any) -> recipes.Recipe:
+    """The recipe of a budget with changes at dotted keys."""
+    values = recipe_for(name, options, **steer).model_dump(by_alias=True, exclude_unset=True)
+    return recipes.make(changed(values, changes))
 
 
 def budgets(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -155,27 +161,28 @@ def budgets(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) 
         return
     job = prepared(name, options)
     for steer in todo:
-        row = budget(job, recipe_for(name, options, **steer))
+        row = budget(job, steered(name, options, {"assign.bits": "auto"}, **steer))
         rows.append({"experiment": name, "target": steer.get("target"), **row, "commit": commit()})
         print(json.dumps(rows[-1]), flush=True)
         save(options.result, rows)
 
 
-VARIANTS = {  # of a budget's recipe; tried after the first comparison, on validation data
-    "at once": {"train.arrive": 0.0},
-    "at once, 2 bits": {"train.arrive": 0.0, "assign.bits": 2},
+VARIANTS = {  # of a budget's recipe; the first ones led, on validation data, to `bits: auto`
+    "4 bits": {},
+    "4 bits, at once": {"train.arrive": 0.0},
+    "2 bits, at once": {"train.arrive": 0.0, "assign.bits": 2},
+    "auto, at once": {"train.arrive": 0.0, "assign.bits": "auto"},
 }
 
 
 def variants(name: str, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    """The two smallest targets again, with the size reached at once, and with fewer bits."""
+    """All targets again with another recipe: bits that are given, or the size reached at once."""
     job = prepared(name, options)
-    for target in EXPERIMENTS[name].targets[-2:]:
+    for target in EXPERIMENTS[name].targets:
         for variant, changes in VARIANTS.items():
             if any((r["experiment"], r.get("variant"), r.get("target")) == (name, variant, target) for r in rows):
                 continue
-            values = recipe_for(name, options, target=target).model_dump(by_alias=True, exclude_unset=True)
-            row = budget(job, recipes.make(changed(values, changes))) | {"method": "budget, variant"}
+            row = budget(job, steered(name, options, changes, target=target)) | {"method": "budget, variant"}
             rows.append({"experiment": name, "target": target, "variant": variant, **row, "commit": commit()})
             print(json.dumps(rows[-1]), flush=True)
             save(options.result, rows)

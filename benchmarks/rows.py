@@ -35,7 +35,7 @@ def row_of(report: Report, recipe: Recipe, commit: str | None) -> dict[str, Any]
         "float_bytes": report.float_bytes,
         "ratio": report.ratio,
         "sparsity": 100 * report.zeros,
-        "bits": recipe.assign.bits,
+        "bits": report.tensors[0].bits if report.tensors else recipe.assign.bits,
         "epochs": recipe.train.epochs,
         "steps": report.steps,
         "seconds": report.seconds,

@@ -16,7 +16,17 @@ def budgets() -> str:
         r["experiment"]: sum(t["method"] == "sweep" and t["experiment"] == r["experiment"] for t in found) for r in runs
     }
     rows = [line(r) for r in runs if r["target_bytes"] is not None]
-    titles = ["network", "at most, bytes", "written", "of it %", "validation %", "best trial", "test %", "its test %"]
+    titles = [
+        "network",
+        "at most, bytes",
+        "written",
+        "of it %",
+        "bits",
+        "validation %",
+        "best trial",
+        "test %",
+        "its test %",
+    ]
     trials = ", ".join(f"{name} {count}" for name, count in counts.items())
     parts = [
         "**A budget of bytes in one run, against a sweep** over lambda, bits, p, distillation and pruning from the "
@@ -40,6 +50,7 @@ def line(r: dict[str, Any]) -> list[str]:
         f"{r['target_bytes']:,}",
         f"{r['bytes']:,}",
         f"{100 * r['bytes'] / r['target_bytes']:.1f}",
+        str(r["bits"]),
         f"{r['validation_accuracy']:.2f}",
         f"{r['best_validation_accuracy']:.2f} at {r['best_bytes']:,}",
         f"{r['accuracy']:.2f}",
@@ -65,15 +76,21 @@ def workers(found: list[dict[str, Any]]) -> list[str]:
 
 def variants(found: list[dict[str, Any]]) -> list[str]:
     """What the recipe's own choices do to a budget, where they were tried."""
-    tried = [r for r in found if r["method"] == "budget, variant"]
     plain = {(r["experiment"], r["target"]): r for r in found if r["method"] == "budget"}
+    tried = [r for r in found if r["method"] == "budget, variant" and (r["experiment"], r["target"]) in plain]
+    names = list(dict.fromkeys(r["variant"] for r in tried))
     rows = []
-    for r in tried:
-        base = plain[r["experiment"], r["target"]]
+    for (experiment, target), base in plain.items():
+        mine = {r["variant"]: r for r in tried if (r["experiment"], r["target"]) == (experiment, target)}
+        if not mine:
+            continue
+        cells = [f"{mine[n]['validation_accuracy']:.2f}" if n in mine else "" for n in names]
         best = f"{base['best_validation_accuracy']:.2f}" if "best_bytes" in base else "-"
-        accuracies = [f"{x:.2f}" for x in (base["validation_accuracy"], r["validation_accuracy"])]
-        name = f"{r['model']}, {r['data']}"
-        rows.append([name, f"{r['target_bytes']:,}", r["variant"], *accuracies, best, f"{r['accuracy']:.2f}"])
-    titles = ["network", "at most, bytes", "changed", "before, validation %", "after", "best trial", "after, test %"]
-    words = "The same budgets with another recipe (`at once`: `train.arrive: 0`, not 0.5), tried after the table above:"
+        name = f"{base['model']}, {base['data']}"
+        rows.append([name, f"{base['target_bytes']:,}", f"{base['validation_accuracy']:.2f}", *cells, best])
+    words = (
+        "The same budgets with bits that are given, and with the size reached at once (`train.arrive: 0`, not 0.5); "
+        "accuracy on validation data:"
+    )
+    titles = ["network", "at most, bytes", "auto", *names, "best trial"]
     return [f"{words}\n\n{table(titles, rows)}"] if rows else []

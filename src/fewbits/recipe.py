@@ -248,10 +248,13 @@ class Assign(_Part):
     With method ``none`` the weights that ``prune`` leaves stay floating-point numbers. Method ``int8`` makes integers
     of weights and activations, for runtimes that multiply integers; it has 8 bits and one option, ``calibrate``:
     batches from which the ranges of activations are taken (16).
+
+    Attributes:
+        bits: bit width of the grid, 2 to 16; ``auto`` (ours, with a budget): the best of 2 to 5 in short trainings.
     """
 
     method: Literal["ecqx", "ecq", "ternary", "int8", "none"] = "ecqx"
-    bits: Annotated[int, Field(ge=2, le=16)] = 4
+    bits: int | Literal["auto"] = 4
     lam: Annotated[float, Field(ge=0)] | None = None
     options: dict[str, Any] = {}
 
@@ -261,6 +264,19 @@ class Assign(_Part):
         if isinstance(values, dict) and values.get("method") == "int8":
             return {"bits": 8} | values
         return values
+
+    @field_validator("bits", mode="before")
+    @classmethod
+    def _possible(cls, value: Any) -> Any:
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 16):
+            raise ValueError(f"a number from 2 to 16, or auto, got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _open(self) -> Assign:
+        if self.bits == "auto" and self.method not in ("ecq", "ecqx"):
+            raise ValueError(f"bits: auto is for ecq and ecqx; {self.method} has no bits to choose")
+        return self
 
     @model_validator(mode="after")
     def _int8(self) -> Assign:

@@ -30,8 +30,11 @@ def measured(recipe: Recipe) -> str | None:
     return recipe.measure.name if recipe.assign.method == "ecqx" else None
 
 
-def assigners(recipe: Recipe, original: nn.Module) -> AssignerAt:
+def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> AssignerAt:
     """The recipe's assigner, at any lambda and share of the training.
+
+    Args:
+        bits: what was chosen where the recipe says ``auto``.
 
     Raises:
         RecipeError: an option that the assigner does not take.
@@ -40,7 +43,7 @@ def assigners(recipe: Recipe, original: nn.Module) -> AssignerAt:
     makers: dict[str, Callable[..., assign.Assigner]] = {
         "ecq": assign.ecq, "ecqx": assign.ecqx, "ternary": assign.ternary,
     }  # fmt: skip
-    fixed = {} if part.method == "ternary" else {"bits": part.bits}
+    fixed = {} if part.method == "ternary" else {"bits": bits or (4 if part.bits == "auto" else part.bits)}
     pruner_at = pruner_of(recipe, parameters_of(original))
 
     def at(lam: float, share: float) -> assign.Assigner:

@@ -13,7 +13,7 @@ from fewbits import checkpoint, codec
 from fewbits.errors import DataError
 from fewbits.pipeline.rounds import Kept, Rounds
 from fewbits.recipe import Recipe
-from fewbits.report.report import Round
+from fewbits.report.report import Rehearsal, Round
 from fewbits.train.hold import Holding
 
 
@@ -37,9 +37,14 @@ def saved(path: Path | None, recipe: Recipe, accelerator: Accelerator) -> dict[s
 
 
 def save(
-    path: Path, accelerator: Accelerator, rounds: Rounds, holding: Holding, optimizer: torch.optim.Optimizer
+    path: Path,
+    accelerator: Accelerator,
+    rounds: Rounds,
+    holding: Holding,
+    optimizer: torch.optim.Optimizer,
+    chosen: tuple[int | None, tuple[Rehearsal, ...]] = (None, ()),
 ) -> None:
-    """Write the state of a run; the main process does.
+    """Write the state of a run; the main process does. ``chosen``: bits that the recipe left open, and why those.
 
     Raises:
         FileError: it cannot be written.
@@ -52,6 +57,8 @@ def save(
         {
             "recipe": rounds.recipe.model_dump_json(),
             "processes": accelerator.num_processes,
+            "bits": chosen[0],
+            "rehearsals": [vars(r) for r in chosen[1]],
             "before": rounds.before,
             "steps": holding.steps,
             "lam": holding.lam,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from fewbits.pipeline import parts, resume
 from fewbits.pipeline.candidates import Candidates, Evaluate
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.finish import finish
+from fewbits.pipeline.rehearsal import BITS, check, rehearse
 from fewbits.pipeline.rounds import Progress, Rounds
 from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
+from fewbits.report.report import Rehearsal, Report
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of
 from fewbits.weights import parameters_of, select
@@ -113,6 +116,7 @@ class Run:
         self.state_file, self.progress, self.accelerator = state_file, progress, accelerator
         if recipe.max_drop is not None and evaluate is None:
             raise RecipeError("max_drop needs evaluate: a function that gives a network's accuracy in percent")
+        check(recipe, evaluate)
         if teacher is not None and not recipe.train.distill:
             raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
         original = copy.deepcopy(model).to(accelerator.device)
@@ -124,6 +128,7 @@ class Run:
         self.model = copy.deepcopy(original)
         self.lens: Lens | None = trace(self.model) if parts.measured(recipe) == "relevance" else None
         self.rounds: Rounds
+        self.chosen: tuple[int | None, tuple[Rehearsal, ...]] = (None, ())
 
     def go(self) -> Compressed:
         """Train under the plan, and finish."""
@@ -131,7 +136,8 @@ class Run:
         recipe, original = self.recipe, self.candidates.original
         settings = recipe.train
         saved = resume.saved(self.state_file, recipe, self.accelerator)
-        assigner_at = parts.assigners(recipe, original)
+        bits, rehearsals = self._bits(saved)
+        assigner_at = parts.assigners(recipe, original, bits)
         weights = select(self.model, recipe.select.include, recipe.select.exclude)
         pruner_at = pruner_of(recipe, parameters_of(original))
         if pruner_at is not None:  # a floor that the final sparsity does not allow is refused now, not half-way
@@ -159,11 +165,33 @@ class Run:
                 self.model, self.train, parts.objective(recipe, self.teacher), optimizer, settings,
                 companion=holding, accelerator=self.accelerator, start=holding.steps,
             )  # fmt: skip
-        return finish(self.rounds, holding, self.train, time.perf_counter() - begin)
+        done = finish(self.rounds, holding, self.train, time.perf_counter() - begin)
+        return replace(done, report=done.report.updated(rehearsals=rehearsals)) if rehearsals else done
+
+    def _bits(self, saved: dict[str, Any] | None) -> tuple[int | None, tuple[Rehearsal, ...]]:
+        """The bits that a recipe left open, and what they were chosen by; an interrupted run knows them."""
+        if self.recipe.assign.bits != "auto":
+            return None, ()
+        if saved is None:
+            self.chosen = rehearse(self.recipe, self._short)
+        else:
+            self.chosen = saved["bits"], tuple(Rehearsal(**r) for r in saved["rehearsals"])
+        return self.chosen
+
+    def _short(self, recipe: Recipe, index: int) -> Report:
+        def told(done: int, total: int, line: str) -> None:
+            if self.progress is not None:
+                bits, count = recipe.assign.bits, len(BITS)
+                self.progress(index * total + done, count * total, f"rehearsing with {bits} bits: {line}")
+
+        return compress(
+            self.candidates.original, self.train, evaluate=self.candidates.evaluate, recipe=recipe, progress=told,
+            accelerator=self.accelerator, teacher=self.teacher if recipe.train.distill else None,
+        ).report  # fmt: skip
 
     def _round(self, holding: Holding, done: int, total: int) -> None:
         self.rounds.next(holding, done, total)
         if self.progress is not None:
             self.progress(done, total, self.rounds.line(holding.loss))
         if self.state_file is not None and done < total:
-            resume.save(self.state_file, self.accelerator, self.rounds, holding, self.optimizer)
+            resume.save(self.state_file, self.accelerator, self.rounds, holding, self.optimizer, self.chosen)

@@ -75,6 +75,20 @@ class Try:
 
 
 @dataclass(frozen=True)
+class Rehearsal:
+    """A short training with some bits, before they were chosen.
+
+    Attributes:
+        bytes: size of its file. accuracy: percent on validation data. kept: whether it kept the budget.
+    """
+
+    bits: int
+    bytes: int
+    accuracy: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """A compression, from the float network to the file that decodes.
 
@@ -89,7 +103,8 @@ class Report:
         accuracy_before, accuracy_after: percent on the data named in ``split``; ``None`` when not evaluated.
         identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
         target, max_drop, met: the budget that was asked for, and whether the result keeps it.
-        history: the controller's path, round by round. search: the candidates of the final search.
+        history: the controller's path, round by round. search: the candidates of the final search. rehearsals: what
+            bits were chosen by, if the recipe left them open.
     """
 
     model: str
@@ -117,6 +132,7 @@ class Report:
     macs: int | None = None
     macs_left: int | None = None
     search: tuple[Try, ...] = ()
+    rehearsals: tuple[Rehearsal, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -168,6 +184,7 @@ class Report:
         values["tensors"] = tuple(TensorRow(**row | {"shape": tuple(row["shape"])}) for row in rows)
         values["history"] = tuple(Round(**r) for r in values["history"])
         values["search"] = tuple(Try(**t) for t in values.get("search", ()))
+        values["rehearsals"] = tuple(Rehearsal(**r) for r in values.get("rehearsals", ()))
         return Report(**values)
 
     def __str__(self) -> str:

@@ -154,6 +154,7 @@ def facts(report: Report) -> list[Fact]:
         Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / {kind} weights"),
         Fact("accuracy", f"{before} -> {after} on {report.split} data{lost}"),
         _budget(report),
+        *_rehearsed(report),
         *_search(report),
         Fact(
             "decoded == compressed",
@@ -212,6 +213,15 @@ def _search(report: Report) -> list[Fact]:
     words = f"lambda {kept.lam:.4g} after {rounds:,} {'round' if rounds == 1 else 'rounds'}"
     words += f"; of {tries} final candidates" if tries > 1 else "; the only final candidate"
     return [Fact("search", f"{words}: {WRITTEN.get(kept.what, kept.what)}")]
+
+
+def _rehearsed(report: Report) -> list[Fact]:
+    """What the bits were chosen by."""
+    if not report.rehearsals:
+        return []
+    bits = next((row.bits for row in report.tensors), 0)
+    seen = ", ".join(f"{r.bits}: {r.accuracy:.2f} % at {r.bytes:,} bytes" for r in report.rehearsals)
+    return [Fact("bits", f"{bits}, after short trainings with {seen}")]
 
 
 def duration(seconds: float) -> str:
