@@ -140,7 +140,8 @@ def budget(job: jobs.Job, recipe: recipes.Recipe) -> dict[str, Any]:
         "baseline_accuracy": job.evaluate("test")(job.network),
         "validation_accuracy": report.accuracy_after, "validation_baseline": report.accuracy_before,
         "bytes": report.file_bytes, "float_bytes": report.float_bytes, "ratio": report.ratio,
-        "sparsity": 100 * report.zeros, "bits": report.tensors[0].bits, "epochs": recipe.train.epochs, "seconds": seconds,
+        "sparsity": 100 * report.zeros, "bits": report.tensors[0].bits, "epochs": recipe.train.epochs,
+        "seconds": seconds,
         "target_bytes": report.target, "max_drop": report.max_drop, "met": report.met, "identical": report.identical,
         "written": next(t.what for t in report.search if t.kept), "tries": len(report.search),
     }  # fmt: skip
