@@ -24,6 +24,12 @@ def _accuracy(found: list[dict[str, Any]]) -> str:
         mine = [r for r in found if (r["model"], r["method"]) == (model, method)]
         first = mine[0]
         trained = "one epoch of training" if method == "int8" else "calibrated only"
+        if first.get("recovery_epochs"):
+            left = 100 * first["macs_left"] / first["macs"]
+            trained = (
+                f"{left:.0f} % of the multiplications (channels in {first['multiple']}s), "
+                f"{first['recovery_epochs']:g} epochs of training, then calibrated"
+            )
         rows.append(
             [
                 model, trained, str(len(mine)), f"{first['baseline_accuracy']:.2f}",
