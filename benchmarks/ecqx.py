@@ -111,7 +111,6 @@ EXPERIMENTS = {
         {
             "network": {"name": "resnet-20"},
             "data": {"name": "cifar10", "batch_size": 64, "augment": True},
-            "assign": {**ECQX, "bits": 3},
             "measure": CHEAP_RELEVANCE,
             "train": {"epochs": 20, "lr": 1e-3, "distill": 0.5, "learn": True, "precision": "bfloat16"},
             "rounds": 12,
@@ -121,7 +120,6 @@ EXPERIMENTS = {
         weights="cifar10_resnet20.safetensors",
         levers=LEVERS
         | {
-            "4 bit": {"assign.bits": 4},
             "float32 training": {"train.precision": "float32"},
             "taught by ResNet-56": {
                 "train.teacher": {"name": "resnet-56", "weights": "cifar10_resnet56.safetensors"},
