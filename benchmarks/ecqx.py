@@ -120,6 +120,7 @@ EXPERIMENTS = {
         weights="cifar10_resnet20.safetensors",
         levers=LEVERS
         | {
+            "a third of the learning rate": {"train.lr": 3e-4},
             "float32 training": {"train.precision": "float32"},
             "taught by ResNet-56": {
                 "train.teacher": {"name": "resnet-56", "weights": "cifar10_resnet56.safetensors"},
