@@ -23,7 +23,7 @@ from fewbits.measure.channels import criterion, dependencies, first_samples
 from fewbits.plan import Channels
 from fewbits.recipe import ChannelPruning, Recipe
 from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
-from fewbits.train.objectives import distillation, task
+from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
 
 ADDITIVE = ("curvature", "output", "taylor")  # criteria that estimate a loss: those of channels that go together add up
@@ -81,11 +81,7 @@ def remove_channels(
         recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
         if part.train is not None:
             settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
-            objective = (
-                distillation(full, settings.distill, settings.temperature, settings.label_smoothing)
-                if settings.distill
-                else task(settings.label_smoothing)
-            )
+            objective = objective_of(settings, full)
             optimizer = optimizer_of(parameter_groups(small, settings), settings)
             fit(small, train, objective, optimizer, settings, companion=companion, accelerator=accelerator)
     return Narrowed(small.eval(), tuple(choices))

@@ -22,7 +22,7 @@ from fewbits.report.method import method_of
 from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
 from fewbits.restore import network_of, restore
 from fewbits.train.loop import Companion, fit, optimizer_of, total_steps
-from fewbits.train.objectives import distillation, task
+from fewbits.train.objectives import objective_of
 from fewbits.weights import layers, parameters_of
 
 CALIBRATION = 16  # batches, unless assign.options.calibrate says otherwise
@@ -56,7 +56,8 @@ def quantize(
     hold_affine(net)
     steps = 0
     if settings.epochs:
-        steps = _train(net, teacher or full, train, settings, progress, recipe.rounds, accelerator)
+        listened = full if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
+        steps = _train(net, listened, train, settings, progress, recipe.rounds, accelerator)
     plan = affine_plan(net, channels=channels_of(original), floats=getattr(torch, recipe.floats))
     name = recipe.network.name if recipe.network else type(model).__name__
     data = codec.encode(plan, header={"model": name}, profile=recipe.coding)
@@ -151,11 +152,7 @@ def _train(
     for end, size in ends:
         if end.requires_grad:
             groups.append({"params": [end], "lr": settings.lr_steps * size, "weight_decay": 0.0})
-    objective = (
-        distillation(teacher, settings.distill, settings.temperature, settings.label_smoothing)
-        if settings.distill
-        else task(settings.label_smoothing)
-    )
     watch = _Watch(net, progress, rounds, accelerator)
+    objective = objective_of(settings, teacher)
     fit(net, train, objective, optimizer_of(groups, settings), settings, companion=watch, accelerator=accelerator)
     return total_steps(train, settings)

@@ -223,7 +223,7 @@ def run(
         )
     except (BudgetError, NonFiniteError):
         if writes and resume:
-            _forget(out)  # going on from there would only end here again
+            forget(out)  # going on from there would only end here again
         raise
     if result.report.met is False:
         say(_missed(result.report))
@@ -238,7 +238,7 @@ def run(
     if writes:
         write_text(out / "report.json", report.to_json())
         if resume:
-            _forget(out)
+            forget(out)
     return result
 
 
@@ -312,7 +312,7 @@ def _recipe_of(path: Path) -> str | None:
         return None
 
 
-def _forget(out: Path) -> None:
+def forget(out: Path) -> None:
     """Remove what an interrupted run would go on from: the state first, as it is nothing without the rest."""
     (out / STATE).unlink(missing_ok=True)
     stage_file(out / STATE).unlink(missing_ok=True)

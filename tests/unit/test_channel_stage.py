@@ -178,3 +178,26 @@ def test_recipes_of_channels() -> None:
     assert (made.channels.over, made.channels.left) == ("macs", 0.4)
     with pytest.raises(RecipeError, match="a prune or a channels section"):
         recipes.make({"assign": {"method": "none"}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "message"),
+    [
+        ({"max_drop": 1.0}, {}, "max_drop needs evaluate"),
+        ({"max_drop": 1.0, "assign": {"method": "int8"}}, {}, "max_drop needs evaluate"),
+        ({"assign": {"method": "ecq", "bits": "auto"}}, {}, "needs a budget"),
+        ({"assign": {"method": "ecq"}}, {"teacher": nn.Linear(2, 2)}, r"needs train\.distill"),
+        ({"assign": {"method": "int8"}}, {"teacher": nn.Linear(2, 2)}, r"needs train\.distill"),
+    ],
+)
+def test_impossible_arguments_are_told_before_channels_go(
+    trained: nn.Module, changes: dict, more: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fewbits.pipeline import run
+
+    def trained_already(*given: object, **options: object) -> None:
+        raise AssertionError("channels were removed first")
+
+    monkeypatch.setattr(run, "channel_stage", trained_already)
+    with pytest.raises(RecipeError, match=message):
+        fb.compress(trained, [], recipe=recipes.make({"channels": {"macs": 0.5}} | changes), **more)

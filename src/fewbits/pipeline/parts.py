@@ -19,7 +19,6 @@ from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
 from fewbits.search import Fixed, Steering, TowardSize, WithinDrop
 from fewbits.train.hold import AssignerAt
-from fewbits.train.objectives import Objective, distillation, task
 from fewbits.weights import parameters_of, select
 
 CURVATURE_BATCHES = 16  # of which the layers' curvature is taken, for assign.options.scale: marginal
@@ -91,14 +90,6 @@ def scorer(recipe: Recipe, model: nn.Module, lens: Lens | None) -> Scorer | None
         return control(part.name, recipe.seed)
     rules = replace(rules_of(part.rules), precision=part.precision, absolute=part.absolute)
     return RelevanceScorer(model, lens, rules, start=part.start, on=part.on, samples=part.samples)
-
-
-def objective(recipe: Recipe, teacher: nn.Module) -> Objective:
-    """The loss: of the task, or with the answers of a teacher."""
-    settings = recipe.train
-    if settings.distill:
-        return distillation(teacher, settings.distill, settings.temperature, settings.label_smoothing)
-    return task(settings.label_smoothing)
 
 
 def steering(recipe: Recipe, before: float | None) -> Steering:

@@ -29,6 +29,7 @@ from fewbits.recipe import Recipe
 from fewbits.report.report import Rehearsal, Report
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of
+from fewbits.train.objectives import objective_of
 from fewbits.weights import parameters_of, select
 
 __all__ = ["Evaluate", "Progress", "Run", "compress"]
@@ -76,6 +77,7 @@ def compress(
     if target is not None or max_drop is not None:
         steer: dict[str, Any] = {"target": target, "max_drop": max_drop}
         chosen = chosen.updated(**steer, assign=chosen.assign.model_dump() | {"lam": None})
+    _check(chosen, evaluate, teacher)
     with torch.random.fork_rng():
         torch.manual_seed(chosen.seed)
         place = Path(state_file) if state_file is not None else None
@@ -96,6 +98,15 @@ def compress(
         return compressed
 
 
+def _check(recipe: Recipe, evaluate: Evaluate | None, teacher: nn.Module | None) -> None:
+    """Refuse before anything is trained what the arguments do not allow."""
+    if recipe.max_drop is not None and evaluate is None:
+        raise RecipeError("max_drop needs evaluate: a function that gives a network's accuracy in percent")
+    if teacher is not None and not recipe.train.distill:
+        raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
+    check(recipe, evaluate)
+
+
 class Run:
     """A run: what it was given, and the rounds it has seen."""
 
@@ -114,11 +125,6 @@ class Run:
     ) -> None:
         self.recipe, self.train = recipe, train
         self.state_file, self.progress, self.accelerator = state_file, progress, accelerator
-        if recipe.max_drop is not None and evaluate is None:
-            raise RecipeError("max_drop needs evaluate: a function that gives a network's accuracy in percent")
-        check(recipe, evaluate)
-        if teacher is not None and not recipe.train.distill:
-            raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
         original = copy.deepcopy(model).to(accelerator.device)
         original.eval()
         select(original, recipe.select.include, recipe.select.exclude)
@@ -162,7 +168,7 @@ class Run:
             resume.restore(saved, self.rounds, holding, optimizer)
         if plan or recipe.channels is None:  # else channels are all there was to remove, and it is done
             fit(
-                self.model, self.train, parts.objective(recipe, self.teacher), optimizer, settings,
+                self.model, self.train, objective_of(settings, self.teacher), optimizer, settings,
                 companion=holding, accelerator=self.accelerator, start=holding.steps,
             )  # fmt: skip
         done = finish(self.rounds, holding, self.train, time.perf_counter() - begin)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewbits.recipe import Finetuning, Recovery
+
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``objective(logits, targets, inputs) -> loss``, a scalar."""
 
@@ -41,3 +43,10 @@ def distillation(
         return (1 - weight) * plain(logits, targets, inputs) + weight * soft
 
     return objective
+
+
+def objective_of(settings: Finetuning | Recovery, teacher: nn.Module) -> Objective:
+    """What a recipe's training minimises: the task, or with ``distill`` the answers of a teacher as well."""
+    if settings.distill:
+        return distillation(teacher, settings.distill, settings.temperature, settings.label_smoothing)
+    return task(settings.label_smoothing)

@@ -10,9 +10,9 @@ from typing import Any
 
 from fewbits import checkpoint, codec
 from fewbits import recipe as recipes
-from fewbits.errors import DataError
+from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import Cost, CostMaker, cost_of
-from fewbits.job import STATE, Job, folder
+from fewbits.job import STATE, Job, folder, forget
 from fewbits.pipeline import compress
 from fewbits.recipe import Recipe
 from fewbits.recipe_sweep import changed
@@ -32,12 +32,14 @@ def recipe_of(base: Recipe, space: Space, params: Params) -> Recipe:
     return recipes.make(changed(values, space.changes(params)))
 
 
-def _fresh(state: Path, recipe: Recipe) -> None:
-    """Forget the state of another sweep's trial, which had this number in this folder."""
+def _fresh(place: Path, recipe: Recipe) -> None:
+    """Forget what another sweep's trial, which had this number in this folder, would go on from."""
     try:
-        checkpoint.load(state, recipe.model_dump_json())
+        found = checkpoint.load(place / STATE, recipe.model_dump_json())
     except DataError:
-        state.unlink()
+        found = None
+    if found is None:  # without a state, nothing says whose the network after a channel stage is
+        forget(place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,21 +86,24 @@ class Trials:
         """
         recipe = recipe_of(self.base, self.space, params)
         assert recipe.data is not None
+        if recipe.train.teacher != self.base.train.teacher:
+            raise RecipeError("train.teacher cannot vary: one is loaded for all trials")
         part, job, begin = recipe.data, self.job, time.perf_counter()
         place = folder(folder(self.out / FILES) / f"{point:03}")
-        _fresh(place / STATE, recipe)
+        _fresh(place, recipe)
         found = compress(
             job.network,
             job.dataset.loader("train", part.batch_size, shuffle=True, augment=part.augment, seed=recipe.seed + 1),
             evaluate=job.evaluate("validation"),
             recipe=recipe,
+            teacher=job.teacher if recipe.train.distill else None,
             state_file=place / STATE,
             keep_state=True,
         )
         file = f"{FILES}/{point:03}/{recipe.output}"
         codec.write(self.out / file, found.data)
         costs = {name: cost(found.plan) for name, cost in self.costed().items()}
-        (place / STATE).unlink(missing_ok=True)
+        forget(place)
         report = found.report
         known = {"accuracy": float(report.accuracy_after or 0.0), "bytes": float(report.file_bytes), **costs}
         row = {
