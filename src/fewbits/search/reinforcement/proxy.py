@@ -82,8 +82,8 @@ class Proxy:
         if precision != "float32":
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = [self.model.get_parameter(name) for name in space.names]
-        self.proxy = [(laid_out(x, precision), y) for x, y in proxy]
-        self.calibration = [(laid_out(x, precision), y) for x, y in calibration]
+        self.proxy = [(laid_out(x), y) for x, y in proxy]
+        self.calibration = [(laid_out(x), y) for x, y in calibration]
         if not self.proxy or not self.calibration:
             raise DataError("a search needs proxy and calibration samples")
         self.runs = 0  # of the network, for nothing but curiosity and tests
