@@ -14,7 +14,7 @@ import torch
 from fewbits.assign import LayerState, State
 from fewbits.errors import DataError, FileError
 
-_FORMAT = 4
+_FORMAT = 5
 
 
 def save(path: Path, values: dict[str, Any]) -> None:

@@ -19,12 +19,11 @@ from safetensors.torch import save
 from torch import nn
 
 from fewbits import checkpoint, codec, data, zoo
-from fewbits.channels import stage_file
 from fewbits.data import DataSet, Normalisation
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
-from fewbits.pipeline import Compressed, Evaluate, Progress, compress
+from fewbits.pipeline import Compressed, Evaluate, Progress, compress, resume
 from fewbits.recipe import Data, Network, Recipe
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
@@ -314,8 +313,7 @@ def _recipe_of(path: Path) -> str | None:
 
 def forget(out: Path) -> None:
     """Remove what an interrupted run would go on from: the state first, as it is nothing without the rest."""
-    (out / STATE).unlink(missing_ok=True)
-    stage_file(out / STATE).unlink(missing_ok=True)
+    resume.forget(out / STATE)
     (out / UNFINISHED).unlink(missing_ok=True)
 
 

@@ -317,6 +317,9 @@ class Recipe(_Part):
 
     Attributes:
         tries: candidates of the final search for ``max_drop``, each coded and evaluated without further training.
+        rehearsals: sizes that are tried for ``max_drop``, each in a training of a quarter of the length, before the
+            training to the smallest that kept it. 0 trains once and lets each round's accuracy steer: much quicker,
+            and the file often larger.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
         channels: which channels are removed before all that; ``None`` for none.
         prune: which weights become zero first, and stay so; ``None`` for none.
@@ -340,6 +343,7 @@ class Recipe(_Part):
     max_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 20
     tries: Annotated[int, Field(ge=0)] = 8
+    rehearsals: Annotated[int, Field(ge=0)] = 6
     floats: Literal["float16", "bfloat16", "float32"] = "float16"
     coding: Literal["small", "fast"] = "small"
     merge_normalisation: bool = True

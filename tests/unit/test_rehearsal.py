@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import fewbits as fb
 from fewbits import recipe as recipes
 from fewbits.data import DataSet
-from fewbits.errors import BudgetError, RecipeError
-from fewbits.pipeline.rehearsal import BITS, rehearse
+from fewbits.errors import BudgetError, DataError, RecipeError
+from fewbits.pipeline.notebook import Outcome, notebook_file
+from fewbits.pipeline.rehearsal import BITS, Choice, choose
 from fewbits.report.report import Report
 from fewbits.train import accuracy
 
@@ -22,48 +27,100 @@ def recipe(bits: object = "auto", **more: object) -> recipes.Recipe:
     )
 
 
-class Told(Report):
-    """A report of which only these figures count."""
-
-    def __init__(self, size: int, percent: float, met: bool | None) -> None:
-        for name, value in {"file_bytes": size, "accuracy_after": percent, "met": met}.items():
-            object.__setattr__(self, name, value)
-
-
 @pytest.mark.parametrize(
-    ("budget", "outcomes", "best"),
+    ("outcomes", "best"),
     [
-        ({"target": 900}, {2: (880, 70.0), 3: (890, 80.0), 4: (899, 80.0), 5: (899, 75.0)}, 3),
-        ({"target": 900}, {2: None, 3: None, 4: (899, 10.0), 5: None}, 4),
-        ({"max_drop": 1.0}, {2: (100, 90.0), 3: (300, 99.0), 4: (200, 99.5), 5: (250, 99.2)}, 4),
-        ({"max_drop": 1.0}, {2: (100, 90.0), 3: (300, 95.0), 4: (200, 94.0), 5: None}, 3),
+        ({2: (880, 70.0), 3: (890, 80.0), 4: (899, 80.0), 5: (899, 75.0)}, 3),
+        ({2: "too large", 3: "too large", 4: (899, 10.0), 5: "too large"}, 4),
     ],
 )
-def test_the_most_accurate_or_the_smallest(budget: dict, outcomes: dict, best: int) -> None:
+def test_the_bits_of_the_most_accurate_file(outcomes: dict, best: int) -> None:
     seen = []
 
-    def short(trial: recipes.Recipe, index: int) -> Report:
-        assert BITS[index] == trial.assign.bits
+    def short(trial: recipes.Recipe, what: str, index: int, count: int) -> Outcome:
+        assert (BITS[index], count) == (trial.assign.bits, 4)
         assert trial.train.epochs == pytest.approx(0.5)
-        assert trial.target == budget.get("target")
+        assert trial.target == 900
         seen.append(trial.assign.bits)
-        found = outcomes[trial.assign.bits]
-        if found is None:
-            raise BudgetError("too large")
-        return Told(*found, met=found[1] >= 98 if "max_drop" in budget else True)
+        return outcomes[trial.assign.bits]
 
-    bits, told = rehearse(recipe(**budget), short)
-    assert bits == best
+    found = choose(recipe(target=900), short, 99.0, 10_000)
+    assert (found.bits, found.size) == (best, None)
     assert seen == list(BITS)
-    assert [r.bits for r in told] == [b for b in BITS if outcomes[b] is not None]
+    assert [r.bits for r in found.seen] == [b for b in BITS if not isinstance(outcomes[b], str)]
 
 
 def test_no_bits_reach_the_target() -> None:
-    def short(trial: recipes.Recipe, index: int) -> Report:
-        raise BudgetError("too large")
-
     with pytest.raises(BudgetError, match="too large"):
-        rehearse(recipe(target=10), short)
+        choose(recipe(target=10), lambda *_: "too large", None, 10_000)
+
+
+def told_sizes(asked: recipes.Recipe, accuracy_at, smallest: float = 0.0) -> tuple[Choice, list[tuple[object, int]]]:
+    """Rehearse where a network's accuracy is ``accuracy_at(bits, bytes)``; the float one has 99 % in 32,000 bytes."""
+    seen = []
+
+    def short(trial: recipes.Recipe, what: str, index: int, count: int) -> Outcome:
+        assert (index, trial.max_drop) == (len(seen), None)
+        assert isinstance(trial.target, int)
+        seen.append((trial.assign.bits, trial.target))
+        return "too small" if trial.target < smallest else (trial.target, accuracy_at(trial.assign.bits, trial.target))
+
+    return choose(asked, short, 99.0, 32_000), seen
+
+
+def test_sizes_halve_until_the_floor_is_lost_and_close_in_then() -> None:
+    found, seen = told_sizes(recipe(3, max_drop=1.0), lambda bits, size: 99.0 if size >= 210 else 97.9)
+    assert [target for _, target in seen] == [1000, 500, 250, 125, 177, 210]
+    assert (found.bits, found.size) == (None, 210)
+    assert [r.kept for r in found.seen] == [True, True, True, False, False, True]
+    assert {r.bits for r in found.seen} == {3}
+    found, seen = told_sizes(recipe(3, max_drop=1.0), lambda bits, size: 99.0 if size >= 3000 else 97.0)
+    assert [target for _, target in seen][:4] == [1000, 2000, 4000, 2828]
+    assert found.size is not None
+    assert 3000 <= found.size <= 4000
+    found, seen = told_sizes(recipe(3, max_drop=1.0), lambda bits, size: 0.0)
+    assert (found.size, len(seen)) == (None, 6)
+    found, seen = told_sizes(recipe(3, max_drop=1.0), lambda bits, size: 99.0, smallest=400)
+    assert found.size is not None
+    assert 400 <= found.size <= 440
+
+
+def test_a_target_bounds_the_sizes() -> None:
+    found, seen = told_sizes(recipe(3, max_drop=1.0, target=600), lambda bits, size: 99.0 if size >= 500 else 0.0)
+    assert max(target for _, target in seen) == seen[0][1] == 600
+    assert found.size is not None
+    assert 500 <= found.size <= 600
+
+
+def test_bits_and_size_together() -> None:
+    """Two bits are best for the small files, four for the large ones; the rest are never among the best two."""
+    best = {2: 300, 3: 5000, 4: 900, 5: 5000}
+    found, seen = told_sizes(recipe(max_drop=1.0), lambda bits, size: 99.5 - best[bits] / size)
+    assert [bits for bits, target in seen if target == 1000] == [2, 3, 4, 5]
+    assert {bits for bits, target in seen if target != 1000} == {2, 4}
+    assert found.bits == 2
+    assert found.size is not None
+    assert 200 <= found.size <= 220  # 99.5 - 300 / size >= 98
+    second = {2: (98.2, 96.0), 3: (0.0, 0.0), 4: (98.1, 99.0), 5: (0.0, 0.0)}  # at the first size, and below it
+    found, seen = told_sizes(recipe(max_drop=1.0), lambda bits, size: second[bits][size < 1000])
+    assert seen[4:] == [(2, 500), (4, 500), (4, 250), (4, 125), (4, 62), (4, 31)]
+    assert found.bits == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(100, 20_000), st.integers(1, 9), st.none() | st.integers(100, 40_000), st.floats(0, 1.5))
+def test_what_is_chosen_was_seen_to_keep_the_floor(needed: int, tries: int, limit: int | None, noise: float) -> None:
+    draw = random.Random(needed)
+
+    def measured(bits: int, size: int) -> float:
+        return (99.0 if size >= needed else 97.5) + draw.uniform(-noise, noise)
+
+    budget = {"max_drop": 1.0, "rehearsals": tries} | ({} if limit is None else {"target": limit})
+    found, seen = told_sizes(recipe(3, **budget), measured)
+    assert 1 <= len(seen) <= tries
+    assert limit is None or all(target <= limit for _, target in seen)
+    kept = [r.bytes for r in found.seen if r.accuracy >= 98.0]
+    assert found.size == min(kept, default=None)
 
 
 def test_a_run_is_that_of_the_chosen_bits(trained: nn.Module, handwriting: DataSet, tmp_path) -> None:
@@ -110,8 +167,66 @@ def test_what_cannot_be_chosen(trained: nn.Module, handwriting: DataSet) -> None
         fb.compress(trained, batches, evaluate=lambda net: 0.0, recipe=recipe())
     with pytest.raises(RecipeError, match="needs evaluate"):
         fb.compress(trained, batches, recipe=recipe(target=1500))
+    with pytest.raises(RecipeError, match="needs rehearsals"):
+        fb.compress(trained, batches, evaluate=lambda net: 0.0, recipe=recipe(max_drop=1.0, rehearsals=0))
     with pytest.raises(RecipeError, match="ternary has no bits to choose"):
         recipes.make({"assign": {"method": "ternary", "bits": "auto"}})
     for wrong in (1, 17, "automatic", True, 3.5):
         with pytest.raises(RecipeError, match=r"assign\.bits: a number from 2 to 16, or auto"):
             recipe(wrong)
+
+
+def test_the_smallest_size_that_kept_the_floor_is_trained_to(
+    trained: nn.Module, handwriting: DataSet, tmp_path
+) -> None:
+    """An interruption in the rehearsals costs one of them; the file is the one without an interruption."""
+
+    def evaluate(model: nn.Module) -> float:
+        return accuracy(model, handwriting.loader("validation", 256))
+
+    def run(**more: object) -> fb.Compressed:
+        asked = recipe(3, max_drop=12.0, rehearsals=3)
+        batches = handwriting.loader("train", 64, shuffle=True, seed=3)
+        return fb.compress(trained, batches, evaluate=evaluate, recipe=asked, **more)
+
+    found = run()
+    report = found.report
+    assert report.met
+    assert len(report.rehearsals) == 3
+    smallest = min(r.bytes for r in report.rehearsals if r.kept)
+    assert min(r.bytes for r in report.history) <= smallest
+    assert "bits and size after short trainings" in str(report)
+    assert Report.from_json(report.to_json()).rehearsals == report.rehearsals
+
+    state = tmp_path / "run.state"
+    seen: list[str] = []
+
+    def stop(done: int, total: int, line: str) -> None:
+        seen.append(line)
+        if len(rehearsed(seen)) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=stop, state_file=state)
+    assert notebook_file(state).exists()
+    again: list[str] = []
+    resumed = run(progress=lambda *line: again.append(line[2]), state_file=state)
+    assert len(rehearsed(again)) == 2
+    assert resumed.data == found.data
+    assert not list(tmp_path.iterdir())
+
+
+def rehearsed(lines: list[str]) -> set[str]:
+    return {line.split(":")[0] for line in lines if line.startswith("rehearsing")}
+
+
+def test_notes_of_another_recipe_or_none_at_all(trained: nn.Module, handwriting: DataSet, tmp_path) -> None:
+    state = tmp_path / "run.state"
+    asked, batches = recipe(3, max_drop=3.0), handwriting.loader("train", 64)
+    for text in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"recipe": "", "outcomes": {"a": [1]}}'):
+        notebook_file(state).write_bytes(text)
+        with pytest.raises(DataError, match="not a list of rehearsals"):
+            fb.compress(trained, batches, evaluate=lambda net: 50.0, recipe=asked, state_file=state)
+    notebook_file(state).write_text('{"recipe": "", "outcomes": {"a": [1, 2.5], "b": "too large"}}')
+    with pytest.raises(DataError, match="belongs to another recipe"):
+        fb.compress(trained, batches, evaluate=lambda net: 50.0, recipe=asked, state_file=state)

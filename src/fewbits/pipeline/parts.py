@@ -92,8 +92,15 @@ def scorer(recipe: Recipe, model: nn.Module, lens: Lens | None) -> Scorer | None
     return RelevanceScorer(model, lens, rules, start=part.start, on=part.on, samples=part.samples)
 
 
-def steering(recipe: Recipe, before: float | None) -> Steering:
-    """What chooses lambda; ``before`` is the float network's accuracy on validation data, for ``max_drop``."""
+def steering(recipe: Recipe, before: float | None, size: int | None = None) -> Steering:
+    """What chooses lambda.
+
+    Args:
+        before: the float network's accuracy on validation data, for ``max_drop``.
+        size: bytes that were found to keep it.
+    """
+    if size is not None:
+        return TowardSize(size, recipe.train.arrive)
     if recipe.max_drop is not None:
         assert before is not None
         return WithinDrop(before - recipe.max_drop, recipe.target_bytes)

@@ -1,20 +1,45 @@
-"""How many bits: a short training to the same budget with each, and the best of them is taken.
+"""What short trainings choose: the bits that a recipe leaves open, and the size that keeps a drop of accuracy.
 
-What the first assignment distorts does not tell it: by the squared error, weighted by curvature or not, networks
-would get other bits than those that trained best.
+What the first assignment distorts does not tell the bits: by the squared error, weighted by curvature or not, networks
+would get other bits than those that trained best. Nor does a network in training tell the size: at a high learning
+rate it is far less accurate than at the end, so whoever shrinks it by what is seen then stops too early.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fewbits.errors import BudgetError, RecipeError
+from fewbits.pipeline.notebook import Outcome
 from fewbits.recipe import Recipe
-from fewbits.report.report import Rehearsal, Report
+from fewbits.report.report import Rehearsal
+from fewbits.search import Smallest
 
 BITS = (2, 3, 4, 5)
 SHARE = 0.25  # of the training, each; with a tenth, small networks got the wrong bits
+START = 32  # the first size is the float network's over this: one bit per weight
+STEP = 0.5  # from one size to the next, until one is kept and one is not
+CLOSE = 1.1  # and then halves of the gap, down to this ratio
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What rehearsals chose.
+
+    Attributes:
+        bits: of the grid, where the recipe left them open. size: bytes, the smallest that kept the drop of accuracy;
+            ``None`` where none was asked for or none did. seen: what they were chosen by.
+    """
+
+    bits: int | None = None
+    size: int | None = None
+    seen: tuple[Rehearsal, ...] = ()
+
+
+Short = Callable[[Recipe, str, int, int], Outcome]
+"""``short(recipe, what, index, count)``: what came of a training, the ``index``-th of about ``count``."""
 
 
 def check(recipe: Recipe, evaluate: Any) -> None:
@@ -27,41 +52,109 @@ def check(recipe: Recipe, evaluate: Any) -> None:
         return
     if recipe.target is None and recipe.max_drop is None:
         raise RecipeError("assign.bits: auto needs a budget, target or max_drop, to compare bits at")
+    if recipe.max_drop is not None and not recipe.rehearsals:
+        raise RecipeError("assign.bits: auto with max_drop needs rehearsals, to compare bits in")
     if evaluate is None:
         raise RecipeError("assign.bits: auto needs evaluate: a function that gives a network's accuracy in percent")
 
 
-def rehearse(recipe: Recipe, short: Callable[[Recipe, int], Report]) -> tuple[int, tuple[Rehearsal, ...]]:
-    """The bits to train with, and what was seen.
-
-    With a byte target the most accurate file wins, with a drop of accuracy the smallest that keeps it (the most
-    accurate if none does); of equal ones the fewest bits.
+def choose(recipe: Recipe, short: Short, before: float | None, float_bytes: int) -> Choice:
+    """Rehearse what the recipe leaves open.
 
     Args:
-        short: ``short(recipe, index) -> report`` of a run; only the recipe differs from the main one.
+        before: percent of the float network that the user gave, on validation data. float_bytes: its size.
 
     Raises:
         BudgetError: no bits reach the target.
     """
-    seen: list[Rehearsal] = []
-    failed: BudgetError | None = None
+    if recipe.max_drop is not None and recipe.rehearsals:
+        assert before is not None  # max_drop needs evaluate
+        return _Sizes(recipe, short, before - recipe.max_drop, float_bytes).choose()
+    if recipe.assign.bits == "auto":
+        return _bits(recipe, short)
+    return Choice()
+
+
+def _trial(recipe: Recipe, bits: int | None, target: int | None = None) -> Recipe:
+    """The recipe of a short training; only bits, target and length differ from the main one's."""
+    changes: dict[str, Any] = {} if target is None else {"target": target, "max_drop": None}
+    if bits is not None:
+        changes["assign"] = recipe.assign.model_dump() | {"bits": bits}
+    train = recipe.train.model_dump() | {"epochs": recipe.train.epochs * SHARE}
+    return recipe.updated(train=train, rounds=min(4, recipe.rounds), channels=None, sweep=None, **changes)
+
+
+def _bits(recipe: Recipe, short: Short) -> Choice:
+    """With a byte target, the bits of the most accurate file; of equal ones the fewest."""
+    seen, why = [], ""
     for index, bits in enumerate(BITS):
-        train = recipe.train.model_dump() | {"epochs": recipe.train.epochs * SHARE}
-        assign = recipe.assign.model_dump() | {"bits": bits}
-        trial = recipe.updated(assign=assign, train=train, rounds=min(4, recipe.rounds), channels=None, sweep=None)
-        try:
-            report = short(trial, index)
-        except BudgetError as error:
-            failed = error
-            continue
-        assert report.accuracy_after is not None
-        kept = report.met is not False
-        seen.append(Rehearsal(bits, report.file_bytes, report.accuracy_after, kept))
+        found = short(_trial(recipe, bits), f"{bits} bits", index, len(BITS))
+        if isinstance(found, str):
+            why = found
+        else:
+            seen.append(Rehearsal(bits, *found, kept=True))
     if not seen:
-        assert failed is not None
-        raise failed
-    if recipe.max_drop is not None and any(r.kept for r in seen):
-        best = min((r for r in seen if r.kept), key=lambda r: (r.bytes, r.bits))
-    else:
-        best = max(seen, key=lambda r: (r.accuracy, -r.bits))
-    return best.bits, tuple(seen)
+        raise BudgetError(why)
+    return Choice(max(seen, key=lambda r: (r.accuracy, -r.bits)).bits, None, tuple(seen))
+
+
+def _worth(found: Rehearsal) -> tuple[bool, float]:
+    """The smallest of those that kept the floor, else the most accurate."""
+    return found.kept, -found.bytes if found.kept else found.accuracy
+
+
+class _Sizes:
+    """With a drop of accuracy: ever smaller targets, until the floor is lost, then between them.
+
+    Open bits are all compared at the first size; after it only the best two, the second where the first fails.
+    """
+
+    def __init__(self, recipe: Recipe, short: Short, floor: float, float_bytes: int) -> None:
+        self.recipe, self.short, self.floor = recipe, short, floor
+        self.start = max(1, float_bytes // START)
+        self.open = recipe.assign.bits == "auto"
+        self.order: list[int | None] = list(BITS) if self.open else [None]
+        self.seen: list[Rehearsal] = []
+        self.index = 0
+        self.count = recipe.rehearsals + (len(BITS) - 1 if self.open else 0)
+
+    def choose(self) -> Choice:
+        limit = self.recipe.target_bytes
+        search = Smallest(self.floor, limit, tries=self.recipe.rehearsals, close=CLOSE, down=STEP, up=1 / STEP)
+        goal: float | None = self.start if limit is None else min(self.start, limit)
+        best: Rehearsal | None = None
+        while goal is not None:
+            found = self._at(round(goal), everything=best is None)
+            if found is None:
+                search.fail(goal)
+                search.tries -= 1
+            else:
+                search.tell(found.bytes, found.accuracy, goal)
+                best = found if best is None else max(best, found, key=_worth)
+            goal = search.next()
+        bits = (best.bits if best is not None else BITS[-1]) if self.open else None
+        return Choice(bits, best.bytes if best is not None and best.kept else None, tuple(self.seen))
+
+    def _at(self, target: int, *, everything: bool) -> Rehearsal | None:
+        """The best file of this size, or ``None`` where no bits give one."""
+        found: list[tuple[int | None, Rehearsal]] = []
+        for bits in self.order:
+            words = f"{target:,} bytes" + ("" if bits is None else f" with {bits} bits")
+            told = self.short(_trial(self.recipe, bits, target), words, self.index, self.count)
+            self.index += 1
+            if isinstance(told, str):
+                continue
+            given = self.recipe.assign.bits
+            shown = bits if bits is not None else given if isinstance(given, int) else 0
+            found.append((bits, Rehearsal(shown, *told, kept=told[1] >= self.floor)))
+            self.seen.append(found[-1][1])
+            if found[-1][1].kept and not everything:
+                break
+        if not found:
+            return None
+        found.sort(key=lambda pair: (-pair[1].accuracy, pair[1].bits))
+        if self.open:  # the better ones first, those that were not tried behind them
+            tried = [bits for bits, _ in found]
+            others = [bits for bits in self.order if bits not in tried]
+            self.order = (tried + others)[:2]
+        return found[0][1]

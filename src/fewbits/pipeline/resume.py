@@ -10,7 +10,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from fewbits import checkpoint, codec
+from fewbits.channels import stage_file
 from fewbits.errors import DataError
+from fewbits.pipeline.notebook import notebook_file
+from fewbits.pipeline.rehearsal import Choice
 from fewbits.pipeline.rounds import Kept, Rounds
 from fewbits.recipe import Recipe
 from fewbits.report.report import Rehearsal, Round
@@ -42,9 +45,9 @@ def save(
     rounds: Rounds,
     holding: Holding,
     optimizer: torch.optim.Optimizer,
-    chosen: tuple[int | None, tuple[Rehearsal, ...]] = (None, ()),
+    chosen: Choice,
 ) -> None:
-    """Write the state of a run; the main process does. ``chosen``: bits that the recipe left open, and why those.
+    """Write the state of a run; the main process does. ``chosen``: what rehearsals chose.
 
     Raises:
         FileError: it cannot be written.
@@ -57,8 +60,7 @@ def save(
         {
             "recipe": rounds.recipe.model_dump_json(),
             "processes": accelerator.num_processes,
-            "bits": chosen[0],
-            "rehearsals": [vars(r) for r in chosen[1]],
+            "chosen": {"bits": chosen.bits, "size": chosen.size, "seen": [vars(r) for r in chosen.seen]},
             "before": rounds.before,
             "steps": holding.steps,
             "lam": holding.lam,
@@ -74,6 +76,18 @@ def save(
             "scorer": holding.scorer.state() if holding.scorer is not None else None,
         },
     )
+
+
+def choice(state: dict[str, Any]) -> Choice:
+    """What the rehearsals of an interrupted run chose."""
+    saved = state["chosen"]
+    return Choice(saved["bits"], saved["size"], tuple(Rehearsal(**r) for r in saved["seen"]))
+
+
+def forget(path: Path) -> None:
+    """Remove all that an interrupted run would go on from: the state first, as it is nothing without the rest."""
+    for place in (path, notebook_file(path), stage_file(path)):
+        place.unlink(missing_ok=True)
 
 
 def restore(state: dict[str, Any], rounds: Rounds, holding: Holding, optimizer: torch.optim.Optimizer) -> None:

@@ -14,19 +14,20 @@ from torch import nn
 
 from fewbits import recipe as recipes
 from fewbits.attach import attach
-from fewbits.channels import channel_stage, stage_file
-from fewbits.errors import RecipeError
+from fewbits.channels import channel_stage
+from fewbits.errors import BudgetError, RecipeError
 from fewbits.integer import quantize
 from fewbits.measure.relevance import Lens, trace
 from fewbits.pipeline import parts, resume
 from fewbits.pipeline.candidates import Candidates, Evaluate
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.finish import finish
-from fewbits.pipeline.rehearsal import BITS, check, rehearse
+from fewbits.pipeline.notebook import Notebook, Outcome, notebook_file
+from fewbits.pipeline.rehearsal import Choice, check, choose
 from fewbits.pipeline.rounds import Progress, Rounds
 from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
-from fewbits.report.report import Rehearsal, Report
+from fewbits.report.report import float_bytes
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of
 from fewbits.train.objectives import objective_of
@@ -93,8 +94,7 @@ def compress(
         run = Run(narrowed, train, evaluate, chosen, place, progress, accelerator, full=model, teacher=teacher)
         compressed = run.go()
         if place is not None and not keep_state and run.accelerator.is_main_process:
-            place.unlink(missing_ok=True)
-            stage_file(place).unlink(missing_ok=True)
+            resume.forget(place)
         return compressed
 
 
@@ -134,7 +134,7 @@ class Run:
         self.model = copy.deepcopy(original)
         self.lens: Lens | None = trace(self.model) if parts.measured(recipe) == "relevance" else None
         self.rounds: Rounds
-        self.chosen: tuple[int | None, tuple[Rehearsal, ...]] = (None, ())
+        self.chosen = Choice()
 
     def go(self) -> Compressed:
         """Train under the plan, and finish."""
@@ -142,8 +142,12 @@ class Run:
         recipe, original = self.recipe, self.candidates.original
         settings = recipe.train
         saved = resume.saved(self.state_file, recipe, self.accelerator)
-        bits, rehearsals = self._bits(saved)
-        assigner_at = parts.assigners(recipe, original, bits)
+        if saved is None:
+            before = self.candidates.evaluated(self.candidates.full) if self.candidates.evaluate else None
+            self.chosen = self._choose(before)
+        else:
+            before, self.chosen = saved["before"], resume.choice(saved)
+        assigner_at = parts.assigners(recipe, original, self.chosen.bits)
         weights = select(self.model, recipe.select.include, recipe.select.exclude)
         pruner_at = pruner_of(recipe, parameters_of(original))
         if pruner_at is not None:  # a floor that the final sparsity does not allow is refused now, not half-way
@@ -157,11 +161,8 @@ class Run:
             rounds=recipe.rounds,
         )  # fmt: skip
         self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
-        if saved is None:
-            before = self.candidates.evaluated(self.candidates.full) if self.candidates.evaluate else None
-        else:
-            before = saved["before"]
-        self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before), before)
+        steering = parts.steering(recipe, before, self.chosen.size)
+        self.rounds = Rounds(recipe, self.candidates, steering, before)
         if saved is None:
             self.rounds.first(holding)
         else:
@@ -172,28 +173,35 @@ class Run:
                 companion=holding, accelerator=self.accelerator, start=holding.steps,
             )  # fmt: skip
         done = finish(self.rounds, holding, self.train, time.perf_counter() - begin)
-        return replace(done, report=done.report.updated(rehearsals=rehearsals)) if rehearsals else done
+        return replace(done, report=done.report.updated(rehearsals=self.chosen.seen))
 
-    def _bits(self, saved: dict[str, Any] | None) -> tuple[int | None, tuple[Rehearsal, ...]]:
-        """The bits that a recipe left open, and what they were chosen by; an interrupted run knows them."""
-        if self.recipe.assign.bits != "auto":
-            return None, ()
-        if saved is None:
-            self.chosen = rehearse(self.recipe, self._short)
-        else:
-            self.chosen = saved["bits"], tuple(Rehearsal(**r) for r in saved["rehearsals"])
-        return self.chosen
+    def _choose(self, before: float | None) -> Choice:
+        """What the recipe leaves to rehearsals; those that an interrupted run has finished are not trained again."""
+        place = None if self.state_file is None else notebook_file(self.state_file)
+        notes = Notebook(place, self.recipe, self.accelerator)
 
-    def _short(self, recipe: Recipe, index: int) -> Report:
+        def short(trial: Recipe, what: str, index: int, count: int) -> Outcome:
+            if trial not in notes:
+                notes[trial] = self._short(trial, what, index, count)
+            return notes[trial]
+
+        return choose(self.recipe, short, before, float_bytes(self.candidates.full.state_dict()))
+
+    def _short(self, trial: Recipe, what: str, index: int, count: int) -> Outcome:
         def told(done: int, total: int, line: str) -> None:
             if self.progress is not None:
-                bits, count = recipe.assign.bits, len(BITS)
-                self.progress(index * total + done, count * total, f"rehearsing with {bits} bits: {line}")
+                whole = max(count, index + 1) * total
+                self.progress(index * total + done, whole, f"rehearsing with {what}: {line}")
 
-        return compress(
-            self.candidates.original, self.train, evaluate=self.candidates.evaluate, recipe=recipe, progress=told,
-            accelerator=self.accelerator, teacher=self.teacher if recipe.train.distill else None,
-        ).report  # fmt: skip
+        try:
+            report = compress(
+                self.candidates.original, self.train, evaluate=self.candidates.evaluate, recipe=trial, progress=told,
+                accelerator=self.accelerator, teacher=self.teacher if trial.train.distill else None,
+            ).report  # fmt: skip
+        except BudgetError as error:
+            return str(error)
+        assert report.accuracy_after is not None
+        return report.file_bytes, report.accuracy_after
 
     def _round(self, holding: Holding, done: int, total: int) -> None:
         self.rounds.next(holding, done, total)

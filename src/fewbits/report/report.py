@@ -76,7 +76,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A short training with some bits, before they were chosen.
+    """A short training to a size with some bits, before they were chosen.
 
     Attributes:
         bytes: size of its file. accuracy: percent on validation data. kept: whether it kept the budget.

@@ -216,12 +216,15 @@ def _search(report: Report) -> list[Fact]:
 
 
 def _rehearsed(report: Report) -> list[Fact]:
-    """What the bits were chosen by."""
+    """What the bits, or the size, were chosen by."""
     if not report.rehearsals:
         return []
     bits = next((row.bits for row in report.tensors), 0)
-    seen = ", ".join(f"{r.bits}: {r.accuracy:.2f} % at {r.bytes:,} bytes" for r in report.rehearsals)
-    return [Fact("bits", f"{bits}, after short trainings with {seen}")]
+    if report.max_drop is None:
+        seen = ", ".join(f"{r.bits}: {r.accuracy:.2f} % at {r.bytes:,} bytes" for r in report.rehearsals)
+        return [Fact("bits", f"{bits}, after short trainings with {seen}")]
+    seen = ", ".join(f"{r.accuracy:.2f} % at {r.bytes:,} bytes with {r.bits}" for r in report.rehearsals)
+    return [Fact("bits", f"{bits}; bits and size after short trainings: {seen}")]
 
 
 def duration(seconds: float) -> str:

@@ -16,12 +16,21 @@ class Smallest:
         limit: upper bound on bytes, if there is one as well.
         tries: how many sizes at most.
         close: ratio of the smallest size that kept the floor to the largest below it that did not, at which to stop.
+        down, up: from one size to the next while all keep the floor, or none does.
     """
 
-    down, up = 0.85, 1.25
-
-    def __init__(self, floor: float, limit: int | None = None, *, tries: int = 8, close: float = 1.02) -> None:
+    def __init__(
+        self,
+        floor: float,
+        limit: int | None = None,
+        *,
+        tries: int = 8,
+        close: float = 1.02,
+        down: float = 0.85,
+        up: float = 1.25,
+    ) -> None:
         self.floor, self.limit, self.tries, self.close = floor, limit, tries, close
+        self.down, self.up = down, up
         self.kept: int | None = None  # smallest size that keeps the floor
         self.lost: float | None = None  # largest size below it that does not
         self.fitting = limit is None  # whether anything no larger than the limit was seen
