@@ -71,6 +71,7 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "no distillation": {"train.distill": 0.0},
     "distillation only": {"train.distill": 1.0},
     "target from the start": {"train.arrive": 0.0},
+    "target at a quarter": {"train.arrive": 0.25},
     "target at three quarters": {"train.arrive": 0.75},
     "bfloat16 remainder": {"floats": "bfloat16"},
     "2 bit": {"assign.bits": 2},
@@ -78,7 +79,6 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "5 bit": {"assign.bits": 5},
     "half the learning rate": {"train.lr": 5e-4},
     "twice the learning rate": {"train.lr": 2e-3},
-    "four times the learning rate": {"train.lr": 4e-3},
 }
 
 EXPERIMENTS = {

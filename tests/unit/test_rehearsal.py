@@ -14,7 +14,7 @@ from fewbits import recipe as recipes
 from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError
 from fewbits.pipeline.notebook import Outcome, notebook_file
-from fewbits.pipeline.rehearsal import BITS, Choice, choose
+from fewbits.pipeline.rehearsal import BITS, Choice, choose, share_of
 from fewbits.report.report import Report
 from fewbits.train import accuracy
 
@@ -44,15 +44,21 @@ def test_the_bits_of_the_most_accurate_file(outcomes: dict, best: int) -> None:
         seen.append(trial.assign.bits)
         return outcomes[trial.assign.bits]
 
-    found = choose(recipe(target=900), short, 99.0, 10_000)
+    found = choose(recipe(target=900), short, 99.0, 10_000, 4000)
     assert (found.bits, found.size) == (best, None)
     assert seen == list(BITS)
     assert [r.bits for r in found.seen] == [b for b in BITS if not isinstance(outcomes[b], str)]
 
 
+def test_the_length_of_a_rehearsal() -> None:
+    assert [share_of(steps) for steps in (1, 499, 500, 1000, 1999, 2000, 100_000)] == [
+        1, 1, 1, 0.5, pytest.approx(0.25, abs=1e-3), 0.25, 0.25,
+    ]  # fmt: skip
+
+
 def test_no_bits_reach_the_target() -> None:
     with pytest.raises(BudgetError, match="too large"):
-        choose(recipe(target=10), lambda *_: "too large", None, 10_000)
+        choose(recipe(target=10), lambda *_: "too large", None, 10_000, 4000)
 
 
 def told_sizes(asked: recipes.Recipe, accuracy_at, smallest: float = 0.0) -> tuple[Choice, list[tuple[object, int]]]:
@@ -65,7 +71,7 @@ def told_sizes(asked: recipes.Recipe, accuracy_at, smallest: float = 0.0) -> tup
         seen.append((trial.assign.bits, trial.target))
         return "too small" if trial.target < smallest else (trial.target, accuracy_at(trial.assign.bits, trial.target))
 
-    return choose(asked, short, 99.0, 32_000), seen
+    return choose(asked, short, 99.0, 32_000, 4000), seen
 
 
 def test_sizes_halve_until_the_floor_is_lost_and_close_in_then() -> None:

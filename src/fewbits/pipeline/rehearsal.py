@@ -19,6 +19,7 @@ from fewbits.search import Smallest
 
 BITS = (2, 3, 4, 5)
 SHARE = 0.25  # of the training, each; with a tenth, small networks got the wrong bits
+STEPS = 500  # at least, if the training has as many: in fifty steps no network recovers from two bits
 START = 32  # the first size is the float network's over this: one bit per weight
 STEP = 0.5  # from one size to the next, until one is kept and one is not
 CLOSE = 1.1  # and then halves of the gap, down to this ratio
@@ -58,37 +59,44 @@ def check(recipe: Recipe, evaluate: Any) -> None:
         raise RecipeError("assign.bits: auto needs evaluate: a function that gives a network's accuracy in percent")
 
 
-def choose(recipe: Recipe, short: Short, before: float | None, float_bytes: int) -> Choice:
+def share_of(steps: int) -> float:
+    """The length of a rehearsal of a training of so many steps, relative to it."""
+    return max(SHARE, min(1.0, STEPS / steps))
+
+
+def choose(recipe: Recipe, short: Short, before: float | None, float_bytes: int, steps: int) -> Choice:
     """Rehearse what the recipe leaves open.
 
     Args:
         before: percent of the float network that the user gave, on validation data. float_bytes: its size.
+        steps: of the training.
 
     Raises:
         BudgetError: no bits reach the target.
     """
     if recipe.max_drop is not None and recipe.rehearsals:
         assert before is not None  # max_drop needs evaluate
-        return _Sizes(recipe, short, before - recipe.max_drop, float_bytes).choose()
+        return _Sizes(recipe, short, before - recipe.max_drop, float_bytes, share_of(steps)).choose()
     if recipe.assign.bits == "auto":
-        return _bits(recipe, short)
+        return _bits(recipe, short, share_of(steps))
     return Choice()
 
 
-def _trial(recipe: Recipe, bits: int | None, target: int | None = None) -> Recipe:
+def _trial(recipe: Recipe, share: float, bits: int | None, target: int | None = None) -> Recipe:
     """The recipe of a short training; only bits, target and length differ from the main one's."""
     changes: dict[str, Any] = {} if target is None else {"target": target, "max_drop": None}
     if bits is not None:
         changes["assign"] = recipe.assign.model_dump() | {"bits": bits}
-    train = recipe.train.model_dump() | {"epochs": recipe.train.epochs * SHARE}
-    return recipe.updated(train=train, rounds=min(4, recipe.rounds), channels=None, sweep=None, **changes)
+    train = recipe.train.model_dump() | {"epochs": recipe.train.epochs * share}
+    rounds = min(recipe.rounds, max(4, round(recipe.rounds * share)))
+    return recipe.updated(train=train, rounds=rounds, channels=None, sweep=None, **changes)
 
 
-def _bits(recipe: Recipe, short: Short) -> Choice:
+def _bits(recipe: Recipe, short: Short, share: float) -> Choice:
     """With a byte target, the bits of the most accurate file; of equal ones the fewest."""
     seen, why = [], ""
     for index, bits in enumerate(BITS):
-        found = short(_trial(recipe, bits), f"{bits} bits", index, len(BITS))
+        found = short(_trial(recipe, share, bits), f"{bits} bits", index, len(BITS))
         if isinstance(found, str):
             why = found
         else:
@@ -109,8 +117,8 @@ class _Sizes:
     Open bits are all compared at the first size; after it only the best two, the second where the first fails.
     """
 
-    def __init__(self, recipe: Recipe, short: Short, floor: float, float_bytes: int) -> None:
-        self.recipe, self.short, self.floor = recipe, short, floor
+    def __init__(self, recipe: Recipe, short: Short, floor: float, float_bytes: int, share: float) -> None:
+        self.recipe, self.short, self.floor, self.share = recipe, short, floor, share
         self.start = max(1, float_bytes // START)
         self.open = recipe.assign.bits == "auto"
         self.order: list[int | None] = list(BITS) if self.open else [None]
@@ -140,7 +148,7 @@ class _Sizes:
         found: list[tuple[int | None, Rehearsal]] = []
         for bits in self.order:
             words = f"{target:,} bytes" + ("" if bits is None else f" with {bits} bits")
-            told = self.short(_trial(self.recipe, bits, target), words, self.index, self.count)
+            told = self.short(_trial(self.recipe, self.share, bits, target), words, self.index, self.count)
             self.index += 1
             if isinstance(told, str):
                 continue

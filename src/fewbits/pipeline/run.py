@@ -29,7 +29,7 @@ from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
 from fewbits.report.report import float_bytes
 from fewbits.train.hold import Holding, finetuning_groups
-from fewbits.train.loop import fit, optimizer_of
+from fewbits.train.loop import fit, optimizer_of, total_steps
 from fewbits.train.objectives import objective_of
 from fewbits.weights import parameters_of, select
 
@@ -185,7 +185,8 @@ class Run:
                 notes[trial] = self._short(trial, what, index, count)
             return notes[trial]
 
-        return choose(self.recipe, short, before, float_bytes(self.candidates.full.state_dict()))
+        steps = total_steps(self.train, self.recipe.train)
+        return choose(self.recipe, short, before, float_bytes(self.candidates.full.state_dict()), steps)
 
     def _short(self, trial: Recipe, what: str, index: int, count: int) -> Outcome:
         def told(done: int, total: int, line: str) -> None:
