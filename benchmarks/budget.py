@@ -173,6 +173,7 @@ VARIANTS = {  # of a budget's recipe; the first ones led, on validation data, to
     "4 bits, at once": {"train.arrive": 0.0},
     "2 bits, at once": {"train.arrive": 0.0, "assign.bits": 2},
     "auto, at once": {"train.arrive": 0.0, "assign.bits": "auto"},
+    "auto, at half": {"train.arrive": 0.5, "assign.bits": "auto"},
 }
 
 

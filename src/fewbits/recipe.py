@@ -97,7 +97,7 @@ class Finetuning(Training):
     teacher: Network | None = None
     temperature: Annotated[float, Field(gt=0)] = 2.0
     settle: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    arrive: Annotated[float, Field(ge=0, le=1)] = 0.5
+    arrive: Annotated[float, Field(ge=0, le=1)] = 0.25
 
     @model_validator(mode="after")
     def _taught(self) -> Finetuning:

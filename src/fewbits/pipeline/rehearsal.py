@@ -7,8 +7,9 @@ rate it is far less accurate than at the end, so whoever shrinks it by what is s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fewbits.errors import BudgetError, RecipeError
@@ -23,6 +24,7 @@ STEPS = 500  # at least, if the training has as many: in fifty steps no network 
 START = 32  # the first size is the float network's over this: one bit per weight
 STEP = 0.5  # from one size to the next, until one is kept and one is not
 CLOSE = 1.1  # and then halves of the gap, down to this ratio
+ATTEMPTS, LARGER = 3, 1.2  # trainings to a size at most, each so much larger than the one that did not keep the drop
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,21 @@ class Choice:
 
     Attributes:
         bits: of the grid, where the recipe left them open. size: bytes, the smallest that kept the drop of accuracy;
-            ``None`` where none was asked for or none did. seen: what they were chosen by.
+            ``None`` where none was asked for or none did. seen: what they were chosen by. attempt: which training to a
+            size that should keep the drop this is.
     """
 
     bits: int | None = None
     size: int | None = None
     seen: tuple[Rehearsal, ...] = ()
+    attempt: int = 1
+
+    def larger(self, limit: int | None) -> Choice | None:
+        """For a training that did not keep the drop: another one to a larger size, or ``None`` to leave it at that."""
+        if self.size is None or self.attempt == ATTEMPTS or (limit is not None and self.size >= limit):
+            return None
+        size = round(self.size * LARGER)
+        return replace(self, size=size if limit is None else min(size, limit), attempt=self.attempt + 1)
 
 
 Short = Callable[[Recipe, str, int, int], Outcome]
@@ -111,6 +122,12 @@ def _worth(found: Rehearsal) -> tuple[bool, float]:
     return found.kept, -found.bytes if found.kept else found.accuracy
 
 
+def _rank(found: Rehearsal) -> tuple[bool, int, float, int]:
+    """Of files for one target: those that kept the floor, much smaller ones first, then accuracy and fewer bits."""
+    size = -round(math.log(found.bytes) / math.log(CLOSE)) if found.kept else 0
+    return found.kept, size, found.accuracy, -found.bits
+
+
 class _Sizes:
     """With a drop of accuracy: ever smaller targets, until the floor is lost, then between them.
 
@@ -160,7 +177,7 @@ class _Sizes:
                 break
         if not found:
             return None
-        found.sort(key=lambda pair: (-pair[1].accuracy, pair[1].bits))
+        found.sort(key=lambda pair: _rank(pair[1]), reverse=True)
         if self.open:  # the better ones first, those that were not tried behind them
             tried = [bits for bits, _ in found]
             others = [bits for bits in self.order if bits not in tried]

@@ -60,7 +60,12 @@ def save(
         {
             "recipe": rounds.recipe.model_dump_json(),
             "processes": accelerator.num_processes,
-            "chosen": {"bits": chosen.bits, "size": chosen.size, "seen": [vars(r) for r in chosen.seen]},
+            "chosen": {
+                "bits": chosen.bits,
+                "size": chosen.size,
+                "seen": [vars(r) for r in chosen.seen],
+                "attempt": chosen.attempt,
+            },
             "before": rounds.before,
             "steps": holding.steps,
             "lam": holding.lam,
@@ -81,7 +86,7 @@ def save(
 def choice(state: dict[str, Any]) -> Choice:
     """What the rehearsals of an interrupted run chose."""
     saved = state["chosen"]
-    return Choice(saved["bits"], saved["size"], tuple(Rehearsal(**r) for r in saved["seen"]))
+    return Choice(saved["bits"], saved["size"], tuple(Rehearsal(**r) for r in saved["seen"]), saved["attempt"])
 
 
 def forget(path: Path) -> None:

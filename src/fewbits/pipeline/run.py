@@ -36,6 +36,11 @@ from fewbits.weights import parameters_of, select
 __all__ = ["Evaluate", "Progress", "Run", "compress"]
 
 
+def _worth(done: Compressed) -> tuple[bool, float]:
+    """Of trainings to several sizes: one that kept the budget, or the most accurate."""
+    return done.report.met is not False, done.report.accuracy_after or 0.0
+
+
 def compress(
     model: nn.Module,
     train: Any,
@@ -137,16 +142,28 @@ class Run:
         self.chosen = Choice()
 
     def go(self) -> Compressed:
-        """Train under the plan, and finish."""
+        """Rehearse, train under the plan, and finish; again to a larger size if a drop of accuracy was not kept."""
         begin = time.perf_counter()
-        recipe, original = self.recipe, self.candidates.original
-        settings = recipe.train
-        saved = resume.saved(self.state_file, recipe, self.accelerator)
+        saved = resume.saved(self.state_file, self.recipe, self.accelerator)
         if saved is None:
             before = self.candidates.evaluated(self.candidates.full) if self.candidates.evaluate else None
             self.chosen = self._choose(before)
         else:
             before, self.chosen = saved["before"], resume.choice(saved)
+        done = self._train(saved, before)
+        while done.report.met is False and (larger := self.chosen.larger(self.recipe.target_bytes)) is not None:
+            self.chosen = larger
+            self.model = copy.deepcopy(self.candidates.original)
+            self.lens = None if self.lens is None else trace(self.model)
+            done = max(done, self._train(None, before), key=_worth)
+        seconds = time.perf_counter() - begin
+        return replace(done, report=done.report.updated(rehearsals=self.chosen.seen, seconds=seconds))
+
+    def _train(self, saved: dict[str, Any] | None, before: float | None) -> Compressed:
+        """One training to what was chosen, or the rest of one."""
+        begin = time.perf_counter()
+        recipe, original = self.recipe, self.candidates.original
+        settings = recipe.train
         assigner_at = parts.assigners(recipe, original, self.chosen.bits)
         weights = select(self.model, recipe.select.include, recipe.select.exclude)
         pruner_at = pruner_of(recipe, parameters_of(original))
@@ -161,8 +178,7 @@ class Run:
             rounds=recipe.rounds,
         )  # fmt: skip
         self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
-        steering = parts.steering(recipe, before, self.chosen.size)
-        self.rounds = Rounds(recipe, self.candidates, steering, before)
+        self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before, self.chosen.size), before)
         if saved is None:
             self.rounds.first(holding)
         else:
@@ -172,8 +188,7 @@ class Run:
                 self.model, self.train, objective_of(settings, self.teacher), optimizer, settings,
                 companion=holding, accelerator=self.accelerator, start=holding.steps,
             )  # fmt: skip
-        done = finish(self.rounds, holding, self.train, time.perf_counter() - begin)
-        return replace(done, report=done.report.updated(rehearsals=self.chosen.seen))
+        return finish(self.rounds, holding, self.train, time.perf_counter() - begin)
 
     def _choose(self, before: float | None) -> Choice:
         """What the recipe leaves to rehearsals; those that an interrupted run has finished are not trained again."""

@@ -134,7 +134,7 @@ class TowardSize(Steering):
         target: bytes of the file. arrive: share of the training after which the target is reached.
     """
 
-    def __init__(self, target: int, arrive: float = 0.5) -> None:
+    def __init__(self, target: int, arrive: float = 0.25) -> None:
         self.target, self.arrive = target, arrive
         self.begin: float | None = None
         self.lam = 0.05
