@@ -42,7 +42,8 @@ def test_a_schedule_beyond_the_settling_is_refused() -> None:
 
 def test_no_candidate_from_before_the_schedule_ended_is_kept() -> None:
     values = BASE | {
-        "assign": {"method": "ecq"}, "max_drop": 0.0, "prune": {"sparsity": 0.9, "schedule": "linear", "end": 0.5},
+        "assign": {"method": "ecq"}, "max_drop": 0.0, "rehearsals": 0,
+        "prune": {"sparsity": 0.9, "schedule": "linear", "end": 0.5},
     }  # fmt: skip
     scores = iter([100.0] * 2 + [0.0] * 50)
     found = compress(network(), batches(), evaluate=lambda model: next(scores), recipe=recipes.make(values))

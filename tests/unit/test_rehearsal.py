@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError
 from fewbits.pipeline.notebook import Outcome, notebook_file
 from fewbits.pipeline.rehearsal import BITS, Choice, choose, share_of
+from fewbits.pipeline.run import Run
 from fewbits.report.report import Report
 from fewbits.train import accuracy
 
@@ -236,3 +238,43 @@ def test_notes_of_another_recipe_or_none_at_all(trained: nn.Module, handwriting:
     notebook_file(state).write_text('{"recipe": "", "outcomes": {"a": [1, 2.5], "b": "too large"}}')
     with pytest.raises(DataError, match="belongs to another recipe"):
         fb.compress(trained, batches, evaluate=lambda net: 50.0, recipe=asked, state_file=state)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "written"),
+    [
+        ([(1000, True)], 1000),
+        ([(4000, True), (1150, True)], 1150),  # first only an early candidate kept it
+        ([(1000, False), (1200, False), (1440, True)], 1440),
+        ([(1000, False), (9000, True), (9500, True)], 9000),
+        ([(1000, False), (1200, False), (1440, False)], 1440),
+    ],
+)
+def test_a_drop_that_was_not_kept_is_tried_again_a_fifth_larger(
+    trained: nn.Module, handwriting: DataSet, monkeypatch: pytest.MonkeyPatch, outcomes: list, written: int
+) -> None:
+    real = fb.compress(trained, handwriting.loader("train", 64), recipe=recipe(3, train={"epochs": 0.1}), target=9000)
+    goals: list[int | None] = []
+
+    def train(self: Run, saved: object, before: float | None) -> fb.Compressed:
+        goals.append(self.chosen.size)
+        size, met = outcomes[len(goals) - 1]
+        return replace(real, report=real.report.updated(file_bytes=size, met=met, accuracy_after=size / 100))
+
+    monkeypatch.setattr(Run, "_choose", lambda self, before: Choice(None, 1000))
+    monkeypatch.setattr(Run, "_train", train)
+    batches = handwriting.loader("train", 64)
+    found = fb.compress(trained, batches, evaluate=lambda net: 90.0, recipe=recipe(3, max_drop=1.0))
+    assert goals == [1000, 1200, 1440][: len(outcomes)]
+    assert found.report.file_bytes == written
+
+
+def test_no_attempt_is_larger_than_the_target() -> None:
+    goals = [
+        Choice(3, 1000).larger(None),
+        Choice(3, 1000).larger(1100),
+        Choice(3, 1000).larger(1000),
+        Choice().larger(9),
+    ]
+    assert [None if g is None else (g.size, g.attempt) for g in goals] == [(1200, 2), (1100, 2), None, None]
+    assert Choice(3, 1000, attempt=3).larger(None) is None

@@ -23,7 +23,7 @@ from fewbits.pipeline.candidates import Candidates, Evaluate
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.finish import finish
 from fewbits.pipeline.notebook import Notebook, Outcome, notebook_file
-from fewbits.pipeline.rehearsal import Choice, check, choose
+from fewbits.pipeline.rehearsal import LARGER, Choice, check, choose
 from fewbits.pipeline.rounds import Progress, Rounds
 from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
@@ -37,8 +37,9 @@ __all__ = ["Evaluate", "Progress", "Run", "compress"]
 
 
 def _worth(done: Compressed) -> tuple[bool, float]:
-    """Of trainings to several sizes: one that kept the budget, or the most accurate."""
-    return done.report.met is not False, done.report.accuracy_after or 0.0
+    """Of trainings to several sizes: the smallest that kept the drop, or the most accurate."""
+    kept = done.report.met is not False
+    return kept, -done.report.file_bytes if kept else done.report.accuracy_after or 0.0
 
 
 def compress(
@@ -151,13 +152,20 @@ class Run:
         else:
             before, self.chosen = saved["before"], resume.choice(saved)
         done = self._train(saved, before)
-        while done.report.met is False and (larger := self.chosen.larger(self.recipe.target_bytes)) is not None:
+        last = done
+        while self._missed(last) and (larger := self.chosen.larger(self.recipe.target_bytes)) is not None:
             self.chosen = larger
             self.model = copy.deepcopy(self.candidates.original)
             self.lens = None if self.lens is None else trace(self.model)
-            done = max(done, self._train(None, before), key=_worth)
+            last = self._train(None, before)
+            done = max(done, last, key=_worth)
         seconds = time.perf_counter() - begin
         return replace(done, report=done.report.updated(rehearsals=self.chosen.seen, seconds=seconds))
+
+    def _missed(self, done: Compressed) -> bool:
+        """Whether a training to a size did not keep the drop there; an early, large candidate may have kept it."""
+        size = self.chosen.size
+        return size is not None and (done.report.met is False or done.report.file_bytes > size * LARGER)
 
     def _train(self, saved: dict[str, Any] | None, before: float | None) -> Compressed:
         """One training to what was chosen, or the rest of one."""
