@@ -80,6 +80,21 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "twice the learning rate": {"train.lr": 2e-3},
 }
 
+# ResNet-20's: what `measure.every` has no say in (ECQ), at first with 4 bits, half distilled, and the target at half.
+HALVES: dict[str, dict[str, Any]] = {
+    name: {"assign.bits": 4, "train.arrive": 0.5, "train.distill": 0.5, **changes}
+    for name, changes in {
+        "4 bit, at half": {},
+        "3 bit, at half": {"assign.bits": 3},
+        "4 bit, at half, a third of the learning rate": {"train.lr": 3e-4},
+        "4 bit, at half, twice the learning rate": {"train.lr": 2e-3},
+        "4 bit, at half, distillation only": {"train.distill": 1.0},
+        "4 bit, at half, taught by ResNet-56": {
+            "train.teacher": {"name": "resnet-56", "weights": "cifar10_resnet56.safetensors"},
+        },
+    }.items()
+}
+
 EXPERIMENTS = {
     "mlp-gsc": Experiment(
         {
@@ -111,20 +126,21 @@ EXPERIMENTS = {
         {
             "network": {"name": "resnet-20"},
             "data": {"name": "cifar10", "batch_size": 64, "augment": True},
+            "assign": {**ECQX, "bits": 3},
             "measure": CHEAP_RELEVANCE,
-            "train": {"epochs": 20, "lr": 1e-3, "distill": 0.5, "learn": True, "precision": "bfloat16"},
+            "train": {"epochs": 20, "lr": 1e-3, "distill": 1.0, "learn": True, "precision": "bfloat16"},
             "rounds": 12,
         },
         ("80 KB", "60 KB", "43 KB", "30 KB", "20 KB"),
         "43 KB",
         weights="cifar10_resnet20.safetensors",
-        levers=LEVERS
+        levers=HALVES
         | {
-            "a third of the learning rate": {"train.lr": 3e-4},
+            "as it is": {},
+            "half distilled": {"train.distill": 0.5},
+            "half distilled, lambda by marginal cost": {"train.distill": 0.5, "assign.options.scale": "marginal"},
+            "half distilled, lambda in squared steps": {"train.distill": 0.5, "assign.options.scale": "step"},
             "float32 training": {"train.precision": "float32"},
-            "taught by ResNet-56": {
-                "train.teacher": {"name": "resnet-56", "weights": "cifar10_resnet56.safetensors"},
-            },
         },
     ),
     "resnet-56": Experiment(
@@ -283,6 +299,9 @@ def main() -> None:
         return
     with ProcessPoolExecutor(options.workers) as pool:
         for done in as_completed([pool.submit(one, run, options) for run in todo]):
+            if done.exception() is not None:  # the others' rows must not wait for one that failed
+                print("failed:", done.exception(), flush=True)
+                continue
             rows.append(done.result())
             print(json.dumps(rows[-1]), flush=True)
             save(path, options.experiment, rows)
