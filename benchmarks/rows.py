@@ -24,21 +24,10 @@ def with_method(values: dict[str, Any], method: str) -> dict[str, Any]:
 def row_of(report: Report, recipe: Recipe, commit: str | None) -> dict[str, Any]:
     """Figures of one written and decoded file, with the settings and the commit that made it."""
     return {
-        "model": report.model,
-        "data": report.data,
-        "method": report.method,
-        "seed": report.seed,
-        "split": report.split,
-        "accuracy": report.accuracy_after,
-        "baseline_accuracy": report.accuracy_before,
-        "bytes": report.file_bytes,
-        "float_bytes": report.float_bytes,
-        "ratio": report.ratio,
-        "sparsity": 100 * report.zeros,
+        **report.row(),
         "bits": report.tensors[0].bits if report.tensors else recipe.assign.bits,
         "epochs": recipe.train.epochs,
         "steps": report.steps,
-        "seconds": report.seconds,
         "identical": report.identical,
         "every": recipe.measure.every if recipe.assign.method == "ecqx" else None,
         "momentum": recipe.assign.options.get("momentum"),

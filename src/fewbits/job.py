@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from fewbits import checkpoint, codec, data, zoo
+from fewbits import codec, data, zoo
 from fewbits.data import DataSet, Normalisation
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError, UnsupportedError
@@ -292,7 +292,7 @@ def unfinished(recipe: Recipe, out: Path) -> Path | None:
     """
     found = [False]
     if is_main_process():
-        checkpoint.load(out / STATE, recipe.model_dump_json())  # refused now rather than after the training
+        resume.check(out / STATE, recipe)  # refused now rather than after the training
         found = [_recipe_of(out / UNFINISHED) == recipe.model_dump_json()]
     broadcast_object_list(found)  # no process may start to train while another does not
     return out / UNFINISHED if found[0] else None

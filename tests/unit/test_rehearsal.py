@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fewbits as fb
+from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError
+from fewbits.pipeline import resume
 from fewbits.pipeline.notebook import Outcome, notebook_file
 from fewbits.pipeline.rehearsal import BITS, Choice, choose, share_of
 from fewbits.pipeline.run import Run
@@ -278,3 +281,20 @@ def test_no_attempt_is_larger_than_the_target() -> None:
     ]
     assert [None if g is None else (g.size, g.attempt) for g in goals] == [(1200, 2), (1100, 2), None, None]
     assert Choice(3, 1000, attempt=3).larger(None) is None
+
+
+def test_notes_are_looked_at_before_the_float_network_is_trained(tmp_path) -> None:
+    """What an interrupted rehearsal left is looked at before anything is trained."""
+    out = tmp_path / "out"
+    out.mkdir()
+    asked = recipe(3, max_drop=3.0, network={"name": "digits-net"}, data={"name": "digits"})
+    resume.forget(out / jobs.STATE)  # nothing there is fine
+    notebook_file(out / jobs.STATE).write_text('{"recipe": "", "outcomes": {}}')
+    with pytest.raises(DataError, match="belongs to another recipe"):
+        jobs.unfinished(asked, out)
+    notebook_file(out / jobs.STATE).write_text(
+        json.dumps({"recipe": asked.model_dump_json(), "outcomes": {"a": [1, 2.0], "b": "too large"}})
+    )
+    assert jobs.unfinished(asked, out) is None  # the float network was not kept: trained again, the same one
+    jobs.forget(out)
+    assert not list(out.iterdir())

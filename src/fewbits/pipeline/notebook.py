@@ -21,6 +21,28 @@ def notebook_file(state_file: Path) -> Path:
     return state_file.with_name(f"{state_file.name}.rehearsals")
 
 
+def noted(place: Path | None, recipe: Recipe) -> dict[str, Outcome]:
+    """What a file of outcomes says; nothing where there is none.
+
+    Raises:
+        DataError: the file is damaged, or belongs to another recipe.
+    """
+    if place is None or not place.exists():
+        return {}
+    try:
+        values = json.loads(codec.read(place))
+        whose, outcomes = values["recipe"], values["outcomes"]
+        known: dict[str, Outcome] = {
+            trial: found if isinstance(found, str) else (int(found[0]), float(found[1]))
+            for trial, found in outcomes.items()
+        }
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise DataError(f"{place} is not a list of rehearsals; delete it to start anew") from None
+    if whose != recipe.model_dump_json():
+        raise DataError(f"{place} belongs to another recipe; delete it to start anew")
+    return known
+
+
 class Notebook:
     """Outcomes by the recipe of their training, the main process's on every process.
 
@@ -33,7 +55,7 @@ class Notebook:
 
     def __init__(self, place: Path | None, recipe: Recipe, accelerator: Accelerator) -> None:
         self.place, self.recipe, self.accelerator = place, recipe.model_dump_json(), accelerator
-        found = [self._read() if accelerator.is_main_process else {}]
+        found = [noted(place, recipe) if accelerator.is_main_process else {}]
         broadcast_object_list(found)
         self.known: dict[str, Outcome] = found[0]
 
@@ -52,19 +74,3 @@ class Notebook:
         self.known[trial.model_dump_json()] = outcome
         if self.place is not None and self.accelerator.is_main_process:
             codec.write(self.place, json.dumps({"recipe": self.recipe, "outcomes": self.known}).encode())
-
-    def _read(self) -> dict[str, Outcome]:
-        if self.place is None or not self.place.exists():
-            return {}
-        try:
-            values = json.loads(codec.read(self.place))
-            recipe, outcomes = values["recipe"], values["outcomes"]
-            known: dict[str, Outcome] = {
-                trial: found if isinstance(found, str) else (int(found[0]), float(found[1]))
-                for trial, found in outcomes.items()
-            }
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-            raise DataError(f"{self.place} is not a list of rehearsals; delete it to start anew") from None
-        if recipe != self.recipe:
-            raise DataError(f"{self.place} belongs to another recipe; delete it to start anew")
-        return known

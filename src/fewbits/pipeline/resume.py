@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from fewbits import checkpoint, codec
 from fewbits.channels import stage_file
 from fewbits.errors import DataError
-from fewbits.pipeline.notebook import notebook_file
+from fewbits.pipeline.notebook import notebook_file, noted
 from fewbits.pipeline.rehearsal import Choice
 from fewbits.pipeline.rounds import Kept, Rounds
 from fewbits.recipe import Recipe
@@ -87,6 +87,16 @@ def choice(state: dict[str, Any]) -> Choice:
     """What the rehearsals of an interrupted run chose."""
     saved = state["chosen"]
     return Choice(saved["bits"], saved["size"], tuple(Rehearsal(**r) for r in saved["seen"]), saved["attempt"])
+
+
+def check(path: Path, recipe: Recipe) -> None:
+    """Refuse what an interrupted run left if it is of no use to this recipe.
+
+    Raises:
+        DataError: it is damaged, or belongs to another recipe.
+    """
+    checkpoint.load(path, recipe.model_dump_json())
+    noted(notebook_file(path), recipe)
 
 
 def forget(path: Path) -> None:

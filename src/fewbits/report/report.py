@@ -171,6 +171,23 @@ class Report:
         derived = ("ratio", "weights", "zeros", "bits_per_weight", "drop")
         return plain | {name: getattr(self, name) for name in derived}
 
+    def row(self) -> dict[str, Any]:
+        """The figures as a row of a file of results, which ``fewbits report`` draws."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "method": self.method,
+            "seed": self.seed,
+            "split": self.split,
+            "accuracy": self.accuracy_after,
+            "baseline_accuracy": self.accuracy_before,
+            "bytes": self.file_bytes,
+            "float_bytes": self.float_bytes,
+            "ratio": self.ratio,
+            "sparsity": 100 * self.zeros,
+            "seconds": self.seconds,
+        }
+
     def to_json(self) -> str:
         return json.dumps(self.as_dict(), indent=1)
 

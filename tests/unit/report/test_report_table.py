@@ -155,3 +155,11 @@ def test_shortening_together_keeps_the_order(names: list[str], width: int) -> No
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_row_has_what_results_need(report: Report) -> None:
+    row = report.row()
+    assert row["bytes"] == report.file_bytes
+    assert row["ratio"] == pytest.approx(report.float_bytes / report.file_bytes)
+    assert (row["accuracy"], row["baseline_accuracy"]) == (report.accuracy_after, report.accuracy_before)
+    assert 0 <= row["sparsity"] <= 100

@@ -107,17 +107,8 @@ class Trials:
         report = found.report
         known = {"accuracy": float(report.accuracy_after or 0.0), "bytes": float(report.file_bytes), **costs}
         row = {
-            "model": report.model,
-            "data": report.data,
-            "method": report.method,
-            "seed": report.seed,
+            **report.row(),
             "split": "validation",
-            "accuracy": report.accuracy_after,
-            "baseline_accuracy": report.accuracy_before,
-            "bytes": report.file_bytes,
-            "float_bytes": report.float_bytes,
-            "ratio": report.ratio,
-            "sparsity": 100 * report.zeros,
             "bits": recipe.assign.bits,
             "epochs": recipe.train.epochs,
             "seconds": time.perf_counter() - begin,
