@@ -108,8 +108,11 @@ def _lines(name: str) -> Update:
 
     def update(done: int, total: int, state: str) -> None:
         nonlocal last
-        if 10 * done // total > last:
-            last = 10 * done // total
+        tenth = 10 * done // total
+        if tenth < last:  # after the rehearsals, the training
+            last = 0
+        if tenth > last:
+            last = tenth
             say(f"{name} {100 * done // total} %: {state}")
 
     return update

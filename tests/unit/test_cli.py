@@ -566,3 +566,12 @@ def test_normalisations_of_every_kind_come_back_from_the_float_file(tmp_path: Pa
     found = zoo.normalisation(zoo.load_weights(torch.nn.Linear(2, 2), tmp_path / "w.safetensors"))
     assert found is not None
     assert (found.mean, found.std) == (given.mean, given.std)
+
+
+def test_a_second_training_of_a_stage_has_its_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    update = cli._lines("compress")
+    for training in ("rehearsing", "training"):
+        for done in range(1, 101):
+            update(done, 100, training)
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in told] == ["rehearsing"] * 10 + ["training"] * 10

@@ -107,7 +107,7 @@ def _bits(recipe: Recipe, short: Short, share: float) -> Choice:
     """With a byte target, the bits of the most accurate file; of equal ones the fewest."""
     seen, why = [], ""
     for index, bits in enumerate(BITS):
-        found = short(_trial(recipe, share, bits), f"{bits} bits", index, len(BITS))
+        found = short(_trial(recipe, share, bits), f"with {bits} bits", index, len(BITS))
         if isinstance(found, str):
             why = found
         else:

@@ -215,7 +215,7 @@ class Run:
         def told(done: int, total: int, line: str) -> None:
             if self.progress is not None:
                 whole = max(count, index + 1) * total
-                self.progress(index * total + done, whole, f"rehearsing with {what}: {line}")
+                self.progress(index * total + done, whole, f"rehearsing {what}: {line}")
 
         try:
             report = compress(
