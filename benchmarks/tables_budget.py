@@ -34,14 +34,32 @@ def budgets() -> str:
         "the highest validation accuracy of those no larger than the target; the test columns chose nothing:\n\n"
         + table(titles, rows)
     ]
-    drops = [r for r in runs if r["max_drop"] is not None]
-    if drops:
-        told = [
-            f"{r['model']} on {r['data']}: {r['bytes']:,} bytes, the smallest such trial {r['best_bytes']:,}"
-            for r in drops
-        ]
-        parts.append(f"At most {drops[0]['max_drop']:g} point lost on validation data: " + "; ".join(told) + ".")
+    parts += dropped(found)
     return "\n\n".join([*parts, *variants(found), *workers(found)])
+
+
+def dropped(found: list[dict[str, Any]]) -> list[str]:
+    """Budgets of accuracy: sizes from short trainings, from what each round shows, and a sweep's smallest."""
+    runs = [r for r in found if r["method"] == "budget" and r["max_drop"] is not None and "best_bytes" in r]
+    steered = {r["experiment"]: r for r in found if r["method"] == "budget, steered by rounds"}
+    rows = []
+    for r in runs:
+        before = steered.get(r["experiment"])
+        rows.append(
+            [
+                f"{r['model']}, {r['data']}",
+                f"{r['bytes']:,}",
+                f"{r['validation_accuracy']:.2f} of {r['validation_baseline']:.2f}",
+                f"{r['accuracy']:.2f} of {r['baseline_accuracy']:.2f}",
+                f"{before['bytes']:,}, {before['accuracy']:.2f}" if before else "-",
+                f"{r['best_bytes']:,}, {r['best_accuracy']:.2f}",
+            ]
+        )
+    if not rows:
+        return []
+    titles = ["network", "bytes", "validation %", "test %", "steered by rounds: bytes, test %", "smallest trial"]
+    words = f"**At most {runs[0]['max_drop']:g} point lost on validation data:** the smallest file found"
+    return [f"{words}:\n\n{table(titles, rows)}"]
 
 
 def line(r: dict[str, Any]) -> list[str]:
@@ -89,7 +107,8 @@ def variants(found: list[dict[str, Any]]) -> list[str]:
         name = f"{base['model']}, {base['data']}"
         rows.append([name, f"{base['target_bytes']:,}", f"{base['validation_accuracy']:.2f}", *cells, best])
     words = (
-        "The same budgets with bits that are given, and with the size reached at once (`train.arrive: 0`, not 0.5); "
+        "The same budgets with bits that are given, and with the size reached at once or at half of the training "
+        "(`train.arrive: 0` and `0.5`, not 0.25; rehearsals a quarter as long as the training, here 50 to 120 steps); "
         "accuracy on validation data:"
     )
     titles = ["network", "at most, bytes", "auto", *names, "best trial"]

@@ -28,10 +28,6 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets: what is known, what is here, and how to get it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-app.command()(cli_file.inspect)
-app.command()(cli_file.export)
-app.command()(cli_prune.prune_search)
-app.command()(cli_deploy.bench_latency)
 
 _INTERRUPTED = 130  # as shells count: 128 + SIGINT
 _BUDGET_MISSED = 3
@@ -248,38 +244,12 @@ def compress(
     _compress(loaded, out, json_file)
 
 
-@app.command()
-def sweep(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes along.")],
-    out: Out = Path("out/sweep"),
-    file: cli_sweep.File = None,
-    trials: cli_sweep.Trials = None,
-    workers: cli_sweep.Workers = 1,
-    threads: cli_sweep.Threads = 0,
-    storage: cli_sweep.Storage = None,
-    name: cli_sweep.Name = "sweep",
-    test: cli_sweep.Test = False,
-    changes: Set = None,
-) -> None:
-    """Try many settings of a recipe, and show which of them no other beats. The same command goes on where one stopped.
-
-    The recipe's section 'sweep' says what varies: {over: {assign.bits: [2, 3, 4], assign.lam: {from: 0.1, to: 2, log:
-    true}}}. All trials start from one float network and are judged on validation data.
-    """
-    loaded = cli_sweep.with_section(_recipe(recipe, changes), file, trials)
-
-    from fewbits.search import pareto
-
-    assert loaded.sweep is not None
-    try:
-        with _progress() as stage:
-            swept = pareto.sweep(
-                loaded, out, workers=workers, threads=threads, address=storage, name=name, test=test, say=say,
-                training=stage("train"), progress=stage("sweep"),
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise _Interrupted(f"interrupted; finished trials are kept, and the same command goes on ({out})") from None
-    cli_sweep.tell(swept, out, list(loaded.sweep.over), f"fewbits sweep {Path(recipe).name}")
+# Here, and not at the end, so that help lists them after what they go with.
+app.command()(cli_sweep.sweep)
+app.command()(cli_prune.prune_search)
+app.command()(cli_file.inspect)
+app.command()(cli_file.export)
+app.command()(cli_deploy.bench_latency)
 
 
 @app.command()

@@ -9,11 +9,57 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fewbits.console import show, show_table
+from fewbits.console import say, show, show_table
 
 if TYPE_CHECKING:
     from fewbits.recipe import Recipe
     from fewbits.search.pareto import Swept
+
+
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes along.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("out/sweep"),
+    file: Annotated[
+        Path | None, typer.Option("--sweep", help="A YAML file with the sweep section, instead of the recipe's.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many settings; default: the recipe's.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Of each worker; default: the cores, shared out.")] = 0,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Where machines share trials: a database URL, grpc://host:port, or a journal file. Default: a "
+            "journal in --out."
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the sweep in its storage.")] = "sweep",
+    test: Annotated[bool, typer.Option("--test", help="In the end, also the front's accuracy on test data.")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set train.epochs=5.")
+    ] = None,
+) -> None:
+    """Try many settings of a recipe, and show which of them no other beats. The same command goes on where one stopped.
+
+    The recipe's section 'sweep' says what varies: {over: {assign.bits: [2, 3, 4], assign.lam: {from: 0.1, to: 2, log:
+    true}}}. All trials start from one float network and are judged on validation data.
+    """
+    from fewbits import cli
+
+    loaded = with_section(cli._recipe(recipe, changes), file, trials)
+
+    from fewbits.search import pareto
+
+    assert loaded.sweep is not None
+    try:
+        with cli._progress() as stage:
+            swept = pareto.sweep(
+                loaded, out, workers=workers, threads=threads, address=storage, name=name, test=test, say=say,
+                training=stage("train"), progress=stage("sweep"),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        what = f"interrupted; finished trials are kept, and the same command goes on ({out})"
+        raise cli._Interrupted(what) from None
+    tell(swept, out, list(loaded.sweep.over), f"fewbits sweep {Path(recipe).name}")
 
 
 def with_section(recipe: Recipe, file: Path | None, trials: int | None) -> Recipe:
@@ -113,21 +159,3 @@ def tell(swept: Swept, out: Path, settings: list[str], command: str) -> None:
         "accuracy is of validation data"
     )
     show(f"written to {out}: {', '.join(write(swept, out, command))}; each trial's file is under {out / 'trials'}")
-
-
-File = Annotated[
-    Path | None, typer.Option("--sweep", help="A YAML file with the sweep section, instead of the recipe's.")
-]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")]
-Threads = Annotated[int, typer.Option("--threads", min=0, help="Of each worker; default: the cores, shared out.")]
-Trials = Annotated[int | None, typer.Option("--trials", min=1, help="How many settings; default: the recipe's.")]
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        "--storage",
-        help="Where machines share trials: a database URL, grpc://host:port, or a journal file. Default: a journal in "
-        "--out.",
-    ),
-]
-Name = Annotated[str, typer.Option("--name", help="Of the sweep in its storage.")]
-Test = Annotated[bool, typer.Option("--test", help="In the end, also the front's accuracy on test data.")]
