@@ -70,10 +70,15 @@ def levers() -> str:
             continue
         base = next(r for r in found if r["lever"] == "as it is")
         rows = []
-        for lever in dict.fromkeys(r["lever"] for r in found):
-            mine = [r for r in found if r["lever"] == lever]
-            cells = [span([r[key] for r in mine]) for key in ("validation_accuracy", "accuracy")]
-            rows.append([lever, *cells, f"{statistics.mean(r['sparsity'] for r in mine):.1f}"])
+        for key in dict.fromkeys((r["lever"], r["target"], r["epochs"], r["method"]) for r in found):
+            mine = [r for r in found if (r["lever"], r["target"], r["epochs"], r["method"]) == key]
+            lever, *others = key
+            usual = base["target"], base["epochs"], base["method"]
+            said = [str(told) for told, plain in zip(others, usual, strict=True) if told != plain]
+            said = [f"{float(word):g} epochs" if word.replace(".", "").isdigit() else word for word in said]
+            cells = [span([r[name] for r in mine]) for name in ("validation_accuracy", "accuracy")]
+            zeros = f"{statistics.mean(r['sparsity'] for r in mine):.1f}"
+            rows.append([f"{lever} ({', '.join(said)})" if said else lever, *cells, zeros])
         parts.append(
             f"**What each lever does**, {what}, {base['target']}, {base['method']}, {base['bits']} bits, "
             f"{base['epochs']:g} epochs, one seed (`benchmarks/ecqx.py {name} --levers`):\n\n"
