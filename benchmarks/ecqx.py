@@ -80,19 +80,39 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "twice the learning rate": {"train.lr": 2e-3},
 }
 
-# ResNet-20's: what `measure.every` has no say in (ECQ), at first with 4 bits, half distilled, and the target at half.
-HALVES: dict[str, dict[str, Any]] = {
-    name: {"assign.bits": 4, "train.arrive": 0.5, "train.distill": 0.5, **changes}
+# ResNet-20's, which are of ECQ: first Adam, half distilled, with the target at half; then what changed to plain SGD.
+ADAM: dict[str, dict[str, Any]] = {
+    f"Adam, {name}": {
+        "train.optimizer": "adam", "train.lr": 1e-3, "train.weight_decay": 0.0, "train.learn": True,
+        "train.distill": 0.5, "train.arrive": 0.5, **changes,
+    }
     for name, changes in {
-        "4 bit, at half": {},
-        "3 bit, at half": {"assign.bits": 3},
-        "4 bit, at half, a third of the learning rate": {"train.lr": 3e-4},
-        "4 bit, at half, twice the learning rate": {"train.lr": 2e-3},
-        "4 bit, at half, distillation only": {"train.distill": 1.0},
-        "4 bit, at half, taught by ResNet-56": {
+        "at half": {},
+        "at half, 3 bit": {"assign.bits": 3},
+        "at half, a third of the learning rate": {"train.lr": 3e-4},
+        "at half, twice the learning rate": {"train.lr": 2e-3},
+        "at half, taught by ResNet-56": {
             "train.teacher": {"name": "resnet-56", "weights": "cifar10_resnet56.safetensors"},
         },
+        "at half, distillation only": {"train.distill": 1.0},
+        "3 bit": {"train.arrive": 0.25, "assign.bits": 3},
+        "3 bit, distillation only": {"train.arrive": 0.25, "assign.bits": 3, "train.distill": 1.0},
+        "3 bit, lambda by marginal cost": {
+            "train.arrive": 0.25, "assign.bits": 3, "assign.options.scale": "marginal",
+        },
+        "3 bit, lambda in squared steps": {"train.arrive": 0.25, "assign.bits": 3, "assign.options.scale": "step"},
+        "distillation only, a fifth of the learning rate": {
+            "train.arrive": 0.25, "train.distill": 1.0, "train.lr": 2e-4,
+        },
     }.items()
+}  # fmt: skip
+PLAIN: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "learnt steps": {"train.learn": True},
+    "half distilled": {"train.distill": 0.5},
+    "3 bit": {"assign.bits": 3},
+    "3 bit, twice the learning rate": {"assign.bits": 3, "train.lr": 1e-2},
+    "3 bit, four times the learning rate": {"assign.bits": 3, "train.lr": 2e-2},
 }
 
 EXPERIMENTS = {
@@ -126,22 +146,17 @@ EXPERIMENTS = {
         {
             "network": {"name": "resnet-20"},
             "data": {"name": "cifar10", "batch_size": 64, "augment": True},
-            "assign": {**ECQX, "bits": 3},
             "measure": CHEAP_RELEVANCE,
-            "train": {"epochs": 20, "lr": 1e-3, "distill": 1.0, "learn": True, "precision": "bfloat16"},
+            "train": {
+                "epochs": 20, "optimizer": "sgd", "lr": 5e-3, "weight_decay": 1e-4, "distill": 1.0,
+                "precision": "bfloat16",
+            },
             "rounds": 12,
         },
         ("80 KB", "60 KB", "43 KB", "30 KB", "20 KB"),
         "43 KB",
         weights="cifar10_resnet20.safetensors",
-        levers=HALVES
-        | {
-            "as it is": {},
-            "half distilled": {"train.distill": 0.5},
-            "half distilled, lambda by marginal cost": {"train.distill": 0.5, "assign.options.scale": "marginal"},
-            "half distilled, lambda in squared steps": {"train.distill": 0.5, "assign.options.scale": "step"},
-            "float32 training": {"train.precision": "float32"},
-        },
+        levers=PLAIN | ADAM,
     ),
     "resnet-56": Experiment(
         {
