@@ -139,6 +139,8 @@ class _Sizes:
         self.start = max(1, float_bytes // START)
         self.open = recipe.assign.bits == "auto"
         self.order: list[int | None] = list(BITS) if self.open else [None]
+        given = recipe.assign.bits
+        self.given = 2 if recipe.assign.method == "ternary" or not isinstance(given, int) else given
         self.seen: list[Rehearsal] = []
         self.index = 0
         self.count = recipe.rehearsals + (len(BITS) - 1 if self.open else 0)
@@ -169,9 +171,7 @@ class _Sizes:
             self.index += 1
             if isinstance(told, str):
                 continue
-            given = self.recipe.assign.bits
-            shown = bits if bits is not None else given if isinstance(given, int) else 0
-            found.append((bits, Rehearsal(shown, *told, kept=told[1] >= self.floor)))
+            found.append((bits, Rehearsal(bits or self.given, *told, kept=told[1] >= self.floor)))
             self.seen.append(found[-1][1])
             if found[-1][1].kept and not everything:
                 break
