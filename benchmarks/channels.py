@@ -1,7 +1,8 @@
 """Which channels to remove, at equal multiplications and equal fine-tuning: curvature against what else there is.
 
 Every criterion starts from the same published float network, removes channels until the multiplications are at most
-the target, has its normalisations recalibrated, and then gets the same steps, data order, optimizer and schedule. Ours
+the target, has its normalisations recalibrated, and then gets the same steps, data order, optimizer, schedule and
+teacher (--distill: the float network, so much of the loss). Ours
 add up over the channels of a unit (curvature, output, Taylor) or take their mean (magnitude). Torch-Pruning's
 importances run in its own pruner, global, in small steps until its network meets the target. Settings were chosen on
 the validation split (--tune prints those runs); accuracy is on the test set. Finished rows are kept, so an interrupted
@@ -32,7 +33,7 @@ from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples
 from fewbits.report import provenance
 from fewbits.train.loop import fit, optimizer_of, parameter_groups
-from fewbits.train.objectives import task
+from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
 
 RESULT = Path(__file__).parent.parent / "results" / "channels.json"
@@ -61,7 +62,8 @@ PEERS = {
 }
 STEPS = 400  # of Torch-Pruning's pruner, from nothing to everything
 TRAIN = {"optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "precision": "bfloat16"}
-KEY = ("model", "method", "target", "seed", "epochs", "samples")
+KEY = ("model", "method", "target", "seed", "epochs", "samples", "lr", "distill", "batch")
+EARLIER = {"distill": 0.0, "batch": 128}  # of rows that do not say it
 
 
 def recipe_of(model: str, seed: int, options: Any) -> recipes.Recipe:
@@ -70,6 +72,11 @@ def recipe_of(model: str, seed: int, options: Any) -> recipes.Recipe:
         "data": {"name": "cifar10", "augment": True, "batch_size": 128, "folder": str(options.data)},
         "seed": seed,
     })  # fmt: skip
+
+
+def settings_of(options: Any) -> recipes.Recovery:
+    changed = {"epochs": options.epochs, "lr": options.lr, "distill": options.distill}
+    return recipes.Recovery(**(TRAIN | changed))
 
 
 def ours(
@@ -131,7 +138,7 @@ def in_rounds(
     job: jobs.Job, model: nn.Module, loader: Any, method: str, target: str, seed: int, options: Any, dense: int
 ) -> dict[str, Any]:
     """A row of the channel stage that recipes have."""
-    settings = recipes.Recovery(**(TRAIN | {"epochs": options.epochs, "lr": options.lr}))
+    settings = settings_of(options)
     part = recipes.ChannelPruning(
         macs=FEWER[target], cap=options.cap, samples=options.samples, rounds=ROUNDS[method], train=settings
     )
@@ -146,7 +153,8 @@ def in_rounds(
         "fewer_macs": dense / left.macs, "parameters": left.parameters,
         "parameters_dense": sum(p.numel() for p in model.parameters()), "seconds": seconds,
         f"{'validation_' * options.tune}accuracy": job.evaluate(split)(small),
-        "epochs": options.epochs, "lr": options.lr, "commit": provenance("channels", "")["commit"],
+        "epochs": options.epochs, "lr": options.lr, "distill": options.distill, "batch": options.batch,
+        "commit": provenance("channels", "")["commit"],
     }  # fmt: skip
 
 
@@ -154,7 +162,7 @@ def one(name: str, method: str, target: str, seed: int, options: Any) -> dict[st
     recipe = recipe_of(name, seed, options)
     job = jobs.prepare(recipe, trained=Path(options.weights) / f"cifar10_{name.replace('-', '')}.safetensors")
     shape = job.dataset.input_shape
-    loader = job.dataset.loader("train", 128, shuffle=True, augment=True, seed=seed + 1)
+    loader = job.dataset.loader("train", options.batch, shuffle=True, augment=True, seed=seed + 1)
     plain = job.dataset.loader("train", 128, shuffle=True, seed=seed + 1)
     dense = count(job.network, shape)
     model = copy.deepcopy(job.network)
@@ -182,12 +190,19 @@ def one(name: str, method: str, target: str, seed: int, options: Any) -> dict[st
         "widths": {layer.name: len(model.get_parameter(layer.name)) for layer in left.layers},
     }  # fmt: skip
     if options.epochs:
-        settings = recipes.Recovery(**(TRAIN | {"epochs": options.epochs, "lr": options.lr}))
+        settings = settings_of(options)
         begin = time.process_time()
-        fit(model, loader, task(), optimizer_of(parameter_groups(model, settings), settings), settings)
+        objective = objective_of(settings, job.network)
+        fit(model, loader, objective, optimizer_of(parameter_groups(model, settings), settings), settings)
         row["seconds"] = time.process_time() - begin
         row[f"{'validation_' * options.tune}accuracy"] = job.evaluate(split)(model)
-    return row | {"epochs": options.epochs, "lr": options.lr, "commit": provenance("channels", "")["commit"]}
+    return row | {
+        "epochs": options.epochs,
+        "lr": options.lr,
+        "distill": options.distill,
+        "batch": options.batch,
+        "commit": provenance("channels", "")["commit"],
+    }
 
 
 def main() -> None:
@@ -201,6 +216,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, default=0.5)
     parser.add_argument("--lr", type=float, default=TRAIN["lr"])
+    parser.add_argument("--distill", type=float, default=0.0, help="weight of the float network's answers")
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--cap", type=float, default=0.9)
     parser.add_argument("--tune", action="store_true", help="print validation accuracy only; write and test nothing")
@@ -211,13 +228,14 @@ def main() -> None:
 
         options.data = home()
     rows = list(json.loads(options.result.read_text())["rows"]) if options.result.exists() else []
-    known = {tuple(row.get(k) for k in KEY) for row in rows}
+    known = {tuple((EARLIER | row).get(k) for k in KEY) for row in rows}
     for name in options.models:
         for seed in options.seeds:
             for target in options.targets:
                 for method in options.methods:
                     stated = target if method != "dense" else "1x"
-                    key = (name, method, stated, seed, options.epochs, options.samples)
+                    run = (options.epochs, options.samples, options.lr, options.distill, options.batch)
+                    key = (name, method, stated, seed, *run)
                     if key in known and not options.tune:
                         continue
                     row = one(name, method, target, seed, options)

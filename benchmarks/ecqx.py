@@ -71,7 +71,6 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "no distillation": {"train.distill": 0.0},
     "distillation only": {"train.distill": 1.0},
     "target from the start": {"train.arrive": 0.0},
-    "target at a quarter": {"train.arrive": 0.25},
     "bfloat16 remainder": {"floats": "bfloat16"},
     "2 bit": {"assign.bits": 2},
     "3 bit": {"assign.bits": 3},
@@ -127,7 +126,9 @@ EXPERIMENTS = {
         },
         ("60 KB", "43 KB", "28 KB", "18 KB"),
         "28 KB",
-        levers=LEVERS | {"bfloat16 training": {"train.precision": "bfloat16"}},
+        levers=LEVERS | {
+            "target at a quarter": {"train.arrive": 0.25}, "bfloat16 training": {"train.precision": "bfloat16"},
+        },
     ),
     "mlp-activity": Experiment(
         {
@@ -312,14 +313,18 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
             save(path, options.experiment, rows)
         return
+    failed: list[str] = []
     with ProcessPoolExecutor(options.workers) as pool:
         for done in as_completed([pool.submit(one, run, options) for run in todo]):
             if done.exception() is not None:  # the others' rows must not wait for one that failed
-                print("failed:", done.exception(), flush=True)
+                failed.append(f"failed: {done.exception()}")
+                print(failed[-1], flush=True)
                 continue
             rows.append(done.result())
             print(json.dumps(rows[-1]), flush=True)
             save(path, options.experiment, rows)
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 if __name__ == "__main__":

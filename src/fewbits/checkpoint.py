@@ -14,7 +14,7 @@ import torch
 from fewbits.assign import LayerState, State
 from fewbits.errors import DataError, FileError
 
-_FORMAT = 6
+_FORMAT = 7
 
 
 def save(path: Path, values: dict[str, Any]) -> None:

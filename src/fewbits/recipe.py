@@ -317,9 +317,9 @@ class Recipe(_Part):
 
     Attributes:
         tries: candidates of the final search for ``max_drop``, each coded and evaluated without further training.
-        rehearsals: sizes that are tried for ``max_drop``, each in a training of a quarter of the length, before the
-            training to the smallest that kept it. 0 trains once and lets each round's accuracy steer: much quicker,
-            and the file often larger.
+        rehearsals: sizes that are tried for ``max_drop``, each in a training of a quarter of the length (500 steps
+            at least), before the training to the smallest that kept it. 0 trains once and lets each round's accuracy
+            steer: much quicker, and the file often larger.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
         channels: which channels are removed before all that; ``None`` for none.
         prune: which weights become zero first, and stay so; ``None`` for none.

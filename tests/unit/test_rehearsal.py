@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -205,8 +206,8 @@ def test_the_smallest_size_that_kept_the_floor_is_trained_to(
     assert report.met
     assert len(report.rehearsals) == 3
     smallest = min(r.bytes for r in report.rehearsals if r.kept)
-    assert min(r.bytes for r in report.history) <= smallest
-    assert "bits and size after short trainings" in str(report)
+    assert 0.9 * smallest <= min(r.bytes for r in report.history) <= smallest
+    assert "in short trainings" in str(report)
     assert Report.from_json(report.to_json()).rehearsals == report.rehearsals
 
     state = tmp_path / "run.state"
@@ -298,3 +299,34 @@ def test_notes_are_looked_at_before_the_float_network_is_trained(tmp_path) -> No
     assert jobs.unfinished(asked, out) is None  # the float network was not kept: trained again, the same one
     jobs.forget(out)
     assert not list(out.iterdir())
+
+
+def test_an_interruption_of_a_second_attempt_does_not_forget_the_first(
+    trained: nn.Module, handwriting: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    def evaluate(model: nn.Module) -> float:  # no file keeps the drop; the smallest, of the first attempt, is best
+        weights = torch.cat([p.detach().reshape(-1) for p in model.parameters() if p.dim() > 1])
+        zeros = float((weights == 0).float().mean())
+        return 99.0 if zeros == 0 else 50 * zeros
+
+    def run(**more: object) -> fb.Compressed:
+        asked = recipe(3, max_drop=1.0, tries=0, train={"epochs": 1, "lr": 5e-3, "arrive": 0.0})
+        batches = handwriting.loader("train", 64, shuffle=True, seed=3)
+        return fb.compress(trained, batches, evaluate=evaluate, recipe=asked, **more)
+
+    monkeypatch.setattr(Run, "_choose", lambda self, before: Choice(None, 700))
+    whole = run()
+    assert whole.report.met is False
+    assert len(whole.data) <= 700  # not one of the later, larger ones
+    state, told = tmp_path / "run.state", iter(range(100))
+
+    def stop(done: int, total: int, line: str) -> None:
+        if next(told) == 5:  # of four rounds each
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=stop, state_file=state)
+    resumed = run(state_file=state)
+    assert resumed.data == whole.data
+    assert resumed.report.accuracy_after == whole.report.accuracy_after
+    assert not list(tmp_path.iterdir())

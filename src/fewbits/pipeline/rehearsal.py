@@ -16,7 +16,7 @@ from fewbits.errors import BudgetError, RecipeError
 from fewbits.pipeline.notebook import Outcome
 from fewbits.recipe import Recipe
 from fewbits.report.report import Rehearsal
-from fewbits.search import Smallest
+from fewbits.search import Smallest, worth
 
 BITS = (2, 3, 4, 5)
 SHARE = 0.25  # of the training, each; with a tenth, small networks got the wrong bits
@@ -117,11 +117,6 @@ def _bits(recipe: Recipe, short: Short, share: float) -> Choice:
     return Choice(max(seen, key=lambda r: (r.accuracy, -r.bits)).bits, None, tuple(seen))
 
 
-def _worth(found: Rehearsal) -> tuple[bool, float]:
-    """The smallest of those that kept the floor, else the most accurate."""
-    return found.kept, -found.bytes if found.kept else found.accuracy
-
-
 def _rank(found: Rehearsal) -> tuple[bool, int, float, int]:
     """Of files for one target: those that kept the floor, much smaller ones first, then accuracy and fewer bits."""
     size = -round(math.log(found.bytes) / math.log(CLOSE)) if found.kept else 0
@@ -157,7 +152,7 @@ class _Sizes:
                 search.tries -= 1
             else:
                 search.tell(found.bytes, found.accuracy, goal)
-                best = found if best is None else max(best, found, key=_worth)
+                best = found if best is None else max(best, found, key=lambda r: worth(r.kept, r.bytes, r.accuracy))
             goal = search.next()
         bits = (best.bits if best is not None else BITS[-1]) if self.open else None
         return Choice(bits, best.bytes if best is not None and best.kept else None, tuple(self.seen))

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import nn
 
 from fewbits import checkpoint, codec
 from fewbits.channels import stage_file
 from fewbits.errors import DataError
+from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.notebook import notebook_file, noted
 from fewbits.pipeline.rehearsal import Choice
 from fewbits.pipeline.rounds import Kept, Rounds
 from fewbits.recipe import Recipe
-from fewbits.report.report import Rehearsal, Round
+from fewbits.report.report import Rehearsal, Report, Round
 from fewbits.train.hold import Holding
 
 
@@ -46,8 +48,12 @@ def save(
     holding: Holding,
     optimizer: torch.optim.Optimizer,
     chosen: Choice,
+    done: Compressed | None,
 ) -> None:
-    """Write the state of a run; the main process does. ``chosen``: what rehearsals chose.
+    """Write the state of a run; the main process does.
+
+    Args:
+        chosen: what rehearsals chose. done: the best of the trainings before this one.
 
     Raises:
         FileError: it cannot be written.
@@ -66,6 +72,7 @@ def save(
                 "seen": [vars(r) for r in chosen.seen],
                 "attempt": chosen.attempt,
             },
+            "done": None if done is None else (done.data, done.report.to_json()),
             "before": rounds.before,
             "steps": holding.steps,
             "lam": holding.lam,
@@ -87,6 +94,14 @@ def choice(state: dict[str, Any]) -> Choice:
     """What the rehearsals of an interrupted run chose."""
     saved = state["chosen"]
     return Choice(saved["bits"], saved["size"], tuple(Rehearsal(**r) for r in saved["seen"]), saved["attempt"])
+
+
+def done(state: dict[str, Any], full: nn.Module) -> Compressed | None:
+    """The best of the trainings that an interrupted run had ended, of a network like ``full``."""
+    if state["done"] is None:
+        return None
+    data, report = state["done"]
+    return Compressed(codec.decode(data, like=full), data, Report.from_json(report))
 
 
 def check(path: Path, recipe: Recipe) -> None:

@@ -28,6 +28,7 @@ from fewbits.pipeline.rounds import Progress, Rounds
 from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
 from fewbits.report.report import float_bytes
+from fewbits.search import worth
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of, total_steps
 from fewbits.train.objectives import objective_of
@@ -37,9 +38,8 @@ __all__ = ["Evaluate", "Progress", "Run", "compress"]
 
 
 def _worth(done: Compressed) -> tuple[bool, float]:
-    """Of trainings to several sizes: the smallest that kept the drop, or the most accurate."""
-    kept = done.report.met is not False
-    return kept, -done.report.file_bytes if kept else done.report.accuracy_after or 0.0
+    report = done.report
+    return worth(report.met is not False, report.file_bytes, report.accuracy_after or 0.0)
 
 
 def compress(
@@ -141,6 +141,7 @@ class Run:
         self.lens: Lens | None = trace(self.model) if parts.measured(recipe) == "relevance" else None
         self.rounds: Rounds
         self.chosen = Choice()
+        self.done: Compressed | None = None  # the best of the trainings that have ended
 
     def go(self) -> Compressed:
         """Rehearse, train under the plan, and finish; again to a larger size if a drop of accuracy was not kept."""
@@ -151,16 +152,20 @@ class Run:
             self.chosen = self._choose(before)
         else:
             before, self.chosen = saved["before"], resume.choice(saved)
-        done = self._train(saved, before)
-        last = done
+            self.done = resume.done(saved, self.candidates.full)
+        last = self._train(saved, before)
+        self.done = self._better(last)
         while self._missed(last) and (larger := self.chosen.larger(self.recipe.target_bytes)) is not None:
             self.chosen = larger
             self.model = copy.deepcopy(self.candidates.original)
             self.lens = None if self.lens is None else trace(self.model)
             last = self._train(None, before)
-            done = max(done, last, key=_worth)
+            self.done = self._better(last)
         seconds = time.perf_counter() - begin
-        return replace(done, report=done.report.updated(rehearsals=self.chosen.seen, seconds=seconds))
+        return replace(self.done, report=self.done.report.updated(rehearsals=self.chosen.seen, seconds=seconds))
+
+    def _better(self, last: Compressed) -> Compressed:
+        return last if self.done is None else max(self.done, last, key=_worth)
 
     def _missed(self, done: Compressed) -> bool:
         """Whether a training to a size did not keep the drop there; an early, large candidate may have kept it."""
@@ -232,4 +237,6 @@ class Run:
         if self.progress is not None:
             self.progress(done, total, self.rounds.line(holding.loss))
         if self.state_file is not None and done < total:
-            resume.save(self.state_file, self.accelerator, self.rounds, holding, self.optimizer, self.chosen)
+            resume.save(
+                self.state_file, self.accelerator, self.rounds, holding, self.optimizer, self.chosen, self.done
+            )  # fmt: skip

@@ -223,8 +223,8 @@ def _rehearsed(report: Report) -> list[Fact]:
     if report.max_drop is None:
         seen = ", ".join(f"{r.bits}: {r.accuracy:.2f} % at {r.bytes:,} bytes" for r in report.rehearsals)
         return [Fact("bits", f"{bits}, after short trainings with {seen}")]
-    seen = ", ".join(f"{r.accuracy:.2f} % at {r.bytes:,} bytes with {r.bits}" for r in report.rehearsals)
-    return [Fact("bits", f"{bits}; bits and size after short trainings: {seen}")]
+    seen = ", ".join(f"{r.accuracy:.2f} % at {r.bytes:,} bytes with {r.bits} bits" for r in report.rehearsals)
+    return [Fact("rehearsals", f"{seen} in short trainings")]
 
 
 def duration(seconds: float) -> str:

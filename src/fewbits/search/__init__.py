@@ -2,7 +2,7 @@
 
 from fewbits.search.between import between
 from fewbits.search.budget import HEADROOM, Fixed, SizeAt, Steering, TowardSize, WithinDrop, bracket, solve
-from fewbits.search.smallest import Smallest
+from fewbits.search.smallest import Smallest, worth
 
 __all__ = [
     "HEADROOM",
@@ -15,4 +15,5 @@ __all__ = [
     "between",
     "bracket",
     "solve",
+    "worth",
 ]

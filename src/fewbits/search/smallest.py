@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 
 
+def worth(kept: bool, size: int, accuracy: float) -> tuple[bool, float]:
+    """What the best file is the maximum of: the smallest of those that kept the floor, else the most accurate."""
+    return kept, -size if kept else accuracy
+
+
 class Smallest:
     """A search by asking and telling: :meth:`next` names a size to try, :meth:`tell` says what came of it.
 
