@@ -10,6 +10,7 @@ from typing import Any
 from fewbits.errors import DataError, MissingExtraError, RecipeError
 
 JOURNAL = "sweep.journal"
+GRACE = 30  # seconds after which the lock of a journal nobody writes counts as left behind by a process that died
 
 
 def optuna() -> Any:
@@ -54,25 +55,25 @@ def opened(address: str | None, out: Path) -> Any:
 
 
 def _journal(library: Any, path: Path) -> Any:
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+    # Not Optuna's default lock, a symbolic link: of one left behind beside a relative path it finds no age and waits
+    # for ever, and so it would where machines see a shared folder at different places.
+    lock = JournalFileOpenLock(str(path), GRACE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _mend(path)
-        return library.storages.JournalStorage(JournalFileBackend(str(path)))
+        _mend(path, lock)
+        return library.storages.JournalStorage(JournalFileBackend(str(path), lock))
     except OSError as error:
         raise DataError(f"the journal {path} cannot be opened: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path} is not a journal of a sweep, or damaged: {_first_line(error)}") from error
 
 
-def _mend(path: Path) -> None:
+def _mend(path: Path, lock: Any) -> None:
     """Cut off a last line that a full disk or a power cut left unfinished: Optuna would read nothing behind it."""
-    from optuna.storages.journal import JournalFileSymlinkLock
-
     if not path.exists() or path.read_bytes()[-1:] in (b"", b"\n"):
         return
-    lock = JournalFileSymlinkLock(str(path))
     lock.acquire()
     try:
         text = path.read_bytes()  # again, now that nobody writes
