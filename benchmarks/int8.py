@@ -38,6 +38,10 @@ from fewbits.zoo import resnet
 from rows import row_of
 
 NETWORKS = {"resnet-20": "cifar10_resnet20.safetensors", "vgg16-bn": "cifar10_vgg16bn_fp16.safetensors"}
+DATA: dict[str, dict[str, Any]] = {  # VGG16's weights want values of 0 to 1
+    "resnet-20": {"batch_size": 64},
+    "vgg16-bn": {"batch_size": 128, "normalise": {"mean": [0.0], "std": [1.0]}},
+}
 TRAINED = {"resnet-20"}  # VGG16 takes too long to train here
 RESULT = Path(__file__).parent.parent / "results" / "int8.json"
 
@@ -52,6 +56,8 @@ def main() -> None:
     parser.add_argument("--macs", type=float, help="share of multiplications that removing channels leaves")
     parser.add_argument("--multiple", type=int, default=16, help="of which widths stay multiples")
     parser.add_argument("--epochs", type=float, default=8.0, help="of training without the removed channels")
+    parser.add_argument("--lr", type=float, default=0.02, help="of that training")
+    parser.add_argument("--distill", type=float, default=1.0, help="weight of the float network's answers in it")
     parser.add_argument("--calibrated", action="store_true", help="only without training")
     parser.add_argument("--also", nargs="*", default=[], metavar="NAME=FILE", help="further ONNX models to time")
     parser.add_argument("--rounds", type=int, default=40)
@@ -84,15 +90,14 @@ def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Name
     values = {
         "schema": 1,
         "network": {"name": name, "weights": str(weights)},
-        "data": {"name": "cifar10", "batch_size": 64, "augment": True}
-        | ({"folder": options.data} if options.data else {}),
+        "data": {"name": "cifar10", "augment": True, **DATA[name]} | ({"folder": options.data} if options.data else {}),
         "assign": {"method": "int8"},
         "train": {"epochs": epochs, "lr": 1e-4},
         "seed": seed,
     }
     title = f"{name}-{epochs}-{seed}"
     if options.macs is not None:
-        recovery = {"epochs": options.epochs, "lr": 0.02, "distill": 0.5, "precision": "bfloat16"}
+        recovery = {"epochs": options.epochs, "lr": options.lr, "distill": options.distill, "precision": "bfloat16"}
         values["channels"] = {"macs": options.macs, "multiple": options.multiple, "train": recovery}
         title += f"-{options.macs:g}-{options.multiple}"
     recipe = recipes.make(values)
@@ -108,6 +113,8 @@ def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Name
         "task": "accuracy",
         "multiple": options.multiple if options.macs is not None else None,
         "recovery_epochs": options.epochs if options.macs is not None else None,
+        "recovery_lr": options.lr if options.macs is not None else None,
+        "recovery_distill": options.distill if options.macs is not None else None,
         "macs_left": result.report.macs_left,
         "macs": result.report.macs,
         "onnx_accuracy": scored(out / "int8.onnx", job),
@@ -117,7 +124,7 @@ def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Name
         "zstd_int8": result.report.others["zstd -19, int8"],
     }
     print(row)
-    note(("task", "model", "method", "seed", "multiple", "recovery_epochs"), [row])
+    note(("task", "model", "method", "seed", "multiple", "recovery_epochs", "recovery_lr", "recovery_distill"), [row])
 
 
 def scored(file: Path, job: jobs.Job) -> float:
