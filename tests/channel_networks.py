@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewbits.assign.channels import channels_without
 from fewbits.attach import narrow, silence
 from fewbits.measure.channels import dependencies
 from fewbits.plan import Channels
@@ -97,10 +96,10 @@ def removal(model: nn.Module, shape: tuple[int, ...], seed: int, share: float = 
     order = torch.randperm(found.count, generator=torch.Generator().manual_seed(seed)).tolist()
     removed: list[int] = []
     for unit in order[: round(share * found.count)]:
-        kept = channels_without(found, [*removed, unit]).kept
+        kept = found.without([*removed, unit]).kept
         if all(bool(masks[0].any()) for name, masks in kept.items() if name in found.outputs and masks[0] is not None):
             removed.append(unit)
-    return channels_without(found, removed)
+    return found.without(removed)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from fewbits.assign.channels import Choice, Sizes, choose, unit_scores
 from fewbits.attach import channels_of, evaluating, load_plan, narrow, plan_of, silence
 from fewbits.errors import DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
-from fewbits.measure.channels import criterion, dependencies, first_samples
+from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.plan import Channels
 from fewbits.recipe import ChannelPruning, Recipe
 from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
@@ -117,12 +117,15 @@ def _chosen(
     found = dependencies(model, shape)
     scores = criterion(part.criterion, model, first_samples(_epoch(train), part.samples), seed=seed)
     reduce = part.reduce or ("sum" if part.criterion in ADDITIVE else "mean")
+    units = unit_scores(found, scores, reduce=reduce)
+    if part.measured:
+        units = measured(model, first_samples(_epoch(train), part.samples), found, units)
     sizes = sizes_of(model, shape, part.over)
     # The target is a share of the network at the start; of the present one it is as much larger.
     present, start = (_amount(s, part.over, found.outputs) for s in (sizes, whole))
     choice = choose(
         found,
-        unit_scores(found, scores, reduce=reduce),
+        units,
         sizes,
         left=min(1.0, share * start / present),
         over=part.over,

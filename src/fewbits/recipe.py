@@ -129,6 +129,9 @@ class ChannelPruning(_Part):
             ``taylor`` or ``random``; see :mod:`fewbits.measure.channels`.
         reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature,
             output and Taylor, which estimate a loss, else the mean.
+        measured: remove channels of each layer, the least important first, and rank by the loss this was measured to
+            cost (:func:`fewbits.measure.channels.measured`); the criterion then only orders the channels of a layer.
+            A forward pass over the samples per group of layers and eighth of it.
         per_saving: rank by score over the multiplications (parameters) that go with the channels, instead of by score.
             With a target of ``channels`` it changes nothing.
         cap: largest share of its output channels that a layer may lose; one always stays.
@@ -144,6 +147,7 @@ class ChannelPruning(_Part):
     channels: Annotated[float, Field(gt=0, le=1)] | None = None
     criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "output"
     reduce: Literal["sum", "mean"] | None = None
+    measured: bool = True
     per_saving: bool = True
     cap: Annotated[float, Field(ge=0, le=1)] = 0.95
     exclude: tuple[str, ...] = ()

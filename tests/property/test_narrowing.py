@@ -71,8 +71,7 @@ def test_every_network_of_the_zoo(name: str) -> None:
 
 def _half(model: torch.nn.Module, shape: tuple[int, ...]) -> object:
     """Every second unit, which leaves channels in every layer."""
-    from fewbits.assign.channels import channels_without
     from fewbits.measure.channels import dependencies
 
     found = dependencies(model, shape)
-    return channels_without(found, [unit for group in found.groups for unit in group[1::2]])
+    return found.without([unit for group in found.groups for unit in group[1::2]])

@@ -211,7 +211,7 @@ def choose(
             f"{left:.3g} of all {over} cannot be reached with a cap of {cap:g}: at least {share:.3g} are left"
         )
     shares = (getattr(state, name) / whole[name] if whole[name] else 1.0 for name in OVER)
-    return Choice(channels_without(found, removed), tuple(removed), *shares)
+    return Choice(found.without(removed), tuple(removed), *shares)
 
 
 def blocks(found: Dependencies, scores: Tensor, multiple: int) -> list[list[int]]:
@@ -237,19 +237,3 @@ def _excluded(found: Dependencies, patterns: tuple[str, ...]) -> set[int]:
             units = found.axes.get(name, (None,))[0]
             stay.update(() if units is None else units.tolist())
     return stay
-
-
-def channels_without(found: Dependencies, removed: list[int]) -> Channels:
-    """What is left of each tensor without these units."""
-    gone = torch.zeros(found.count + 1, dtype=torch.bool)  # the last place is that of FIXED, -1
-    gone[removed] = True
-    kept = {
-        name: tuple(None if units is None else ~gone[units] for units in vectors)
-        for name, vectors in found.axes.items()
-    }
-    paddings = {
-        path: (int((~gone[before]).sum()), int((~gone[after]).sum()))
-        for path, (before, after) in found.paddings.items()
-        if bool(gone[before].any() or gone[after].any())
-    }
-    return Channels(kept, paddings)

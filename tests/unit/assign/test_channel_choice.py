@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channel_networks import Drawn
-from fewbits.assign.channels import Sizes, blocks, channels_without, choose, unit_scores
+from fewbits.assign.channels import Sizes, blocks, choose, unit_scores
 from fewbits.attach import narrow
 from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError, SelectionError
 from fewbits.hardware import count
@@ -54,17 +54,17 @@ def test_the_shortest_beginning_of_the_ranking_that_meets_the_target(
             continue
         removed.append(unit)
         small = network(blocks)
-        narrow(small, channels_without(found, removed))
+        narrow(small, found.without(removed))
         if amount(small, over) <= left * whole:
             break
     assert choice.removed == tuple(removed)
-    assert choice.channels.equals(channels_without(found, removed))
+    assert choice.channels.equals(found.without(removed))
     told = {"macs": choice.macs, "parameters": choice.parameters, "channels": choice.outputs}
     assert told[over] == pytest.approx(amount(small, over) / whole)
 
 
 def _leaves_some(found: Dependencies, removed: list[int]) -> bool:
-    kept = channels_without(found, removed).kept
+    kept = found.without(removed).kept
     return all(bool(kept[n][0].any()) for n in found.outputs if n in kept and kept[n][0] is not None)  # type: ignore[union-attr]
 
 
@@ -111,7 +111,7 @@ def test_ranking_by_what_is_saved() -> None:
     saved = []
     for unit in range(found.count):
         small = network(["plain"])
-        narrow(small, channels_without(found, [unit]))
+        narrow(small, found.without([unit]))
         saved.append(amount(model, "macs") - amount(small, "macs"))
     choice = choose(found, torch.ones(found.count), sizes_of(model), left=0.99, per_saving=True)
     assert choice.removed[0] == saved.index(max(saved))
@@ -144,7 +144,7 @@ def test_a_multiple_of_the_channels_stays(kinds: list[str], multiple: int, per_s
         assert not lost or not kept or scores[lost].max() <= scores[kept].min()
     small, nearly = network(kinds), network(kinds)
     narrow(small, choice.channels)
-    narrow(nearly, channels_without(found, [unit for unit in choice.removed if unit not in last]))
+    narrow(nearly, found.without([unit for unit in choice.removed if unit not in last]))
     whole = amount(model, "macs")
     assert amount(small, "macs") <= 0.7 * whole < amount(nearly, "macs")
 

@@ -11,6 +11,7 @@ from fewbits.measure.channels.criteria import (
     first_samples,
 )
 from fewbits.measure.channels.dependencies import Dependencies
+from fewbits.measure.channels.measured import measured
 from fewbits.measure.channels.read import dependencies
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "criterion",
     "dependencies",
     "first_samples",
+    "measured",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from fewbits.plan import Channels
 
 FIXED = -1
 """Instead of a unit: the channel stays whatever happens."""
@@ -56,3 +58,18 @@ class Dependencies:
         for unit in range(self.count):
             found.setdefault(tuple(where[unit]), []).append(unit)
         return tuple(map(tuple, found.values()))
+
+    def without(self, removed: Sequence[int]) -> Channels:
+        """What is left of each tensor without these units."""
+        gone = torch.zeros(self.count + 1, dtype=torch.bool)  # the last place is that of FIXED, -1
+        gone[list(removed)] = True
+        kept = {
+            name: tuple(None if units is None else ~gone[units] for units in vectors)
+            for name, vectors in self.axes.items()
+        }
+        paddings = {
+            path: (int((~gone[before]).sum()), int((~gone[after]).sum()))
+            for path, (before, after) in self.paddings.items()
+            if bool(gone[before].any() or gone[after].any())
+        }
+        return Channels(kept, paddings)

@@ -1,0 +1,105 @@
+"""Scores of channels that add up to what removing them was measured to cost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewbits.attach import evaluating, narrow
+from fewbits.attach.normalisation import NORMS
+from fewbits.errors import DataError, MismatchError
+from fewbits.measure.channels.dependencies import Dependencies
+from fewbits.train.loop import laid_out
+
+LEVELS = 8
+
+
+def measured(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    found: Dependencies,
+    scores: Tensor,
+    *,
+    levels: int = LEVELS,
+) -> Tensor:
+    """How much each unit matters, on a scale that is the same for all layers.
+
+    A criterion orders the channels of a layer well, but its numbers do not compare between layers, nor add up: of
+    sixteen channels that do the same, each one alone costs nothing. So of every group of units the least important
+    eighth, two eighths and so on are removed, the rest of the network intact, and the loss is measured: the KL
+    divergence of the answers from the whole network's. A unit's score is its share of the lower convex envelope of
+    these losses, so the order within a group stays. (Ours; NetAdapt, arXiv 1804.03230, measures layers in this way in a
+    greedy search of many steps.) Normalisations take the statistics of each batch meanwhile, as a recalibration does
+    later.
+
+    Args:
+        model: the network of ``found``; not changed. Costs a forward pass over ``batches`` per group and level.
+        batches: ``(inputs, ...)``; some hundred samples.
+        scores: ``[units]``, which order the units of each group.
+        levels: parts of each group.
+
+    Returns:
+        ``[units]``, float64: mean KL divergence, in nats.
+
+    Raises:
+        DataError: no batches. MismatchError: not one score per unit.
+    """
+    if len(scores) != found.count:
+        raise MismatchError(f"the network has {found.count} removable units, and there are {len(scores)} scores")
+    place = next(model.parameters()).device
+    with evaluating(model):
+        inputs = [laid_out(batch[0].to(place)) for batch in batches]
+        answers = [F.log_softmax(model(x).float(), 1) for x in inputs]
+    if not inputs:
+        raise DataError("measuring channels needs at least one batch; the batches are empty")
+    result = torch.zeros(found.count, dtype=torch.float64)
+    intact = _loss(copy.deepcopy(model), inputs, answers)
+    for group in found.groups:
+        order = sorted(group, key=lambda unit: (float(scores[unit]), unit))
+        points = [(0, intact)]
+        for count in sorted({round(len(order) * i / levels) for i in range(1, levels)} - {0, len(order)}):
+            small = copy.deepcopy(model)
+            narrow(small, found.without(order[:count]))
+            points.append((count, _loss(small, inputs, answers)))
+        rank = torch.arange(len(order), dtype=torch.float64) / len(order)
+        result[order] = _slopes(points, len(order)) + 1e-12 * rank  # equal ones keep the order
+    return result
+
+
+def _loss(model: nn.Module, inputs: Sequence[Tensor], answers: Sequence[Tensor]) -> float:
+    """Mean KL divergence from ``answers``, with statistics of the batches. The model's own change."""
+    total = samples = 0.0
+    with evaluating(model):
+        for module in model.modules():
+            if isinstance(module, NORMS):
+                module.train()
+        for x, answer in zip(inputs, answers, strict=True):
+            found = F.log_softmax(model(x).float(), 1)
+            total += float(F.kl_div(found, answer, reduction="sum", log_target=True))
+            samples += len(x)
+    return total / samples
+
+
+def _slopes(points: Sequence[tuple[int, float]], count: int) -> Tensor:
+    """Of the lower convex envelope of ``(removed, loss)``, for each of ``count`` units in the order they go.
+
+    Behind the last point, and for a single unit that nothing was measured of, the last slope goes on.
+    """
+    hull: list[tuple[int, float]] = []
+    for point in points:
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], point):
+            hull.pop()
+        hull.append(point)
+    slopes = torch.zeros(count, dtype=torch.float64)
+    for left, right in pairwise(hull):
+        slopes[left[0] :] = max(0.0, _slope(left, right))
+    return slopes
+
+
+def _slope(left: tuple[int, float], right: tuple[int, float]) -> float:
+    return (right[1] - left[1]) / (right[0] - left[0])

@@ -1,0 +1,114 @@
+"""Measured channel scores against removing the channels one count after the other, without surgery."""
+
+from __future__ import annotations
+
+import copy
+from itertools import combinations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from channel_networks import Drawn
+from fewbits.attach import silence
+from fewbits.errors import DataError, MismatchError
+from fewbits.measure.channels import Dependencies, dependencies, measured
+from networks import randomised
+
+SHAPE = (2, 6, 6)
+INPUTS = torch.randn(24, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
+BATCHES = [(INPUTS[:12], None), (INPUTS[12:], None)]
+
+
+def network(blocks: list[str]) -> nn.Module:
+    torch.manual_seed(0)
+    return randomised(Drawn(blocks, 6, flat=False)).eval()
+
+
+@torch.no_grad()
+def loss(model: nn.Module, found: Dependencies, removed: list[int]) -> float:
+    """KL divergence from the whole network's answers, by its definition; the channels are zero, not gone."""
+    other = copy.deepcopy(model)
+    silence(other, found.without(removed))
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    total = 0.0
+    for x, _ in BATCHES:
+        p, q = F.softmax(model(x), 1).double(), F.softmax(other(x), 1).double()
+        total += float((p * (p / q).log()).sum())
+    return total / len(INPUTS)
+
+
+def envelope(losses: list[float]) -> Tensor:
+    """The lower convex envelope at 0, 1, ...: the lowest chord over each place."""
+    lowest = list(losses)
+    for i, j in combinations(range(len(losses)), 2):
+        for k in range(i, j + 1):
+            lowest[k] = min(lowest[k], losses[i] + (losses[j] - losses[i]) * (k - i) / (j - i))
+    return torch.tensor(lowest, dtype=torch.float64)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.sampled_from(["plain", "residual", "concat", "depthwise"]), min_size=1, max_size=2),
+    st.integers(0, 99),
+)
+def test_scores_add_up_to_the_measured_losses(blocks: list[str], seed: int) -> None:
+    model = network(blocks)
+    found = dependencies(model, SHAPE)
+    scores = torch.rand(found.count, generator=torch.Generator().manual_seed(seed))
+    told = measured(model, BATCHES, found, scores, levels=100)  # every count
+    for group in found.groups:
+        order = sorted(group, key=lambda unit: float(scores[unit]))
+        assert sorted(group, key=lambda unit: float(told[unit])) == order
+        wanted = envelope([loss(model, found, order[:k]) for k in range(len(order))])
+        steps = wanted.diff().clamp_min(0)
+        steps = torch.cat([steps, steps[-1:]]) if len(steps) else torch.zeros(1).double()  # the last one never goes
+        torch.testing.assert_close(told[order], steps, rtol=1e-3, atol=1e-5)
+
+
+def test_levels_between_which_scores_are_equal() -> None:
+    model = network(["plain"])
+    found = dependencies(model, SHAPE)
+    scores = torch.arange(found.count).double()
+    told = measured(model, BATCHES, found, scores, levels=2)
+    group = max(found.groups, key=len)
+    half = round(len(group) / 2)
+    slope = max(0.0, loss(model, found, list(group[:half])) - loss(model, found, [])) / half
+    torch.testing.assert_close(told[list(group)], torch.full((len(group),), slope).double(), rtol=1e-3, atol=1e-6)
+
+
+def test_channels_that_do_nothing_score_nothing_though_the_criterion_likes_them() -> None:
+    model = network(["residual"])
+    found = dependencies(model, SHAPE)
+    inner = next(g for g in found.groups if ("parts.0.1.weight", 1, 0) in found.members(g[0]))
+    with torch.no_grad():
+        model.get_parameter("parts.0.1.weight")[:, :3] = 0  # nobody listens to the first three
+    scores = torch.ones(found.count).double()
+    scores[list(inner)] = 100.0 + torch.arange(len(inner)).double()
+    told = measured(model, BATCHES, found, scores, levels=100)
+    assert float(told[list(inner[:3])].max()) < 1e-6 < float(told[inner[3]])
+
+
+def test_the_network_is_left_as_it_is() -> None:
+    model = network(["plain"]).train()
+    before = copy.deepcopy(model.state_dict())
+    found = dependencies(model, SHAPE)
+    first = measured(model, BATCHES, found, torch.rand(found.count))
+    assert model.training
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert first.dtype == torch.float64
+    assert bool(torch.isfinite(first).all())
+
+
+def test_complaints() -> None:
+    model = network(["plain"])
+    found = dependencies(model, SHAPE)
+    with pytest.raises(MismatchError, match="there are 3 scores"):
+        measured(model, BATCHES, found, torch.rand(3))
+    with pytest.raises(DataError, match="at least one batch"):
+        measured(model, [], found, torch.rand(found.count))
