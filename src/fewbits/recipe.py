@@ -145,7 +145,7 @@ class ChannelPruning(_Part):
     macs: Annotated[float, Field(gt=0, le=1)] | None = None
     parameters: Annotated[float, Field(gt=0, le=1)] | None = None
     channels: Annotated[float, Field(gt=0, le=1)] | None = None
-    criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "output"
+    criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "magnitude"
     reduce: Literal["sum", "mean"] | None = None
     measured: bool = True
     per_saving: bool = True
