@@ -69,10 +69,15 @@ KEY = ("model", "method", "target", "seed", "epochs", "samples", "lr", "distill"
 EARLIER = {"distill": 0.0, "batch": 128}  # of rows that do not say it
 
 
+WEIGHTS = {"vgg16-bn": "cifar10_vgg16bn_fp16.safetensors"}  # else by the network's name
+DATA = {"vgg16-bn": {"normalise": {"mean": [0.0], "std": [1.0]}}}  # what the weights want, where they do not say it
+
+
 def recipe_of(model: str, seed: int, options: Any) -> recipes.Recipe:
+    data = {"name": "cifar10", "augment": True, "batch_size": 128, "folder": str(options.data)}
     return recipes.make({
         "network": {"name": model},
-        "data": {"name": "cifar10", "augment": True, "batch_size": 128, "folder": str(options.data)},
+        "data": data | DATA.get(model, {}),
         "seed": seed,
     })  # fmt: skip
 
@@ -117,9 +122,10 @@ def peers(model: nn.Module, loader: Any, method: str, left: float, shape: tuple[
     wanted = left * count(model, shape).macs
     begin = time.process_time()
     keep = [m for path, m in model.named_modules() if any(fnmatchcase(f"{path}.weight", p) for p in INSIDE)]
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
     pruner = tp.pruner.BasePruner(
         model, example, importance=importance, global_pruning=True, pruning_ratio=1.0, max_pruning_ratio=options.cap,
-        iterative_steps=STEPS, ignored_layers=[model.linear, *keep],
+        iterative_steps=STEPS, ignored_layers=[last, *keep],
     )  # fmt: skip
     if method != "tp group norm":  # these want gradients, of the given labels
         model.zero_grad()
@@ -146,7 +152,13 @@ def in_rounds(
     """A row of the channel stage that recipes have."""
     settings = settings_of(options)
     part = recipes.ChannelPruning(
-        macs=FEWER[target], cap=options.cap, samples=options.samples, rounds=ROUNDS[method], train=settings
+        macs=FEWER[target],
+        criterion="output",
+        measured=False,
+        cap=options.cap,
+        samples=options.samples,
+        rounds=ROUNDS[method],
+        train=settings,
     )
     begin = time.process_time()
     small = remove_channels(model, loader, part, seed=seed).model
@@ -166,7 +178,8 @@ def in_rounds(
 
 def one(name: str, method: str, target: str, seed: int, options: Any) -> dict[str, Any]:
     recipe = recipe_of(name, seed, options)
-    job = jobs.prepare(recipe, trained=Path(options.weights) / f"cifar10_{name.replace('-', '')}.safetensors")
+    file = WEIGHTS.get(name, f"cifar10_{name.replace('-', '')}.safetensors")
+    job = jobs.prepare(recipe, trained=Path(options.weights) / file)
     shape = job.dataset.input_shape
     loader = job.dataset.loader("train", options.batch, shuffle=True, augment=True, seed=seed + 1)
     plain = job.dataset.loader("train", 128, shuffle=True, seed=seed + 1)

@@ -178,8 +178,11 @@ EXPERIMENTS = {
                 "name": "cifar10", "batch_size": 128, "augment": True, "normalise": {"mean": [0.0], "std": [1.0]},
             },
             "measure": CHEAP_RELEVANCE,
-            "train": {"epochs": 100, "lr": 5e-4, "distill": 0.5, "learn": True, "precision": "bfloat16"},
-            "rounds": 20,
+            "train": {
+                "epochs": 100, "optimizer": "sgd", "lr": 5e-3, "weight_decay": 1e-4, "distill": 1.0,
+                "precision": "bfloat16",
+            },
+            "rounds": 12,
         },
         ("584 KB", "250 KB", "129 KB", "100 KB", "76 KB"),
         "129 KB",

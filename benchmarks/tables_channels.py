@@ -9,7 +9,9 @@ from published import CHANNELS
 from tables import rows_of, span, table
 
 NAMES = {
-    "output per mac": "**output, per multiplication** (default)",
+    "magnitude measured per mac": "**magnitude, layers measured** (default)",
+    "output measured per mac": "output, layers measured",
+    "output per mac": "output, per multiplication",
     "output per mac, inside": "output, per multiplication, inside blocks",
     "output per mac, 3 rounds": "output, per multiplication, three rounds",
     "ehap": "EHAP (curvature)",
@@ -25,12 +27,17 @@ def channels() -> str:
     """Accuracy at equal multiplications, before and after equal fine-tuning; published figures in a sentence."""
     found = rows_of("channels")
     return "\n\n".join(
-        part for part in (*(_model(found, m) for m in dict.fromkeys(r["model"] for r in found)), quoted()) if part
+        part for part in (*(_same(found, *k) for k in dict.fromkeys(map(_training, found))), quoted()) if part
     )
 
 
-def _model(found: list[dict[str, Any]], model: str) -> str:
-    rows = [r for r in found if r["model"] == model and "accuracy" in r]
+def _training(row: dict[str, Any]) -> tuple[str, float, float]:
+    """Network, epochs and weight of the teacher: what rows of one table have in common."""
+    return row["model"], row["epochs"], row.get("distill", 0.0)
+
+
+def _same(found: list[dict[str, Any]], model: str, epochs: float, distill: float) -> str:
+    rows = [r for r in found if _training(r) == (model, epochs, distill) and ("accuracy" in r or not epochs)]
     if not rows:
         return ""
     targets = sorted({r["target"] for r in rows} - {"1x"})
@@ -44,7 +51,11 @@ def _model(found: list[dict[str, Any]], model: str) -> str:
                 continue
             size = statistics.mean(r["parameters"] / r["parameters_dense"] for r in some)
             before = [r["accuracy_before_training"] for r in some if "accuracy_before_training" in r]
-            cells += [span(before) if before else "-", span([r["accuracy"] for r in some]), f"{100 * size:.0f}"]
+            cells += [
+                span(before) if before else "-",
+                span([r["accuracy"] for r in some]) if epochs else "-",
+                f"{100 * size:.0f}",
+            ]
         seconds = [r["criterion_seconds"] for r in rows if r["method"] == method and "criterion_seconds" in r]
         lines.append([*cells, f"{statistics.mean(seconds):.1f}" if seconds else "-"])
     titles = ["criterion"]
@@ -53,11 +64,13 @@ def _model(found: list[dict[str, Any]], model: str) -> str:
     one = rows[0]
     dense = [r for r in rows if r["method"] == "dense"]
     told = f"; without surgery, the same training gives {span([r['accuracy'] for r in dense])}" if dense else ""
-    start = f"float network {dense[0]['accuracy_before_training']:.2f} % with recalibrated statistics" if dense else ""
+    taught = "on the float network's answers" if distill else "on the true classes"
+    whole = [f"{r['accuracy_before_training']:.2f}" for r in dense]
+    start = f", float network {whole[0]} % with recalibrated statistics" if dense else ""
     return (
         f"**Removing channels of {model}**, CIFAR-10, to 2.1 and 2.57 times fewer multiplications "
-        f"(`benchmarks/channels.py`; {one['epochs']:g} epochs of training for every row, {one['samples']} images for "
-        f"the criterion, mean and range over the seeds there are; test accuracy in percent, {start}{told}; processor "
+        f"(`benchmarks/channels.py`; {epochs:g} epochs of training {taught} for every row, {one['samples']} images for "
+        f"the criterion, mean and range over the seeds there are; test accuracy in percent{start}{told}; processor "
         "seconds of the criterion, of Torch-Pruning with its pruner):\n\n" + table([*titles, "seconds"], lines)
     )
 

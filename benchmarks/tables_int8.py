@@ -16,12 +16,17 @@ def int8() -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _kind(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(k) for k in ("model", "method", "multiple", "recovery_epochs", "recovery_distill"))
+
+
 def _accuracy(found: list[dict[str, Any]]) -> str:
     if not found:
         return ""
     rows = []
-    for model, method in dict.fromkeys((r["model"], r["method"]) for r in found):
-        mine = [r for r in found if (r["model"], r["method"]) == (model, method)]
+    for kind in dict.fromkeys(map(_kind, found)):
+        model, method, *_ = kind
+        mine = [r for r in found if _kind(r) == kind]
         first = mine[0]
         trained = "one epoch of training" if method == "int8" else "calibrated only"
         if first.get("recovery_epochs"):

@@ -13,11 +13,13 @@ import fewbits as fb
 from conftest import small_network
 from fewbits import codec, job
 from fewbits import recipe as recipes
+from fewbits.assign.channels import choose, unit_scores
 from fewbits.attach import channels_of
-from fewbits.channels import remove_channels, stage_file
+from fewbits.channels import remove_channels, sizes_of, stage_file
 from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
+from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.recipe import ChannelPruning, Recovery
 from fewbits.train import accuracy
 
@@ -58,6 +60,26 @@ def test_without_training_only_normalisations_are_recalibrated(trained: nn.Modul
     assert narrow <= 0.6 * wide
 
 
+@pytest.mark.parametrize("layerwise", [True, False])
+def test_what_a_layer_may_lose_is_measured_unless_the_recipe_says_otherwise(
+    trained: nn.Module, handwriting: DataSet, layerwise: bool
+) -> None:
+    loader = handwriting.loader("train", 32, shuffle=True, seed=5)
+    options = {} if layerwise else {"measured": False}
+    chosen = remove_channels(
+        trained, loader, ChannelPruning(macs=0.4, criterion="taylor", train=None, samples=64, **options)
+    ).choices
+    samples = first_samples(handwriting.loader("train", 32, shuffle=True, seed=5), 64)
+    batches, found = list(samples), dependencies(trained, (1, 8, 8))
+    units = unit_scores(found, criterion("taylor", trained, batches))
+    told = measured(trained, batches, found, units)
+    wanted, other = (
+        choose(found, u, sizes_of(trained, (1, 8, 8)), left=0.4, per_saving=True)
+        for u in ((told, units) if layerwise else (units, told))
+    )
+    assert chosen[0].removed == wanted.removed != other.removed
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -75,7 +97,7 @@ def test_one_file_whatever_follows(trained: nn.Module, handwriting: DataSet, mor
     assert small.report.identical
     assert small.report.float_bytes == 4 * sum(t.numel() for n, t in trained.state_dict().items() if "num_b" not in n)
     assert small.report.accuracy_before == percent(trained)
-    assert "0.5 of macs by output" in small.report.method
+    assert "0.5 of macs by magnitude" in small.report.method
     small.save(tmp_path / "net.few")
     torch.manual_seed(9)
     net = fb.load(tmp_path / "net.few", like=small_network())
