@@ -94,6 +94,34 @@ def test_channels_that_do_nothing_score_nothing_though_the_criterion_likes_them(
     assert float(told[list(inner[:3])].max()) < 1e-6 < float(told[inner[3]])
 
 
+class Growing(nn.Module):
+    """A residual stream that one more channel joins, so that nothing else goes with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1)
+        self.pad = nn.ZeroPad3d((0, 0, 0, 0, 0, 1))
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        x = torch.relu(self.pad(x) + self.second(x))
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_channel_that_goes_alone_but_not_as_the_last_of_its_layer() -> None:
+    torch.manual_seed(0)
+    model = randomised(Growing()).eval()
+    with torch.no_grad():
+        model.get_parameter("head.weight").mul_(30)
+    found = dependencies(model, SHAPE)
+    (unit,) = next(group for group in found.groups if len(group) == 1)
+    told = measured(model, BATCHES, found, torch.ones(found.count))
+    wanted = loss(model, found, [unit])
+    assert wanted > 1e-5
+    assert float(told[unit]) == pytest.approx(wanted, rel=0.05)
+
+
 def test_the_network_is_left_as_it_is() -> None:
     model = network(["plain"]).train()
     before = copy.deepcopy(model.state_dict())

@@ -14,6 +14,7 @@ from fewbits.attach import evaluating, narrow
 from fewbits.attach.normalisation import NORMS
 from fewbits.errors import DataError, MismatchError
 from fewbits.measure.channels.dependencies import Dependencies
+from fewbits.plan import Channels
 from fewbits.train.loop import laid_out
 
 LEVELS = 8
@@ -62,13 +63,20 @@ def measured(
     for group in found.groups:
         order = sorted(group, key=lambda unit: (float(scores[unit]), unit))
         points = [(0, intact)]
-        for count in sorted({round(len(order) * i / levels) for i in range(1, levels)} - {0, len(order)}):
+        for count in sorted({round(len(order) * i / levels) for i in range(1, levels + 1)} - {0}):
+            left = found.without(order[:count])
+            if count == len(order) and _empties(left):
+                break
             small = copy.deepcopy(model)
-            narrow(small, found.without(order[:count]))
+            narrow(small, left)
             points.append((count, _loss(small, inputs, answers)))
         rank = torch.arange(len(order), dtype=torch.float64) / len(order)
         result[order] = _slopes(points, len(order)) + 1e-12 * rank  # equal ones keep the order
     return result
+
+
+def _empties(left: Channels) -> bool:
+    return any(mask is not None and not bool(mask.any()) for masks in left.kept.values() for mask in masks)
 
 
 def _loss(model: nn.Module, inputs: Sequence[Tensor], answers: Sequence[Tensor]) -> float:
@@ -88,7 +96,7 @@ def _loss(model: nn.Module, inputs: Sequence[Tensor], answers: Sequence[Tensor])
 def _slopes(points: Sequence[tuple[int, float]], count: int) -> Tensor:
     """Of the lower convex envelope of ``(removed, loss)``, for each of ``count`` units in the order they go.
 
-    Behind the last point, and for a single unit that nothing was measured of, the last slope goes on.
+    Behind the last point the last slope goes on; of a group that cannot go as a whole, one unit always stays.
     """
     hull: list[tuple[int, float]] = []
     for point in points:
