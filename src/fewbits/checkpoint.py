@@ -48,7 +48,8 @@ def load(path: Path, recipe: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        values = torch.load(path, weights_only=True)
+        # What a GPU left can be gone on from without one.
+        values = torch.load(path, weights_only=True, map_location=None if torch.cuda.is_available() else "cpu")
         good = isinstance(values, dict) and values.get("format") == _FORMAT
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
         good = False

@@ -104,7 +104,7 @@ def test_channels_removed_before_int8_are_in_the_same_file(trained, handwriting,
     whole = run(trained, handwriting, job(epochs=0))
     report = small.report
     assert report.identical is True
-    assert report.method.startswith("0.5 of macs by output + int8")
+    assert report.method.startswith("0.5 of macs by magnitude, layers measured + int8")
     assert report.float_bytes == whole.report.float_bytes, "of the network that was given"
     assert report.accuracy_before == whole.report.accuracy_before
     assert report.file_bytes < 0.8 * whole.report.file_bytes

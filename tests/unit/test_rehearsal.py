@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -117,6 +118,44 @@ def test_bits_and_size_together() -> None:
     found, seen = told_sizes(recipe(max_drop=1.0), lambda bits, size: second[bits][size < 1000])
     assert seen[4:] == [(2, 500), (4, 500), (4, 250), (4, 125), (4, 62), (4, 31)]
     assert found.bits == 4
+
+
+def test_no_bits_are_given_up_before_some_kept_the_floor() -> None:
+    """Few bits are best at the first size, and can never keep the floor: their files end at so many bits per weight."""
+    most = {2: (2000, 86.0), 3: (3000, 88.0), 4: (4000, 98.5), 5: (5000, 98.8)}
+
+    def short(trial: recipes.Recipe, what: str, index: int, count: int) -> Outcome:
+        assert isinstance(trial.assign.bits, int)
+        assert isinstance(trial.target, int)
+        seen.append((trial.assign.bits, trial.target))
+        largest, accuracy = most[trial.assign.bits]
+        size = min(trial.target, largest)
+        return size, accuracy - 3 * trial.assign.bits * (largest / size - 1)
+
+    seen: list[tuple[int, int]] = []
+    found = choose(recipe(max_drop=1.0), short, 99.0, 32_000, 4000)
+    assert found.bits in (4, 5)
+    assert found.size is not None
+    assert seen.count((2, 4000)) <= 1  # its file is as large as it gets
+    assert (2, 8000) not in seen
+
+
+def test_a_file_that_cannot_grow_ends_the_search() -> None:
+    asked = []
+
+    def short(trial: recipes.Recipe, what: str, index: int, count: int) -> Outcome:
+        assert isinstance(trial.target, int)
+        asked.append(trial.target)
+        return min(trial.target, 1500), 50.0
+
+    assert choose(recipe(2, max_drop=1.0), short, 99.0, 32_000, 4000).size is None
+    assert asked == [1000, 2000]
+
+
+def test_the_largest_size_allowed_is_tried() -> None:
+    found, seen = told_sizes(recipe(3, max_drop=1.0, target=1080), lambda bits, size: 99.0 if size >= 1050 else 0.0)
+    assert [target for _, target in seen][:2] == [1000, 1080]
+    assert found.size == 1080
 
 
 @settings(max_examples=60, deadline=None)
@@ -330,3 +369,23 @@ def test_an_interruption_of_a_second_attempt_does_not_forget_the_first(
     assert resumed.data == whole.data
     assert resumed.report.accuracy_after == whole.report.accuracy_after
     assert not list(tmp_path.iterdir())
+
+
+def test_an_accuracy_may_be_a_number_of_numpy(trained: nn.Module, handwriting: DataSet, tmp_path) -> None:
+    """As ``100 * (found == wanted).mean()`` is."""
+
+    def run(**more: object) -> fb.Compressed:
+        asked = recipe(3, max_drop=12.0, rehearsals=2)
+        batches = handwriting.loader("train", 64, shuffle=True, seed=3)
+        percent = lambda net: np.float32(accuracy(net, handwriting.loader("validation", 256)))  # noqa: E731
+        return fb.compress(trained, batches, evaluate=percent, recipe=asked, state_file=tmp_path / "state", **more)
+
+    def stop(done: int, total: int, line: str) -> None:
+        if "rehearsing" not in line and done > 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=stop)
+    report = run().report
+    assert type(report.accuracy_after) is float
+    assert Report.from_json(report.to_json()) == report

@@ -72,7 +72,7 @@ class Candidates:
         """Percent of a plain network on validation data, the main process's on every process."""
         assert self.evaluate is not None
         with torch.random.fork_rng():  # how often somebody looks must not change what is trained
-            return agreed(self.evaluate(model))
+            return agreed(float(self.evaluate(model)))
 
     @torch.no_grad()
     def identical(self, plan: Plan, data: bytes, train: Any) -> bool:

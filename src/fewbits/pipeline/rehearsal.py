@@ -24,6 +24,7 @@ STEPS = 500  # at least, if the training has as many: in fifty steps no network 
 START = 32  # the first size is the float network's over this: one bit per weight
 STEP = 0.5  # from one size to the next, until one is kept and one is not
 CLOSE = 1.1  # and then halves of the gap, down to this ratio
+FULL = 0.9  # of its target at least, or a file is as large as it gets
 ATTEMPTS, LARGER = 3, 1.2  # trainings to a size at most, each so much larger than the one that did not keep the drop
 
 
@@ -126,7 +127,8 @@ def _rank(found: Rehearsal) -> tuple[bool, int, float, int]:
 class _Sizes:
     """With a drop of accuracy: ever smaller targets, until the floor is lost, then between them.
 
-    Open bits are all compared at the first size; after it only the best two, the second where the first fails.
+    Open bits are all compared until a file keeps the floor; after it only the best two, the second where the first
+    fails. Bits whose file misses the floor and would not get any larger are given up.
     """
 
     def __init__(self, recipe: Recipe, short: Short, floor: float, float_bytes: int, share: float) -> None:
@@ -145,8 +147,8 @@ class _Sizes:
         search = Smallest(self.floor, limit, tries=self.recipe.rehearsals, close=CLOSE, down=STEP, up=1 / STEP)
         goal: float | None = self.start if limit is None else min(self.start, limit)
         best: Rehearsal | None = None
-        while goal is not None:
-            found = self._at(round(goal), everything=best is None)
+        while goal is not None and self.order:
+            found = self._at(round(goal), everything=best is None or not best.kept)
             if found is None:
                 search.fail(goal)
                 search.tries -= 1
@@ -173,8 +175,11 @@ class _Sizes:
         if not found:
             return None
         found.sort(key=lambda pair: _rank(pair[1]), reverse=True)
-        if self.open:  # the better ones first, those that were not tried behind them
-            tried = [bits for bits, _ in found]
-            others = [bits for bits in self.order if bits not in tried]
-            self.order = (tried + others)[:2]
+        kept = any(one.kept for one in self.seen)
+        tried = [bits for bits, one in found if kept or one.bytes >= FULL * target]
+        if not kept:
+            untold = [bits for bits in self.order if bits not in [b for b, _ in found]]  # no file of theirs is so small
+            self.order = tried + untold
+        elif self.open:  # the better ones first, those that were not tried behind them
+            self.order = (tried + [bits for bits in self.order if bits not in tried])[:2]
         return found[0][1]

@@ -10,7 +10,8 @@ def method_of(recipe: Recipe) -> str:
     parts = []
     prune, channels = recipe.prune, recipe.channels
     if channels is not None:
-        parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}")
+        measured = ", layers measured" if channels.measured else ""
+        parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}{measured}")
     if prune is not None:
         floor = f" with floor {prune.floor}" if prune.floor else ""
         amount = prune.pattern or prune.sparsity or f"with {len(prune.rates or {})} rates"

@@ -49,8 +49,8 @@ class Smallest:
         if self.kept is None:
             if self.lost is None:
                 return None
-            if self.limit is not None and self.lost * self.close >= self.limit:
-                return None  # even as large as allowed it is not accurate enough
+            if self.limit is not None and self.lost * min(self.close, 1.02) >= self.limit:
+                return None  # even about as large as allowed it is not accurate enough
             return self.lost * self.up if self.limit is None else min(self.lost * self.up, self.limit)
         if self.lost is None:
             return self.kept * self.down

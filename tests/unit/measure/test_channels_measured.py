@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from channel_networks import Drawn
 from fewbits.attach import silence
-from fewbits.errors import DataError, MismatchError
+from fewbits.errors import DataError, MismatchError, NonFiniteError
 from fewbits.measure.channels import Dependencies, dependencies, measured
 from networks import randomised
 
@@ -133,6 +133,28 @@ def test_the_network_is_left_as_it_is() -> None:
     assert bool(torch.isfinite(first).all())
 
 
+class Masking(nn.Module):
+    """A classifier that never answers the last class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.head = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.first(x)))) + torch.tensor([0.0, 0.0, -torch.inf])
+
+
+def test_classes_that_are_never_answered_and_a_last_batch_of_one_sample() -> None:
+    torch.manual_seed(0)
+    model = Masking().eval()
+    found = dependencies(model, (4,))
+    inputs = torch.randn(9, 4)
+    scores = torch.arange(found.count)
+    told = measured(model, [(inputs[:8], None), (inputs[8:], None)], found, scores, levels=100)
+    assert float(told.max()) > 1e-4
+    assert torch.equal(told, measured(model, [(inputs, None)], found, scores, levels=100))
+
+
 def test_complaints() -> None:
     model = network(["plain"])
     found = dependencies(model, SHAPE)
@@ -140,3 +162,8 @@ def test_complaints() -> None:
         measured(model, BATCHES, found, torch.rand(3))
     with pytest.raises(DataError, match="at least one batch"):
         measured(model, [], found, torch.rand(found.count))
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        measured(model, [(INPUTS * torch.inf, None)], found, torch.rand(found.count))
+    flat = Masking().eval()
+    with pytest.raises(DataError, match="statistics"):
+        measured(flat, [(torch.randn(1, 4), None)], dependencies(flat, (4,)), torch.rand(6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating, narrow
 from fewbits.attach.normalisation import NORMS
-from fewbits.errors import DataError, MismatchError
+from fewbits.errors import DataError, MismatchError, NonFiniteError
 from fewbits.measure.channels.dependencies import Dependencies
 from fewbits.plan import Channels
 from fewbits.train.loop import laid_out
@@ -48,13 +49,14 @@ def measured(
         ``[units]``, float64: mean KL divergence, in nats.
 
     Raises:
-        DataError: no batches. MismatchError: not one score per unit.
+        DataError: no batches, or one sample that a normalisation cannot take the statistics of. NonFiniteError: outputs
+            are NaN or infinite (classes of which the network is sure are not). MismatchError: not one score per unit.
     """
     if len(scores) != found.count:
         raise MismatchError(f"the network has {found.count} removable units, and there are {len(scores)} scores")
     place = next(model.parameters()).device
     with evaluating(model):
-        inputs = [laid_out(batch[0].to(place)) for batch in batches]
+        inputs = [laid_out(x.to(place)) for x in _joined([batch[0] for batch in batches])]
         answers = [F.log_softmax(model(x).float(), 1) for x in inputs]
     if not inputs:
         raise DataError("measuring channels needs at least one batch; the batches are empty")
@@ -75,6 +77,13 @@ def measured(
     return result
 
 
+def _joined(inputs: list[Tensor]) -> list[Tensor]:
+    """A last batch of one sample joins the one before: no statistics can be taken of it."""
+    if len(inputs) > 1 and len(inputs[-1]) == 1 and inputs[-2].shape[1:] == inputs[-1].shape[1:]:
+        return [*inputs[:-2], torch.cat(inputs[-2:])]
+    return inputs
+
+
 def _empties(left: Channels) -> bool:
     return any(mask is not None and not bool(mask.any()) for masks in left.kept.values() for mask in masks)
 
@@ -87,9 +96,15 @@ def _loss(model: nn.Module, inputs: Sequence[Tensor], answers: Sequence[Tensor])
             if isinstance(module, NORMS):
                 module.train()
         for x, answer in zip(inputs, answers, strict=True):
-            found = F.log_softmax(model(x).float(), 1)
-            total += float(F.kl_div(found, answer, reduction="sum", log_target=True))
+            try:
+                found = F.log_softmax(model(x).float(), 1)
+            except ValueError as error:  # torch's, of a normalisation with one value per channel
+                raise DataError(f"a batch of {len(x)} samples gives no statistics: {error}") from None
+            terms = answer.exp() * (answer - found)
+            total += float(terms.masked_fill(answer == -torch.inf, 0).sum())  # a class that is never answered
             samples += len(x)
+    if not math.isfinite(total):
+        raise NonFiniteError("measuring channels: the network's outputs are NaN or infinite")
     return total / samples
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fewbits.errors import DataError, MissingExtraError, RecipeError
 
 JOURNAL = "sweep.journal"
-GRACE = 30  # seconds after which the lock of a journal nobody writes counts as left behind by a process that died
+GRACE = 30  # seconds after which the lock of a journal counts as left behind by a process that died
 
 
 def optuna() -> Any:
@@ -60,6 +60,9 @@ def _journal(library: Any, path: Path) -> Any:
     # Not Optuna's default lock, a symbolic link: of one left behind beside a relative path it finds no age and waits
     # for ever, and so it would where machines see a shared folder at different places.
     lock = JournalFileOpenLock(str(path), GRACE)
+    left = path.with_name(f"{path.name}.lock")
+    if left.is_symlink():  # by an earlier version
+        left.unlink(missing_ok=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _mend(path, lock)
