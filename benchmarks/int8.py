@@ -38,8 +38,9 @@ from fewbits.zoo import resnet
 from rows import row_of
 
 NETWORKS = {"resnet-20": "cifar10_resnet20.safetensors", "vgg16-bn": "cifar10_vgg16bn_fp16.safetensors"}
-DATA: dict[str, dict[str, Any]] = {  # VGG16's weights want values of 0 to 1
-    "resnet-20": {"batch_size": 64},
+DATA: dict[str, dict[str, Any]] = {
+    "resnet-20": {"batch_size": 64, "augment": True},
+    # Its weights want values of 0 to 1. They get every training image right, and 92 % of augmented ones.
     "vgg16-bn": {"batch_size": 128, "normalise": {"mean": [0.0], "std": [1.0]}},
 }
 TRAINED = {"resnet-20"}  # VGG16 takes too long to train here
@@ -90,7 +91,7 @@ def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Name
     values = {
         "schema": 1,
         "network": {"name": name, "weights": str(weights)},
-        "data": {"name": "cifar10", "augment": True, **DATA[name]} | ({"folder": options.data} if options.data else {}),
+        "data": {"name": "cifar10", **DATA[name]} | ({"folder": options.data} if options.data else {}),
         "assign": {"method": "int8"},
         "train": {"epochs": epochs, "lr": 1e-4},
         "seed": seed,
@@ -98,7 +99,10 @@ def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Name
     title = f"{name}-{epochs}-{seed}"
     if options.macs is not None:
         recovery = {"epochs": options.epochs, "lr": options.lr, "distill": options.distill, "precision": "bfloat16"}
-        values["channels"] = {"macs": options.macs, "multiple": options.multiple, "train": recovery}
+        values["channels"] = {
+            "macs": options.macs, "criterion": "magnitude", "measured": True, "multiple": options.multiple,
+            "train": recovery,
+        }  # fmt: skip
         title += f"-{options.macs:g}-{options.multiple}"
     recipe = recipes.make(values)
     job = jobs.prepare(recipe, say=print)
