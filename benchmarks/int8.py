@@ -188,10 +188,10 @@ def emulated(work: Path, name: str, model: nn.Module) -> dict[str, bytes]:
     return models | {f"{name}, int8": place.read_bytes()}
 
 
-def share_of(title: str) -> float:
+def share_of(model: str, title: str) -> float:
     """How many times fewer multiplications the model of ``channels in 8s`` has, from its row of accuracy."""
     for row in json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []:
-        if row.get("multiple") and f"channels in {row['multiple']}s" in title:
+        if row["model"] == model and row.get("multiple") and f"channels in {row['multiple']}s" in title:
             return float(row["macs"] / row["macs_left"])
     return 1.0
 
@@ -200,7 +200,7 @@ def latency(options: argparse.Namespace) -> None:
     for name in NETWORKS:
         if options.only not in (None, name):
             continue
-        found = sorted(options.work.glob(f"{name}-*/int8.onnx"))
+        found = sorted(options.work.glob(f"{name}-[01]-?/int8.onnx"))  # those with all channels
         if found:
             models = {"float32": (found[-1].parent / "dense.onnx").read_bytes(), "int8": found[-1].read_bytes()}
         else:  # time does not depend on the weights
@@ -220,7 +220,7 @@ def latency(options: argparse.Namespace) -> None:
         rows = []
         for row in measure_latency(models, batches=(1, 64), rounds=options.rounds):
             print(row)
-            fewer = macs.get(row.name, share_of(row.name))
+            fewer = macs.get(row.name, share_of(name, row.name))
             rows.append(
                 {
                     "task": "latency", "model": name, "method": row.name, "batch": row.batch, "threads": row.threads,
