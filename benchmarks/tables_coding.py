@@ -39,6 +39,7 @@ SCALE = {
     "mlp-gsc": "MLP_GSC on keywords (4,586 test clips; features without the paper's augmentation)",
     "mlp-activity": "the same MLP on human activity (2,996 test windows of unseen people)",
     "resnet-20": "ResNet-20 on CIFAR-10 (10,000 test images)",
+    "vgg16-bn": "VGG16-BN on CIFAR-10 (10,000 test images)",
 }
 
 
