@@ -17,6 +17,7 @@ NAMES = {
     "ehap": "EHAP (curvature)",
     "ehap per mac": "EHAP, per multiplication",
     "taylor per mac": "Taylor, per multiplication",
+    "magnitude per mac": "magnitude, per multiplication",
     "tp group norm": "Torch-Pruning, group norm, inside blocks",
     "tp taylor": "Torch-Pruning, Taylor, inside blocks",
     "tp hessian": "Torch-Pruning, Hessian, inside blocks",
@@ -43,7 +44,8 @@ def _same(found: list[dict[str, Any]], model: str, epochs: float, distill: float
     targets = sorted({r["target"] for r in rows} - {"1x"})
     lines = []
     for method in dict.fromkeys(r["method"] for r in rows if r["method"] != "dense"):
-        cells = [NAMES.get(method, method)]
+        title = NAMES.get(method, method)
+        cells = [title if model.startswith("resnet") else title.removesuffix(", inside blocks")]  # others have none
         for target in targets:
             some = [r for r in rows if (r["method"], r["target"]) == (method, target)]
             if not some:
@@ -63,13 +65,16 @@ def _same(found: list[dict[str, Any]], model: str, epochs: float, distill: float
         titles += [f"{target}: before training", "accuracy", "parameters left %"]
     one = rows[0]
     dense = [r for r in rows if r["method"] == "dense"]
-    told = f"; without surgery, the same training gives {span([r['accuracy'] for r in dense])}" if dense else ""
+    told = (
+        f"; without surgery, the same training gives {span([r['accuracy'] for r in dense])}" if dense and epochs else ""
+    )
     taught = "on the float network's answers" if distill else "on the true classes"
+    length = f"{epochs:g} epochs of training {taught}" if epochs else "no training, recalibrated statistics"
     whole = [f"{r['accuracy_before_training']:.2f}" for r in dense]
     start = f", float network {whole[0]} % with recalibrated statistics" if dense else ""
     return (
         f"**Removing channels of {model}**, CIFAR-10, to 2.1 and 2.57 times fewer multiplications "
-        f"(`benchmarks/channels.py`; {epochs:g} epochs of training {taught} for every row, {one['samples']} images for "
+        f"(`benchmarks/channels.py`; {length} for every row, {one['samples']} images for "
         f"the criterion, mean and range over the seeds there are; test accuracy in percent{start}{told}; processor "
         "seconds of the criterion, of Torch-Pruning with its pruner):\n\n" + table([*titles, "seconds"], lines)
     )
