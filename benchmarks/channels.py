@@ -65,12 +65,11 @@ PEERS = {
 }
 STEPS = 400  # of Torch-Pruning's pruner, from nothing to everything
 TRAIN = {"optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "precision": "bfloat16"}
-KEY = ("model", "method", "target", "seed", "epochs", "samples", "lr", "distill", "batch")
-EARLIER = {"distill": 0.0, "batch": 128}  # of rows that do not say it
-
-
+KEY = ("model", "method", "target", "seed", "epochs", "samples", "lr", "distill")
+EARLIER = {"distill": 0.0}  # of rows that do not say it
 WEIGHTS = {"vgg16-bn": "cifar10_vgg16bn_fp16.safetensors"}  # else by the network's name
-DATA = {"vgg16-bn": {"normalise": {"mean": [0.0], "std": [1.0]}}}  # what the weights want, where they do not say it
+# What the weights want, where they do not say it; VGG16's know no augmentation.
+DATA = {"vgg16-bn": {"augment": False, "normalise": {"mean": [0.0], "std": [1.0]}}}
 
 
 def recipe_of(model: str, seed: int, options: Any) -> recipes.Recipe:
@@ -171,7 +170,7 @@ def in_rounds(
         "fewer_macs": dense / left.macs, "parameters": left.parameters,
         "parameters_dense": sum(p.numel() for p in model.parameters()), "seconds": seconds,
         f"{'validation_' * options.tune}accuracy": job.evaluate(split)(small),
-        "epochs": options.epochs, "lr": options.lr, "distill": options.distill, "batch": options.batch,
+        "epochs": options.epochs, "lr": options.lr, "distill": options.distill,
         "commit": provenance("channels", "")["commit"],
     }  # fmt: skip
 
@@ -181,7 +180,7 @@ def one(name: str, method: str, target: str, seed: int, options: Any) -> dict[st
     file = WEIGHTS.get(name, f"cifar10_{name.replace('-', '')}.safetensors")
     job = jobs.prepare(recipe, trained=Path(options.weights) / file)
     shape = job.dataset.input_shape
-    loader = job.dataset.loader("train", options.batch, shuffle=True, augment=True, seed=seed + 1)
+    loader = job.dataset.loader("train", 128, shuffle=True, augment=recipe.data.augment, seed=seed + 1)
     plain = job.dataset.loader("train", 128, shuffle=True, seed=seed + 1)
     dense = count(job.network, shape)
     model = copy.deepcopy(job.network)
@@ -219,7 +218,6 @@ def one(name: str, method: str, target: str, seed: int, options: Any) -> dict[st
         "epochs": options.epochs,
         "lr": options.lr,
         "distill": options.distill,
-        "batch": options.batch,
         "commit": provenance("channels", "")["commit"],
     }
 
@@ -236,7 +234,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=0.5)
     parser.add_argument("--lr", type=float, default=TRAIN["lr"])
     parser.add_argument("--distill", type=float, default=0.0, help="weight of the float network's answers")
-    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--cap", type=float, default=0.9)
     parser.add_argument("--tune", action="store_true", help="print validation accuracy only; write and test nothing")
@@ -253,7 +250,7 @@ def main() -> None:
             for target in options.targets:
                 for method in options.methods:
                     stated = target if method != "dense" else "1x"
-                    run = (options.epochs, options.samples, options.lr, options.distill, options.batch)
+                    run = (options.epochs, options.samples, options.lr, options.distill)
                     key = (name, method, stated, seed, *run)
                     if key in known and not options.tune:
                         continue

@@ -61,9 +61,9 @@ def _journal(library: Any, path: Path) -> Any:
     # for ever, and so it would where machines see a shared folder at different places.
     lock = JournalFileOpenLock(str(path), GRACE)
     left = path.with_name(f"{path.name}.lock")
-    if left.is_symlink():  # by an earlier version
-        left.unlink(missing_ok=True)
     try:
+        if left.is_symlink():  # by an earlier version
+            left.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         _mend(path, lock)
         return library.storages.JournalStorage(JournalFileBackend(str(path), lock))
