@@ -16,15 +16,16 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from fewbits import codec, data, zoo
-from fewbits.data import DataSet, Normalisation
+from fewbits.data import CropFlip, DataSet, Normalisation
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.pipeline import Compressed, Evaluate, Progress, compress, resume
-from fewbits.recipe import Data, Network, Recipe
+from fewbits.recipe import Augment, Data, Network, Recipe
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
@@ -80,6 +81,16 @@ class _Bar(Companion):
         self.progress(done, total, f"loss {loss:.3f}")
 
 
+def training_batches(dataset: DataSet, part: Data, *, seed: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    """The training data as a recipe feeds it: shuffled and augmented.
+
+    Raises:
+        RecipeError: the data set cannot be augmented so.
+    """
+    augment = CropFlip(**part.augment.model_dump()) if isinstance(part.augment, Augment) else part.augment
+    return dataset.loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed)
+
+
 def prepare(
     recipe: Recipe,
     *,
@@ -108,9 +119,7 @@ def prepare(
         say(f"{name}: trained weights from {Path(weights).name}")
     elif recipe.pretrain is not None:
         say(f"{name}: training on {len(job.dataset.train)} samples of {job.dataset.name}")
-        loader = job.dataset.loader(
-            "train", recipe.data.batch_size, shuffle=True, augment=recipe.data.augment, seed=recipe.seed
-        )
+        loader = training_batches(job.dataset, recipe.data, seed=recipe.seed)
         bar = _Bar(progress) if progress else None
         pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, companion=bar)
         job.network.eval()
@@ -203,9 +212,7 @@ def run(
     writes = is_main_process()
     if writes and resume:
         save_float(job.network, out / UNFINISHED, job.dataset.normalisation, recipe=recipe.model_dump_json())
-    loader = job.dataset.loader(
-        "train", recipe.data.batch_size, shuffle=True, augment=recipe.data.augment, seed=recipe.seed + 1
-    )
+    loader = training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
     test = job.evaluate("test")
     before = test(job.network)
     say(f"float network: {before:.2f} % on {len(job.dataset.test)} test samples")

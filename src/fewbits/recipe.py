@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fewbits.errors import RecipeError, nearest
 from fewbits.notation import floor_of, parse_pattern, parse_size
@@ -33,8 +42,25 @@ class Normalise(_Part):
     std: tuple[float, ...]
 
 
+class Augment(_Part):
+    """Images padded, cropped at random to the old size, and every other one mirrored.
+
+    Attributes:
+        padding: pixels on each side.
+        flip: whether to mirror at all.
+        fill: what the padding shows: ``black``, or the nearest pixel of the ``edge``.
+    """
+
+    padding: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    fill: Literal["black", "edge"] = "black"
+
+
 class Data(_Part):
     """The data set: its name, where it lies, and how it is fed.
+
+    ``augment`` is true for what the data set is customarily trained with, or says how. It should be what the network
+    was trained with: normalisation statistics of images that it has not seen cost points.
 
     ``normalise`` is for networks that want their inputs other than the data set's default; a weight file that
     says how (metadata ``normalise``) goes first.
@@ -44,7 +70,10 @@ class Data(_Part):
     folder: str | None = None
     options: dict[str, Any] = {}
     normalise: Normalise | None = None
-    augment: bool = False
+    augment: Annotated[
+        Annotated[bool, Tag("word")] | Annotated[Augment, Tag("section")],
+        Discriminator(lambda value: "section" if isinstance(value, dict | Augment) else "word"),
+    ] = False
     batch_size: Annotated[int, Field(ge=1)] = 64
 
 
@@ -479,19 +508,32 @@ def _folder() -> Any:
 def _sentence(error: ValidationError) -> str:
     parts = []
     for problem in error.errors():
-        where = ".".join(str(p) for p in problem["loc"])
+        place, part = _place(problem["loc"])
+        where = ".".join(place)
         if problem["type"] == "extra_forbidden":
-            parts.append(f"unknown key {where!r}{nearest(str(problem['loc'][-1]), _keys(problem['loc'][:-1]))}")
+            key, known = str(problem["loc"][-1]), [f.alias or name for name, f in part.model_fields.items()]
+            parts.append(f"unknown key {'.'.join([*place, key])!r}{nearest(key, known)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             parts.append(f"{where}: {message}" if where else message)
     return "; ".join(parts)
 
 
-def _keys(location: tuple[int | str, ...]) -> list[str]:
-    part: Any = Recipe
-    for key in location:
-        annotation = part.model_fields[str(key)].annotation
-        options = [a for a in getattr(annotation, "__args__", (annotation,)) if isinstance(a, type)]
-        part = next((a for a in options if issubclass(a, BaseModel)), Recipe)
-    return [f.alias or name for name, f in part.model_fields.items()]
+def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
+    """The keys on the way, without pydantic's words for the members of a union, and the last section."""
+    part: type[BaseModel] | None = Recipe
+    section: type[BaseModel] = Recipe
+    keys = []
+    for key in map(str, location):
+        if part is None:
+            keys.append(key)
+            continue
+        fields = {f.alias or name: f for name, f in part.model_fields.items()}
+        if key not in fields:
+            continue
+        keys.append(key)
+        annotation = fields[key].annotation
+        members = [getattr(m, "__origin__", m) for m in get_args(annotation) or (annotation,)]  # bare, if annotated
+        part = next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), None)
+        section = part or section
+    return keys, section

@@ -41,6 +41,16 @@ def test_unknown_keys_name_the_nearest() -> None:
         make({"network": {"name": "lenet-5", "wieghts": "x"}})
 
 
+def test_augmentation_is_a_word_or_a_section() -> None:
+    assert make({"data": {"name": "cifar10", "augment": True}}).data.augment is True  # type: ignore[union-attr]
+    section = make({"data": {"name": "cifar10", "augment": {"padding": 3, "fill": "edge"}}}).data.augment  # type: ignore[union-attr]
+    assert isinstance(section, recipes.Augment)
+    assert (section.padding, section.flip, section.fill) == (3, True, "edge")
+    for wrong in ({"padding": -1}, {"fill": "white"}, {"pading": 3}, "yes please"):
+        with pytest.raises(RecipeError, match=r"data\.augment"):
+            make({"data": {"name": "cifar10", "augment": wrong}})
+
+
 def test_values_are_checked() -> None:
     with pytest.raises(RecipeError, match=r"assign\.bits"):
         make({"assign": {"bits": 1}})

@@ -8,18 +8,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fewbits.errors import RecipeError, nearest
+
+FILLS = ("black", "edge")
+
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Pad with black, crop at random to the old size, and mirror every other image.
+    """Pad, crop at random to the old size, and mirror every other image.
 
     Attributes:
         padding: pixels on each side.
         flip: whether to mirror left to right with probability one half.
+        fill: what the padding shows, ``black`` or the nearest pixel of the ``edge``.
+
+    Raises:
+        RecipeError: a negative padding, or an unknown fill.
     """
 
     padding: int = 4
     flip: bool = True
+    fill: str = "black"
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise RecipeError(f"an augmentation cannot pad by {self.padding} pixels")
+        if self.fill not in FILLS:
+            raise RecipeError(f"no augmentation fills with {self.fill!r}{nearest(self.fill, FILLS)} (known: black, edge)")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Choices for ``count`` images: int64 [count, 3], the crop's top and left, and 1 to mirror."""
@@ -31,11 +46,15 @@ class CropFlip:
         """The augmented copy of ``images`` [N, C, H, W], not yet normalised, so that 0 is black."""
         count, channels, height, width = images.shape
         top, left, mirrored = choices.unsqueeze(2).unbind(1)
-        padded = F.pad(images, (self.padding,) * 4)
         rows = top + torch.arange(height)
         columns = torch.arange(width).expand(count, width)
         columns = left + torch.where(mirrored == 1, width - 1 - columns, columns)
-        return padded[
+        if self.fill == "edge":
+            rows = (rows - self.padding).clamp(0, height - 1)
+            columns = (columns - self.padding).clamp(0, width - 1)
+        else:
+            images = F.pad(images, (self.padding,) * 4)
+        return images[
             torch.arange(count)[:, None, None, None],
             torch.arange(channels)[None, :, None, None],
             rows[:, None, :, None],

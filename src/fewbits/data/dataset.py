@@ -104,7 +104,7 @@ class DataSet:
         batch_size: int = 128,
         *,
         shuffle: bool = False,
-        augment: bool = False,
+        augment: bool | CropFlip = False,
         drop_last: bool = False,
         seed: int = 0,
     ) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -114,17 +114,17 @@ class DataSet:
         ``seed``, the epoch and the sample alone, so they are the same for any batch size or number of
         processes, and ``loader.sampler.set_epoch(k)`` resumes at epoch k.
 
+        Args:
+            augment: true for the data set's customary augmentation, or another one, for images [N, C, H, W].
+
         Raises:
-            RecipeError: an unknown split, a batch size below 1, or no customary augmentation.
+            RecipeError: an unknown split, a batch size below 1, no customary augmentation, or samples that are no
+                images.
         """
         if batch_size < 1:
             raise RecipeError(f"the batch size must be at least 1, got {batch_size}")
-        if augment and self.augmentation is None:
-            raise RecipeError(f"{self.name} has no customary augmentation; load it with augment=False")
         chosen = self.split(split)
-        samples = Samples(
-            chosen.inputs, chosen.targets, self.normalisation, self.augmentation if augment else None, seed
-        )
+        samples = Samples(chosen.inputs, chosen.targets, self.normalisation, self._augmentation(augment), seed)
         return DataLoader(
             samples,
             batch_size=batch_size,
@@ -133,3 +133,14 @@ class DataSet:
             drop_last=drop_last,
             generator=torch.Generator().manual_seed(seed),  # else every epoch would advance the global one
         )
+
+    def _augmentation(self, augment: bool | CropFlip) -> CropFlip | None:
+        if augment is False:
+            return None
+        if augment is True:
+            if self.augmentation is None:
+                raise RecipeError(f"{self.name} has no customary augmentation; load it with augment=False")
+            return self.augmentation
+        if len(self.input_shape) != 3:
+            raise RecipeError(f"{self.name}: samples of shape {self.input_shape} cannot be cropped; augment images only")
+        return augment

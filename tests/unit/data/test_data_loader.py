@@ -141,7 +141,7 @@ def test_accelerator_keeps_batches_and_epochs(dataset):
         AcceleratorState._reset_state(reset_partial_state=True)  # else other tests could not use another device
 
 
-def slow_crop_flip(image, top, left, mirrored, padding):
+def slow_crop_flip(image, top, left, mirrored, padding, fill):
     channels, height, width = image.shape
     out = torch.zeros_like(image)
     for c in range(channels):
@@ -149,21 +149,24 @@ def slow_crop_flip(image, top, left, mirrored, padding):
             for j in range(width):
                 row = top + i - padding
                 column = left + (width - 1 - j if mirrored else j) - padding
+                if fill == "edge":
+                    row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
                 if 0 <= row < height and 0 <= column < width:
                     out[c, i, j] = image[c, row, column]
     return out
 
 
+@pytest.mark.parametrize("fill", ["black", "edge"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_augmentation_equals_a_loop_over_pixels(dtype):
+def test_augmentation_equals_a_loop_over_pixels(dtype, fill):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(1, 256, (20, 3, 7, 6), generator=generator).to(dtype)
-    augmentation = CropFlip(padding=3)
+    augmentation = CropFlip(padding=3, fill=fill)
     choices = augmentation.draw(20, generator)
     out = augmentation.apply(images, choices)
     assert out.dtype == dtype
     for image, (top, left, mirrored), found in zip(images, choices.tolist(), out, strict=True):
-        assert torch.equal(found, slow_crop_flip(image, top, left, mirrored, 3))
+        assert torch.equal(found, slow_crop_flip(image, top, left, mirrored, 3, fill))
 
 
 def test_augmentation_draws_every_corner_and_mirrors_half():
@@ -202,6 +205,14 @@ def test_unusable_requests(dataset):
     plain = DataSet("plain", numbered(9), numbered(9), numbered(9), ("a", "b", "c"))
     with pytest.raises(RecipeError, match="no customary augmentation"):
         plain.loader("train", augment=True)
+    with pytest.raises(RecipeError, match="cannot be cropped"):
+        DataSet("flat", *[Split(torch.zeros(3, 5), torch.arange(3))] * 3, ("a", "b", "c")).loader(
+            "train", augment=CropFlip()
+        )
+    with pytest.raises(RecipeError, match="did you mean 'edge'"):
+        CropFlip(fill="egde")
+    with pytest.raises(RecipeError, match="pad by -1"):
+        CropFlip(padding=-1)
     with pytest.raises(RecipeError, match="do not fit"):
         Normalisation((0.0, 0.0), (1.0,))
     with pytest.raises(RecipeError, match="positive"):

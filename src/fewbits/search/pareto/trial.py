@@ -12,7 +12,7 @@ from fewbits import checkpoint, codec
 from fewbits import recipe as recipes
 from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import Cost, CostMaker, cost_of
-from fewbits.job import STATE, Job, folder, forget
+from fewbits.job import STATE, Job, folder, forget, training_batches
 from fewbits.pipeline import compress
 from fewbits.recipe import Recipe
 from fewbits.recipe_sweep import changed
@@ -88,12 +88,12 @@ class Trials:
         assert recipe.data is not None
         if recipe.train.teacher != self.base.train.teacher:
             raise RecipeError("train.teacher cannot vary: one is loaded for all trials")
-        part, job, begin = recipe.data, self.job, time.perf_counter()
+        job, begin = self.job, time.perf_counter()
         place = folder(folder(self.out / FILES) / f"{point:03}")
         _fresh(place, recipe)
         found = compress(
             job.network,
-            job.dataset.loader("train", part.batch_size, shuffle=True, augment=part.augment, seed=recipe.seed + 1),
+            training_batches(job.dataset, recipe.data, seed=recipe.seed + 1),
             evaluate=job.evaluate("validation"),
             recipe=recipe,
             teacher=job.teacher if recipe.train.distill else None,
