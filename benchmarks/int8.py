@@ -43,7 +43,9 @@ DATA: dict[str, dict[str, Any]] = {
     # Its weights want values of 0 to 1. Of training images they get all right, mirrored ones too, but 92 % of those
     # moved by up to four pixels over black.
     "vgg16-bn": {
-        "batch_size": 128, "normalise": {"mean": [0.0], "std": [1.0]}, "augment": {"padding": 2, "fill": "edge"},
+        "batch_size": 128,
+        "normalise": {"mean": [0.0], "std": [1.0]},
+        "augment": {"padding": 2, "fill": "edge"},
     },
 }
 TRAINED = {"resnet-20"}  # VGG16 takes too long to train here

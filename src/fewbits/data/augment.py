@@ -34,7 +34,7 @@ class CropFlip:
         if self.padding < 0:
             raise RecipeError(f"an augmentation cannot pad by {self.padding} pixels")
         if self.fill not in FILLS:
-            raise RecipeError(f"no augmentation fills with {self.fill!r}{nearest(self.fill, FILLS)} (known: black, edge)")
+            raise RecipeError(f"no augmentation fills with {self.fill!r}{nearest(self.fill, FILLS)}")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Choices for ``count`` images: int64 [count, 3], the crop's top and left, and 1 to mirror."""

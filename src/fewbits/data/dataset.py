@@ -142,5 +142,5 @@ class DataSet:
                 raise RecipeError(f"{self.name} has no customary augmentation; load it with augment=False")
             return self.augmentation
         if len(self.input_shape) != 3:
-            raise RecipeError(f"{self.name}: samples of shape {self.input_shape} cannot be cropped; augment images only")
+            raise RecipeError(f"{self.name}: samples of shape {self.input_shape} are no images and cannot be cropped")
         return augment
