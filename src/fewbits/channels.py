@@ -22,6 +22,7 @@ from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.plan import Channels
 from fewbits.recipe import ChannelPruning, Recipe
+from fewbits.train.kept import Kept
 from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
@@ -47,6 +48,7 @@ def remove_channels(
     seed: int = 0,
     companion: Companion | None = None,
     accelerator: Accelerator | None = None,
+    kept: Kept | None = None,
 ) -> Narrowed:
     """Remove channels from a trained network and train it on. The model given is not changed.
 
@@ -57,6 +59,8 @@ def remove_channels(
         model: a float network. train: batches of ``(inputs, class indices)`` with a length.
         part: criterion, target and training. seed: of what is drawn.
         companion: accompanies the training.
+        kept: keeps the state of the training, and has what an interrupted one left; the rounds before are not in the
+            result's ``choices``.
 
     Returns:
         The smaller network, in evaluation mode: the same class, and the same names of smaller tensors. ``plan_of`` and
@@ -73,17 +77,25 @@ def remove_channels(
     outputs = {name: len(t) for name, t in full.named_parameters() if t.dim()}
     whole = sizes_of(full, shape, part.over)
     choices = []
-    for done in range(1, part.rounds + 1):
-        share = part.left ** (done / part.rounds)  # of the network at the start
-        choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1)
-        _remove(small, choice.channels, train)
-        choices.append(choice)
-        recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
+    kept = kept or Kept(None, "", accelerator)
+    kept.companion = companion or kept.companion
+    gone_on = None if kept.saved is None else kept.saved["notes"]
+    for done in range(1 if gone_on is None else gone_on["round"], part.rounds + 1):
+        if gone_on is not None and done == gone_on["round"]:
+            load_plan(small, codec.decode(gone_on["network"], like=small))
+        else:
+            share = part.left ** (done / part.rounds)  # of the network at the start
+            choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1)
+            _remove(small, choice.channels, train)
+            choices.append(choice)
+            recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
         if part.train is not None:
             settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
             objective = objective_of(settings, full)
             optimizer = optimizer_of(parameter_groups(small, settings), settings)
-            fit(small, train, objective, optimizer, settings, companion=companion, accelerator=accelerator)
+            kept.notes = {"round": done, "network": codec.encode(plan_of(small, floats=torch.float32))}
+            start = kept.begin(small, optimizer)
+            fit(small, train, objective, optimizer, settings, companion=kept, accelerator=accelerator, start=start)
     return Narrowed(small.eval(), tuple(choices))
 
 
@@ -214,15 +226,23 @@ def channel_stage(
         load_plan(found, codec.decode(data[0], like=found))
         return found.eval()
     told = _Told(progress) if progress else None
+    training = None if state_file is None else stage_training_file(state_file)
+    kept = Kept(training, recipe.model_dump_json(), accelerator)
     small = remove_channels(
-        model, train, recipe.channels, seed=recipe.seed, companion=told, accelerator=accelerator
+        model, train, recipe.channels, seed=recipe.seed, companion=told, accelerator=accelerator, kept=kept
     ).model
     if place is not None and accelerator.is_main_process:
-        kept = plan_of(small, floats=torch.float32)
-        codec.write(place, codec.encode(kept, header={"recipe": recipe.model_dump_json()}))
+        left = plan_of(small, floats=torch.float32)
+        codec.write(place, codec.encode(left, header={"recipe": recipe.model_dump_json()}))
+    kept.forget()
     return small
 
 
 def stage_file(state_file: Path) -> Path:
     """Where the network between the two stages is kept, beside the state of the second."""
     return state_file.with_name(f"{state_file.name}.channels")
+
+
+def stage_training_file(state_file: Path) -> Path:
+    """Where the training of the first stage is kept while it lasts."""
+    return state_file.with_name(f"{state_file.name}.channels.training")

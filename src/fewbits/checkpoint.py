@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from fewbits.assign import LayerState, State
 from fewbits.errors import DataError, FileError
@@ -58,6 +60,25 @@ def load(path: Path, recipe: str) -> dict[str, Any] | None:
     if values["recipe"] != recipe:
         raise DataError(f"{path} belongs to another recipe; delete it to start anew")
     return dict(values)
+
+
+def agreed(path: Path | None, recipe: str, accelerator: Accelerator) -> dict[str, Any] | None:
+    """The values that the main process reads, on every process; the others may not see its disk.
+
+    Raises:
+        DataError: the file is damaged, or belongs to another recipe or number of processes.
+    """
+    if path is None:
+        return None
+    found = [load(path, recipe) if accelerator.is_main_process else None]
+    broadcast_object_list(found)
+    state, processes = found[0], accelerator.num_processes
+    if state is not None and state["processes"] != processes:
+        raise DataError(
+            f"{path} was begun with {state['processes']} processes, now there are {processes}; "
+            "use as many again, or delete it to start anew"
+        )
+    return state
 
 
 def pack(state: State) -> dict[str, dict[str, Any]]:

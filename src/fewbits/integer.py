@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +23,8 @@ from fewbits.recipe import Finetuning, Recipe
 from fewbits.report.method import method_of
 from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
 from fewbits.restore import network_of, restore
-from fewbits.train.loop import Companion, fit, optimizer_of, total_steps
+from fewbits.train.kept import Kept
+from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, total_steps
 from fewbits.train.objectives import objective_of
 from fewbits.weights import layers, parameters_of
 
@@ -38,6 +41,7 @@ def quantize(
     accelerator: Accelerator,
     full: nn.Module | None = None,
     teacher: nn.Module | None = None,
+    state_file: Path | None = None,
 ) -> tuple[Plan, bytes, Report]:
     """INT8 weights and activations: see :func:`fewbits.compress`, whose arguments these are.
 
@@ -57,7 +61,9 @@ def quantize(
     steps = 0
     if settings.epochs:
         listened = full if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
-        steps = _train(net, listened, train, settings, progress, recipe.rounds, accelerator)
+        watch = _Watch(net, progress, recipe.rounds, accelerator)
+        kept = Kept(state_file, recipe.model_dump_json(), accelerator, times=recipe.rounds, companion=watch)
+        steps = _train(net, listened, train, settings, kept, accelerator)
     plan = affine_plan(net, channels=channels_of(original), floats=getattr(torch, recipe.floats))
     name = recipe.network.name if recipe.network else type(model).__name__
     data = codec.encode(plan, header={"model": name}, profile=recipe.coding)
@@ -104,9 +110,7 @@ def _calibration(recipe: Recipe) -> int:
 
 
 def _inputs(train: Any, batches: int, device: torch.device) -> Iterator[Tensor]:
-    for index, (inputs, _) in enumerate(train):
-        if index == batches:
-            return
+    for inputs, _ in islice(endless(train), min(batches, batches_of(train))):  # of the first epoch
         yield inputs.to(device)
 
 
@@ -132,8 +136,7 @@ def _train(
     teacher: nn.Module,
     train: Any,
     settings: Finetuning,
-    progress: Any,
-    rounds: int,
+    kept: Kept,
     accelerator: Accelerator,
 ) -> int:
     ranges = [m for m in net.modules() if isinstance(m, RangedQuantizer)]
@@ -152,7 +155,7 @@ def _train(
     for end, size in ends:
         if end.requires_grad:
             groups.append({"params": [end], "lr": settings.lr_steps * size, "weight_decay": 0.0})
-    watch = _Watch(net, progress, rounds, accelerator)
-    objective = objective_of(settings, teacher)
-    fit(net, train, objective, optimizer_of(groups, settings), settings, companion=watch, accelerator=accelerator)
+    objective, optimizer = objective_of(settings, teacher), optimizer_of(groups, settings)
+    start = kept.begin(net, optimizer)
+    fit(net, train, objective, optimizer, settings, companion=kept, accelerator=accelerator, start=start)
     return total_steps(train, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fewbits import codec, job
 from fewbits import recipe as recipes
 from fewbits.assign.channels import choose, unit_scores
 from fewbits.attach import channels_of
-from fewbits.channels import remove_channels, sizes_of, stage_file
+from fewbits.channels import remove_channels, sizes_of, stage_file, stage_training_file
 from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
@@ -139,6 +140,41 @@ def test_a_resumed_run_does_not_choose_again(trained: nn.Module, handwriting: Da
         fb.compress(trained, loader, recipe=recipe.updated(seed=5), state_file=state)
     assert fb.compress(trained, loader, recipe=recipe, state_file=state).data == whole.data
     assert not stage_file(state).exists()
+
+
+@pytest.mark.parametrize("interrupted", [5, 25, 35])
+def test_training_without_the_removed_channels_goes_on(
+    trained: nn.Module, handwriting: DataSet, tmp_path: Path, interrupted: int
+) -> None:
+    recipe = recipes.make(
+        {
+            "channels": {"channels": 0.6, "train": QUICK | {"epochs": 2}, "samples": 64, "rounds": 2},
+            "assign": {"method": "ecq", "lam": 0.1},
+            "train": {"epochs": 0.2},
+            "rounds": 1,
+        }
+    )
+    loader = handwriting.loader("train", 32, shuffle=True)
+    state = tmp_path / "state"
+    whole = fb.compress(trained, loader, recipe=recipe)
+
+    def stop(lines: list[str], at: int | None, done: int, total: int, line: str) -> None:
+        if line.startswith("training without the removed channels"):
+            lines.append(line)
+            if len(lines) == at:
+                raise KeyboardInterrupt
+
+    first: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        fb.compress(trained, loader, recipe=recipe, state_file=state, progress=partial(stop, first, interrupted))
+    assert [p.name for p in tmp_path.iterdir()] == [stage_training_file(state).name]
+    with pytest.raises(DataError, match="another recipe"):
+        fb.compress(trained, loader, recipe=recipe.updated(seed=5), state_file=state)
+    rest: list[str] = []
+    resumed = fb.compress(trained, loader, recipe=recipe, state_file=state, progress=partial(stop, rest, None))
+    assert resumed.data == whole.data
+    assert len(first) + len(rest) == 40  # nothing was done twice
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_job_counts_against_the_float_network(tmp_path: Path) -> None:

@@ -58,6 +58,30 @@ def test_the_same_seed_gives_the_same_bytes(trained, handwriting):
     assert run(trained, handwriting, job(epochs=0)).data != files[0]
 
 
+@pytest.mark.parametrize("learn", [False, True])
+def test_training_goes_on_where_it_was_interrupted(trained, handwriting, tmp_path, learn):
+    recipe = recipes.make(
+        {"assign": {"method": "int8"}, "train": {"epochs": 2, "lr": 1e-3, "learn": learn}, "rounds": 8}
+    )
+    loader = handwriting.loader("train", 32, shuffle=True)
+    state = tmp_path / "state"
+    whole = fb.compress(trained, loader, recipe=recipe)
+    seen = []
+
+    def stop(done, total, line):
+        seen.append(done)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fb.compress(trained, loader, recipe=recipe, state_file=state, progress=stop)
+    assert state.exists()
+    resumed = fb.compress(trained, loader, recipe=recipe, state_file=state, progress=stop)
+    assert resumed.data == whole.data
+    assert len(seen) == 8  # nothing was done twice
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_of_another_network_is_refused(trained, handwriting):
     data = run(trained, handwriting, job(epochs=0)).data
     trained[7] = torch.nn.Linear(30, 11)

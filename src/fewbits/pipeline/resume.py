@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from fewbits import checkpoint, codec
-from fewbits.channels import stage_file
-from fewbits.errors import DataError
+from fewbits.channels import stage_file, stage_training_file
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.notebook import notebook_file, noted
 from fewbits.pipeline.rehearsal import Choice
@@ -20,25 +18,6 @@ from fewbits.pipeline.rounds import Kept, Rounds
 from fewbits.recipe import Recipe
 from fewbits.report.report import Rehearsal, Report, Round
 from fewbits.train.hold import Holding
-
-
-def saved(path: Path | None, recipe: Recipe, accelerator: Accelerator) -> dict[str, Any] | None:
-    """The state of an interrupted run, as the main process reads it; the others may not see its disk.
-
-    Raises:
-        DataError: it is damaged, or belongs to another recipe or number of processes.
-    """
-    if path is None:
-        return None
-    found = [checkpoint.load(path, recipe.model_dump_json()) if accelerator.is_main_process else None]
-    broadcast_object_list(found)
-    state, processes = found[0], accelerator.num_processes
-    if state is not None and state["processes"] != processes:
-        raise DataError(
-            f"{path} was begun with {state['processes']} processes, now there are {processes}; "
-            "use as many again, or delete it to start anew"
-        )
-    return state
 
 
 def save(
@@ -110,13 +89,14 @@ def check(path: Path, recipe: Recipe) -> None:
     Raises:
         DataError: it is damaged, or belongs to another recipe.
     """
-    checkpoint.load(path, recipe.model_dump_json())
+    for place in (path, stage_training_file(path)):
+        checkpoint.load(place, recipe.model_dump_json())
     noted(notebook_file(path), recipe)
 
 
 def forget(path: Path) -> None:
     """Remove all that an interrupted run would go on from: the state first, as it is nothing without the rest."""
-    for place in (path, notebook_file(path), stage_file(path)):
+    for place in (path, notebook_file(path), stage_training_file(path), stage_file(path)):
         place.unlink(missing_ok=True)
 
 

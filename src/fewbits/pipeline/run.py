@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from fewbits import checkpoint
 from fewbits import recipe as recipes
 from fewbits.attach import attach
 from fewbits.channels import channel_stage
@@ -69,8 +70,7 @@ def compress(
         teacher: a network whose answers are distilled (``train.distill``), with the same inputs and classes;
             default: the float network itself. An interrupted run must be given the same one.
         state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
-            needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end. Not with
-            ``assign.method: int8``, which starts anew.
+            needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end.
         keep_state: leave the state file at the end; whoever asks for this removes it once the result is safe.
         progress: called after every round.
         accelerator: where to run; default: made from the environment.
@@ -94,12 +94,13 @@ def compress(
         if chosen.assign.method == "int8":  # calibrated, not steered: it has a short way of its own
             done = quantize(
                 copy.deepcopy(narrowed), train, evaluate=evaluate, recipe=chosen, progress=progress,
-                accelerator=accelerator, full=model, teacher=teacher,
+                accelerator=accelerator, full=model, teacher=teacher, state_file=place,
             )  # fmt: skip
-            return Compressed(*done)
-        run = Run(narrowed, train, evaluate, chosen, place, progress, accelerator, full=model, teacher=teacher)
-        compressed = run.go()
-        if place is not None and not keep_state and run.accelerator.is_main_process:
+            compressed = Compressed(*done)
+        else:
+            run = Run(narrowed, train, evaluate, chosen, place, progress, accelerator, full=model, teacher=teacher)
+            compressed = run.go()
+        if place is not None and not keep_state and accelerator.is_main_process:
             resume.forget(place)
         return compressed
 
@@ -146,7 +147,7 @@ class Run:
     def go(self) -> Compressed:
         """Rehearse, train under the plan, and finish; again to a larger size if a drop of accuracy was not kept."""
         begin = time.perf_counter()
-        saved = resume.saved(self.state_file, self.recipe, self.accelerator)
+        saved = checkpoint.agreed(self.state_file, self.recipe.model_dump_json(), self.accelerator)
         if saved is None:
             before = self.candidates.evaluated(self.candidates.full) if self.candidates.evaluate else None
             self.chosen = self._choose(before)
