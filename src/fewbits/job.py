@@ -30,7 +30,7 @@ from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
 from fewbits.report.results import load_results
-from fewbits.restore import decoded, restore
+from fewbits.restore import restore
 from fewbits.train import Companion, accuracy, pretrain
 
 Say = Callable[[str], None]
@@ -340,21 +340,13 @@ def explain(job: Job, file: Path, rules: str) -> Explanation:
     """Relevance before and after compression, on the validation data; heat maps of its first images.
 
     Raises:
-        FileError: missing, damaged, or of another network. UnsupportedError: it lacks channels, or it is INT8.
+        FileError: missing, damaged, or of another network.
     """
-    plan = decoded(codec.read(file), job.network)
-    if plan.channels is not None:
-        raise UnsupportedError(
-            f"{file.name} lacks channels of its float network, and explain compares weight by weight"
-        )
-    if plan.affine:
-        raise UnsupportedError(
-            f"{file.name} is INT8, whose weights have normalisation folded in: there is no weight-by-weight comparison"
-        )
+    after, plan = restore(codec.read(file), job.network)
     inputs, targets = next(iter(job.dataset.loader("validation", 256)))
     return explain_network(
         job.network,
-        job.decoded(file),
+        after,
         plan,
         list(islice(job.dataset.loader("validation", 64), EXPLAINED // 64)),
         inputs if inputs.dim() == 4 else None,

@@ -230,6 +230,15 @@ class Channels:
             m is None or int(m.sum()) == size for size, m in zip(shape, masks, strict=True)
         )
 
+    def spread(self, name: str, values: Tensor) -> Tensor:
+        """A bool tensor of the tensor's shape now, in the larger network: false where channels are gone."""
+        masks = self.kept.get(name, (None,) * values.dim())
+        full = values.new_zeros(self.full(name, tuple(values.shape)))
+        lengths = zip(values.shape, masks, strict=True)
+        places = [torch.arange(size) if m is None else m.nonzero().flatten() for size, m in lengths]
+        full[torch.meshgrid(*places, indexing="ij")] = values
+        return full
+
     def then(self, later: Channels) -> Channels:
         """Both removals in one: these channels first, and ``later`` of what they leave."""
         kept = dict(self.kept)

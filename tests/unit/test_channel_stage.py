@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,10 @@ from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
+from fewbits.measure.relevance import relevance
+from fewbits.plan import Dense
 from fewbits.recipe import ChannelPruning, Recovery
+from fewbits.report.page import page
 from fewbits.train import accuracy
 
 QUICK = {"epochs": 1, "lr": 0.02}
@@ -196,8 +201,47 @@ def test_a_job_counts_against_the_float_network(tmp_path: Path) -> None:
     assert macs(prepared.decoded(tmp_path / "net.few")) == result.report.macs_left
     assert sorted(p.name for p in tmp_path.iterdir()) == ["float.safetensors", "net.few", "report.json"]
     assert codec.inspect(codec.read(tmp_path / "net.few")).tensors[0].shape[0] < 32
-    with pytest.raises(UnsupportedError, match="weight by weight"):
-        job.explain(prepared, tmp_path / "net.few", "plus")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of pictures that nothing is in
+        html = page(result.report)
+    assert "Layer by layer" not in html
+    assert "On the way" not in html
+
+
+@pytest.mark.parametrize("assign", [{"method": "none"}, {"method": "int8"}, {"method": "ecq", "lam": 0.1}])
+def test_removed_channels_are_explained_as_zeros(tmp_path: Path, assign: dict) -> None:
+    recipe = recipes.make(
+        {
+            "network": {"name": "digits-net"},
+            "data": {"name": "digits"},
+            "pretrain": {"epochs": 1, "lr": 2e-3},
+            "channels": {"macs": 0.4, "samples": 64, "train": QUICK},
+            "assign": assign,
+            "train": {"epochs": 0.1},
+        }
+    )
+    prepared = job.prepare(recipe)
+    result = job.run(prepared, tmp_path)
+    found = job.explain(prepared, tmp_path / "net.few", "plus")
+    assert result.plan.channels is not None
+    batches = islice(prepared.dataset.loader("validation", 64), 8)
+    amounts = relevance(prepared.network, batches, rules="plus").weights
+    for layer in found.layers:
+        weight = prepared.network.get_parameter(layer.name)
+        left = torch.ones(weight.shape, dtype=torch.bool)
+        for axis, mask in enumerate(result.plan.channels.kept.get(layer.name, ())):
+            if mask is not None:
+                left.transpose(0, axis)[~mask] = False  # a second way to spread them
+        entry = result.plan[layer.name]
+        if not isinstance(entry, Dense):
+            left[left.clone()] = entry.kept.flatten()
+        amount = amounts[layer.name].abs()
+        assert layer.weights == weight.numel()
+        assert layer.weights_kept == pytest.approx(float(left.float().mean()))
+        assert layer.relevance_kept == pytest.approx(float(amount[left].sum() / amount.sum()), rel=1e-4)
+    assert len(found.layers) == 4
+    assert len(found.maps) == 8
+    assert all(bool(m.after.isfinite().all()) and float(m.after.abs().sum()) > 0 for m in found.maps)
 
 
 class Fixed(nn.Module):

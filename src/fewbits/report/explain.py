@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewbits.attach.quantizer import Quantizer
 from fewbits.errors import DataError, MismatchError
 from fewbits.measure.relevance import Kind, Rules, relevance
-from fewbits.plan import Plan
+from fewbits.plan import Channels, Dense, Plan
 from fewbits.report.correlation import pearson, spearman
 from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
 
@@ -34,7 +35,9 @@ def explain(
     """Explain a compression by layer-wise relevance propagation.
 
     Args:
-        before: the float network. after: the compressed one, plain. plan: what its tensors became.
+        before: the float network, with all its channels. after: the compressed one. plan: what its tensors became.
+            Weights of channels that were removed count as zeros, as do an INT8 network's zero levels; in the latter,
+            relevance passes quantizers of activations unchanged.
         batches: ``(inputs, targets)``; relevance of weights is their mean, in evaluation mode.
         images, targets: [N, C, H, W] and int64 [N]: the first image of each class, at most eight
             classes, gets heat maps of the relevance for its own class. Inputs of another shape get none.
@@ -52,12 +55,13 @@ def explain(
     try:
         after.eval()
         found = relevance(before, views, rules=rules, start=start, operations=operations)
-        layers = tuple(_layer(name, plan, before, found.weights) for name in plan.compressed)
+        kept = _kept(plan)
+        layers = tuple(_layer(name, mask, before, found.weights) for name, mask in kept.items())
         maps: tuple[HeatMap, ...] = ()
         if images is not None and targets is not None and images.dim() == 4:
             before.eval()
             chosen = _one_per_class(targets)
-            how = {"rules": rules, "start": start, "operations": operations}
+            how = {"rules": rules, "start": start, "operations": {Quantizer: Kind.PASS, **(operations or {})}}
             maps = _maps(before, after, images[chosen], targets[chosen].cpu(), classes, how)
     finally:
         for model, training in modes:
@@ -71,7 +75,7 @@ def explain(
         rules=rules if isinstance(rules, str) else repr(rules),
         start=start,
         maps=maps,
-        kind="clustered" if plan.clustered else "pruned",
+        kind="clustered" if plan.clustered else "quantized" if plan.affine else "pruned",
     )
 
 
@@ -98,10 +102,21 @@ def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
     return model(inputs.to(next(model.parameters()).device)).cpu()
 
 
-def _layer(name: str, plan: Plan, model: nn.Module, found: Mapping[str, Tensor]) -> LayerExplanation:
+def _kept(plan: Plan) -> dict[str, Tensor]:
+    """Of every weight that lost something, which of the float network's are left: bool, of its shape."""
+    removed = plan.channels or Channels({}, {})
+    found = {}
+    for name, entry in plan.items():
+        if isinstance(entry, Dense) and (name not in removed.kept or len(entry.shape) < 2):
+            continue  # untouched, or a bias or normalisation
+        left = torch.ones(entry.shape, dtype=torch.bool) if isinstance(entry, Dense) else entry.kept.cpu()
+        found[name] = removed.spread(name, left)
+    return found
+
+
+def _layer(name: str, mask: Tensor, model: nn.Module, found: Mapping[str, Tensor]) -> LayerExplanation:
     if name not in found:
         raise MismatchError(f"the plan holds {name!r}, which is not a weight of {type(model).__name__}")
-    mask = plan.compressed[name].kept
     if mask.shape != found[name].shape:
         raise MismatchError(
             f"{name}: {tuple(mask.shape)} in the plan, {tuple(found[name].shape)} in {type(model).__name__}"

@@ -92,7 +92,8 @@ class Explanation:
         agreement: share of them on which both networks predict the same class, 0 to 1.
         accuracy_before, accuracy_after: percent on the same samples.
         rules, start: how relevance was propagated, and what it started from.
-        kind: what was done to the weights, in a word: ``clustered``, or ``pruned`` where they stayed numbers.
+        kind: what was done to the weights, in a word: ``clustered``, ``quantized`` (INT8), or ``pruned`` where they
+            stayed numbers.
     """
 
     layers: tuple[LayerExplanation, ...]
@@ -107,7 +108,7 @@ class Explanation:
 
     @property
     def weights_kept(self) -> float:
-        """Share of all clustered (or pruned) weights that are not zero."""
+        """Share of all clustered, quantized or pruned weights that are left and not zero."""
         count = sum(x.weights for x in self.layers)
         return sum(x.weights_kept * x.weights for x in self.layers) / max(1, count)
 

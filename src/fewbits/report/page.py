@@ -46,8 +46,10 @@ def page(report: Report, explanation: Explanation | None = None, results: Sequen
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    parts = [el("header", el("h1", title(report)), _headline(report)), _summary(report), _tensors(report)]
-    if report.history:
+    parts = [el("header", el("h1", title(report)), _headline(report)), _summary(report)]
+    if report.tensors:  # else only channels went
+        parts.append(_tensors(report))
+    if len(report.history) > 1:  # else no way was gone
         parts.append(_history(report))
     parts.append(_others(report))
     if explanation is not None:
