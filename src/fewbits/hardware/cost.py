@@ -23,14 +23,17 @@ CostMaker = Callable[[nn.Module, tuple[int, ...]], Cost]
 
 
 def parameters(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
-    """Trainable numbers that are not zero."""
-    names = {name for name, _ in model.named_parameters()}
+    """Trainable numbers that are not zero; of an INT8 network, whose normalisation is folded, weights and biases."""
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
 
     def cost(plan: Plan) -> float:
-        missing = sorted(names - set(plan))
+        wanted = set(shapes)
+        if plan.affine:  # layers without a bias have got one
+            wanted = {n for n, shape in shapes.items() if len(shape) > 1} | {n for n in plan if n.endswith(".bias")}
+        missing = sorted(wanted - set(plan))
         if missing:
             raise MismatchError(f"the plan lacks {missing[0]!r}, a parameter of the network{nearest(missing[0], plan)}")
-        return float(sum(int(plan[name].values().count_nonzero()) for name in names))
+        return float(sum(int(plan[name].values().count_nonzero()) for name in wanted))
 
     return cost
 

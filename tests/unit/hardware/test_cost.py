@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from fewbits.attach.integer import affine_plan, calibrate, hold_affine, integer_form
+from fewbits.attach.quantizer import RangedQuantizer
 from fewbits.errors import MismatchError, RecipeError
 from fewbits.hardware import COSTS, cost_of, count
 from fewbits.plan import Clustered, Dense, Plan
@@ -33,6 +35,18 @@ def test_costs_are_what_a_loop_counts(model: nn.Module, plan: Plan) -> None:
     found = {name: cost_of(name, model, (1, 6, 6))(plan) for name in COSTS}
     assert found == {"parameters": sum(left.values()), "macs": macs, "flops": 2 * macs}
     assert found["macs"] == count(model, (1, 6, 6), plan).nonzero_macs
+
+
+def test_costs_of_an_integer_network(model: nn.Module) -> None:
+    net = integer_form(model, RangedQuantizer)
+    calibrate(net, [torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))])
+    hold_affine(net)
+    plan = affine_plan(net)
+    weights = [sum(v != 0 for v in plan[f"{n}.weight"].levels.flatten().tolist()) for n in "04"]  # type: ignore[union-attr]
+    biases = sum(v != 0 for n in "04" for v in plan[f"{n}.bias"].values().tolist())
+    found = {name: cost_of(name, model, (1, 6, 6))(plan) for name in COSTS}
+    macs = 16 * weights[0] + weights[1]
+    assert found == {"parameters": sum(weights) + biases, "macs": macs, "flops": 2 * macs}
 
 
 def test_a_cost_from_elsewhere_goes_first(model: nn.Module, plan: Plan) -> None:
