@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from fewbits import job as jobs
+from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.pipeline import compress
 from fewbits.recipe_sweep import Sweep, changed
@@ -115,11 +116,11 @@ def recipe_for(name: str, options: argparse.Namespace, **changes: Any) -> recipe
 
 def prepared(name: str, options: argparse.Namespace) -> jobs.Job:
     """The job, with the float network that all its runs share; trained here once."""
-    path = jobs.folder(options.work / name) / jobs.FLOAT
+    path = outputs.folder(options.work / name) / outputs.FLOAT
     recipe = recipe_for(name, options)
     if not path.exists():
         job = jobs.prepare(recipe)
-        jobs.save_float(job.network, path, job.dataset.normalisation)
+        outputs.save_float(job.network, path, job.dataset.normalisation)
     return jobs.prepare(recipe, trained=path)
 
 
@@ -225,21 +226,21 @@ WORKED = EXPERIMENTS["digits"].recipe | {"train": {"epochs": 6, "lr": 6e-3, "dis
 
 def workers(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """The same sweep as a command with one worker and with two, from the same float network; one thread each."""
-    work = jobs.folder(options.work / "workers")
+    work = outputs.folder(options.work / "workers")
     part = EXPERIMENTS["digits"].sweep | {"trials": options.worker_trials, "batch": 8}
     recipe = recipes.make(copy.deepcopy(COMMON | WORKED | {"sweep": part}))
-    jobs.write_text(
+    outputs.write_text(
         work / "recipe.yaml",
         json.dumps(recipe.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"schema": 1}),
     )
-    if not (work / jobs.FLOAT).exists():
+    if not (work / outputs.FLOAT).exists():
         job = jobs.prepare(recipe)
-        jobs.save_float(job.network, work / jobs.FLOAT, job.dataset.normalisation)
+        outputs.save_float(job.network, work / outputs.FLOAT, job.dataset.normalisation)
     seconds, fronts = {}, {}
     for count in (1, 2):
         out = work / str(count)
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copy(work / jobs.FLOAT, jobs.folder(out) / jobs.FLOAT)
+        shutil.copy(work / outputs.FLOAT, outputs.folder(out) / outputs.FLOAT)
         command = ["sweep", str(work / "recipe.yaml"), "--out", str(out), "--workers", str(count), "--threads", "1"]
         begin = time.perf_counter()
         subprocess.run([sys.executable, "-m", "fewbits", *command], check=True, stdout=subprocess.DEVNULL)
@@ -285,9 +286,9 @@ def waiting(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     for count in (1, 2):
         folder = options.work / "waiting" / str(count)
         shutil.rmtree(folder, ignore_errors=True)
-        jobs.folder(folder.parent)
+        outputs.folder(folder.parent)
         ready = context.Barrier(count + 1)
-        team = [context.Process(target=wait, args=(jobs.folder(folder), 2.0, ready)) for _ in range(count)]
+        team = [context.Process(target=wait, args=(outputs.folder(folder), 2.0, ready)) for _ in range(count)]
         for process in team:
             process.start()
         ready.wait()

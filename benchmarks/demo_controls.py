@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from fewbits import job as jobs
+from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.report import provenance
 from rows import row_of, with_method
@@ -55,12 +56,12 @@ def one(method: str, target: str, seed: int, epochs: float, work: str) -> dict[s
 
 def prepared(work: str) -> Path:
     """The folder, with one trained float network per seed in it, which all methods share."""
-    folder = jobs.folder(Path(work))
+    folder = outputs.folder(Path(work))
     for seed in SEEDS:
         float_file = folder / f"float-{seed}.safetensors"
         if not float_file.exists():
             job = jobs.prepare(recipe_for("ecq", TARGETS[0], seed, epochs=1))  # pretraining has epochs of its own
-            jobs.save_float(job.network, float_file, job.dataset.normalisation)
+            outputs.save_float(job.network, float_file, job.dataset.normalisation)
     return folder
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from fewbits import job as jobs
+from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.report import provenance
 from published import PUBLISHED
@@ -249,12 +250,12 @@ def float_file(experiment: str, seed: int, options: argparse.Namespace) -> Path 
     """The float network of a seed, trained once for all methods; ``None`` where its weights come from a file."""
     if EXPERIMENTS[experiment].weights:
         return None
-    folder = jobs.folder(options.work / experiment)
+    folder = outputs.folder(options.work / experiment)
     path = folder / f"float-{seed}.safetensors"
     if not path.exists():
         run = Run(experiment, "ecq", EXPERIMENTS[experiment].targets[0], seed)
         job = jobs.prepare(recipe_for(run, options), say=partial(print, flush=True))
-        jobs.save_float(job.network, path, job.dataset.normalisation)
+        outputs.save_float(job.network, path, job.dataset.normalisation)
     return path
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from fewbits import job as jobs
+from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.hardware import count
 from fewbits.pipeline import compress
@@ -140,10 +141,10 @@ def trained(name: str, seed: int, schedule: str, options: Any) -> Path:
     setting = SETTINGS[name]
     if setting.weights is not None:
         return Path(options.weights) / setting.weights
-    path = jobs.folder(Path(options.work)) / f"{name}-{schedule}-{seed}.safetensors"
+    path = outputs.folder(Path(options.work)) / f"{name}-{schedule}-{seed}.safetensors"
     if not path.exists():
         job = jobs.prepare(recipe_of(name, "dense", 0.0, seed, schedule, options))
-        jobs.save_float(job.network, path, job.dataset.normalisation)
+        outputs.save_float(job.network, path, job.dataset.normalisation)
     return path
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from fewbits import assign
+from fewbits import assign, outputs
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.assign.selection import chosen, smallest
@@ -238,7 +238,7 @@ def pipeline(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
     demo = recipes.load("demo").model_dump(by_alias=True, exclude_unset=True)
     demo.pop("target", None)
     for seed in options.seeds:
-        path = jobs.folder(Path(options.work)) / f"demo-{seed}.safetensors"
+        path = outputs.folder(Path(options.work)) / f"demo-{seed}.safetensors"
         for method, part in settings:
             label = {"experiment": "pipeline", "model": "digits-net", "method": method, "seed": seed, **part}
             if any(all(r.get(k) == v for k, v in label.items()) for r in rows):
@@ -254,7 +254,7 @@ def pipeline(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
             recipe = recipes.make(values)
             if not path.exists():
                 job = jobs.prepare(recipe)
-                jobs.save_float(job.network, path, job.dataset.normalisation)
+                outputs.save_float(job.network, path, job.dataset.normalisation)
             job = jobs.prepare(recipe, trained=path)
             result = jobs.run(job, Path(options.work) / "demo", resume=False)
             yield label | {

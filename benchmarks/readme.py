@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 
 from fewbits import job as jobs
+from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.codec import write
 from fewbits.report import plots
@@ -47,7 +48,7 @@ def main() -> None:
 
 def demo(folder: Path) -> None:
     """The demo's report and heat maps."""
-    report = jobs.load_report(folder / "report.json")
+    report = outputs.load_report(folder / "report.json")
     job = jobs.prepare(recipes.load("demo"), trained=folder / "float.safetensors")
     explanation = jobs.explain(job, folder / "net.few", "plus")
     write(ROOT / "docs" / "pictures" / "heatmaps.png", plots.figure_png(plots.heatmaps(explanation), dpi=72))

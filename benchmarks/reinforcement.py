@@ -25,8 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewbits import data, zoo
-from fewbits import job as jobs
+from fewbits import data, outputs, zoo
 from fewbits import recipe as recipes
 from fewbits.data import DataSet
 from fewbits.pipeline import compress
@@ -87,7 +86,7 @@ def prepared(setting: Setting, options: Any) -> tuple[nn.Module, DataSet]:
     path = Path(options.weights) / setting.weights if setting.weights else Path(options.work) / f"{setting.network}.st"
     if setting.pretrain is not None and not path.exists():
         pretrain(network, dataset.loader("train", 128, shuffle=True), setting.pretrain, seed=0)
-        jobs.save_float(network, path, dataset.normalisation)
+        outputs.save_float(network, path, dataset.normalisation)
     wanted = zoo.normalisation(zoo.load_weights(network, path))
     return network.eval(), dataset if wanted is None else dataset.normalised(wanted)
 
@@ -107,7 +106,7 @@ def runs(name: str, options: Any, known: set[tuple[Any, ...]]) -> Iterator[dict[
     network, dataset = prepared(setting, options)
     space = Space(select(network), setting.floor)
     proxy, calibration = carve(dataset, setting.proxy, setting.calibration)
-    journal = jobs.folder(Path(options.work)) / f"{name}.journal"
+    journal = outputs.folder(Path(options.work)) / f"{name}.journal"
     measure = Proxy(network, space, proxy, calibration, precision=setting.precision, journal=journal)
     dense = measure(space.dense)
     targets = Targets(dense - setting.drop, setting.sparsity)
@@ -190,7 +189,7 @@ def main() -> None:
     if options.evaluations:
         for name, setting in SETTINGS.items():
             SETTINGS[name] = dataclasses.replace(setting, evaluations=options.evaluations)
-    jobs.folder(Path(options.work))
+    outputs.folder(Path(options.work))
     for name in options.experiment:
         known = {tuple(row[k] for k in KEY) for row in rows_in(options.result)}
         for row in runs(name, options, known):

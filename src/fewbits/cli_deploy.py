@@ -96,7 +96,7 @@ def bench_latency(
     from fewbits.deploy.latency import measure_latency
     from fewbits.deploy.onnx import to_onnx as export
     from fewbits.errors import RecipeError
-    from fewbits.job import write_text
+    from fewbits.outputs import write_text
     from fewbits.report.provenance import provenance
 
     models: dict[str, bytes] = {}

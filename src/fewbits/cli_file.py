@@ -27,7 +27,7 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
     from dataclasses import asdict
 
     from fewbits import codec
-    from fewbits.job import write_text
+    from fewbits.outputs import write_text
     from fewbits.report.report import human
 
     data = codec.read(file)

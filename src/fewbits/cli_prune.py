@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fewbits.cli_common import Interrupted, Set, given
 from fewbits.console import Json, say, show, show_table
+from fewbits.progress import progress
 
 if TYPE_CHECKING:
     from fewbits.recipe import Recipe
@@ -33,16 +35,14 @@ def prune_search(
     calibration: Annotated[int, typer.Option(help="Other ones, for normalisation statistics.")] = 128,
     precision: Annotated[str, typer.Option(help="Of the evaluations: float32 or bfloat16.")] = "float32",
     json_file: Json = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set seed=1.")
-    ] = None,
+    changes: Set = None,
 ) -> None:
     """Search how much to prune in each layer; writes the recipe that prunes so. Ctrl-C keeps the best so far.
 
     The recipe's own prune section, if it has one, is replaced. The same command goes on after an interruption.
     """
-    from fewbits import cli
     from fewbits import job as jobs
+    from fewbits import outputs
     from fewbits.errors import RecipeError, nearest
     from fewbits.notation import floor_of
     from fewbits.search.reinforcement import run
@@ -59,15 +59,15 @@ def prune_search(
     if method in run.AGENTS:  # a missing extra is told before anything is trained
         import fewbits.search.reinforcement.agent  # noqa: F401
 
-    loaded = cli._recipe(recipe, changes)
+    loaded = given(recipe, changes)
 
     from fewbits.search.reinforcement import carve, search
     from fewbits.weights import select
 
-    with cli._progress() as stage:
-        trained = jobs.trained_before(loaded, jobs.folder(out))
+    with progress() as stage:
+        trained = outputs.trained_before(loaded, outputs.folder(out))
         job = jobs.prepare(loaded, say=say, progress=stage("train"), trained=trained)
-        jobs.save_float(job.network, out / jobs.FLOAT, job.dataset.normalisation, recipe=loaded.model_dump_json())
+        outputs.save_float(job.network, out / outputs.FLOAT, job.dataset.normalisation, recipe=loaded.model_dump_json())
         found = search(
             job.network,
             *carve(job.dataset, proxy, calibration, loaded.seed),
@@ -84,14 +84,14 @@ def prune_search(
             journal=out / ANSWERS,
             progress=stage("search"),
         )
-    jobs.write_text(out / RECIPE, _written(loaded, found, out / jobs.FLOAT))
-    jobs.write_text(out / FOUND, json.dumps(found.as_dict(), indent=1))
+    outputs.write_text(out / RECIPE, _written(loaded, found, out / outputs.FLOAT))
+    outputs.write_text(out / FOUND, json.dumps(found.as_dict(), indent=1))
     if json_file is not None:
-        jobs.write_text(json_file, json.dumps(found.as_dict(), indent=1))
+        outputs.write_text(json_file, json.dumps(found.as_dict(), indent=1))
     _show(found, {name: weight.numel() for name, weight in select(job.network).items()})
-    show(f"written to {out}: {RECIPE}, {FOUND}, {jobs.FLOAT}; next: fewbits compress {out / RECIPE}")
+    show(f"written to {out}: {RECIPE}, {FOUND}, {outputs.FLOAT}; next: fewbits compress {out / RECIPE}")
     if not found.finished:
-        raise cli._Interrupted(
+        raise Interrupted(
             f"interrupted after {found.evaluations} evaluations; the best so far is kept, and the same command goes on"
         )
 

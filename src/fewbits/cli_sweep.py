@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fewbits.cli_common import Interrupted, Set, given
 from fewbits.console import say, show, show_table
+from fewbits.progress import progress
 
 if TYPE_CHECKING:
     from fewbits.recipe import Recipe
@@ -34,31 +36,28 @@ def sweep(
     ] = None,
     name: Annotated[str, typer.Option(help="Of the sweep in its storage.")] = "sweep",
     test: Annotated[bool, typer.Option("--test", help="In the end, also the front's accuracy on test data.")] = False,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set train.epochs=5.")
-    ] = None,
+    changes: Set = None,
 ) -> None:
     """Try many settings of a recipe, and show which of them no other beats. The same command goes on where one stopped.
 
     The recipe's section 'sweep' says what varies: {over: {assign.bits: [2, 3, 4], assign.lam: {from: 0.1, to: 2, log:
     true}}}. All trials start from one float network and are judged on validation data.
     """
-    from fewbits import cli
 
-    loaded = with_section(cli._recipe(recipe, changes), file, trials)
+    loaded = with_section(given(recipe, changes), file, trials)
 
     from fewbits.search import pareto
 
     assert loaded.sweep is not None
     try:
-        with cli._progress() as stage:
+        with progress() as stage:
             swept = pareto.sweep(
                 loaded, out, workers=workers, threads=threads, address=storage, name=name, test=test, say=say,
                 training=stage("train"), progress=stage("sweep"),
             )  # fmt: skip
     except KeyboardInterrupt:
         what = f"interrupted; finished trials are kept, and the same command goes on ({out})"
-        raise cli._Interrupted(what) from None
+        raise Interrupted(what) from None
     tell(swept, out, list(loaded.sweep.over), f"fewbits sweep {Path(recipe).name}")
 
 
@@ -130,7 +129,7 @@ def write(swept: Swept, out: Path, command: str) -> list[str]:
         FileError: the folder cannot be written.
     """
     from fewbits.errors import MissingExtraError
-    from fewbits.job import write_text
+    from fewbits.outputs import write_text
     from fewbits.report import load_results, results_page, write_page
     from fewbits.report.results import Results
 

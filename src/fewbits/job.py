@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import copy
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fewbits import codec, data, zoo
+from fewbits import codec, data, outputs, zoo
 from fewbits.data import CropFlip, DataSet, Normalisation
 from fewbits.data.normalisation import Renormalised
-from fewbits.errors import BudgetError, DataError, FileError, NonFiniteError, RecipeError, UnsupportedError
+from fewbits.errors import BudgetError, DataError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
-from fewbits.pipeline import Compressed, Evaluate, Progress, compress, resume
+from fewbits.pipeline import Compressed, Evaluate, Progress, compress
 from fewbits.recipe import Augment, Data, Network, Recipe
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
-from fewbits.report.results import load_results
 from fewbits.restore import restore
 from fewbits.train import Companion, accuracy, pretrain
 
 Say = Callable[[str], None]
 
 EXPLAINED = 512  # samples on which relevance is taken for an explanation
-
-FLOAT = "float.safetensors"  # the network before compression, beside its file
-
-# An interrupted run leaves these two; results of an earlier run beside them stay as they are until the end.
-STATE, UNFINISHED = "unfinished.state", "unfinished.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,11 +194,13 @@ def run(
     """
     recipe = job.recipe
     assert recipe.data is not None
-    ready(recipe, out)
-    folder(out)
-    writes = is_main_process()
+    outputs.ready(recipe, out)
+    outputs.folder(out)
+    writes = outputs.is_main_process()
     if writes and resume:
-        save_float(job.network, out / UNFINISHED, job.dataset.normalisation, recipe=recipe.model_dump_json())
+        outputs.save_float(
+            job.network, out / outputs.UNFINISHED, job.dataset.normalisation, recipe=recipe.model_dump_json()
+        )
     loader = training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
     test = job.evaluate("test")
     before = test(job.network)
@@ -223,28 +212,30 @@ def run(
             evaluate=job.evaluate("validation"),
             recipe=recipe,
             teacher=job.teacher,
-            state_file=out / STATE if resume else None,
+            state_file=out / outputs.STATE if resume else None,
             keep_state=True,
             progress=progress,
         )
     except (BudgetError, NonFiniteError):
         if writes and resume:
-            forget(out)  # going on from there would only end here again
+            outputs.forget(out)  # going on from there would only end here again
         raise
     if result.report.met is False:
         say(_missed(result.report))
     after = test(result.into(job.skeleton()))
-    report = result.report.updated(accuracy_before=before, accuracy_after=after, split="test", versions=versions())
+    report = result.report.updated(
+        accuracy_before=before, accuracy_after=after, split="test", versions=outputs.versions()
+    )
     if writes:  # before anything else can go wrong
         result.save(out / recipe.output)
-        save_float(job.network, out / FLOAT, job.dataset.normalisation)
+        outputs.save_float(job.network, out / outputs.FLOAT, job.dataset.normalisation)
     if recipe.prune is not None or recipe.channels is not None:
         report = _counted(report, job, result, say)
     result = Compressed(result.plan, result.data, report)
     if writes:
-        write_text(out / "report.json", report.to_json())
+        outputs.write_text(out / "report.json", report.to_json())
         if resume:
-            forget(out)
+            outputs.forget(out)
     return result
 
 
@@ -257,71 +248,6 @@ def _counted(report: Report, job: Job, result: Compressed, say: Say) -> Report:
         say(f"multiplications are not in the report: {error}")
         return report
     return report.updated(macs=dense.macs, macs_left=found.nonzero_macs)
-
-
-def is_main_process() -> bool:
-    """Whether this process writes and speaks: always, unless a launcher started several.
-
-    Raises:
-        RecipeError: a launcher started several that do not know of each other.
-    """
-    accelerator = Accelerator()  # not the bare state, which does not heed ACCELERATE_USE_CPU
-    started = os.environ.get("WORLD_SIZE", "1")
-    if started != str(accelerator.num_processes):
-        raise RecipeError(
-            f"a launcher started {started} processes, which found no way to work together; without GPUs set "
-            "ACCELERATE_USE_CPU=true (docs/distributed.md)"
-        )
-    return bool(accelerator.is_main_process)
-
-
-def ready(recipe: Recipe, out: Path) -> None:
-    """Find out now rather than in the end whether the results can be written. Makes nothing yet.
-
-    Raises:
-        FileError: they cannot.
-    """
-    there = next(place for place in (out, *out.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise FileError(f"{there} is a file; a folder has to go there")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise FileError(f"nothing may be written to the folder {there}")
-    for name in (recipe.output, FLOAT, "report.json"):
-        if (out / name).is_dir():
-            raise FileError(f"{out / name} is a folder; a file has to go there")
-
-
-def unfinished(recipe: Recipe, out: Path) -> Path | None:
-    """The float network of an interrupted run of this very recipe in ``out``, which need not be trained again.
-
-    Raises:
-        DataError: the state of what was interrupted there is damaged, or belongs to another recipe.
-    """
-    found = [False]
-    if is_main_process():
-        resume.check(out / STATE, recipe)  # refused now rather than after the training
-        found = [_recipe_of(out / UNFINISHED) == recipe.model_dump_json()]
-    broadcast_object_list(found)  # no process may start to train while another does not
-    return out / UNFINISHED if found[0] else None
-
-
-def trained_before(recipe: Recipe, out: Path) -> Path | None:
-    """The float network that was left in ``out`` with the words of this very recipe: no need to train it again."""
-    return out / FLOAT if _recipe_of(out / FLOAT) == recipe.model_dump_json() else None
-
-
-def _recipe_of(path: Path) -> str | None:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("recipe")
-    except (SafetensorError, OSError):
-        return None
-
-
-def forget(out: Path) -> None:
-    """Remove what an interrupted run would go on from: the state first, as it is nothing without the rest."""
-    resume.forget(out / STATE)
-    (out / UNFINISHED).unlink(missing_ok=True)
 
 
 def _missed(report: Report) -> str:
@@ -354,74 +280,3 @@ def explain(job: Job, file: Path, rules: str) -> Explanation:
         classes=job.dataset.classes,
         rules=rules,
     )
-
-
-def write_pictures(explanation: Explanation, out: Path) -> list[str]:
-    """Write an explanation's pictures as PNG files into a folder, and return their names.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed. FileError: the folder cannot be written.
-    """
-    from fewbits.report import plots
-
-    figures = {"kept.png": plots.kept(explanation)}
-    if explanation.maps:
-        figures["heatmaps.png"] = plots.heatmaps(explanation)
-    for layer in explanation.layers:
-        figures[f"relevance-{layer.name}.png"] = plots.relevance_v_magnitude(explanation, layer.name)
-    for name, figure in figures.items():
-        codec.write(out / name, plots.figure_png(figure))
-    return list(figures)
-
-
-def versions() -> dict[str, str]:
-    """What a figure depends on."""
-    names = ("fewbits", "torch", "numpy", "accelerate")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def folder(path: Path) -> Path:
-    """Make a folder.
-
-    Raises:
-        FileError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise FileError(f"{path} is a file; a folder has to go there") from None
-    except OSError as error:
-        raise FileError(f"cannot make the folder {path}: {error.strerror}") from error
-    return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically.
-
-    Raises:
-        FileError: it cannot be written.
-    """
-    codec.write(path, text.encode())
-
-
-def save_float(network: nn.Module, path: Path, normalise: Normalisation, **more: str) -> None:
-    """The float network as safetensors, with the normalisation that its inputs want, and ``more`` metadata.
-
-    Raises:
-        FileError: it cannot be written.
-    """
-    mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
-    tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
-    codec.write(path, save(tensors, metadata={"normalise": f"mean {mean} std {std}", **more}))
-
-
-def load_report(path: Path) -> Report:
-    """The report beside a file.
-
-    Raises:
-        DataError: missing or not a report.
-    """
-    found = load_results(path)
-    if not isinstance(found, Report):
-        raise DataError(f"{path} is a benchmark's result file, not a report")
-    return found

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fewbits import cli
+from fewbits import cli, outputs, progress
 from fewbits import job as jobs
 
 RECIPE = """\
@@ -466,9 +466,9 @@ def test_ctrl_c_in_the_final_write_keeps_the_old_file_and_the_state(
         patch.setattr(os, "replace", replace)
         ran = fewbits(*command)
     assert ran.code == 130
-    assert ran.err.splitlines()[-1].startswith(f"interrupted; what was reached is kept in {made / jobs.STATE}")
+    assert ran.err.splitlines()[-1].startswith(f"interrupted; what was reached is kept in {made / outputs.STATE}")
     assert (made / "net.few").read_bytes() == old
-    assert sorted(os.listdir(made)) == sorted([*FILES, jobs.STATE, jobs.UNFINISHED])
+    assert sorted(os.listdir(made)) == sorted([*FILES, outputs.STATE, outputs.UNFINISHED])
 
     again = fewbits(*command)
     assert again.code == 0
@@ -504,13 +504,13 @@ def test_ctrl_c_before_the_first_round_keeps_the_trained_network_for_this_recipe
         patch.setattr(jobs, "compress", stop)
         ran = fewbits(*command)
     assert ran.code == 130
-    assert f"kept in {tmp_path / jobs.UNFINISHED}, and the same command goes on" in ran.err
-    assert os.listdir(tmp_path) == [jobs.UNFINISHED]
+    assert f"kept in {tmp_path / outputs.UNFINISHED}, and the same command goes on" in ran.err
+    assert os.listdir(tmp_path) == [outputs.UNFINISHED]
 
     monkeypatch.setattr(jobs, "compress", stop)
     assert "training on" not in fewbits(*command).err
     assert "training on" in fewbits(*command, "--set", "seed=1").err, "another network was taken for this one"
-    (tmp_path / jobs.UNFINISHED).write_bytes(b"damaged")
+    (tmp_path / outputs.UNFINISHED).write_bytes(b"damaged")
     assert "training on" in fewbits(*command).err
 
 
@@ -526,7 +526,7 @@ def test_the_state_of_another_recipe_is_refused_before_training(
     ran = fewbits("compress", recipe, "--out", tmp_path, "--set", "rounds=4")
     assert ran.code == 2
     assert ran.err.splitlines() == [
-        f"error: {tmp_path / jobs.STATE} belongs to another recipe; delete it to start anew"
+        f"error: {tmp_path / outputs.STATE} belongs to another recipe; delete it to start anew"
     ]
     assert snapshot(tmp_path) == before
 
@@ -562,14 +562,14 @@ def test_normalisations_of_every_kind_come_back_from_the_float_file(tmp_path: Pa
 
     network = torch.nn.Linear(2, 2)
     given = Normalisation((-0.25, 3e-7, 12.0), (1e-6, 2.5, 1e20))
-    jobs.save_float(network, tmp_path / "w.safetensors", given)
+    outputs.save_float(network, tmp_path / "w.safetensors", given)
     found = zoo.normalisation(zoo.load_weights(torch.nn.Linear(2, 2), tmp_path / "w.safetensors"))
     assert found is not None
     assert (found.mean, found.std) == (given.mean, given.std)
 
 
 def test_a_second_training_of_a_stage_has_its_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
-    update = cli._lines("compress")
+    update = progress._lines("compress")
     for training in ("rehearsing", "training"):
         for done in range(1, 101):
             update(done, 100, training)

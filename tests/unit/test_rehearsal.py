@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fewbits as fb
-from fewbits import job as jobs
+from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError
@@ -328,15 +328,15 @@ def test_notes_are_looked_at_before_the_float_network_is_trained(tmp_path) -> No
     out = tmp_path / "out"
     out.mkdir()
     asked = recipe(3, max_drop=3.0, network={"name": "digits-net"}, data={"name": "digits"})
-    resume.forget(out / jobs.STATE)  # nothing there is fine
-    notebook_file(out / jobs.STATE).write_text('{"recipe": "", "outcomes": {}}')
+    resume.forget(out / outputs.STATE)  # nothing there is fine
+    notebook_file(out / outputs.STATE).write_text('{"recipe": "", "outcomes": {}}')
     with pytest.raises(DataError, match="belongs to another recipe"):
-        jobs.unfinished(asked, out)
-    notebook_file(out / jobs.STATE).write_text(
+        outputs.unfinished(asked, out)
+    notebook_file(out / outputs.STATE).write_text(
         json.dumps({"recipe": asked.model_dump_json(), "outcomes": {"a": [1, 2.0], "b": "too large"}})
     )
-    assert jobs.unfinished(asked, out) is None  # the float network was not kept: trained again, the same one
-    jobs.forget(out)
+    assert outputs.unfinished(asked, out) is None  # the float network was not kept: trained again, the same one
+    outputs.forget(out)
     assert not list(out.iterdir())
 
 

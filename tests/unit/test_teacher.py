@@ -10,7 +10,7 @@ from torch import nn
 
 import fewbits as fb
 from fewbits import job as jobs
-from fewbits import zoo
+from fewbits import outputs, zoo
 from fewbits.data import Normalisation
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import DataError, RecipeError
@@ -68,8 +68,8 @@ def test_inputs_are_normalised_for_the_teacher() -> None:
 
 def test_a_recipe_names_a_teacher_of_other_size_and_normalisation(tmp_path) -> None:
     teacher = zoo.build("lenet-300-100", seed=1, inputs=64)
-    jobs.save_float(teacher, tmp_path / "teacher.safetensors", Normalisation((0.3,), (0.2,)))
-    jobs.save_float(zoo.build("lenet-300-100", seed=0, inputs=64), tmp_path / "own.safetensors", Normalisation())
+    outputs.save_float(teacher, tmp_path / "teacher.safetensors", Normalisation((0.3,), (0.2,)))
+    outputs.save_float(zoo.build("lenet-300-100", seed=0, inputs=64), tmp_path / "own.safetensors", Normalisation())
     part = {"name": "lenet-300-100", "options": {"inputs": 64}, "weights": str(tmp_path / "teacher.safetensors")}
     values = COMMON | {"train": {"epochs": 0.2, "distill": 0.5, "teacher": part}}
     said: list[str] = []
@@ -83,7 +83,7 @@ def test_a_recipe_names_a_teacher_of_other_size_and_normalisation(tmp_path) -> N
     assert result.report.identical
 
     wrong = part | {"options": {"inputs": 32}}
-    jobs.save_float(zoo.build("lenet-300-100", inputs=32), tmp_path / "teacher.safetensors", Normalisation())
+    outputs.save_float(zoo.build("lenet-300-100", inputs=32), tmp_path / "teacher.safetensors", Normalisation())
     with pytest.raises(DataError, match="lenet-300-100 does not take"):
         jobs.prepare(
             make(values | {"train": {"epochs": 1, "distill": 0.5, "teacher": wrong}}),

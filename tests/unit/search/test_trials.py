@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from fewbits import job as jobs
+from fewbits import outputs, zoo
 from fewbits import recipe as recipes
-from fewbits import zoo
 from fewbits.data import Normalisation
 from fewbits.search.pareto import sweep
 
@@ -19,7 +18,7 @@ TINY = {"name": "lenet-300-100", "options": {"inputs": 64}}
 
 def base(folder: Path, over: dict[str, Any], **more: Any) -> recipes.Recipe:
     weights = folder / "weights.safetensors"
-    jobs.save_float(zoo.build("lenet-300-100", seed=0, inputs=64), weights, Normalisation())
+    outputs.save_float(zoo.build("lenet-300-100", seed=0, inputs=64), weights, Normalisation())
     values = {
         "network": TINY | {"weights": str(weights)},
         "data": {"name": "digits", "batch_size": 64},
@@ -34,7 +33,7 @@ def base(folder: Path, over: dict[str, Any], **more: Any) -> recipes.Recipe:
 def test_a_sweep_after_removed_channels_leaves_no_state_and_is_not_stopped_by_anothers(tmp_path: Path) -> None:
     channels = {"parameters": 0.6, "samples": 64, "train": {"epochs": 0.2}}
     recipe = base(tmp_path, {"assign.bits": [3, 4]}, channels=channels)
-    place = jobs.folder(tmp_path / "out" / "trials" / "000")
+    place = outputs.folder(tmp_path / "out" / "trials" / "000")
     (place / "unfinished.state.channels").write_bytes(b"of another sweep")
     swept = sweep(recipe, tmp_path / "out", test=True)
     assert not swept.failed
@@ -55,7 +54,7 @@ def test_int8_is_a_method_like_others(tmp_path: Path) -> None:
 
 def test_trials_listen_to_the_recipes_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = zoo.build("lenet-300-100", seed=1, inputs=64)
-    jobs.save_float(teacher, tmp_path / "teacher.safetensors", Normalisation())
+    outputs.save_float(teacher, tmp_path / "teacher.safetensors", Normalisation())
     part = TINY | {"weights": str(tmp_path / "teacher.safetensors")}
     train = {"epochs": 0.3, "distill": 0.5, "teacher": part}
     seen = []

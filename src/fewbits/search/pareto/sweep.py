@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from fewbits import job as jobs
+from fewbits import outputs
 from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import CostMaker, maker_of
 from fewbits.pipeline import Progress
@@ -88,12 +89,12 @@ def sweep(
     if recipe.sweep is None:
         raise RecipeError("the recipe has no sweep section: add 'sweep: {over: {assign.bits: [2, 3, 4]}}', or --sweep")
     _possible(recipe, costs or {})
-    jobs.ready(recipe, out)
-    jobs.folder(out)
-    floats = out / jobs.FLOAT
+    outputs.ready(recipe, out)
+    outputs.folder(out)
+    floats = out / outputs.FLOAT
     job = jobs.prepare(recipe, say=say, progress=training, trained=floats if floats.exists() else None)
     if not floats.exists():
-        jobs.save_float(job.network, floats, job.dataset.normalisation)
+        outputs.save_float(job.network, floats, job.dataset.normalisation)
     trials = Trials(recipe, job, out, costs or {})
     trials.costed()
     assignment = Assignment(

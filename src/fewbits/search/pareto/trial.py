@@ -12,7 +12,8 @@ from fewbits import checkpoint, codec
 from fewbits import recipe as recipes
 from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import Cost, CostMaker, cost_of
-from fewbits.job import STATE, Job, folder, forget, training_batches
+from fewbits.job import Job, training_batches
+from fewbits.outputs import STATE, folder, forget
 from fewbits.pipeline import compress
 from fewbits.recipe import Recipe
 from fewbits.recipe_sweep import changed

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fewbits import job as jobs
+from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.errors import FewbitsError
 from fewbits.hardware import CostMaker
@@ -50,7 +51,7 @@ class Assignment:
     def trials(self) -> Trials:
         """The data and the float network, loaded."""
         recipe = recipes.Recipe.model_validate_json(self.recipe)
-        job = jobs.prepare(recipe, trained=self.out / jobs.FLOAT)
+        job = jobs.prepare(recipe, trained=self.out / outputs.FLOAT)
         return Trials(recipe, job, self.out, self.costs)
 
 

@@ -1,0 +1,164 @@
+"""The folder of a job: what is written there, and what an interrupted one leaves."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from fewbits import codec
+from fewbits.data import Normalisation
+from fewbits.errors import DataError, FileError, RecipeError
+from fewbits.pipeline import resume
+from fewbits.recipe import Recipe
+from fewbits.report.explanation import Explanation
+from fewbits.report.report import Report
+from fewbits.report.results import load_results
+
+FLOAT = "float.safetensors"  # the network before compression, beside its file
+
+# An interrupted run leaves these two; results of an earlier run beside them stay as they are until the end.
+STATE, UNFINISHED = "unfinished.state", "unfinished.safetensors"
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and speaks: always, unless a launcher started several.
+
+    Raises:
+        RecipeError: a launcher started several that do not know of each other.
+    """
+    accelerator = Accelerator()  # not the bare state, which does not heed ACCELERATE_USE_CPU
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started != str(accelerator.num_processes):
+        raise RecipeError(
+            f"a launcher started {started} processes, which found no way to work together; without GPUs set "
+            "ACCELERATE_USE_CPU=true (docs/distributed.md)"
+        )
+    return bool(accelerator.is_main_process)
+
+
+def ready(recipe: Recipe, out: Path) -> None:
+    """Find out now rather than in the end whether the results can be written. Makes nothing yet.
+
+    Raises:
+        FileError: they cannot.
+    """
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise FileError(f"{there} is a file; a folder has to go there")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FileError(f"nothing may be written to the folder {there}")
+    for name in (recipe.output, FLOAT, "report.json"):
+        if (out / name).is_dir():
+            raise FileError(f"{out / name} is a folder; a file has to go there")
+
+
+def unfinished(recipe: Recipe, out: Path) -> Path | None:
+    """The float network of an interrupted run of this very recipe in ``out``, which need not be trained again.
+
+    Raises:
+        DataError: the state of what was interrupted there is damaged, or belongs to another recipe.
+    """
+    found = [False]
+    if is_main_process():
+        resume.check(out / STATE, recipe)  # refused now rather than after the training
+        found = [_recipe_of(out / UNFINISHED) == recipe.model_dump_json()]
+    broadcast_object_list(found)  # no process may start to train while another does not
+    return out / UNFINISHED if found[0] else None
+
+
+def trained_before(recipe: Recipe, out: Path) -> Path | None:
+    """The float network that was left in ``out`` with the words of this very recipe: no need to train it again."""
+    return out / FLOAT if _recipe_of(out / FLOAT) == recipe.model_dump_json() else None
+
+
+def _recipe_of(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("recipe")
+    except (SafetensorError, OSError):
+        return None
+
+
+def forget(out: Path) -> None:
+    """Remove what an interrupted run would go on from: the state first, as it is nothing without the rest."""
+    resume.forget(out / STATE)
+    (out / UNFINISHED).unlink(missing_ok=True)
+
+
+def write_pictures(explanation: Explanation, out: Path) -> list[str]:
+    """Write an explanation's pictures as PNG files into a folder, and return their names.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed. FileError: the folder cannot be written.
+    """
+    from fewbits.report import plots
+
+    figures = {"kept.png": plots.kept(explanation)}
+    if explanation.maps:
+        figures["heatmaps.png"] = plots.heatmaps(explanation)
+    for layer in explanation.layers:
+        figures[f"relevance-{layer.name}.png"] = plots.relevance_v_magnitude(explanation, layer.name)
+    for name, figure in figures.items():
+        codec.write(out / name, plots.figure_png(figure))
+    return list(figures)
+
+
+def versions() -> dict[str, str]:
+    """What a figure depends on."""
+    names = ("fewbits", "torch", "numpy", "accelerate")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def folder(path: Path) -> Path:
+    """Make a folder.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileError(f"{path} is a file; a folder has to go there") from None
+    except OSError as error:
+        raise FileError(f"cannot make the folder {path}: {error.strerror}") from error
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    codec.write(path, text.encode())
+
+
+def save_float(network: nn.Module, path: Path, normalise: Normalisation, **more: str) -> None:
+    """The float network as safetensors, with the normalisation that its inputs want, and ``more`` metadata.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
+    tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
+    codec.write(path, save(tensors, metadata={"normalise": f"mean {mean} std {std}", **more}))
+
+
+def load_report(path: Path) -> Report:
+    """The report beside a file.
+
+    Raises:
+        DataError: missing or not a report.
+    """
+    found = load_results(path)
+    if not isinstance(found, Report):
+        raise DataError(f"{path} is a benchmark's result file, not a report")
+    return found
