@@ -31,6 +31,7 @@ from fewbits.attach import narrow
 from fewbits.channels import remove_channels, sizes_of
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
+from fewbits.recipe_parts import Recovery
 from fewbits.report import provenance
 from fewbits.train.loop import fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
@@ -81,9 +82,9 @@ def recipe_of(model: str, seed: int, options: Any) -> recipes.Recipe:
     })  # fmt: skip
 
 
-def settings_of(options: Any) -> recipes.Recovery:
+def settings_of(options: Any) -> Recovery:
     changed = {"epochs": options.epochs, "lr": options.lr, "distill": options.distill}
-    return recipes.Recovery(**(TRAIN | changed))
+    return Recovery(**(TRAIN | changed))
 
 
 def ours(

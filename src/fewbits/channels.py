@@ -21,7 +21,8 @@ from fewbits.errors import DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.plan import Channels
-from fewbits.recipe import ChannelPruning, Recipe
+from fewbits.recipe import Recipe
+from fewbits.recipe_parts import ChannelPruning
 from fewbits.train.kept import Kept
 from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of

@@ -19,7 +19,8 @@ from fewbits.attach.integer import affine_plan, calibrate, hold_affine, integer_
 from fewbits.attach.quantizer import RangedQuantizer
 from fewbits.errors import RecipeError
 from fewbits.plan import Plan
-from fewbits.recipe import Finetuning, Recipe
+from fewbits.recipe import Recipe
+from fewbits.recipe_parts import Finetuning
 from fewbits.report.method import method_of
 from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
 from fewbits.restore import network_of, restore

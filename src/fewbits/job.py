@@ -18,7 +18,8 @@ from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, DataError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.pipeline import Compressed, Evaluate, Progress, compress
-from fewbits.recipe import Augment, Data, Network, Recipe
+from fewbits.recipe import Recipe
+from fewbits.recipe_parts import Augment, Data, Network
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report

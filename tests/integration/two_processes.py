@@ -15,7 +15,8 @@ import fewbits as fb
 from fewbits import cli
 from fewbits.assign.selection import Shards, chosen, smallest
 from fewbits.data import digits
-from fewbits.recipe import Training, make
+from fewbits.recipe import make
+from fewbits.recipe_parts import Training
 from fewbits.train import accuracy, pretrain
 
 torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.measure.relevance import relevance
 from fewbits.plan import Dense
-from fewbits.recipe import ChannelPruning, Recovery
+from fewbits.recipe_parts import ChannelPruning, Recovery
 from fewbits.report.page import page
 from fewbits.train import accuracy
 

@@ -8,6 +8,7 @@ from fewbits import recipe as recipes
 from fewbits.errors import RecipeError
 from fewbits.notation import parse_size
 from fewbits.recipe import Recipe, make
+from fewbits.recipe_parts import Augment
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_unknown_keys_name_the_nearest() -> None:
 def test_augmentation_is_a_word_or_a_section() -> None:
     assert make({"data": {"name": "cifar10", "augment": True}}).data.augment is True  # type: ignore[union-attr]
     section = make({"data": {"name": "cifar10", "augment": {"padding": 3, "fill": "edge"}}}).data.augment  # type: ignore[union-attr]
-    assert isinstance(section, recipes.Augment)
+    assert isinstance(section, Augment)
     assert (section.padding, section.flip, section.fill) == (3, True, "edge")
     for wrong in ({"padding": -1}, {"fill": "white"}, {"pading": 3}, "yes please"):
         with pytest.raises(RecipeError, match=r"data\.augment"):

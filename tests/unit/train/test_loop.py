@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fewbits.errors import DataError, NonFiniteError
-from fewbits.recipe import Training
+from fewbits.recipe_parts import Training
 from fewbits.train import accuracy, distillation, fit, pretrain, task
 from fewbits.train.loop import Companion, endless, factor, optimizer_of, total_steps
 
