@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ import zstandard
 from torch import Tensor
 
 from fewbits.plan import Affine, Clustered, Masked, Plan
+
+LARGE = 32_000_000  # bytes; zstd's highest levels pass some 0.2 MB a second
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,9 @@ def float_bytes(tensors: dict[str, Tensor]) -> int:
 
 
 def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
-    """Sizes under gzip -9 and zstd -19: of the float32 network, and of the compressed one without a format of its own.
+    """Sizes under gzip -9 and zstd: of the float32 network, and of the compressed one without a format of its own.
+
+    zstd takes its level 19, and 9 for more than 32 MB, where 19 takes minutes; the names say which.
 
     The latter holds levels as int8 (int16 beyond 8 bits), floats as in the plan, zeros included, without any header. It
     is called int8, or ``pruned`` where no tensor has levels.
@@ -261,11 +266,13 @@ def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
             kept = entry.data * entry.mask if isinstance(entry, Masked) else entry.data
             parts.append(kept.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     rest = b"".join(parts)
-    sizes = {}
-    for label, payload in (("float32", floats), ("int8" if plan.clustered or plan.affine else "pruned", rest)):
-        sizes[f"gzip -9, {label}"] = len(gzip.compress(payload, 9, mtime=0))
-        sizes[f"zstd -19, {label}"] = len(zstandard.ZstdCompressor(level=19).compress(payload))
-    return sizes
+    jobs = {}
+    with ThreadPoolExecutor() as pool:  # both libraries let other threads run
+        for label, payload in (("float32", floats), ("int8" if plan.clustered or plan.affine else "pruned", rest)):
+            level = 19 if len(payload) <= LARGE else 9
+            jobs[f"gzip -9, {label}"] = pool.submit(gzip.compress, payload, 9, mtime=0)
+            jobs[f"zstd -{level}, {label}"] = pool.submit(zstandard.ZstdCompressor(level=level).compress, payload)
+        return {name: len(job.result()) for name, job in jobs.items()}
 
 
 def human(size: float) -> str:
