@@ -101,6 +101,14 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _clusters(self) -> Recipe:
+        if self.train.damping and self.assign.method in ("none", "int8"):
+            raise ValueError(
+                f"train.damping moves weights to their clusters; assign.method {self.assign.method} has none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _integers(self) -> Recipe:
         if self.assign.method != "int8":
             if self.train.epochs == 0:

@@ -93,6 +93,8 @@ class Finetuning(Training):
         lr_floats: learning rate of what stays floating point (biases, normalisation); default: ``lr``.
         gradient_scale: multiply a background weight's gradient by the magnitude of its centroid, as the paper does
             (ECQx, fig. 5). Off by default: with Adam it cost accuracy in the one trial made.
+        damping: share of the way to its cluster's value that every background weight goes at each step: weights then
+            swing less between clusters (the aim of Nagel et al. 2022, arXiv 2203.08797; here apart from the optimizer).
         learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
         distill: weight of soft answers in the objective, 0 to 1; ``temperature`` softens them.
         teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
@@ -106,6 +108,7 @@ class Finetuning(Training):
     epochs: Annotated[float, Field(ge=0)] = 20
     lr_floats: Annotated[float, Field(gt=0)] | None = None
     gradient_scale: bool = False
+    damping: Annotated[float, Field(ge=0, le=1)] = 0.0
     learn: bool = False
     lr_steps: Annotated[float, Field(gt=0)] = 1e-3
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0

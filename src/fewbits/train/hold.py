@@ -103,6 +103,8 @@ class Holding(Companion):
 
     def after_update(self, done: int, total: int, loss: float) -> None:
         self.steps, self.share, self.loss = done, done / total, loss
+        if self.settings.damping and not self.settled:
+            self._damp()
         self._forbid()
         if self.settings.learn:
             self._learnt()
@@ -115,6 +117,14 @@ class Holding(Companion):
 
     def _round(self, done: int, total: int) -> int:
         return done * self.rounds // total
+
+    @torch.no_grad()
+    def _damp(self) -> None:
+        """Weights near a boundary swing between two clusters, and the network never sees what it trains for."""
+        weights = self.weights
+        for name, holder in held(self.model).items():
+            if isinstance(holder, Held):
+                weights[name].lerp_(holder(weights[name]), self.settings.damping)
 
     @torch.no_grad()
     def _forbid(self) -> None:
