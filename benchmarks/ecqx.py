@@ -218,11 +218,14 @@ class Run:
     seed: int
     lever: str = ""
     epochs: float | None = None
+    damping: float | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, str, float]:
-        epochs = EXPERIMENTS[self.experiment].recipe["train"]["epochs"] if self.epochs is None else self.epochs
-        return self.method, self.target, self.seed, self.lever, float(epochs)
+    def key(self) -> tuple[str, str, int, str, float, float]:
+        train = EXPERIMENTS[self.experiment].recipe["train"]
+        epochs = train["epochs"] if self.epochs is None else self.epochs
+        damping = train.get("damping", 0.0) if self.damping is None else self.damping
+        return self.method, self.target, self.seed, self.lever, float(epochs), damping
 
 
 def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
@@ -243,6 +246,8 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         values["train"]["teacher"]["weights"] = str(options.weights / values["train"]["teacher"]["weights"])
     if run.epochs is not None:
         values["train"]["epochs"] = run.epochs
+    if run.damping is not None:
+        values["train"]["damping"] = run.damping
     return recipes.make(with_method(values, run.method))
 
 
@@ -272,6 +277,7 @@ def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     assert recipe.data is not None
     values = recipe.model_dump(mode="json")
     row |= {"batch": recipe.data.batch_size, "augment": values["data"]["augment"], "lr": recipe.train.lr}
+    row |= {"damping": recipe.train.damping}
     return row | ({"lever": run.lever} if run.lever else {})
 
 
@@ -291,6 +297,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--levers", nargs="*", help="an ablation instead; without names, all of them")
     parser.add_argument("--epochs", type=float, help="another length than the experiment's")
+    parser.add_argument("--damping", type=float, help="another one than the experiment's")
     parser.add_argument("--data", help="folder with the data sets")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder with trained weights")
     parser.add_argument("--work", type=Path, default=Path("out/ecqx"), help="folder for the files")
@@ -307,9 +314,10 @@ def main() -> None:
     else:
         names, targets, methods = [""], options.targets or chosen.targets, options.methods or METHODS
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r["epochs"]) for r in rows if "target" in r}
+    known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r["epochs"], r.get("damping", 0.0))
+             for r in rows if "target" in r}  # fmt: skip
     runs = [
-        Run(options.experiment, method, target, seed, name, options.epochs)
+        Run(options.experiment, method, target, seed, name, options.epochs, options.damping)
         for seed in options.seeds for target in targets for method in methods for name in names
     ]  # fmt: skip
     todo = [run for run in runs if run.key not in known]

@@ -51,10 +51,14 @@ def scale() -> str:
         if not found:
             continue
         base = statistics.mean({r["seed"]: r["baseline_accuracy"] for r in found}.values())
-        epochs = ", ".join(f"{e:g}" for e in sorted({r["epochs"] for r in found}))
+        epochs = sorted({r["epochs"] for r in found})
         seeds = len({r["seed"] for r in found})
+        for row in found:
+            row["method"] += ", damped" if row.get("damping") else ""
+            row["method"] += f", {row['epochs']:g} epochs" if len(epochs) > 1 else ""
+        length = f"{', '.join(f'{e:g}' for e in epochs)} epochs"
         parts.append(
-            f"{what}, float network {base:.2f}, {epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''}:\n\n"
+            f"{what}, float network {base:.2f}, {length}, {seeds} seed{'s' if seeds > 1 else ''}:\n\n"
             + by_target(found)
         )
     if not parts:
