@@ -197,7 +197,7 @@ def emulated(work: Path, name: str, model: nn.Module) -> dict[str, bytes]:
 
 def share_of(model: str, title: str) -> float:
     """How many times fewer multiplications the model of ``channels in 8s`` has, from its row of accuracy."""
-    for row in json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []:
+    for row in reversed(json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []):  # the latest of that name
         if row["model"] == model and row.get("multiple") and f"channels in {row['multiple']}s" in title:
             return float(row["macs"] / row["macs_left"])
     return 1.0

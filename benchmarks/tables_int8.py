@@ -33,7 +33,7 @@ def _accuracy(found: list[dict[str, Any]]) -> str:
             left = 100 * first["macs_left"] / first["macs"]
             trained = (
                 f"{left:.0f} % of the multiplications (channels in {first['multiple']}s), "
-                f"{first['recovery_epochs']:g} epochs of training, then calibrated"
+                f"{first['recovery_epochs']:g} epochs of training{_moved(first)}, then calibrated"
             )
         rows.append(
             [
@@ -48,6 +48,12 @@ def _accuracy(found: list[dict[str, Any]]) -> str:
         "**INT8** weights and activations, CIFAR-10 test data (`benchmarks/int8.py`; mean and range over the seeds):"
     )
     return f"{title}\n\n{table(titles, rows)}"
+
+
+def _moved(row: dict[str, Any]) -> str:
+    """How images were augmented, where it is not what the data set is customarily trained with."""
+    how = row.get("augment")
+    return f" on images mirrored and moved by up to {how['padding']} pixels" if isinstance(how, dict) else ""
 
 
 def _latency(found: list[dict[str, Any]]) -> str:
