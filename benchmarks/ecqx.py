@@ -314,7 +314,7 @@ def main() -> None:
     else:
         names, targets, methods = [""], options.targets or chosen.targets, options.methods or METHODS
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r["epochs"], r.get("damping", 0.0))
+    known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r.get("epochs"), r.get("damping", 0.0))
              for r in rows if "target" in r}  # fmt: skip
     runs = [
         Run(options.experiment, method, target, seed, name, options.epochs, options.damping)
