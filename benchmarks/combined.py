@@ -1,0 +1,128 @@
+"""Channels first, then clusters: how the two stages of one recipe go together on VGG16-BN, to several byte targets.
+
+    python benchmarks/combined.py --weights FOLDER [--data FOLDER] [--targets "584 KB" "129 KB"]
+
+The channel stage is trained once and kept, and every target starts from it. What a row says is what one recipe with the
+sections `channels` and `assign` does. Ratios and losses are against the whole float network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from fewbits import codec, outputs
+from fewbits import job as jobs
+from fewbits import recipe as recipes
+from fewbits.attach import load_plan, plan_of
+from fewbits.channels import remove_channels
+from fewbits.hardware import count
+from fewbits.pipeline import compress
+from fewbits.report import provenance
+from fewbits.report.report import float_bytes
+from fewbits.train.kept import Kept
+from rows import row_of, with_method
+
+RESULT = Path(__file__).parent.parent / "results" / "combined.json"
+KEY = ("model", "method", "target", "seed", "epochs", "channel_epochs")
+SGD = {"optimizer": "sgd", "lr": 2e-3, "weight_decay": 1e-4, "distill": 1.0, "precision": "bfloat16"}
+
+
+def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
+    data = {
+        "name": "cifar10", "batch_size": 128, "normalise": {"mean": [0.0], "std": [1.0]},
+        "augment": {"padding": 2, "fill": "edge"},
+    }  # fmt: skip
+    return recipes.make(
+        {
+            "network": {"name": "vgg16-bn", "weights": str(options.weights / "cifar10_vgg16bn_fp16.safetensors")},
+            "data": data | ({"folder": options.data} if options.data else {}),
+            "channels": {"macs": options.macs, "train": {"epochs": options.channel_epochs, **SGD}},
+            "assign": {"method": "ecqx", "bits": 4, "options": {"zero_floor": 0.5, "momentum": 0.95}},
+            "measure": {"name": "relevance", "rules": "plus", "samples": 16, "every": 2},
+            "train": {"epochs": options.epochs, **SGD},
+            "rounds": 12,
+            "seed": options.seed,
+        }
+    )
+
+
+def narrowed(job: jobs.Job, loader: Any, options: argparse.Namespace) -> nn.Module:
+    """The network after the channel stage: trained now, or what an earlier call has kept."""
+    recipe = job.recipe
+    assert recipe.channels is not None
+    place = options.work / f"narrow-{options.macs:g}-{options.channel_epochs:g}-{options.seed}.few"
+    if not place.exists():
+        accelerator = Accelerator()
+        kept = Kept(place.with_suffix(".training"), recipe.channels.model_dump_json(), accelerator)
+        found = remove_channels(job.network, loader, recipe.channels, seed=recipe.seed, kept=kept)
+        codec.write(place, codec.encode(plan_of(found.model, floats=torch.float32)))
+        kept.forget()
+    small = job.skeleton()
+    load_plan(small, codec.decode(codec.read(place), like=small))
+    return small.eval()
+
+
+def note(row: dict[str, Any]) -> None:
+    known = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
+    rows = [r for r in known if [r[k] for k in KEY] != [row[k] for k in KEY]]
+    head = provenance("combined", "python benchmarks/combined.py --weights FOLDER")
+    RESULT.write_text(json.dumps(head | {"rows": [*rows, row]}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="folder with the trained weights")
+    parser.add_argument("--data", help="folder with CIFAR-10")
+    parser.add_argument("--targets", nargs="+", default=["584 KB", "250 KB", "129 KB"])
+    parser.add_argument("--methods", nargs="+", default=["ecqx"], help="ecqx, ecq, or a control")
+    parser.add_argument("--macs", type=float, default=0.5)
+    parser.add_argument("--channel-epochs", type=float, default=8.0)
+    parser.add_argument("--epochs", type=float, default=2.0, help="of training with clusters")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, default=Path("out/combined"))
+    options = parser.parse_args()
+    outputs.folder(options.work)
+    recipe = recipe_of(options)
+    job = jobs.prepare(recipe, say=print)
+    assert recipe.data is not None
+    loader = jobs.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
+    test, validation = job.evaluate("test"), job.evaluate("validation")
+    small = narrowed(job, loader, options)
+    shape, before = job.dataset.input_shape, test(job.network)
+    macs, left = count(job.network, shape).macs, count(small, shape)
+    reached = test(small)
+    print(
+        f"without channels: {reached:.2f} % of {before:.2f}, {left.macs / macs:.3f} of the multiplications", flush=True
+    )
+    values = recipe.model_dump(by_alias=True, exclude_unset=True) | {"channels": None}
+    for target in options.targets:
+        for method in options.methods:
+            chosen = recipes.make(with_method(values, method) | {"target": target})
+            name = f"{method}-{target.replace(' ', '')}-{options.epochs:g}-{options.seed}"
+            result = compress(
+                small, loader, evaluate=validation, recipe=chosen, teacher=job.network,
+                state_file=options.work / f"{name}.state",
+                progress=lambda done, total, line: print(done, total, line, flush=True),
+            )  # fmt: skip
+            result.save(options.work / f"{name}.few")
+            whole = float_bytes({n: t for n, t in job.network.state_dict().items() if not n.endswith("_tracked")})
+            row = row_of(result.report, chosen, provenance("combined", "")["commit"]) | {
+                "method": f"channels + {method}", "target": target, "channel_epochs": options.channel_epochs,
+                "accuracy": test(result.into(job.skeleton())), "baseline_accuracy": before, "split": "test",
+                "validation_accuracy": result.report.accuracy_after, "narrowed_accuracy": reached,
+                "float_bytes": whole, "ratio": whole / result.report.file_bytes,
+                "macs": macs, "macs_left": left.macs, "parameters_left": left.parameters,
+            }  # fmt: skip
+            print(json.dumps(row), flush=True)
+            note(row)
+
+
+if __name__ == "__main__":
+    main()
