@@ -31,7 +31,7 @@ from fewbits.attach import narrow
 from fewbits.channels import remove_channels, sizes_of
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
-from fewbits.recipe_parts import Recovery
+from fewbits.recipe_parts import ChannelPruning, Recovery
 from fewbits.report import provenance
 from fewbits.train.loop import fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
@@ -151,7 +151,7 @@ def in_rounds(
 ) -> dict[str, Any]:
     """A row of the channel stage that recipes have."""
     settings = settings_of(options)
-    part = recipes.ChannelPruning(
+    part = ChannelPruning(
         macs=FEWER[target],
         criterion="output",
         measured=False,

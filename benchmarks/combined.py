@@ -26,11 +26,11 @@ from fewbits.hardware import count
 from fewbits.pipeline import compress
 from fewbits.report import provenance
 from fewbits.report.report import float_bytes
-from fewbits.train.kept import Kept
+from fewbits.train.kept import KeptTraining
 from rows import row_of, with_method
 
 RESULT = Path(__file__).parent.parent / "results" / "combined.json"
-KEY = ("model", "method", "target", "seed", "epochs", "channel_epochs")
+KEY = ("model", "method", "target", "seed", "epochs", "channel_epochs", "channel_macs")
 SGD = {"optimizer": "sgd", "lr": 2e-3, "weight_decay": 1e-4, "distill": 1.0, "precision": "bfloat16"}
 
 
@@ -60,7 +60,7 @@ def narrowed(job: jobs.Job, loader: Any, options: argparse.Namespace) -> nn.Modu
     place = options.work / f"narrow-{options.macs:g}-{options.channel_epochs:g}-{options.seed}.few"
     if not place.exists():
         accelerator = Accelerator()
-        kept = Kept(place.with_suffix(".training"), recipe.channels.model_dump_json(), accelerator)
+        kept = KeptTraining(place.with_suffix(".training"), recipe.channels.model_dump_json(), accelerator)
         found = remove_channels(job.network, loader, recipe.channels, seed=recipe.seed, kept=kept)
         codec.write(place, codec.encode(plan_of(found.model, floats=torch.float32)))
         kept.forget()
@@ -105,7 +105,8 @@ def main() -> None:
     for target in options.targets:
         for method in options.methods:
             chosen = recipes.make(with_method(values, method) | {"target": target})
-            name = f"{method}-{target.replace(' ', '')}-{options.epochs:g}-{options.seed}"
+            stage = f"{options.macs:g}-{options.channel_epochs:g}"
+            name = f"{method}-{target.replace(' ', '')}-{stage}-{options.epochs:g}-{options.seed}"
             result = compress(
                 small, loader, evaluate=validation, recipe=chosen, teacher=job.network,
                 state_file=options.work / f"{name}.state",
@@ -115,6 +116,7 @@ def main() -> None:
             whole = float_bytes({n: t for n, t in job.network.state_dict().items() if not n.endswith("_tracked")})
             row = row_of(result.report, chosen, provenance("combined", "")["commit"]) | {
                 "method": f"channels + {method}", "target": target, "channel_epochs": options.channel_epochs,
+                "channel_macs": options.macs,
                 "accuracy": test(result.into(job.skeleton())), "baseline_accuracy": before, "split": "test",
                 "validation_accuracy": result.report.accuracy_after, "narrowed_accuracy": reached,
                 "float_bytes": whole, "ratio": whole / result.report.file_bytes,

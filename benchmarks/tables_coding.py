@@ -54,7 +54,7 @@ def scale() -> str:
         epochs = sorted({r["epochs"] for r in found})
         seeds = len({r["seed"] for r in found})
         for row in found:
-            row["method"] += ", damped" if row.get("damping") else ""
+            row["method"] += f", damping {row['damping']:g}" if row.get("damping") else ""
             row["method"] += f", {row['epochs']:g} epochs" if len(epochs) > 1 else ""
         length = f"{', '.join(f'{e:g}' for e in epochs)} epochs"
         parts.append(
@@ -73,6 +73,8 @@ def levers() -> str:
         found = rows_of(f"ecqx/{name}-levers")
         if not found:
             continue
+        for row in found:
+            row["lever"] += f", damping {row['damping']:g}" if row.get("damping") else ""
         base = next(r for r in found if r["lever"] == "as it is")
         rows = []
         for key in dict.fromkeys((r["lever"], r["target"], r["epochs"], r["method"]) for r in found):

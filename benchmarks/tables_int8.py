@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tables import rows_of, span, table
@@ -17,7 +18,8 @@ def int8() -> str:
 
 
 def _kind(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(k) for k in ("model", "method", "multiple", "recovery_epochs", "recovery_distill"))
+    kind = tuple(row.get(k) for k in ("model", "method", "multiple", "recovery_epochs", "recovery_distill"))
+    return (*kind, json.dumps(row.get("augment")))
 
 
 def _accuracy(found: list[dict[str, Any]]) -> str:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from fewbits import codec
 from fewbits.assign.channels import Choice, Sizes, choose, unit_scores
 from fewbits.attach import channels_of, evaluating, load_plan, narrow, plan_of, silence
-from fewbits.errors import DataError, RecipeError, UnsupportedError
+from fewbits.errors import DataError, FileError, FormatError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.plan import Channels
 from fewbits.recipe import Recipe
 from fewbits.recipe_parts import ChannelPruning
-from fewbits.train.kept import Kept
+from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
@@ -49,7 +49,7 @@ def remove_channels(
     seed: int = 0,
     companion: Companion | None = None,
     accelerator: Accelerator | None = None,
-    kept: Kept | None = None,
+    kept: KeptTraining | None = None,
 ) -> Narrowed:
     """Remove channels from a trained network and train it on. The model given is not changed.
 
@@ -60,8 +60,8 @@ def remove_channels(
         model: a float network. train: batches of ``(inputs, class indices)`` with a length.
         part: criterion, target and training. seed: of what is drawn.
         companion: accompanies the training.
-        kept: keeps the state of the training, and has what an interrupted one left; the rounds before are not in the
-            result's ``choices``.
+        kept: keeps the state of the training, and has what an interrupted one left; that round and those before are
+            not in the result's ``choices``.
 
     Returns:
         The smaller network, in evaluation mode: the same class, and the same names of smaller tensors. ``plan_of`` and
@@ -78,7 +78,7 @@ def remove_channels(
     outputs = {name: len(t) for name, t in full.named_parameters() if t.dim()}
     whole = sizes_of(full, shape, part.over)
     choices = []
-    kept = kept or Kept(None, "", accelerator)
+    kept = kept or KeptTraining(None, "", accelerator)
     kept.companion = companion or kept.companion
     gone_on = None if kept.saved is None else kept.saved["notes"]
     for done in range(1 if gone_on is None else gone_on["round"], part.rounds + 1):
@@ -94,7 +94,8 @@ def remove_channels(
             settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
             objective = objective_of(settings, full)
             optimizer = optimizer_of(parameter_groups(small, settings), settings)
-            kept.notes = {"round": done, "network": codec.encode(plan_of(small, floats=torch.float32))}
+            if kept.path is not None:
+                kept.notes = {"round": done, "network": codec.encode(plan_of(small, floats=torch.float32))}
             start = kept.begin(small, optimizer)
             fit(small, train, objective, optimizer, settings, companion=kept, accelerator=accelerator, start=start)
     return Narrowed(small.eval(), tuple(choices))
@@ -221,14 +222,14 @@ def channel_stage(
         data = [b""]
     broadcast_object_list(data)
     if data[0]:
-        if codec.inspect(data[0]).header.get("recipe") != recipe.model_dump_json():
+        if not _written_by(data[0], recipe):
             raise DataError(f"{place} belongs to another recipe; delete it to start anew")
         found = copy.deepcopy(model)
         load_plan(found, codec.decode(data[0], like=found))
         return found.eval()
     told = _Told(progress) if progress else None
     training = None if state_file is None else stage_training_file(state_file)
-    kept = Kept(training, recipe.model_dump_json(), accelerator)
+    kept = KeptTraining(training, recipe.model_dump_json(), accelerator)
     small = remove_channels(
         model, train, recipe.channels, seed=recipe.seed, companion=told, accelerator=accelerator, kept=kept
     ).model
@@ -237,6 +238,18 @@ def channel_stage(
         codec.write(place, codec.encode(left, header={"recipe": recipe.model_dump_json()}))
     kept.forget()
     return small
+
+
+def stage_belongs(place: Path, recipe: Recipe) -> bool:
+    """Whether a network between the stages, if there is one, is whole and of this recipe."""
+    try:
+        return not place.exists() or _written_by(codec.read(place), recipe)
+    except (FileError, FormatError):
+        return False
+
+
+def _written_by(data: bytes, recipe: Recipe) -> bool:
+    return bool(codec.inspect(data).header.get("recipe") == recipe.model_dump_json())
 
 
 def stage_file(state_file: Path) -> Path:

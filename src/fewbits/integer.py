@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fewbits.recipe_parts import Finetuning
 from fewbits.report.method import method_of
 from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
 from fewbits.restore import network_of, restore
-from fewbits.train.kept import Kept
+from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, total_steps
 from fewbits.train.objectives import objective_of
 from fewbits.weights import layers, parameters_of
@@ -62,8 +63,10 @@ def quantize(
     steps = 0
     if settings.epochs:
         listened = full if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
-        watch = _Watch(net, progress, recipe.rounds, accelerator)
-        kept = Kept(state_file, recipe.model_dump_json(), accelerator, times=recipe.rounds, companion=watch)
+        kept = KeptTraining(
+            state_file, recipe.model_dump_json(), accelerator, times=recipe.rounds,
+            companion=_Told(progress, recipe.rounds), agree=partial(_agree, net, accelerator),
+        )  # fmt: skip
         steps = _train(net, listened, train, settings, kept, accelerator)
     plan = affine_plan(net, channels=channels_of(original), floats=getattr(torch, recipe.floats))
     name = recipe.network.name if recipe.network else type(model).__name__
@@ -115,19 +118,23 @@ def _inputs(train: Any, batches: int, device: torch.device) -> Iterator[Tensor]:
         yield inputs.to(device)
 
 
-class _Watch(Companion):
-    """Reports progress, and keeps the ranges of several processes one."""
-
-    def __init__(self, net: nn.Module, progress: Any, rounds: int, accelerator: Accelerator) -> None:
-        self.ranges = [m for m in net.modules() if isinstance(m, RangedQuantizer)]
-        self.progress, self.rounds, self.accelerator = progress, rounds, accelerator
-
-    @torch.no_grad()
-    def after_update(self, done: int, total: int, loss: float) -> None:
-        if self.accelerator.num_processes > 1 and done == total:
-            for module in self.ranges:
+@torch.no_grad()
+def _agree(net: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the mean of the ranges, which each has from its own batches."""
+    if accelerator.num_processes > 1:
+        for module in net.modules():
+            if isinstance(module, RangedQuantizer):
                 for end in (module.low, module.high):
-                    end.copy_(self.accelerator.reduce(end.detach(), reduction="mean"))
+                    end.copy_(accelerator.reduce(end.detach(), reduction="mean"))
+
+
+class _Told(Companion):
+    """Reports progress."""
+
+    def __init__(self, progress: Any, rounds: int) -> None:
+        self.progress, self.rounds = progress, rounds
+
+    def after_update(self, done: int, total: int, loss: float) -> None:
         if self.progress is not None and done * self.rounds // total > (done - 1) * self.rounds // total:
             self.progress(done, total, f"loss {loss:.3f}")
 
@@ -137,7 +144,7 @@ def _train(
     teacher: nn.Module,
     train: Any,
     settings: Finetuning,
-    kept: Kept,
+    kept: KeptTraining,
     accelerator: Accelerator,
 ) -> int:
     ranges = [m for m in net.modules() if isinstance(m, RangedQuantizer)]

@@ -161,16 +161,16 @@ def _check_fit(network: nn.Module, dataset: DataSet, name: str | None = None) ->
     network.eval()
     try:
         with torch.no_grad():
-            outputs = network(inputs)
+            scores = network(inputs)
     except (RuntimeError, IndexError) as error:
         raise DataError(
             f"{dataset.name} has inputs of shape {dataset.input_shape}, which {name} does not take: "
             f"{' '.join(str(error).split())}"
         ) from None
-    if outputs.shape[-1] != len(dataset.classes):
+    if scores.shape[-1] != len(dataset.classes):
         raise DataError(
             f"{dataset.name} has {len(dataset.classes)} classes, but {name} has "
-            f"{outputs.shape[-1]} outputs; set network.options.classes"
+            f"{scores.shape[-1]} outputs; set network.options.classes"
         )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from fewbits.errors import RecipeError, nearest
 from fewbits.notation import parse_size
 from fewbits.recipe_parts import (
+    MEMBERS,
     Assign,
     ChannelPruning,
     Data,
@@ -102,10 +103,13 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _clusters(self) -> Recipe:
-        if self.train.damping and self.assign.method in ("none", "int8"):
-            raise ValueError(
-                f"train.damping moves weights to their clusters; assign.method {self.assign.method} has none"
-            )
+        method = self.assign.method
+        if not self.train.damping:
+            return self
+        if method in ("none", "int8"):
+            raise ValueError(f"train.damping moves weights to their clusters; assign.method {method} has none")
+        if self.prune is not None and self.prune.regrow:
+            raise ValueError("train.damping moves pruned weights to zero, so none would regrow: leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -204,8 +208,8 @@ def _sentence(error: ValidationError) -> str:
         place, part = _place(problem["loc"])
         where = ".".join(place)
         if problem["type"] == "extra_forbidden":
-            key, known = str(problem["loc"][-1]), [f.alias or name for name, f in part.model_fields.items()]
-            parts.append(f"unknown key {'.'.join([*place, key])!r}{nearest(key, known)}")
+            known = [f.alias or name for name, f in part.model_fields.items()]
+            parts.append(f"unknown key {where!r}{nearest(place[-1], known)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             parts.append(f"{where}: {message}" if where else message)
@@ -223,6 +227,8 @@ def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]
             continue
         fields = {f.alias or name: f for name, f in part.model_fields.items()}
         if key not in fields:
+            if key not in MEMBERS:
+                keys.append(key)
             continue
         keys.append(key)
         annotation = fields[key].annotation

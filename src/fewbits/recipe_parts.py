@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from fewbits.notation import floor_of, parse_pattern
 
@@ -42,6 +42,15 @@ class Augment(Part):
     fill: Literal["black", "edge"] = "black"
 
 
+MEMBERS = ("a word", "a section")  # of the union in Data.augment; pydantic's errors name them
+
+
+def _yes_or_no(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError(f"true, false, or a section with padding, flip and fill; got {value!r}")
+    return value
+
+
 class Data(Part):
     """The data set: its name, where it lies, and how it is fed.
 
@@ -57,8 +66,8 @@ class Data(Part):
     options: dict[str, Any] = {}
     normalise: Normalise | None = None
     augment: Annotated[
-        Annotated[bool, Tag("word")] | Annotated[Augment, Tag("section")],
-        Discriminator(lambda value: "section" if isinstance(value, dict | Augment) else "word"),
+        Annotated[bool, BeforeValidator(_yes_or_no), Tag(MEMBERS[0])] | Annotated[Augment, Tag(MEMBERS[1])],
+        Discriminator(lambda value: MEMBERS[isinstance(value, dict | Augment)]),
     ] = False
     batch_size: Annotated[int, Field(ge=1)] = 64
 

@@ -54,10 +54,15 @@ def test_there_were_two(said: list[dict]) -> None:
     assert [one["processes"] for one in said] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["steered", "listed", "pruned", "narrowed"])
+@pytest.mark.parametrize("name", ["steered", "listed", "pruned", "narrowed", "integers", "gone_on"])
 def test_both_end_with_the_same_bytes(out: Path, name: str) -> None:
     first, second = ((out / f"{name}-{rank}.few").read_bytes() for rank in range(2))
     assert first == second
+
+
+def test_an_interruption_changes_nothing(out: Path, said: list[dict]) -> None:
+    assert all(one["kept"] for one in said)
+    assert (out / "integers-0.few").read_bytes() == (out / "gone_on-0.few").read_bytes()
 
 
 def test_plain_training_ends_with_the_same_network_statistics_included(said: list[dict]) -> None:

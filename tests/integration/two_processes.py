@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,22 @@ def main(out: Path) -> None:
     less = fb.compress(model, batches, recipe=make({"channels": channels, "assign": {"method": "none"}}))
     less.save(out / f"narrowed-{rank}.few")
 
+    integers = make({"assign": {"method": "int8"}, "train": {"epochs": 2, "lr": 1e-3}, "rounds": 4})
+    whole = fb.compress(model, batches, recipe=integers)
+    whole.save(out / f"integers-{rank}.few")
+
+    def interrupt(done: int, total: int, line: str) -> None:
+        if 2 * done > total:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        fb.compress(model, batches, recipe=integers, state_file=out / "integers.state", progress=interrupt)
+    accelerator.wait_for_everyone()
+    kept = (out / "integers.state").exists()
+    accelerator.wait_for_everyone()
+    gone_on = fb.compress(model, batches, recipe=integers, state_file=out / "integers.state")
+    gone_on.save(out / f"gone_on-{rank}.few")
+
     # Each process has half of every tensor; together they find the mask that one would find.
     weights = [torch.randn(n, generator=torch.Generator().manual_seed(n)).mul(8).round() for n in (1000, 37)]
     halves = [w.tensor_split(2)[rank] for w in weights]
@@ -99,6 +116,7 @@ def main(out: Path) -> None:
                 "positions": sorted({p for p in positions if p < len(data.train)}),
                 "samples": len(data.train),
                 "pruned": pruned,
+                "kept": kept,
             }
         )
     )

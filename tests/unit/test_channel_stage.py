@@ -206,6 +206,17 @@ def test_a_job_counts_against_the_float_network(tmp_path: Path) -> None:
         html = page(result.report)
     assert "Layer by layer" not in html
     assert "On the way" not in html
+    for meaningless in ("pruned weights", "bits per weight", "zeros   "):
+        assert meaningless not in str(result.report)
+
+
+def test_a_share_of_one_removes_nothing(trained: nn.Module, handwriting: DataSet) -> None:
+    recipe = recipes.make(
+        {"channels": {"macs": 1.0, "train": QUICK}, "assign": {"method": "int8"}, "train": {"epochs": 0}}
+    )
+    small = fb.compress(trained, handwriting.loader("train", 32), recipe=recipe)
+    assert small.report.identical
+    assert macs(small.into(small_network())) == macs(trained)
 
 
 @pytest.mark.parametrize("assign", [{"method": "none"}, {"method": "int8"}, {"method": "ecq", "lam": 0.1}])

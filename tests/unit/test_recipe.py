@@ -47,9 +47,17 @@ def test_augmentation_is_a_word_or_a_section() -> None:
     section = make({"data": {"name": "cifar10", "augment": {"padding": 3, "fill": "edge"}}}).data.augment  # type: ignore[union-attr]
     assert isinstance(section, Augment)
     assert (section.padding, section.flip, section.fill) == (3, True, "edge")
-    for wrong in ({"padding": -1}, {"fill": "white"}, {"pading": 3}, "yes please"):
-        with pytest.raises(RecipeError, match=r"data\.augment"):
-            make({"data": {"name": "cifar10", "augment": wrong}})
+    wrong: dict[str, object] = {
+        r"^data\.augment\.padding: .*greater": {"padding": -1},
+        r"^data\.augment\.fill: .*'black' or 'edge'$": {"fill": "white"},
+        r"^unknown key 'data\.augment\.pading'; did you mean 'padding'\?$": {"pading": 3},
+        r"^data\.augment: true, false, or a section with padding, flip and fill; got 'edge'$": "edge",
+    }
+    for sentence, value in wrong.items():
+        with pytest.raises(RecipeError, match=sentence):
+            make({"data": {"name": "cifar10", "augment": value}})
+    with pytest.raises(RecipeError, match="1: Keys should be strings"):
+        make({1: 2})  # type: ignore[dict-item]
 
 
 def test_values_are_checked() -> None:

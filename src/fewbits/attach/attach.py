@@ -153,7 +153,7 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
 def _is_larger(state: Mapping[str, Tensor], plan: Plan) -> bool:
     """Whether this is the state of the network that the plan's channels were removed from."""
     assert plan.channels is not None
-    name = next(iter(plan.channels.kept))
+    name = next(iter(plan.channels.kept), "")  # none if every channel stayed
     return name in state and name in plan and tuple(state[name].shape) == plan.channels.full(name, plan[name].shape)
 
 

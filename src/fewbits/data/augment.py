@@ -1,4 +1,4 @@
-"""The customary augmentation of CIFAR images (He et al. 2016, arXiv:1512.03385, section 4.2)."""
+"""Images moved and mirrored at random, as is customary for CIFAR (He et al. 2016, arXiv:1512.03385, section 4.2)."""
 
 from __future__ import annotations
 

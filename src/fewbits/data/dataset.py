@@ -135,11 +135,13 @@ class DataSet:
         )
 
     def _augmentation(self, augment: bool | CropFlip) -> CropFlip | None:
-        if augment is False:
+        if not augment:
             return None
-        if augment is True:
+        if not isinstance(augment, CropFlip):
             if self.augmentation is None:
-                raise RecipeError(f"{self.name} has no customary augmentation; load it with augment=False")
+                raise RecipeError(
+                    f"{self.name} has no customary augmentation: leave augment out, or say how (padding, flip, fill)"
+                )
             return self.augmentation
         if len(self.input_shape) != 3:
             raise RecipeError(f"{self.name}: samples of shape {self.input_shape} are no images and cannot be cropped")

@@ -29,7 +29,8 @@ def parameters(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     def cost(plan: Plan) -> float:
         wanted = set(shapes)
         if plan.affine:  # layers without a bias have got one
-            wanted = {n for n, shape in shapes.items() if len(shape) > 1} | {n for n in plan if n.endswith(".bias")}
+            stayed = {n for n, shape in shapes.items() if n in plan or len(shape) > 1}  # not folded into a layer
+            wanted = stayed | {n for n in plan if n.endswith(".bias")}
         missing = sorted(wanted - set(plan))
         if missing:
             raise MismatchError(f"the plan lacks {missing[0]!r}, a parameter of the network{nearest(missing[0], plan)}")

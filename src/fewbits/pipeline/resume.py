@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from fewbits import checkpoint, codec
-from fewbits.channels import stage_file, stage_training_file
+from fewbits.channels import stage_belongs, stage_file, stage_training_file
+from fewbits.errors import DataError
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.notebook import notebook_file, noted
 from fewbits.pipeline.rehearsal import Choice
@@ -92,6 +93,15 @@ def check(path: Path, recipe: Recipe) -> None:
     for place in (path, stage_training_file(path)):
         checkpoint.load(place, recipe.model_dump_json())
     noted(notebook_file(path), recipe)
+
+
+def belongs(path: Path, recipe: Recipe) -> bool:
+    """Whether nothing that lies there is damaged or belongs to another recipe."""
+    try:
+        check(path, recipe)
+        return stage_belongs(stage_file(path), recipe)
+    except DataError:
+        return False
 
 
 def forget(path: Path) -> None:

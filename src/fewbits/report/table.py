@@ -17,6 +17,10 @@ OTHERS_MEAN = {
         "float32: the network before compression; int8: the same clusters as one byte each (two beyond 8 bits) "
         "and the same floats, without any header"
     ),
+    "quantized": (
+        "float32: the network before compression; int8: the same integers as one byte each, their scales and the same "
+        "floats, without any header"
+    ),
     "pruned": "float32: the network before compression; pruned: the same numbers, zeros included, without any header",
 }
 HEADERS = ("tensor", "shape", "weights", "bits", "zeros %", "bytes", "bits/weight", "entropy")
@@ -124,7 +128,8 @@ def total(report: Report) -> dict[str, str]:
 
 def kind_of(report: Report) -> str:
     """What was done to the weights of the table, in a word: those that keep float numbers were only pruned."""
-    return "pruned" if report.recipe.get("assign", {}).get("method") == "none" else "clustered"
+    words = {"none": "pruned", "int8": "quantized"}
+    return words.get(report.recipe.get("assign", {}).get("method"), "clustered")
 
 
 def clustered_bytes(report: Report) -> int:
@@ -144,14 +149,17 @@ def facts(report: Report) -> list[Fact]:
     drop = report.drop
     before, after = accuracy(report.accuracy_before), accuracy(report.accuracy_after)
     lost = "" if drop is None else f" ({abs(drop):.2f} points {'lost' if drop >= 0 else 'gained'})"
+    parts = f"{held:,} bytes {kind} weights + {rest:,} bytes floats, header, checks"
+    bits = Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / {kind} weights")
+    some = bool(report.tensors)  # else only channels went, and all that is left are floats
     return [
         Fact("file", size(report.file_bytes)),
-        Fact("", f"{held:,} bytes {kind} weights + {rest:,} bytes floats, header, checks"),
+        *([Fact("", parts)] if some else []),
         Fact("ratio", f"{times(report.ratio)} against {size(report.float_bytes)}"),
         Fact("", f"= {RATIO_MEANS}"),
-        Fact("zeros", _zeros(report, kind)),
+        *([Fact("zeros", _zeros(report, kind))] if some else []),
         *_multiplications(report),
-        Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / {kind} weights"),
+        *([bits] if some else []),
         Fact("accuracy", f"{before} -> {after} on {report.split} data{lost}"),
         _budget(report),
         *_rehearsed(report),
@@ -245,8 +253,9 @@ def _lines(report: Report, width: int) -> Iterator[tuple[str, str]]:
     """Pairs of line and rich style."""
     yield shorten(title(report), width), "bold"
     yield "", ""
-    yield from _tensors(report, width)
-    yield "", ""
+    if report.tensors:
+        yield from _tensors(report, width)
+        yield "", ""
     known = facts(report)
     indent = max(len(fact.label) for fact in known)
     for fact in known:

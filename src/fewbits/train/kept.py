@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fewbits import checkpoint
 from fewbits.train.loop import Companion
 
 
-class Kept(Companion):
+class KeptTraining(Companion):
     """Writes the state of a training now and then, and takes it up again.
 
     Args:
@@ -22,6 +23,7 @@ class Kept(Companion):
         recipe: the words that the state is recognised by.
         times: how often in a whole training.
         companion: accompanies the training as well.
+        agree: makes what each process has from its own batches the same in all; called at those times, kept or not.
 
     Attributes:
         saved: what an interrupted training left, until it is taken up.
@@ -39,8 +41,10 @@ class Kept(Companion):
         *,
         times: int = 20,
         companion: Companion | None = None,
+        agree: Callable[[], None] = lambda: None,
     ) -> None:
         self.path, self.recipe, self.accelerator, self.times = path, recipe, accelerator, times
+        self.agree = agree
         self.companion = companion or Companion()
         self.saved = checkpoint.agreed(path, recipe, accelerator)
         self.notes: dict[str, Any] = {}
@@ -65,8 +69,10 @@ class Kept(Companion):
         self.companion.before_update(logits, targets)
 
     def after_update(self, done: int, total: int, loss: float) -> None:
-        due = done < total and done * self.times // total > (done - 1) * self.times // total
-        if due and self.path is not None and self.accelerator.is_main_process:
+        due = done * self.times // total > (done - 1) * self.times // total
+        if due:
+            self.agree()
+        if due and done < total and self.path is not None and self.accelerator.is_main_process:
             checkpoint.save(
                 self.path,
                 {

@@ -82,9 +82,13 @@ def endless(loader: Any, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
             if set_epoch is not None:
                 set_epoch(epoch)
                 break
-        for index, batch in enumerate(loader):
-            if index >= offset:
-                yield batch
+        state = torch.get_rng_state()
+        batches = iter(loader)
+        for _ in range(offset):
+            next(batches)
+        if offset:  # what the beginning of this epoch draws was drawn before the interruption
+            torch.set_rng_state(state)
+        yield from batches
         epoch, offset = epoch + 1, 0
 
 

@@ -49,6 +49,17 @@ def test_costs_of_an_integer_network(model: nn.Module) -> None:
     assert found == {"parameters": sum(weights) + biases, "macs": macs, "flops": 2 * macs}
 
 
+def test_normalisation_that_is_not_folded_counts() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.LayerNorm(7), nn.PReLU(), nn.Linear(7, 3)).eval()
+    net = integer_form(model, RangedQuantizer)
+    calibrate(net, [torch.randn(8, 5)])
+    hold_affine(net)
+    plan = affine_plan(net)
+    wanted = sum(int(plan[name].values().count_nonzero()) for name, _ in model.named_parameters())
+    assert cost_of("parameters", model, (5,))(plan) == wanted
+
+
 def test_a_cost_from_elsewhere_goes_first(model: nn.Module, plan: Plan) -> None:
     seen = []
 

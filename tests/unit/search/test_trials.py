@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from fewbits import outputs, zoo
+from fewbits import job, outputs, zoo
 from fewbits import recipe as recipes
 from fewbits.data import Normalisation
 from fewbits.search.pareto import sweep
+from fewbits.search.pareto.trial import Trials
+from fewbits.train.kept import KeptTraining
 
 TINY = {"name": "lenet-300-100", "options": {"inputs": 64}}
 
@@ -41,6 +43,30 @@ def test_a_sweep_after_removed_channels_leaves_no_state_and_is_not_stopped_by_an
     assert [row["test_accuracy"] for row in swept.front]
     left = {path.name for path in (tmp_path / "out" / "trials").rglob("*") if path.is_file()}
     assert left == {"net.few"}
+
+
+def test_an_interrupted_trial_goes_on_within_its_channel_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channels = {"parameters": 0.6, "samples": 64, "train": {"epochs": 2}}
+    recipe = base(tmp_path, {"assign.bits": [3, 4]}, channels=channels)
+    trials = Trials(recipe, job.prepare(recipe), outputs.folder(tmp_path / "out"))
+    steps: list[int] = []
+    real = KeptTraining.after_update
+
+    def counted(self: KeptTraining, done: int, total: int, loss: float) -> None:
+        real(self, done, total, loss)
+        steps.append(done)
+        if len(steps) == 20:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(KeptTraining, "after_update", counted)
+    with pytest.raises(KeyboardInterrupt):
+        trials.run(0, {"assign.bits": 3})
+    trials.run(0, {"assign.bits": 3})
+    assert steps[20] > 10
+    assert steps[20:] == list(range(steps[20], steps[-1] + 1))
+    done = len(steps)
+    trials.run(0, {"assign.bits": 3})  # and what is finished is not gone on from
+    assert steps[done] == 1
 
 
 def test_int8_is_a_method_like_others(tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def test_weights_change_clusters_less_often(trained: nn.Module, handwriting: Dat
     assert changes(0.05) < 0.8 * changes(0.0)
 
 
+def test_damping_and_regrowth_exclude_each_other() -> None:
+    with pytest.raises(RecipeError, match="none would regrow"):
+        make({"prune": {"sparsity": 0.5, "regrow": True}, "train": {"damping": 0.01}})
+
+
 @pytest.mark.parametrize("method", ["none", "int8"])
 def test_damping_needs_clusters(method: str) -> None:
     with pytest.raises(RecipeError, match="to their clusters"):

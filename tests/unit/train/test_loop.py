@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from fewbits.errors import DataError, NonFiniteError
 from fewbits.recipe_parts import Training
@@ -50,6 +51,20 @@ def test_resumed_batches_are_those_of_an_uninterrupted_run(handwriting, skip: in
     whole = stream(0, 45)
     for a, b in zip(whole[skip:], stream(skip, 45 - skip), strict=True):
         assert torch.equal(a, b)
+
+
+def test_beginning_an_epoch_again_draws_nothing_anew() -> None:
+    """A plain loader draws a seed when an epoch begins: dropout behind it must see the same numbers after all."""
+    loader = DataLoader(TensorDataset(torch.arange(20.0), torch.arange(20)), batch_size=4)
+    torch.manual_seed(0)
+    stream = endless(loader)
+    for _ in range(2):
+        next(stream)
+    state = torch.get_rng_state()
+    wanted = [next(stream)[0].tolist(), torch.rand(3).tolist()]
+    torch.set_rng_state(state)
+    resumed = endless(loader, 2)
+    assert [next(resumed)[0].tolist(), torch.rand(3).tolist()] == wanted
 
 
 def test_companion_sees_every_step() -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fewbits import checkpoint, codec
+from fewbits import codec
 from fewbits import recipe as recipes
-from fewbits.errors import DataError, RecipeError
+from fewbits.errors import RecipeError
 from fewbits.hardware import Cost, CostMaker, cost_of
 from fewbits.job import Job, training_batches
 from fewbits.outputs import STATE, folder, forget
-from fewbits.pipeline import compress
+from fewbits.pipeline import compress, resume
 from fewbits.recipe import Recipe
 from fewbits.recipe_sweep import changed
 from fewbits.search.pareto.space import Params, Space
@@ -35,11 +35,7 @@ def recipe_of(base: Recipe, space: Space, params: Params) -> Recipe:
 
 def _fresh(place: Path, recipe: Recipe) -> None:
     """Forget what another sweep's trial, which had this number in this folder, would go on from."""
-    try:
-        found = checkpoint.load(place / STATE, recipe.model_dump_json())
-    except DataError:
-        found = None
-    if found is None:  # without a state, nothing says whose the network after a channel stage is
+    if not resume.belongs(place / STATE, recipe):
         forget(place)
 
 
