@@ -290,9 +290,11 @@ def list_recipes() -> None:
     """The recipes that come with fewbits."""
     from fewbits import recipe as recipes
 
-    for name in recipes.names():
+    names = recipes.names()
+    width = max(map(len, names))
+    for name in names:
         first = recipes.text_of(name).splitlines()[0].lstrip("# ")
-        show(f"{name:<20} {first}")
+        show(f"{name:<{width}}  {first}")
 
 
 def main() -> None:
