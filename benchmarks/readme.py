@@ -19,7 +19,7 @@ from fewbits.report.table import text
 from tables import ROOT, rows_of
 from tables_budget import budgets
 from tables_channels import channels
-from tables_coding import cifar, coder, controls, levers, overhead, rates, scale
+from tables_coding import cifar, coder, combined, controls, levers, overhead, rates, scale
 from tables_int8 import int8
 from tables_pruning import curvatures, pruning
 from tables_reinforcement import reinforcement
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.figures:
         demo(options.demo)
-    for path, sections in (("docs/figures.md", figures()), ("README.md", {"figures": [cifar(), scale()]})):
+    for path, sections in (("docs/figures.md", figures()), ("README.md", {"figures": [cifar(), scale(), combined()]})):
         page = (ROOT / path).read_text()
         for mark, tables in sections.items():
             page = pasted(page, mark, "\n\n".join(t for t in tables if t))
@@ -60,7 +60,7 @@ def figures() -> dict[str, list[str]]:
     """Tables by the section of docs/figures.md that they belong to."""
     return {
         "trained": [cifar()],
-        "relevance": [controls(), demo_picture(), scale(), levers(), overhead()],
+        "relevance": [controls(), demo_picture(), scale(), combined(), levers(), overhead()],
         "coder": [coder(), rates()],
         "pruning": [pruning()],
         "curvature": [curvatures()],

@@ -66,6 +66,30 @@ def scale() -> str:
     return "**ECQx at scale**, test accuracy in percent at equal bytes (`benchmarks/ecqx.py`):\n\n" + "\n\n".join(parts)
 
 
+def combined() -> str:
+    """Channels first, then clusters, beside clusters alone at the same bytes."""
+    found = rows_of("combined")
+    if not found:
+        return ""
+    alone = [r for r in rows_of("ecqx/vgg16-bn") if not r.get("source") and r["target"] in {f["target"] for f in found}]
+    rows = [
+        [
+            f"{100 * r['macs_left'] / r['macs']:.0f} % of the multiplications, then {r['method'].split(' + ')[1]}",
+            f"{r['channel_epochs']:g} + {r['epochs']:g}", f"{r['narrowed_accuracy']:.2f}", f"{r['accuracy']:.2f}",
+            f"{r['bytes']:,}", f"{r['ratio']:.0f}x",
+        ]
+        for r in sorted(found, key=lambda r: -r["bytes"])
+    ] + [
+        [r["method"], f"{r['epochs']:g}", "", f"{r['accuracy']:.2f}", f"{r['bytes']:,}", f"{r['ratio']:.0f}x"]
+        for r in alone
+    ]  # fmt: skip
+    titles = ["VGG16-BN", "epochs", "without channels %", "test %", "bytes", "ratio"]
+    return (
+        "**Channels first, then clusters** (`benchmarks/combined.py`; one seed; float network "
+        f"{found[0]['baseline_accuracy']:.2f}, against which ratios are):\n\n" + table(titles, rows)
+    )
+
+
 def levers() -> str:
     """What one changed option does, against the recipe as it is, on validation and test data."""
     parts = []
