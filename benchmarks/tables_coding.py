@@ -50,7 +50,10 @@ def scale() -> str:
         found = [r for r in rows_of(f"ecqx/{name}") if not r.get("source")]
         if not found:
             continue
-        base = statistics.mean({r["seed"]: r["baseline_accuracy"] for r in found}.values())
+        floats = {}
+        for r in found:
+            floats.setdefault(r["seed"], r["baseline_accuracy"])  # of the methods that come first
+        base = statistics.mean(floats.values())
         epochs = sorted({r["epochs"] for r in found})
         seeds = len({r["seed"] for r in found})
         for row in found:
