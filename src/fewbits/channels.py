@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewbits import codec
 from fewbits.assign.channels import Choice, Sizes, choose, unit_scores
 from fewbits.attach import channels_of, evaluating, load_plan, narrow, plan_of, silence
-from fewbits.errors import DataError, FileError, FormatError, RecipeError, UnsupportedError
+from fewbits.errors import DataError, FileError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.plan import Channels
@@ -244,7 +244,7 @@ def stage_belongs(place: Path, recipe: Recipe) -> bool:
     """Whether a network between the stages, if there is one, is whole and of this recipe."""
     try:
         return not place.exists() or _written_by(codec.read(place), recipe)
-    except (FileError, FormatError):
+    except FileError:
         return False
 
 
