@@ -36,6 +36,7 @@ from fewbits.report import provenance
 from fewbits.train.loop import fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
+from rows import published_vgg
 
 RESULT = Path(__file__).parent.parent / "results" / "channels.json"
 FEWER = {"2.1x": 1 / 2.1, "2.57x": 1 / 2.57}
@@ -69,8 +70,7 @@ TRAIN = {"optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "precision": "bfl
 KEY = ("model", "method", "target", "seed", "epochs", "samples", "lr", "distill")
 EARLIER = {"distill": 0.0}  # of rows that do not say it
 WEIGHTS = {"vgg16-bn": "cifar10_vgg16bn_fp16.safetensors"}  # else by the network's name
-# What the weights want, where they do not say it; VGG16's know no augmentation.
-DATA = {"vgg16-bn": {"augment": False, "normalise": {"mean": [0.0], "std": [1.0]}}}
+DATA = {"vgg16-bn": published_vgg()}  # what the weights want, where they do not say it
 
 
 def recipe_of(model: str, seed: int, options: Any) -> recipes.Recipe:

@@ -31,26 +31,17 @@ from rows import row_of, with_method
 
 RESULT = Path(__file__).parent.parent / "results" / "combined.json"
 KEY = ("model", "method", "target", "seed", "epochs", "channel_epochs", "channel_macs")
-SGD = {"optimizer": "sgd", "lr": 2e-3, "weight_decay": 1e-4, "distill": 1.0, "precision": "bfloat16"}
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
-    data = {
-        "name": "cifar10", "batch_size": 128, "normalise": {"mean": [0.0], "std": [1.0]},
-        "augment": {"padding": 2, "fill": "edge"},
-    }  # fmt: skip
-    return recipes.make(
-        {
-            "network": {"name": "vgg16-bn", "weights": str(options.weights / "cifar10_vgg16bn_fp16.safetensors")},
-            "data": data | ({"folder": options.data} if options.data else {}),
-            "channels": {"macs": options.macs, "train": {"epochs": options.channel_epochs, **SGD}},
-            "assign": {"method": "ecqx", "bits": 4, "options": {"zero_floor": 0.5, "momentum": 0.95}},
-            "measure": {"name": "relevance", "rules": "plus", "samples": 16, "every": 2},
-            "train": {"epochs": options.epochs, **SGD},
-            "rounds": 12,
-            "seed": options.seed,
-        }
-    )
+    """The recipe of the clusters alone, with a channel stage that trains in the same way."""
+    values = recipes.load("cifar10-vgg16-bn").model_dump(by_alias=True, exclude_unset=True)
+    values["network"]["weights"] = str(options.weights / "cifar10_vgg16bn_fp16.safetensors")
+    if options.data:
+        values["data"]["folder"] = options.data
+    values["channels"] = {"macs": options.macs, "train": values["train"] | {"epochs": options.channel_epochs}}
+    values["train"]["epochs"] = options.epochs
+    return recipes.make(values | {"seed": options.seed, "target": None})
 
 
 def narrowed(job: jobs.Job, loader: Any, options: argparse.Namespace) -> nn.Module:

@@ -28,7 +28,7 @@ from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.report import provenance
 from published import PUBLISHED
-from rows import row_of, with_method
+from rows import published_vgg, row_of, with_method
 
 METHODS = ("ecq", "ecqx", "taylor", "fisher", "magnitude", "random")
 ROOT = Path(__file__).parent.parent
@@ -175,12 +175,7 @@ EXPERIMENTS = {
     "vgg16-bn": Experiment(
         {
             "network": {"name": "vgg16-bn"},
-            # These weights get 99 % of training images right that were moved by 2 pixels, edges repeated (all plain and
-            # mirrored ones), and 92 % of those moved by 4 over black.
-            "data": {
-                "name": "cifar10", "batch_size": 128, "normalise": {"mean": [0.0], "std": [1.0]},
-                "augment": {"padding": 2, "fill": "edge"},
-            },
+            "data": published_vgg(),
             "measure": CHEAP_RELEVANCE,
             "train": {
                 "epochs": 100, "optimizer": "sgd", "lr": 2e-3, "weight_decay": 1e-4, "distill": 1.0,

@@ -6,8 +6,20 @@ import inspect
 from typing import Any
 
 from fewbits import assign
+from fewbits import recipe as recipes
 from fewbits.recipe import Recipe
 from fewbits.report import Report
+
+
+def published_vgg() -> dict[str, Any]:
+    """CIFAR-10 as VGG16-BN's weights want it: values of 0 to 1, and images moved by little.
+
+    Of training images they get all right, mirrored ones too, 99 % of those moved by up to 2 pixels with the edge
+    repeated, and 92 % of those moved by up to 4 over black.
+    """
+    data = recipes.load("cifar10-vgg16-bn").data
+    assert data is not None
+    return data.model_dump(exclude_unset=True)
 
 
 def with_method(values: dict[str, Any], method: str) -> dict[str, Any]:

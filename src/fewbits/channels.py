@@ -47,7 +47,6 @@ def remove_channels(
     part: ChannelPruning,
     *,
     seed: int = 0,
-    companion: Companion | None = None,
     accelerator: Accelerator | None = None,
     kept: KeptTraining | None = None,
 ) -> Narrowed:
@@ -59,9 +58,8 @@ def remove_channels(
     Args:
         model: a float network. train: batches of ``(inputs, class indices)`` with a length.
         part: criterion, target and training. seed: of what is drawn.
-        companion: accompanies the training.
-        kept: keeps the state of the training, and has what an interrupted one left; that round and those before are
-            not in the result's ``choices``.
+        kept: accompanies the training, keeps its state, and has what an interrupted one left; that round and those
+            before are not in the result's ``choices``.
 
     Returns:
         The smaller network, in evaluation mode: the same class, and the same names of smaller tensors. ``plan_of`` and
@@ -79,7 +77,6 @@ def remove_channels(
     whole = sizes_of(full, shape, part.over)
     choices = []
     kept = kept or KeptTraining(None, "", accelerator)
-    kept.companion = companion or kept.companion
     gone_on = None if kept.saved is None else kept.saved["notes"]
     for done in range(1 if gone_on is None else gone_on["round"], part.rounds + 1):
         if gone_on is not None and done == gone_on["round"]:
@@ -229,10 +226,8 @@ def channel_stage(
         return found.eval()
     told = _Told(progress) if progress else None
     training = None if state_file is None else stage_training_file(state_file)
-    kept = KeptTraining(training, recipe.model_dump_json(), accelerator)
-    small = remove_channels(
-        model, train, recipe.channels, seed=recipe.seed, companion=told, accelerator=accelerator, kept=kept
-    ).model
+    kept = KeptTraining(training, recipe.model_dump_json(), accelerator, companion=told)
+    small = remove_channels(model, train, recipe.channels, seed=recipe.seed, accelerator=accelerator, kept=kept).model
     if place is not None and accelerator.is_main_process:
         left = plan_of(small, floats=torch.float32)
         codec.write(place, codec.encode(left, header={"recipe": recipe.model_dump_json()}))

@@ -31,6 +31,8 @@ class Normalise(Part):
 class Augment(Part):
     """Images padded, cropped at random to the old size, and every other one mirrored.
 
+    What ``fewbits.data.CropFlip`` does, in a recipe's words: a recipe is read without torch.
+
     Attributes:
         padding: pixels on each side.
         flip: whether to mirror at all.
