@@ -30,7 +30,7 @@ from fewbits.train.kept import KeptTraining
 from rows import row_of, with_method
 
 RESULT = Path(__file__).parent.parent / "results" / "combined.json"
-KEY = ("model", "method", "target", "seed", "epochs", "channel_epochs", "channel_macs")
+KEY = ("model", "method", "target", "seed", "epochs", "lr", "channel_epochs", "channel_macs")
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
@@ -40,7 +40,7 @@ def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
     if options.data:
         values["data"]["folder"] = options.data
     values["channels"] = {"macs": options.macs, "train": values["train"] | {"epochs": options.channel_epochs}}
-    values["train"]["epochs"] = options.epochs
+    values["train"] |= {"epochs": options.epochs} | ({} if options.lr is None else {"lr": options.lr})
     return recipes.make(values | {"seed": options.seed, "target": None})
 
 
@@ -60,11 +60,11 @@ def narrowed(job: jobs.Job, loader: Any, options: argparse.Namespace) -> nn.Modu
     return small.eval()
 
 
-def note(row: dict[str, Any]) -> None:
-    known = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
+def note(row: dict[str, Any], result: Path) -> None:
+    known = json.loads(result.read_text())["rows"] if result.exists() else []
     rows = [r for r in known if [r[k] for k in KEY] != [row[k] for k in KEY]]
     head = provenance("combined", "python benchmarks/combined.py --weights FOLDER")
-    RESULT.write_text(json.dumps(head | {"rows": [*rows, row]}, indent=1) + "\n")
+    result.write_text(json.dumps(head | {"rows": [*rows, row]}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -76,8 +76,10 @@ def main() -> None:
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--channel-epochs", type=float, default=8.0)
     parser.add_argument("--epochs", type=float, default=2.0, help="of training with clusters")
+    parser.add_argument("--lr", type=float, help="of training with clusters; default: the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("out/combined"))
+    parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     outputs.folder(options.work)
     recipe = recipe_of(options)
@@ -97,7 +99,7 @@ def main() -> None:
         for method in options.methods:
             chosen = recipes.make(with_method(values, method) | {"target": target})
             stage = f"{options.macs:g}-{options.channel_epochs:g}"
-            name = f"{method}-{target.replace(' ', '')}-{stage}-{options.epochs:g}-{options.seed}"
+            name = f"{method}-{target.replace(' ', '')}-{stage}-{options.epochs:g}-{chosen.train.lr:g}-{options.seed}"
             result = compress(
                 small, loader, evaluate=validation, recipe=chosen, teacher=job.network,
                 state_file=options.work / f"{name}.state",
@@ -107,14 +109,14 @@ def main() -> None:
             whole = float_bytes({n: t for n, t in job.network.state_dict().items() if not n.endswith("_tracked")})
             row = row_of(result.report, chosen, provenance("combined", "")["commit"]) | {
                 "method": f"channels + {method}", "target": target, "channel_epochs": options.channel_epochs,
-                "channel_macs": options.macs,
+                "channel_macs": options.macs, "lr": chosen.train.lr,
                 "accuracy": test(result.into(job.skeleton())), "baseline_accuracy": before, "split": "test",
                 "validation_accuracy": result.report.accuracy_after, "narrowed_accuracy": reached,
                 "float_bytes": whole, "ratio": whole / result.report.file_bytes,
                 "macs": macs, "macs_left": left.macs, "parameters_left": left.parameters,
             }  # fmt: skip
             print(json.dumps(row), flush=True)
-            note(row)
+            note(row, options.result)
 
 
 if __name__ == "__main__":
