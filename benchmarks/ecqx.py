@@ -115,6 +115,13 @@ PLAIN: dict[str, dict[str, Any]] = {
     "3 bit, four times the learning rate": {"assign.bits": 3, "train.lr": 2e-2},
 }
 
+
+def _demo() -> dict[str, Any]:
+    """The recipe of the demo, its size left open."""
+    values = recipes.load("demo").model_dump(by_alias=True, exclude_unset=True)
+    return {key: value for key, value in values.items() if key not in ("target", "seed")}
+
+
 EXPERIMENTS = {
     "mlp-gsc": Experiment(
         {
@@ -144,6 +151,7 @@ EXPERIMENTS = {
         "15 KB",
         levers=LEVERS,
     ),
+    "digits-net": Experiment(_demo(), ("8 KB", "5 KB", "3.5 KB"), "3.5 KB", levers=LEVERS),
     "resnet-20": Experiment(
         {
             "network": {"name": "resnet-20"},
