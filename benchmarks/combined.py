@@ -25,7 +25,7 @@ from fewbits.channels import remove_channels
 from fewbits.hardware import count
 from fewbits.pipeline import compress
 from fewbits.report import provenance
-from fewbits.report.report import float_bytes
+from fewbits.report.sizes import float_bytes
 from fewbits.train.kept import KeptTraining
 from rows import row_of, with_method
 

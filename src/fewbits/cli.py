@@ -178,7 +178,7 @@ def verify(
 
     from fewbits import codec, outputs
     from fewbits import job as jobs
-    from fewbits.report.table import accuracy
+    from fewbits.report.words import accuracy
 
     codec.inspect(codec.read(file))  # a wrong path or a damaged file is found before any data is loaded
     beside = file.parent / "report.json"

@@ -63,7 +63,7 @@ def to_onnx(file: Path, out: Path, recipe: str | None) -> Exported:
 
 def told(file: Path, out: Path, written: Exported, recipe: str | None) -> None:
     """Say what became of a file: both sizes, how well the outputs agree, and what ONNX cannot hold."""
-    from fewbits.report.report import human
+    from fewbits.report.words import human
 
     size = file.stat().st_size
     show(

@@ -28,7 +28,7 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
 
     from fewbits import codec
     from fewbits.outputs import write_text
-    from fewbits.report.report import human
+    from fewbits.report.words import human
 
     data = codec.read(file)
     summary = codec.inspect(data)
@@ -106,7 +106,7 @@ def export(
         raise typer.BadParameter("--recipe goes with --to onnx")
 
     from fewbits import codec, deploy
-    from fewbits.report.report import human
+    from fewbits.report.words import human
 
     if to is Format.ONNX:
         target = out or file.with_suffix(".onnx")

@@ -114,7 +114,7 @@ def _written(recipe: Recipe, found: Outcome, weights: Path) -> str:
 
 
 def _show(found: Outcome, sizes: dict[str, int]) -> None:
-    from fewbits.report.table import percent
+    from fewbits.report.words import percent
 
     table = Table(box=None, pad_edge=False)
     table.add_column("layer", no_wrap=True)

@@ -23,7 +23,8 @@ from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.recipe_parts import Finetuning
 from fewbits.report.method import method_of
-from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
+from fewbits.report.report import Report
+from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
 from fewbits.restore import network_of, restore
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, total_steps

@@ -17,7 +17,7 @@ from torch import nn
 
 from fewbits.plan import Clustered, Dense, Plan
 from fewbits.report import Report, Round, explain, page, write_page
-from fewbits.report.report import float_bytes, general_purpose, tensor_rows
+from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)

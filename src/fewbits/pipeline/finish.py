@@ -10,7 +10,8 @@ from fewbits.pipeline.final import Final
 from fewbits.pipeline.rounds import Rounds
 from fewbits.recipe import Recipe
 from fewbits.report.method import method_of
-from fewbits.report.report import Report, float_bytes, general_purpose, tensor_rows
+from fewbits.report.report import Report
+from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
 from fewbits.train.hold import Holding
 from fewbits.weights import parameters_of
 

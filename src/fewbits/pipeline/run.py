@@ -28,7 +28,7 @@ from fewbits.pipeline.rehearsal import LARGER, Choice, check, choose
 from fewbits.pipeline.rounds import Progress, Rounds
 from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
-from fewbits.report.report import float_bytes
+from fewbits.report.sizes import float_bytes
 from fewbits.search import worth
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of, total_steps

@@ -6,7 +6,7 @@ from fewbits.report import plots
 from fewbits.report.document import picture, section, table
 from fewbits.report.explanation import Explanation, LayerExplanation
 from fewbits.report.markup import Markup, el
-from fewbits.report.table import accuracy, percent, shorten
+from fewbits.report.words import accuracy, percent, shorten
 
 SCATTERED = 4  # layers that get a scatter plot: those with the most weights
 _HEADERS = (

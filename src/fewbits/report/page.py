@@ -12,7 +12,7 @@ from fewbits.report.explained import explained, looked
 from fewbits.report.explanation import Explanation
 from fewbits.report.markup import Markup, el, joined
 from fewbits.report.points import Row
-from fewbits.report.report import Report, human
+from fewbits.report.report import Report
 from fewbits.report.results import sections
 from fewbits.report.table import (
     HEADERS,
@@ -20,17 +20,15 @@ from fewbits.report.table import (
     OURS,
     RATIO_MEANS,
     WRITTEN,
-    accuracy,
     cells,
     clustered_bytes,
     comparison,
     facts,
     kind_of,
-    percent,
-    times,
     title,
     total,
 )
+from fewbits.report.words import accuracy, human, percent, times
 
 __all__ = ["page", "write_page"]
 

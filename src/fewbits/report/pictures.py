@@ -10,7 +10,7 @@ from torch import Tensor
 from fewbits.errors import DataError
 from fewbits.report.explanation import Explanation, HeatMap, Opinion
 from fewbits.report.style import FAINT, GRID, INK, KEPT, PALETTE, ZEROED, drawing, figure, log_axis
-from fewbits.report.table import shorten, shorten_all
+from fewbits.report.words import shorten, shorten_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from fewbits.errors import DataError
 from fewbits.report.pictures import heatmaps, kept, relevance_v_magnitude
 from fewbits.report.points import Row, is_number
 from fewbits.report.points import points as points_of
-from fewbits.report.report import Report, human
+from fewbits.report.report import Report
 from fewbits.report.style import (
     FAINT,
     MARKERS,
@@ -25,7 +25,8 @@ from fewbits.report.style import (
     log_axis,
     size_label,
 )
-from fewbits.report.table import clustered_bytes, percent, shorten, shorten_all
+from fewbits.report.table import clustered_bytes
+from fewbits.report.words import human, percent, shorten, shorten_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import json
-import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
-import torch
-import zstandard
-from torch import Tensor
-
-from fewbits.plan import Affine, Clustered, Masked, Plan
-
-LARGE = 32_000_000  # bytes; zstd's highest levels pass some 0.2 MB a second
 
 
 @dataclass(frozen=True)
@@ -211,73 +199,3 @@ class Report:
         from fewbits.report.table import text
 
         return text(self)
-
-
-def entropy(levels: Tensor) -> float:
-    """Zero-order entropy of integer levels, bits per element: ``-sum p log2 p``."""
-    if levels.numel() == 0:
-        return 0.0
-    _, counts = torch.unique(levels, return_counts=True)
-    p = counts.double() / levels.numel()
-    return max(0.0, float(-(p * p.log2()).sum()))
-
-
-def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, ...]:
-    """One row per clustered, masked or affine entry; ``section_bytes`` are the sizes in the file."""
-    rows = []
-    for name, entry in plan.compressed.items():
-        count = entry.kept.numel()
-        left = int(entry.kept.sum()) / count if count else 0.0
-        zeros, size = (1 - left if count else 0.0), section_bytes[name]
-        if isinstance(entry, Clustered):
-            bits, spread, step = entry.bits, entropy(entry.levels), entry.step
-        elif isinstance(entry, Affine):
-            bits, spread, step = entry.bits, entropy(entry.levels), None
-        else:
-            bits, step = 8 * entry.data.element_size(), None
-            spread = entropy(entry.mask) + left * bits
-        rows.append(TensorRow(name, entry.shape, count, bits, zeros, size, spread, step))
-    return tuple(rows)
-
-
-def float_bytes(tensors: dict[str, Tensor]) -> int:
-    """Size of the tensors as float32."""
-    return 4 * sum(t.numel() for t in tensors.values())
-
-
-def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
-    """Sizes under gzip -9 and zstd: of the float32 network, and of the compressed one without a format of its own.
-
-    zstd takes its level 19, and 9 for more than 32 MB, where 19 takes minutes; the names say which.
-
-    The latter holds levels as int8 (int16 beyond 8 bits), floats as in the plan, zeros included, without any header. It
-    is called int8, or ``pruned`` where no tensor has levels.
-    """
-    singles = (t.detach().cpu().to(torch.float32).contiguous() for t in original.values())
-    floats = b"".join(t.numpy().tobytes() for t in singles)
-    parts = []
-    for entry in plan.values():
-        if isinstance(entry, Clustered):
-            levels = entry.levels.cpu().numpy()
-            parts.append(levels.astype(np.int8 if entry.bits <= 8 else np.int16).tobytes())
-        elif isinstance(entry, Affine):
-            parts += [entry.levels.cpu().numpy().tobytes(), entry.scales.cpu().numpy().tobytes()]
-        else:
-            kept = entry.data * entry.mask if isinstance(entry, Masked) else entry.data
-            parts.append(kept.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-    rest = b"".join(parts)
-    jobs = {}
-    with ThreadPoolExecutor() as pool:  # both libraries let other threads run
-        for label, payload in (("float32", floats), ("int8" if plan.clustered or plan.affine else "pruned", rest)):
-            level = 19 if len(payload) <= LARGE else 9
-            jobs[f"gzip -9, {label}"] = pool.submit(gzip.compress, payload, 9, mtime=0)
-            jobs[f"zstd -{level}, {label}"] = pool.submit(zstandard.ZstdCompressor(level=level).compress, payload)
-        return {name: len(job.result()) for name, job in jobs.items()}
-
-
-def human(size: float) -> str:
-    """``12.3 KB``: decimal units, three or four significant digits."""
-    if size < 1000:
-        return f"{size:.0f} B"
-    power = min(3, int(math.log10(size) // 3))
-    return f"{size / 1000**power:.4g} {('B', 'KB', 'MB', 'GB')[power]}"

@@ -19,7 +19,7 @@ from fewbits.report.points import MEASURED, Point, Row, by_task, is_number, meas
 from fewbits.report.provenance import provenance
 from fewbits.report.report import Report
 from fewbits.report.sweep import is_trial, trials
-from fewbits.report.table import times
+from fewbits.report.words import times
 
 __all__ = ["Results", "load_results", "provenance", "results_page", "sections"]
 

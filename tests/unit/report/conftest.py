@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewbits.plan import Clustered, Dense, Plan
 from fewbits.report import Explanation, Report, Round, explain
-from fewbits.report.report import float_bytes, general_purpose, tensor_rows
+from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
 from fewbits.weights import select
 
 

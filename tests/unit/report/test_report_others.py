@@ -10,13 +10,13 @@ import torch
 import zstandard
 
 from fewbits.plan import Clustered, Dense, Plan
-from fewbits.report import report
-from fewbits.report.report import general_purpose
+from fewbits.report import sizes
+from fewbits.report.sizes import general_purpose
 
 
 @pytest.mark.parametrize(("large", "level"), [(32_000_000, 19), (100, 9)])
 def test_sizes_are_those_of_the_bytes_without_a_header(monkeypatch: pytest.MonkeyPatch, large: int, level: int) -> None:
-    monkeypatch.setattr(report, "LARGE", large)
+    monkeypatch.setattr(sizes, "LARGE", large)
     torch.manual_seed(0)
     weight, bias = torch.randn(30, 40), torch.randn(30)
     levels = torch.randint(-2, 3, (30, 40), dtype=torch.int16)

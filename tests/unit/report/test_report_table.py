@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fewbits.report import Report, TensorRow, render, text
-from fewbits.report.table import comparison, duration, percent, shorten, shorten_all, times
+from fewbits.report.table import comparison
+from fewbits.report.words import duration, percent, shorten, shorten_all, times
 
 
 def long_names(report: Report, count: int = 40) -> Report:
