@@ -108,6 +108,7 @@ ADAM: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PLAIN: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it
     "learnt steps": {"train.learn": True},
     "half distilled": {"train.distill": 0.5},
     "3 bit": {"assign.bits": 3},
