@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from fewbits.codec import coder as coders
 from fewbits.codec import dense
 from fewbits.codec.coder import CODERS, Array
-from fewbits.codec.directory import CONSTANT, Record, Section, grouping, pack, unpack
-from fewbits.codec.record import channels_of, narrowed, record_of
+from fewbits.codec.directory import pack, unpack
+from fewbits.codec.parts import channels_of, narrowed, record_of
+from fewbits.codec.record import CONSTANT, Record, Section, grouping
 from fewbits.codec.work import run
 from fewbits.errors import FormatError, MismatchError, RecipeError, nearest
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan

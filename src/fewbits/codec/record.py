@@ -1,154 +1,140 @@
-"""What of a plan's entry stands in the directory, and the array that its section is coded from."""
+"""What the directory of a file says of one tensor, and which sections follow from that."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import isfinite
+from dataclasses import dataclass
+from math import prod
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from fewbits.codec import dense
-from fewbits.codec.coder import Array
-from fewbits.codec.directory import CONSTANT, OWN, SHARED, SURVIVORS, Record, overflows
-from fewbits.errors import NonFiniteError, RecipeError
-from fewbits.plan import Affine, Channels, Clustered, Dense, Entry, Masked
+from fewbits.codec.dense import DTYPES
+from fewbits.codec.narrowing import Masks
 
-SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
+OWN, SHARED, CONSTANT = 0, 1, 2  # where the numbers are: own section, section of all such tensors, directory
+STEP, CODEBOOK, DENSE = 0, 1, 2  # what they are; DENSE + i for DTYPES[i]
+MASKED = DENSE + len(DTYPES)  # a mask and numbers; MASKED + i for DTYPES[i], of which the first three will do
+SURVIVORS = DTYPES[:3]
+NARROWED = 15  # any of these, of which channels were removed; says which, and its own kind
+AFFINE = 16  # int8 levels, and a float32 scale for each channel
+
+FLOAT32_MAX = 3.4028234663852886e38
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the sections of a tensor are coded from: int16 levels (or a mask) and bytes [count, itemsize] of numbers."""
+class Record:
+    """What the directory says of one tensor.
 
-    record: Record
-    levels: Array | None = None
-    numbers: Array | None = None
-
-
-def record_of(name: str, entry: Entry) -> Parts:
-    """The record of an entry, and what its sections hold.
-
-    Raises:
-        NonFiniteError, RecipeError: numbers that no file holds, see :func:`fewbits.codec.encode`.
+    Attributes:
+        name, shape: of the tensor.
+        storage: ``OWN``, ``SHARED`` or ``CONSTANT``.
+        dtype: of the numbers of a dense or masked tensor, else ``None``.
+        survivors: of a masked tensor, how many of its elements are kept as numbers; else ``None``.
+        axis: of an affine tensor, the dimension that has a scale for each of its places; else ``None``. Its ``dtype``
+            is that of the scales.
+        bits, step, codebook, lowest: of a clustered tensor, as in :class:`fewbits.plan.Clustered`.
+        constant: little-endian bytes of the one element (int16 level if clustered) of a constant tensor;
+            empty for an empty tensor.
+        kept: of a narrowed tensor, per dimension which indices of a larger one are left, or ``None`` for all.
     """
-    if isinstance(entry, Clustered):
-        record, levels = _clustered(name, entry)
-        return Parts(record, levels=levels)
-    if isinstance(entry, Masked):
-        return _masked(name, entry)
-    if isinstance(entry, Affine):
-        return _affine(name, entry)
-    record, numbers = _dense(name, entry)
-    return Parts(record, numbers=numbers)
+
+    name: str
+    shape: tuple[int, ...]
+    storage: int
+    dtype: torch.dtype | None = None
+    bits: int = 0
+    step: float | None = None
+    codebook: tuple[float, ...] | None = None
+    lowest: int = 0
+    constant: bytes = b""
+    survivors: int | None = None
+    axis: int | None = None
+    kept: Masks | None = None
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """The shape before channels were removed."""
+        if self.kept is None:
+            return self.shape
+        return tuple(s if m is None else len(m) for s, m in zip(self.shape, self.kept, strict=True))
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers stand in a section: all elements of a dense tensor, survivors of a masked one, scales."""
+        if self.axis is not None:
+            return self.shape[self.axis]
+        if self.dtype is None or self.storage == CONSTANT:
+            return 0
+        return self.count if self.survivors is None else self.survivors
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether a section holds levels, or a mask in which both truth values occur."""
+        if self.dtype is None or self.axis is not None:
+            return self.storage != CONSTANT
+        return self.survivors is not None and 0 < self.survivors < self.count
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """Bytes of one element."""
+        return 2 if self.dtype is None else self.dtype.itemsize
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Lowest and highest level of a clustered tensor; a mask has levels 0 and 1."""
+        if self.survivors is not None:
+            return 0, 1
+        if self.codebook is not None:
+            return self.lowest, self.lowest + len(self.codebook) - 1
+        return 1 - 2 ** (self.bits - 1), 2 ** (self.bits - 1) - 1
+
+    @property
+    def kind(self) -> int:
+        """The kind byte."""
+        if self.axis is not None:
+            what = AFFINE
+        elif self.dtype is not None:
+            what = (DENSE if self.survivors is None else MASKED) + DTYPES.index(self.dtype)
+        else:
+            what = STEP if self.step is not None else CODEBOOK
+        return (what >> 4) << 6 | self.storage << 4 | what & 15
 
 
-def _clustered(name: str, entry: Clustered) -> tuple[Record, Array]:
-    levels = entry.levels.detach().cpu().contiguous().numpy()
-    step, codebook = entry.step, entry.codebook
-    if step is not None:
-        step = _float32(name, step, "step")
-        if step <= 0:
-            raise RecipeError(f"tensor {name!r} has the step {entry.step}, which is not positive in float32")
-        if overflows(step, entry.bits):
-            raise NonFiniteError(f"tensor {name!r} has the step {step}, whose multiples are beyond float32")
-    if codebook is not None:
-        codebook = tuple(_float32(name, value, "codebook value") for value in codebook)
-        if not 1 <= len(codebook) <= 2**entry.bits:
-            raise RecipeError(f"tensor {name!r} has {len(codebook)} codebook values at {entry.bits} bits")
-        if not -32768 <= entry.lowest <= 32768 - len(codebook):
-            raise RecipeError(f"tensor {name!r} has a codebook that starts at the impossible level {entry.lowest}")
-    lowest = entry.lowest if codebook is not None else 0
-    record = Record(name, entry.shape, OWN, None, entry.bits, step, codebook, lowest)
-    first, last = record.span
-    if not levels.size:
-        return replace(record, storage=CONSTANT), levels
-    least, most = int(levels.min()), int(levels.max())
-    if not (first <= least and most <= last):
-        raise RecipeError(
-            f"tensor {name!r} has levels {least}..{most}, outside its {entry.bits}-bit grid {first}..{last}"
-        )
-    if least == most:
-        return replace(record, storage=CONSTANT, constant=struct.pack("<h", least)), levels
-    return record, levels
+@dataclass(frozen=True)
+class Section:
+    """A run of coded bytes: the tensors in it (indices), whether it holds levels, its coder and its length."""
+
+    members: tuple[int, ...]
+    levels: bool
+    coder: int
+    size: int
 
 
-def _dense(name: str, entry: Dense) -> tuple[Record, Array]:
-    tensor = entry.data
-    if tensor.dtype not in dense.DTYPES or tensor.layout != torch.strided:
-        raise RecipeError(f"tensor {name!r} has the type {tensor.dtype} ({tensor.layout}), which no file holds")
-    if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
-        raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
-    rows = dense.to_bytes(tensor)
-    storage = SHARED if tensor.numel() < SHARED_LIMIT else OWN
-    return _with_storage(Record(name, entry.shape, storage, tensor.dtype), rows), rows
+def grouping(records: list[Record]) -> list[tuple[tuple[int, ...], bool]]:
+    """``(which tensors, whether their levels)`` of every section, in file order.
+
+    Levels and masks have sections of their own; the numbers of all ``SHARED`` tensors of one dtype form one.
+    """
+    groups: list[tuple[list[int], bool]] = []
+    shared: dict[torch.dtype | None, list[int]] = {}
+    for i, record in enumerate(records):
+        if record.has_levels:
+            groups.append(([i], True))
+        if not record.numbers:
+            continue
+        if record.storage == SHARED and record.dtype in shared:
+            shared[record.dtype].append(i)
+            continue
+        groups.append(([i], False))
+        if record.storage == SHARED:
+            shared[record.dtype] = groups[-1][0]
+    return [(tuple(group), levels) for group, levels in groups]
 
 
-def _masked(name: str, entry: Masked) -> Parts:
-    if entry.data.dtype not in SURVIVORS:
-        raise RecipeError(f"masked tensor {name!r} has the type {entry.data.dtype}, which no file holds")
-    mask = entry.mask.detach().cpu()
-    numbers = entry.data.detach().cpu()[mask]  # in the order of the elements
-    if not bool(torch.isfinite(numbers).all()):
-        raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
-    survivors = numbers.numel()
-    storage = SHARED if 0 < survivors < SHARED_LIMIT else OWN
-    record = Record(name, entry.shape, storage, numbers.dtype, survivors=survivors)
-    return Parts(record, mask.contiguous().numpy().astype(np.int16), dense.to_bytes(numbers))
-
-
-def _affine(name: str, entry: Affine) -> Parts:
-    levels = entry.levels.detach().cpu().contiguous().numpy().astype(np.int16)
-    scales = entry.scales.detach().cpu()
-    if not levels.size:
-        raise RecipeError(f"affine tensor {name!r} is empty")
-    if not bool(torch.isfinite(scales).all()):
-        raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
-    storage = SHARED if scales.numel() < SHARED_LIMIT else OWN
-    record = Record(name, entry.shape, storage, torch.float32, entry.bits, axis=entry.axis)
-    first, last = record.span
-    if not (first <= int(levels.min()) and int(levels.max()) <= last):
-        raise RecipeError(f"tensor {name!r} has levels outside its {entry.bits}-bit grid {first}..{last}")
-    if not bool((scales > 0).all()):
-        raise RecipeError(f"tensor {name!r} has a scale that is not positive")
-    return Parts(record, levels, dense.to_bytes(scales))
-
-
-def _with_storage(record: Record, rows: Array) -> Record:
-    """The record of a tensor with these element bytes: marked constant where all elements are the same."""
-    if not bool((rows == rows[:1]).all()):
-        return record
-    return replace(record, storage=CONSTANT, constant=rows[:1].tobytes())
-
-
-def _float32(name: str, value: float, what: str) -> float:
-    with np.errstate(over="ignore"):
-        rounded = float(np.float32(value))
-    if not isfinite(rounded):
-        raise NonFiniteError(f"tensor {name!r} has a {what} that is not finite in float32: {value}")
-    return rounded
-
-
-def narrowed(parts: Parts, channels: Channels) -> Parts:
-    """With what is left of a larger network's dimensions; masks that keep everything are left out."""
-    masks = tuple(
-        None if mask is None or bool(mask.all()) else mask.cpu().numpy()
-        for mask in channels.kept.get(parts.record.name, ())
-    )
-    if not any(mask is not None for mask in masks):
-        return parts
-    return replace(parts, record=replace(parts.record, kept=masks))
-
-
-def channels_of(records: list[Record], paddings: Mapping[str, tuple[int, int]]) -> Channels | None:
-    """The inverse of :func:`narrowed`, over all records; ``None`` if none is narrowed."""
-    tensors: dict[int, Tensor] = {}  # tensors with the same mask share it
-    kept: dict[str, tuple[Tensor | None, ...]] = {}
-    for record in records:
-        if record.kept is not None:
-            tensors |= {id(m): torch.from_numpy(m) for m in record.kept if m is not None and id(m) not in tensors}
-            kept[record.name] = tuple(None if mask is None else tensors[id(mask)] for mask in record.kept)
-    return Channels(kept, dict(paddings)) if kept else None
+def overflows(step: float, bits: int) -> bool:
+    """Whether the highest level of a grid times this (float32) step is beyond float32."""
+    return step * (2 ** (bits - 1) - 1) > FLOAT32_MAX

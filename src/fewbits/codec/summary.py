@@ -14,7 +14,7 @@ from torch import Tensor
 from fewbits.codec import dense
 from fewbits.codec.coder import CODERS, Array
 from fewbits.codec.container import VERSION, Contents, decode_section, open_file
-from fewbits.codec.directory import Record
+from fewbits.codec.record import Record
 from fewbits.errors import FormatError
 
 LIMIT = 1 << 28
