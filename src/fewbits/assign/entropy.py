@@ -16,7 +16,7 @@ from torch import Tensor
 from fewbits.assign import grid
 from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
 from fewbits.assign.code import chances, surcharge, surcharged_levels
-from fewbits.assign.diagram import Table, boundaries, locate
+from fewbits.assign.diagram import Table, boundaries, count, locate
 from fewbits.assign.rate import Rate, prices
 from fewbits.assign.relevance import Relevance
 from fewbits.errors import RecipeError, SelectionError, nearest
@@ -33,6 +33,7 @@ def ecq(
     iterations: int = 1,
     rate: str = "entropy",
     refresh: int = 8,
+    step: str = "range",
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
@@ -60,7 +61,7 @@ def ecq(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh)
+    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh, step)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile))
 
 
@@ -79,6 +80,7 @@ def ecqx(
     iterations: int = 1,
     rate: str = "entropy",
     refresh: int = 8,
+    step: str = "range",
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQx (paper, eqs. 10 and 11): ECQ whose zero cost is multiplied by ``rho * R'**beta`` per weight.
@@ -108,7 +110,7 @@ def ecqx(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh)
+    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh, step)
     relevance = Relevance(p, rho, momentum, p_rule, relevance_on)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile), relevance)
 
@@ -133,8 +135,8 @@ def entropy_assigner(
                 if name not in scores:
                     raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
                 layer = replace(layer, scores=relevance.mixed(name, scores[name], weight, layer.scores))
-            levels, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest, price.get(name))
-            entries[name] = _entry(levels, layer, bits)
+            levels, step, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest, price.get(name))
+            entries[name] = _entry(levels, layer, step, bits)
         return Plan(entries), state.updated(layers)
 
     return Assigner(init, update)
@@ -149,11 +151,16 @@ def _assign(
     relevance: Relevance | None,
     largest: int,
     price: float | None,
-) -> tuple[Tensor, LayerState]:
-    """Levels of one layer, and its record with what was decided."""
+) -> tuple[Tensor, float | None, LayerState]:
+    """Levels of one layer, their step, and its record with what was decided."""
     x, low, high = grid.flat(name, weight)
     table = _table(layer, bits)
     lam, costs = rate.costs(x, low, high, table, x.numel() / max(1, largest), price)
+    step = layer.step
+    if rate.step == "rate" and step is not None and lam > 0:
+        step = float(np.float32(rate.wide(step, lam, max(-low, high))))
+        table = grid.centroids(step, bits)
+        costs = lam * rate.information(count(x, boundaries(table, np.zeros_like(table))))
     bounds = boundaries(table, costs)
     zero = len(table) // 2
     plain = float(bounds[zero - 1]), float(bounds[zero])
@@ -183,7 +190,7 @@ def _assign(
     size = max(1, x.numel())
     final = zeros if beta is None else x.numel() - int(levels.count_nonzero())
     record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size)
-    return levels.view(weight.shape), record
+    return levels.view(weight.shape), step, record
 
 
 def _marginal(weights: Weights, state: State) -> dict[str, tuple[int, float, float]]:
@@ -204,10 +211,10 @@ def _table(layer: LayerState, bits: int) -> Table:
     return grid.centroids(layer.step, bits)
 
 
-def _entry(levels: Tensor, layer: LayerState, bits: int) -> Clustered:
+def _entry(levels: Tensor, layer: LayerState, step: float | None, bits: int) -> Clustered:
     if layer.codebook is not None:
         return Clustered(levels, bits, codebook=(layer.codebook[0], 0.0, layer.codebook[1]), lowest=-1)
-    return Clustered(levels, bits, step=layer.step)
+    return Clustered(levels, bits, step=step)
 
 
 def _grid_init(bits: int, percentile: float) -> Callable[[str, Tensor], LayerState]:

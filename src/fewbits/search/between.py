@@ -25,14 +25,14 @@ def between(
     """``smaller`` with as many weights as fit moved to where ``larger`` has them, greatest gain first.
 
     Args:
-        smaller: a plan whose file is at most ``goal`` bytes. larger: one of the same tensors, with the same steps.
+        smaller: a plan whose file is at most ``goal`` bytes. larger: one of the same tensors, its levels times the steps of ``smaller``.
         weights: the float weights; a move gains what squared error it saves.
         size_of: bytes of a plan's file.
         goal: upper bound, bytes. tolerance: how far below it is close enough, relative to it.
         tries: evaluations of ``size_of`` at most.
     """
     moves = {
-        name: entry
+        name: replace(entry, step=smaller.clustered[name].step)
         for name, entry in larger.clustered.items()
         if isinstance(smaller[name], Clustered) and not torch.equal(entry.levels.cpu(), _levels(smaller, name))
     }
