@@ -33,7 +33,7 @@ from rows import published_vgg, row_of, with_method
 METHODS = ("ecq", "ecqx", "taylor", "fisher", "magnitude", "random")
 ROOT = Path(__file__).parent.parent
 
-ECQX = {"method": "ecqx", "bits": 4, "options": {"zero_floor": 0.5, "momentum": 0.95}}
+ECQX = {"method": "ecqx", "bits": 4, "options": {"zero_floor": 0.5, "momentum": 0.95, "step": "rate"}}
 RELEVANCE = {"name": "relevance", "rules": "plus", "every": 4}  # every step is no better: results/ecqx/*-levers.json
 CHEAP_RELEVANCE = {**RELEVANCE, "samples": 16, "every": 2}
 SGD = {"epochs": 30, "optimizer": "sgd"}
@@ -112,6 +112,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "learnt steps": {"train.learn": True},
     "half distilled": {"train.distill": 0.5},
     "3 bit": {"assign.bits": 3},
+    "twice the learning rate": {"train.lr": 1e-2},
     "3 bit, twice the learning rate": {"assign.bits": 3, "train.lr": 1e-2},
     "3 bit, four times the learning rate": {"assign.bits": 3, "train.lr": 2e-2},
 }
@@ -223,13 +224,14 @@ class Run:
     lever: str = ""
     epochs: float | None = None
     damping: float | None = None
+    step: str = "rate"
 
     @property
-    def key(self) -> tuple[str, str, int, str, float, float]:
+    def key(self) -> tuple[str, str, int, str, float, float, str]:
         train = EXPERIMENTS[self.experiment].recipe["train"]
         epochs = train["epochs"] if self.epochs is None else self.epochs
         damping = train.get("damping", 0.0) if self.damping is None else self.damping
-        return self.method, self.target, self.seed, self.lever, float(epochs), damping
+        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.step
 
 
 def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
@@ -239,6 +241,7 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         values["data"]["folder"] = options.data
     if chosen.weights:
         values["network"]["weights"] = str(options.weights / chosen.weights)
+    values["assign"]["options"]["step"] = run.step
     changes = {"measure.every": 1, **chosen.levers[run.lever]} if run.lever else {}
     for path, change in changes.items():
         *parents, last = path.split(".")
@@ -281,7 +284,7 @@ def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     assert recipe.data is not None
     values = recipe.model_dump(mode="json")
     row |= {"batch": recipe.data.batch_size, "augment": values["data"]["augment"], "lr": recipe.train.lr}
-    row |= {"damping": recipe.train.damping}
+    row |= {"damping": recipe.train.damping, "step": run.step}
     return row | ({"lever": run.lever} if run.lever else {})
 
 
@@ -302,6 +305,7 @@ def main() -> None:
     parser.add_argument("--levers", nargs="*", help="an ablation instead; without names, all of them")
     parser.add_argument("--epochs", type=float, help="another length than the experiment's")
     parser.add_argument("--damping", type=float, help="another one than the experiment's")
+    parser.add_argument("--step", choices=("rate", "range"), default="rate", help="what sets the steps of the grid")
     parser.add_argument("--data", help="folder with the data sets")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder with trained weights")
     parser.add_argument("--work", type=Path, default=Path("out/ecqx"), help="folder for the files")
@@ -318,10 +322,10 @@ def main() -> None:
     else:
         names, targets, methods = [""], options.targets or chosen.targets, options.methods or METHODS
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r.get("epochs"), r.get("damping", 0.0))
-             for r in rows if "target" in r}  # fmt: skip
+    known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r.get("epochs"), r.get("damping", 0.0),
+              r.get("step", "range")) for r in rows if "target" in r}  # fmt: skip
     runs = [
-        Run(options.experiment, method, target, seed, name, options.epochs, options.damping)
+        Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step)
         for seed in options.seeds for target in targets for method in methods for name in names
     ]  # fmt: skip
     todo = [run for run in runs if run.key not in known]

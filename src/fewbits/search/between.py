@@ -25,7 +25,8 @@ def between(
     """``smaller`` with as many weights as fit moved to where ``larger`` has them, greatest gain first.
 
     Args:
-        smaller: a plan whose file is at most ``goal`` bytes. larger: one of the same tensors, its levels times the steps of ``smaller``.
+        smaller: a plan whose file is at most ``goal`` bytes. larger: one of the same tensors; its
+            levels are taken at the steps of ``smaller``.
         weights: the float weights; a move gains what squared error it saves.
         size_of: bytes of a plan's file.
         goal: upper bound, bytes. tolerance: how far below it is close enough, relative to it.
