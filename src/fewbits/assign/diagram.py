@@ -86,7 +86,12 @@ def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 
-def locate(x: Tensor, bounds: NDArray[np.float32]) -> Tensor:
+Extremes = tuple[float, float]
+"""The smallest and the largest of some weights, if known: boundaries beyond them cost nothing then."""
+EVERYWHERE = -math.inf, math.inf
+
+
+def locate(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHERE) -> Tensor:
     """int16 levels (0 in the middle) of a flat float32 tensor: how many boundaries lie below each weight."""
     zero = (len(bounds) + 1) // 2
     levels = torch.empty(x.shape, dtype=torch.int16, device=x.device)
@@ -101,13 +106,15 @@ def locate(x: Tensor, bounds: NDArray[np.float32]) -> Tensor:
         out.fill_(-zero)
         above = below[: part.numel()]
         for edge, times in zip(edges.tolist(), copies.tolist(), strict=True):
-            if edge < math.inf:
+            if edge < extremes[0]:
+                out.add_(times)
+            elif edge < extremes[1]:
                 torch.gt(part, edge, out=above)
                 out.add_(above.view(torch.int8), alpha=times)
     return levels
 
 
-def count(x: Tensor, bounds: NDArray[np.float32]) -> NDArray[np.int64]:
+def count(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHERE) -> NDArray[np.int64]:
     """How many weights lie in each cell."""
     if x.device.type != "cpu" or len(bounds) > COMPARED:
         edges = torch.from_numpy(bounds).to(x.device)
@@ -121,6 +128,9 @@ def count(x: Tensor, bounds: NDArray[np.float32]) -> NDArray[np.int64]:
     for (part,) in chunks(x):
         some = found[: part.numel()]
         for k, edge in enumerate(bounds.tolist(), start=1):
-            torch.gt(part, edge, out=some)
-            above[k] += int(some.count_nonzero())
+            if edge < extremes[0]:
+                above[k] += part.numel()
+            elif edge < extremes[1]:
+                torch.gt(part, edge, out=some)
+                above[k] += int(some.count_nonzero())
     return above[:-1] - above[1:]

@@ -160,7 +160,7 @@ def _assign(
     if rate.step == "rate" and step is not None and lam > 0:
         step = float(np.float32(rate.wide(step, lam, max(-low, high))))
         table = grid.centroids(step, bits)
-        costs = lam * rate.information(count(x, boundaries(table, np.zeros_like(table))))
+        costs = lam * rate.information(count(x, boundaries(table, np.zeros_like(table)), (low, high)))
     bounds = boundaries(table, costs)
     zero = len(table) // 2
     plain = float(bounds[zero - 1]), float(bounds[zero])
@@ -182,7 +182,7 @@ def _assign(
         levels, beta = chosen
     else:
         beta = None
-        levels = locate(x, bounds) if levels is None else levels
+        levels = locate(x, bounds, (low, high)) if levels is None else levels
     if extra is not None:
         layer = replace(layer, age=layer.age + 1)
         if layer.age >= rate.refresh:

@@ -100,7 +100,7 @@ class Rate:
         nothing = np.zeros_like(table)
         if self.lam == 0 or not x.numel():
             return 0.0, nothing
-        counts = count(x, boundaries(table, nothing))
+        counts = count(x, boundaries(table, nothing), (low, high))
         bits = self.information(counts)
         if price is None:
             delta = (share + self.sustain) / (1 + self.sustain)
