@@ -33,13 +33,10 @@ ASSIGNERS: dict[str, Callable[..., Assigner]] = {
     "ecq 8 bit": lambda lam=0.05: ecq(8, lam),
     "ecq 16 bit": lambda lam=0.05: ecq(16, lam),
     "ecq max": lambda lam=0.05: ecq(4, lam, scale="max"),
-    "ecq step": lambda lam=0.05: ecq(4, lam, scale="step"),
     "ecq floor": lambda lam=0.05: ecq(4, lam, zero_floor=0.5),
-    "ecq iterated": lambda lam=0.05: ecq(4, lam, iterations=5),
     "ecqx": lambda lam=0.05: ecqx(4, lam),
     "ecqx tight": lambda lam=0.05: ecqx(3, lam, p=0.02),
     "ecqx released": lambda lam=0.05: ecqx(4, lam, p=0.1, p_rule="released", scale="max", zero_floor=0.5),
-    "ecqx all": lambda lam=0.05: ecqx(4, lam, p=0.1, relevance_on="all"),
     "ternary": ternary,
     "only": lambda lam=0.05: only("a", ecqx(4, lam), otherwise=ternary(lam)),
 }

@@ -67,7 +67,6 @@ def test_a_budget_of_bytes_is_kept_and_the_file_decodes(trained, train, evaluate
     "change",
     [
         {"assign": {"method": "ecq", "lam": 0.3}},
-        {"assign": {"method": "ecq", "lam": 0.3, "options": {"scale": "marginal"}}},
         {"assign": {"method": "ecqx", "lam": 0.3, "bits": 3}},
         {"assign": {"method": "ternary", "lam": 0.1}, "train": {"epochs": 1, "lr": 1e-3, "learn": True}},
         {"assign": {"lam": 0.3}, "train": {"epochs": 1, "learn": True, "gradient_scale": False, "settle": 0}},

@@ -32,7 +32,6 @@ class LayerState:
         step: step size of the uniform grid (a float32 number), or ``None`` with a codebook.
         codebook: ternary centroids ``(w_n, w_p)`` with ``w_n < 0 < w_p``, or ``None`` with a grid.
         scores: float32 tensor of the weight's shape, the signed scores mixed over batches; ``None`` so far.
-        curvature: mean curvature of the loss in the layer's weights, for ``scale="marginal"``; ``None`` if not given.
         lam: the layer's Lagrange multiplier lambda(l) of the last update, in squared weight units per bit.
         beta: exponent of the relevances in the last update; ``None`` where relevance had no say.
         sparsity_plain: share of zeros without relevance (plain ECQ), in 0..1.
@@ -46,7 +45,6 @@ class LayerState:
     step: float | None = None
     codebook: tuple[float, float] | None = None
     scores: Tensor | None = None
-    curvature: float | None = None
     lam: float = 0.0
     beta: float | None = None
     sparsity_plain: float | None = None
@@ -162,23 +160,6 @@ def with_codebooks(state: State, codebooks: Mapping[str, tuple[float, float]]) -
         if not pair[0] < 0 < pair[1]:
             raise RecipeError(f"centroids of {name!r} must satisfy w_n < 0 < w_p, got {pair}")
         changed[name] = replace(state[name], codebook=pair)
-    return state.updated(changed)
-
-
-def with_curvatures(state: State, curvatures: Mapping[str, float]) -> State:
-    """Tell what a squared error costs in each layer: a state for ``scale="marginal"``.
-
-    Raises:
-        SelectionError: a name that the state lacks. NonFiniteError: NaN or infinity.
-        RecipeError: a curvature that is not positive.
-    """
-    changed = {}
-    for name, curvature in curvatures.items():
-        if not math.isfinite(curvature):
-            raise NonFiniteError(f"the curvature of {name!r} is {curvature}")
-        if curvature <= 0:
-            raise RecipeError(f"the curvature of {name!r} must be positive, got {curvature}")
-        changed[name] = replace(state[name], curvature=curvature)
     return state.updated(changed)
 
 

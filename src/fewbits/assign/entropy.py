@@ -17,9 +17,9 @@ from fewbits.assign import grid
 from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
 from fewbits.assign.code import chances, surcharge, surcharged_levels
 from fewbits.assign.diagram import Table, boundaries, locate
-from fewbits.assign.rate import Rate, prices
+from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import Relevance
-from fewbits.errors import RecipeError, SelectionError, nearest
+from fewbits.errors import SelectionError, nearest
 from fewbits.plan import Clustered, Plan
 
 
@@ -30,7 +30,6 @@ def ecq(
     scale: str = "min",
     sustain: float = 0.05,
     zero_floor: float | None = None,
-    iterations: int = 1,
     rate: str = "entropy",
     refresh: int = 8,
     percentile: float = 99.9,
@@ -44,13 +43,10 @@ def ecq(
         bits: bit width of the symmetric grid, 2..16.
         lam: strength of the entropy term. 0 is exact nearest neighbour; with ``scale="min"`` and in
             the largest layer, 1 makes zero as cheap for one of the outermost weights as its own cluster.
-        scale: lambda_max of a layer: ``"min"`` (EC2T thesis, on which the paper builds), ``"max"`` (released
-            code), ``"step"`` (ours: the squared step size), see :meth:`fewbits.assign.rate.Rate.multiplier`, or
-            ``"marginal"`` (ours: a bit costs equal loss everywhere; needs :func:`~fewbits.assign.with_curvatures`).
+        scale: lambda_max of a layer: ``"min"`` (EC2T thesis, on which the paper builds) or ``"max"`` (released
+            code), see :meth:`fewbits.assign.rate.Rate.multiplier`.
         sustain: s of ``delta = (n_l / n_max + s) / (1 + s)``, over the layers this assigner is given.
         zero_floor: least probability of the zero cluster: ``None`` is the paper, 0.5 the released code.
-        iterations: estimates of P: 1 is the paper, more iterate towards self-consistency (ours). The same
-            ``lam`` then gives far more zeros; a strong one empties whole layers.
         rate: ``"entropy"`` is the paper; ``"coder"`` (ours) asks the entropy coder's model every ``refresh``
             updates what each weight costs at its place, see :mod:`fewbits.assign.code`.
         percentile: of ``|w|``, put on the outermost level, see :func:`fewbits.assign.grid.step_size`.
@@ -60,7 +56,7 @@ def ecq(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile))
 
 
@@ -72,11 +68,9 @@ def ecqx(
     momentum: float = 0.1,
     *,
     p_rule: str = "paper",
-    relevance_on: str = "zero",
     scale: str = "min",
     sustain: float = 0.05,
     zero_floor: float | None = None,
-    iterations: int = 1,
     rate: str = "entropy",
     refresh: int = 8,
     percentile: float = 99.9,
@@ -96,10 +90,7 @@ def ecqx(
             0.1 is the released code, the paper gives no value.
         p_rule: ``"paper"`` allows up to p more zeros than ECQ. ``"released"`` keeps the share of zeros within
             ``[ECQ's - p, ECQ's]`` (it only takes zeros away) and may raise beta beyond 1 for it.
-        relevance_on: ``"zero"`` is the paper. ``"all"`` (ours) weights the distortion to every cluster,
-            ``r * (w - w_c)**2 - lambda(l) * log2 P_c``, r being ``R'**beta`` over its mean; the bound p holds
-            too. Its time grows with the number of levels.
-        bits, lam, scale, sustain, zero_floor, iterations, rate, refresh, percentile: as for :func:`ecq`; P and
+        bits, lam, scale, sustain, zero_floor, rate, refresh, percentile: as for :func:`ecq`; P and
             lambda(l) are those of plain ECQ.
 
     Raises:
@@ -108,8 +99,8 @@ def ecqx(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh)
-    relevance = Relevance(p, rho, momentum, p_rule, relevance_on)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh)
+    relevance = Relevance(p, rho, momentum, p_rule)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile), relevance)
 
 
@@ -126,14 +117,13 @@ def entropy_assigner(
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
         entries, layers = {}, {}
         largest = max((weight.numel() for weight in weights.values()), default=0)
-        price = prices(_marginal(weights, state)) if rate.scale == "marginal" else {}
         for name, weight in weights.items():
             layer = state[name]
             if relevance is not None and scores is not None:
                 if name not in scores:
                     raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
                 layer = replace(layer, scores=relevance.mixed(name, scores[name], weight, layer.scores))
-            levels, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest, price.get(name))
+            levels, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest)
             entries[name] = _entry(levels, layer, bits)
         return Plan(entries), state.updated(layers)
 
@@ -148,12 +138,11 @@ def _assign(
     rate: Rate,
     relevance: Relevance | None,
     largest: int,
-    price: float | None,
 ) -> tuple[Tensor, LayerState]:
     """Levels of one layer, and its record with what was decided."""
     x, low, high = grid.flat(name, weight)
     table = _table(layer, bits)
-    lam, costs = rate.costs(x, low, high, table, x.numel() / max(1, largest), price)
+    lam, costs = rate.costs(x, low, high, table, x.numel() / max(1, largest))
     bounds = boundaries(table, costs)
     zero = len(table) // 2
     plain = float(bounds[zero - 1]), float(bounds[zero])
@@ -170,7 +159,7 @@ def _assign(
         zeros = int(((x > plain[0]) & (x <= plain[1])).sum())
     chosen = None
     if relevance is not None and layer.scores is not None:
-        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, plain, zeros, extra)
+        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, zeros, extra)
     if chosen is not None:
         levels, beta = chosen
     else:
@@ -184,17 +173,6 @@ def _assign(
     final = zeros if beta is None else x.numel() - int(levels.count_nonzero())
     record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size)
     return levels.view(weight.shape), record
-
-
-def _marginal(weights: Weights, state: State) -> dict[str, tuple[int, float, float]]:
-    found = {}
-    for name, weight in weights.items():
-        layer = state[name]
-        if layer.curvature is None:
-            raise RecipeError(f"scale='marginal' needs the curvature of {name!r}; give it with with_curvatures")
-        step = float(np.diff(_table(layer, 2 if layer.step is None else 3)).min())
-        found[name] = weight.numel(), step, layer.curvature
-    return found
 
 
 def _table(layer: LayerState, bits: int) -> Table:

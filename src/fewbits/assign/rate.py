@@ -7,7 +7,6 @@ share of the layer in the nearest-neighbour assignment of the float background w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,23 +16,8 @@ from torch import Tensor
 from fewbits.assign.diagram import Table, boundaries, count
 from fewbits.errors import RecipeError, nearest
 
-SCALES = ("min", "max", "step", "marginal")
+SCALES = ("min", "max")
 SOURCES = ("entropy", "coder")
-
-
-def prices(layers: Mapping[str, tuple[int, float, float]]) -> dict[str, float]:
-    """lambda(l) of each layer for ``lam == 1`` by marginal cost: a bit is worth the same loss in every layer.
-
-    A squared error d in layer l raises the loss by ``h_l d / 2``, h being its mean curvature, so at the best
-    division of bits ``lambda(l) h_l`` is the same for all (ours; the paper goes by size). The common factor makes
-    ``lam`` comparable with ``scale="step"``: on average over weights, the loss of one squared step.
-
-    Args:
-        layers: number of weights, step size and curvature of each layer.
-    """
-    count = sum(n for n, _, _ in layers.values())
-    typical = sum(n * step**2 * h for n, step, h in layers.values()) / max(1, count)
-    return {name: typical / h for name, (_, _, h) in layers.items()}
 
 
 @dataclass(frozen=True)
@@ -46,8 +30,6 @@ class Rate:
         sustain: s in 0..1 of ``delta = (n_l / n_max + s) / (1 + s)``: less s spares small layers more.
         zero_floor: raise the zero cluster's probability to at least this and shrink the others in proportion.
             ``None`` is the paper; the released code has 0.5.
-        iterations: how often P is estimated. 1 is the paper (nearest neighbour only); more re-estimates P
-            from the assignment itself, until it no longer changes or the number is reached.
         source: ``"entropy"`` is the paper: one P per layer. ``"coder"`` (ours) takes the cost of being zero or
             not, weight by weight, from the adaptive model of the entropy coder, see :mod:`fewbits.assign.code`.
         refresh: updates from one question to that model to the next; it costs as much as coding the layer.
@@ -57,7 +39,6 @@ class Rate:
     scale: str = "min"
     sustain: float = 0.05
     zero_floor: float | None = None
-    iterations: int = 1
     source: str = "entropy"
     refresh: int = 8
 
@@ -76,36 +57,24 @@ class Rate:
             raise RecipeError(f"rate must be one of {SOURCES}, got {self.source!r}{hint}")
         if self.refresh < 1:
             raise RecipeError(f"refresh must be at least 1, got {self.refresh}")
-        if self.iterations < 1:
-            raise RecipeError(f"iterations must be at least 1, got {self.iterations}")
 
-    def costs(
-        self, x: Tensor, low: float, high: float, table: Table, share: float, price: float | None = None
-    ) -> tuple[float, Table]:
+    def costs(self, x: Tensor, low: float, high: float, table: Table, share: float) -> tuple[float, Table]:
         """lambda(l), and the rate term ``-lambda(l) * log2 P_c`` of each cluster in squared weight units.
 
         Args:
             x: flat float32 weights of the layer, with extremes ``low`` and ``high``.
             table: rising centroids, the zero cluster in the middle.
             share: the layer's size relative to the largest layer, in (0, 1].
-            price: lambda(l) for ``lam == 1``, see :func:`prices`; ``None`` takes it from the weights, by size.
         """
         nothing = np.zeros_like(table)
         if self.lam == 0 or not x.numel():
             return 0.0, nothing
         counts = count(x, boundaries(table, nothing))
         bits = self.information(counts)
-        if price is None:
-            delta = (share + self.sustain) / (1 + self.sustain)
-            price = delta * self.multiplier(low, high, table, counts, bits)
-        lam = self.lam * price
+        delta = (share + self.sustain) / (1 + self.sustain)
+        lam = self.lam * delta * self.multiplier(low, high, table, counts, bits)
         if lam == 0:  # an outlier so far off that float64 sees no difference: zero times an infinite rate is no cost
             return 0.0, nothing
-        for _ in range(1, self.iterations):
-            again = count(x, boundaries(table, lam * bits))
-            if (again == counts).all():
-                break
-            counts, bits = again, self.information(again)
         return lam, lam * bits
 
     def information(self, counts: NDArray[np.int64]) -> Table:
@@ -132,18 +101,13 @@ class Rate:
         of both sides (EC2T, thesis eqs. 4.8-4.14, which the ECQx paper builds on), ``"max"`` the larger
         (released ECQx code, there with a misplaced bracket). A side has no such lambda if it holds no weight
         or if its outermost cluster is at least as probable as zero; then the other side decides, and if
-        neither has one, the unit is that of ``"step"``. ``"step"`` (ours) is the squared smallest distance
-        between neighbouring centroids: the trade-off in units of the grid, whatever the outliers do.
-        ``"marginal"`` is not found here but in :func:`prices`.
+        neither has one, it is the squared smallest distance between neighbouring centroids.
         """
-        unit = float(np.diff(table).min()) ** 2
-        if self.scale == "step":
-            return unit
         used, zero = np.flatnonzero(counts), len(table) // 2
         falls = []
         for weight, c in ((low, used[0]), (high, used[-1])):
             if c != zero and weight * table[c] > 0 and bits[c] > bits[zero]:
                 falls.append((weight**2 - (weight - table[c]) ** 2) / (bits[c] - bits[zero]))
         if not falls:
-            return unit
+            return float(np.diff(table).min()) ** 2
         return float(min(falls) if self.scale == "min" else max(falls))
