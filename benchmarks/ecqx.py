@@ -59,12 +59,7 @@ class Experiment:
 
 LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every step, and so do the others
     "as it is": {},
-    "lambda by marginal cost": {"assign.options.scale": "marginal"},
-    "lambda in squared steps": {"assign.options.scale": "step"},
-    "P iterated": {"assign.options.iterations": 5},
     "rate of the coder": {"assign.options.rate": "coder"},
-    "relevance on all clusters": {"assign.options.relevance_on": "all"},
-    "absolute relevance": {"measure.absolute": True},
     "relevance every 4 steps": {"measure.every": 4},
     "relevance of 32 samples": {"measure.samples": 32},
     "p = 0.2": {"assign.options.p": 0.2},
@@ -97,10 +92,6 @@ ADAM: dict[str, dict[str, Any]] = {
         "at half, distillation only": {"train.distill": 1.0},
         "3 bit": {"train.arrive": 0.25, "assign.bits": 3},
         "3 bit, distillation only": {"train.arrive": 0.25, "assign.bits": 3, "train.distill": 1.0},
-        "3 bit, lambda by marginal cost": {
-            "train.arrive": 0.25, "assign.bits": 3, "assign.options.scale": "marginal",
-        },
-        "3 bit, lambda in squared steps": {"train.arrive": 0.25, "assign.bits": 3, "assign.options.scale": "step"},
         "distillation only, a fifth of the learning rate": {
             "train.arrive": 0.25, "train.distill": 1.0, "train.lr": 2e-4,
         },

@@ -325,8 +325,6 @@ class Measure(Part):
         name: ``relevance``, or a control: ``taylor``, ``fisher``, ``magnitude``, ``random``.
         rules: a composite of relevance rules; start: relevance of the outputs; on: see ``RelevanceScorer``.
         precision: what relevance multiplies in at convolutions; bfloat16 is faster on hardware that has it.
-        absolute: sum a weight's relevance over samples and places without signs, so that support in one place is
-            not cancelled by contradiction in another.
         samples: samples per batch whose relevance is taken; ``None`` for all.
         every: steps from one measurement to the next.
     """
@@ -336,6 +334,5 @@ class Measure(Part):
     start: Literal["score", "probability", "ones"] = "score"
     on: Literal["background", "quantized"] = "background"
     precision: Literal["float32", "bfloat16"] = "float32"
-    absolute: bool = False
     samples: Annotated[int, Field(ge=1)] | None = None
     every: Annotated[int, Field(ge=1)] = 1

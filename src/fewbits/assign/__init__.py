@@ -9,7 +9,6 @@ from fewbits.assign.assigner import (
     nothing,
     only,
     with_codebooks,
-    with_curvatures,
     with_steps,
 )
 from fewbits.assign.chain import chain
@@ -47,6 +46,5 @@ __all__ = [
     "ternary",
     "uniform",
     "with_codebooks",
-    "with_curvatures",
     "with_steps",
 ]

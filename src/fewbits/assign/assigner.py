@@ -30,9 +30,10 @@ class LayerState:
 
     Attributes:
         step: step size of the uniform grid (a float32 number), or ``None`` with a codebook.
+        gain, used: with steps that follow the rate, what training made of them as a factor, and the step of the last
+            update; ``None`` where ``step`` is what is used.
         codebook: ternary centroids ``(w_n, w_p)`` with ``w_n < 0 < w_p``, or ``None`` with a grid.
         scores: float32 tensor of the weight's shape, the signed scores mixed over batches; ``None`` so far.
-        curvature: mean curvature of the loss in the layer's weights, for ``scale="marginal"``; ``None`` if not given.
         lam: the layer's Lagrange multiplier lambda(l) of the last update, in squared weight units per bit.
         beta: exponent of the relevances in the last update; ``None`` where relevance had no say.
         sparsity_plain: share of zeros without relevance (plain ECQ), in 0..1.
@@ -44,9 +45,10 @@ class LayerState:
     """
 
     step: float | None = None
+    gain: float = 1.0
+    used: float | None = None
     codebook: tuple[float, float] | None = None
     scores: Tensor | None = None
-    curvature: float | None = None
     lam: float = 0.0
     beta: float | None = None
     sparsity_plain: float | None = None
@@ -130,6 +132,8 @@ def nothing() -> Assigner:
 def with_steps(state: State, steps: Mapping[str, float]) -> State:
     """Hand learnt step sizes back: a state whose named layers use the given steps (rounded to float32).
 
+    Where steps follow the rate, what was learnt is a factor on them, which stays when lambda changes.
+
     Raises:
         SelectionError: a name that the state lacks, or a layer that has a codebook instead of a grid.
         NonFiniteError: NaN or infinity.
@@ -142,7 +146,11 @@ def with_steps(state: State, steps: Mapping[str, float]) -> State:
         value = _float32(name, "step size", step)
         if value <= 0:
             raise RecipeError(f"step size of {name!r} must be positive, got {step}")
-        changed[name] = replace(state[name], step=value)
+        used = state[name].used
+        if used is None:
+            changed[name] = replace(state[name], step=value)
+        else:
+            changed[name] = replace(state[name], gain=state[name].gain * value / used, used=value)
     return state.updated(changed)
 
 
@@ -162,23 +170,6 @@ def with_codebooks(state: State, codebooks: Mapping[str, tuple[float, float]]) -
         if not pair[0] < 0 < pair[1]:
             raise RecipeError(f"centroids of {name!r} must satisfy w_n < 0 < w_p, got {pair}")
         changed[name] = replace(state[name], codebook=pair)
-    return state.updated(changed)
-
-
-def with_curvatures(state: State, curvatures: Mapping[str, float]) -> State:
-    """Tell what a squared error costs in each layer: a state for ``scale="marginal"``.
-
-    Raises:
-        SelectionError: a name that the state lacks. NonFiniteError: NaN or infinity.
-        RecipeError: a curvature that is not positive.
-    """
-    changed = {}
-    for name, curvature in curvatures.items():
-        if not math.isfinite(curvature):
-            raise NonFiniteError(f"the curvature of {name!r} is {curvature}")
-        if curvature <= 0:
-            raise RecipeError(f"the curvature of {name!r} must be positive, got {curvature}")
-        changed[name] = replace(state[name], curvature=curvature)
     return state.updated(changed)
 
 

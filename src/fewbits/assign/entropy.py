@@ -16,10 +16,10 @@ from torch import Tensor
 from fewbits.assign import grid
 from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
 from fewbits.assign.code import chances, surcharge, surcharged_levels
-from fewbits.assign.diagram import Table, boundaries, count, locate
-from fewbits.assign.rate import Rate, prices
+from fewbits.assign.diagram import Table, boundaries, locate
+from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import Relevance
-from fewbits.errors import RecipeError, SelectionError, nearest
+from fewbits.errors import SelectionError, nearest
 from fewbits.plan import Clustered, Plan
 
 
@@ -30,7 +30,6 @@ def ecq(
     scale: str = "min",
     sustain: float = 0.05,
     zero_floor: float | None = None,
-    iterations: int = 1,
     rate: str = "entropy",
     refresh: int = 8,
     step: str = "range",
@@ -38,22 +37,21 @@ def ecq(
 ) -> Assigner:
     """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
 
-    lambda(l) is ``lam * delta(l) * lambda_max(l)``. The step sizes are fixed by ``init`` (learnt ones come
+    lambda(l) is ``lam * delta(l) * lambda_max(l)``. The step sizes are those of ``init`` (learnt ones come
     back through :func:`~fewbits.assign.with_steps`). Scores are ignored.
 
     Args:
         bits: bit width of the symmetric grid, 2..16.
         lam: strength of the entropy term. 0 is exact nearest neighbour; with ``scale="min"`` and in
             the largest layer, 1 makes zero as cheap for one of the outermost weights as its own cluster.
-        scale: lambda_max of a layer: ``"min"`` (EC2T thesis, on which the paper builds), ``"max"`` (released
-            code), ``"step"`` (ours: the squared step size), see :meth:`fewbits.assign.rate.Rate.multiplier`, or
-            ``"marginal"`` (ours: a bit costs equal loss everywhere; needs :func:`~fewbits.assign.with_curvatures`).
+        scale: lambda_max of a layer: ``"min"`` (EC2T thesis, on which the paper builds) or ``"max"`` (released
+            code), see :meth:`fewbits.assign.rate.Rate.multiplier`.
         sustain: s of ``delta = (n_l / n_max + s) / (1 + s)``, over the layers this assigner is given.
         zero_floor: least probability of the zero cluster: ``None`` is the paper, 0.5 the released code.
-        iterations: estimates of P: 1 is the paper, more iterate towards self-consistency (ours). The same
-            ``lam`` then gives far more zeros; a strong one empties whole layers.
         rate: ``"entropy"`` is the paper; ``"coder"`` (ours) asks the entropy coder's model every ``refresh``
             updates what each weight costs at its place, see :mod:`fewbits.assign.code`.
+        step: ``"range"`` keeps the step sizes; ``"rate"`` (ours) widens them as lambda rises, see
+            :meth:`fewbits.assign.rate.Rate.wide`: the same bytes at less distortion.
         percentile: of ``|w|``, put on the outermost level, see :func:`fewbits.assign.grid.step_size`.
 
     Raises:
@@ -61,7 +59,7 @@ def ecq(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh, step)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile))
 
 
@@ -73,11 +71,9 @@ def ecqx(
     momentum: float = 0.1,
     *,
     p_rule: str = "paper",
-    relevance_on: str = "zero",
     scale: str = "min",
     sustain: float = 0.05,
     zero_floor: float | None = None,
-    iterations: int = 1,
     rate: str = "entropy",
     refresh: int = 8,
     step: str = "range",
@@ -98,10 +94,7 @@ def ecqx(
             0.1 is the released code, the paper gives no value.
         p_rule: ``"paper"`` allows up to p more zeros than ECQ. ``"released"`` keeps the share of zeros within
             ``[ECQ's - p, ECQ's]`` (it only takes zeros away) and may raise beta beyond 1 for it.
-        relevance_on: ``"zero"`` is the paper. ``"all"`` (ours) weights the distortion to every cluster,
-            ``r * (w - w_c)**2 - lambda(l) * log2 P_c``, r being ``R'**beta`` over its mean; the bound p holds
-            too. Its time grows with the number of levels.
-        bits, lam, scale, sustain, zero_floor, iterations, rate, refresh, percentile: as for :func:`ecq`; P and
+        bits, lam, scale, sustain, zero_floor, rate, refresh, step, percentile: as for :func:`ecq`; P and
             lambda(l) are those of plain ECQ.
 
     Raises:
@@ -110,8 +103,8 @@ def ecqx(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, iterations, rate, refresh, step)
-    relevance = Relevance(p, rho, momentum, p_rule, relevance_on)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step)
+    relevance = Relevance(p, rho, momentum, p_rule)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile), relevance)
 
 
@@ -128,15 +121,14 @@ def entropy_assigner(
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
         entries, layers = {}, {}
         largest = max((weight.numel() for weight in weights.values()), default=0)
-        price = prices(_marginal(weights, state)) if rate.scale == "marginal" else {}
         for name, weight in weights.items():
             layer = state[name]
             if relevance is not None and scores is not None:
                 if name not in scores:
                     raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
                 layer = replace(layer, scores=relevance.mixed(name, scores[name], weight, layer.scores))
-            levels, step, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest, price.get(name))
-            entries[name] = _entry(levels, layer, step, bits)
+            levels, table, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest)
+            entries[name] = _entry(levels, layer, table, bits)
         return Plan(entries), state.updated(layers)
 
     return Assigner(init, update)
@@ -150,17 +142,10 @@ def _assign(
     rate: Rate,
     relevance: Relevance | None,
     largest: int,
-    price: float | None,
-) -> tuple[Tensor, float | None, LayerState]:
-    """Levels of one layer, their step, and its record with what was decided."""
+) -> tuple[Tensor, Table, LayerState]:
+    """Levels of one layer, their centroids, and its record with what was decided."""
     x, low, high = grid.flat(name, weight)
-    table = _table(layer, bits)
-    lam, costs = rate.costs(x, low, high, table, x.numel() / max(1, largest), price)
-    step = layer.step
-    if rate.step == "rate" and step is not None and lam > 0:
-        step = float(np.float32(rate.wide(step, lam, max(-low, high))))
-        table = grid.centroids(step, bits)
-        costs = lam * rate.information(count(x, boundaries(table, np.zeros_like(table)), (low, high)))
+    lam, table, costs = rate.costs(x, low, high, _table(layer, bits), x.numel() / max(1, largest), layer.gain)
     bounds = boundaries(table, costs)
     zero = len(table) // 2
     plain = float(bounds[zero - 1]), float(bounds[zero])
@@ -177,7 +162,7 @@ def _assign(
         zeros = int(((x > plain[0]) & (x <= plain[1])).sum())
     chosen = None
     if relevance is not None and layer.scores is not None:
-        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, plain, zeros, extra)
+        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, zeros, extra)
     if chosen is not None:
         levels, beta = chosen
     else:
@@ -189,19 +174,9 @@ def _assign(
             layer = replace(layer, chances=chances(levels.view(weight.shape)), age=0)
     size = max(1, x.numel())
     final = zeros if beta is None else x.numel() - int(levels.count_nonzero())
-    record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size)
-    return levels.view(weight.shape), step, record
-
-
-def _marginal(weights: Weights, state: State) -> dict[str, tuple[int, float, float]]:
-    found = {}
-    for name, weight in weights.items():
-        layer = state[name]
-        if layer.curvature is None:
-            raise RecipeError(f"scale='marginal' needs the curvature of {name!r}; give it with with_curvatures")
-        step = float(np.diff(_table(layer, 2 if layer.step is None else 3)).min())
-        found[name] = weight.numel(), step, layer.curvature
-    return found
+    used = float(table[zero + 1]) if rate.step == "rate" else None
+    record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size, used=used)
+    return levels.view(weight.shape), table, record
 
 
 def _table(layer: LayerState, bits: int) -> Table:
@@ -211,10 +186,10 @@ def _table(layer: LayerState, bits: int) -> Table:
     return grid.centroids(layer.step, bits)
 
 
-def _entry(levels: Tensor, layer: LayerState, step: float | None, bits: int) -> Clustered:
+def _entry(levels: Tensor, layer: LayerState, table: Table, bits: int) -> Clustered:
     if layer.codebook is not None:
         return Clustered(levels, bits, codebook=(layer.codebook[0], 0.0, layer.codebook[1]), lowest=-1)
-    return Clustered(levels, bits, step=step)
+    return Clustered(levels, bits, step=float(table[len(table) // 2 + 1]))
 
 
 def _grid_init(bits: int, percentile: float) -> Callable[[str, Tensor], LayerState]:

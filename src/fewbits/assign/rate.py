@@ -7,36 +7,23 @@ share of the layer in the nearest-neighbour assignment of the float background w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewbits.assign.diagram import Table, boundaries, count
+from fewbits.assign.diagram import Table, boundaries, count, landmarks
 from fewbits.errors import RecipeError, nearest
 
-SCALES = ("min", "max", "step", "marginal")
+SCALES = ("min", "max")
 SOURCES = ("entropy", "coder")
 STEPS = ("range", "rate")
 SLOPE = 0.15
 """lambda over the squared step at which a uniform grid has the least squared error for its rate, roughly."""
 
-
-def prices(layers: Mapping[str, tuple[int, float, float]]) -> dict[str, float]:
-    """lambda(l) of each layer for ``lam == 1`` by marginal cost: a bit is worth the same loss in every layer.
-
-    A squared error d in layer l raises the loss by ``h_l d / 2``, h being its mean curvature, so at the best
-    division of bits ``lambda(l) h_l`` is the same for all (ours; the paper goes by size). The common factor makes
-    ``lam`` comparable with ``scale="step"``: on average over weights, the loss of one squared step.
-
-    Args:
-        layers: number of weights, step size and curvature of each layer.
-    """
-    count = sum(n for n, _, _ in layers.values())
-    typical = sum(n * step**2 * h for n, step, h in layers.values()) / max(1, count)
-    return {name: typical / h for name, (_, _, h) in layers.items()}
+LARGEST = 1e38
+"""No level of a wider grid lies further out."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +36,6 @@ class Rate:
         sustain: s in 0..1 of ``delta = (n_l / n_max + s) / (1 + s)``: less s spares small layers more.
         zero_floor: raise the zero cluster's probability to at least this and shrink the others in proportion.
             ``None`` is the paper; the released code has 0.5.
-        iterations: how often P is estimated. 1 is the paper (nearest neighbour only); more re-estimates P
-            from the assignment itself, until it no longer changes or the number is reached.
         source: ``"entropy"`` is the paper: one P per layer. ``"coder"`` (ours) takes the cost of being zero or
             not, weight by weight, from the adaptive model of the entropy coder, see :mod:`fewbits.assign.code`.
         refresh: updates from one question to that model to the next; it costs as much as coding the layer.
@@ -61,7 +46,6 @@ class Rate:
     scale: str = "min"
     sustain: float = 0.05
     zero_floor: float | None = None
-    iterations: int = 1
     source: str = "entropy"
     refresh: int = 8
     step: str = "range"
@@ -83,51 +67,57 @@ class Rate:
             raise RecipeError(f"step must be one of {STEPS}, got {self.step!r}{nearest(self.step, STEPS)}")
         if self.refresh < 1:
             raise RecipeError(f"refresh must be at least 1, got {self.refresh}")
-        if self.iterations < 1:
-            raise RecipeError(f"iterations must be at least 1, got {self.iterations}")
 
     def costs(
-        self, x: Tensor, low: float, high: float, table: Table, share: float, price: float | None = None
-    ) -> tuple[float, Table]:
-        """lambda(l), and the rate term ``-lambda(l) * log2 P_c`` of each cluster in squared weight units.
+        self, x: Tensor, low: float, high: float, table: Table, share: float, gain: float = 1.0
+    ) -> tuple[float, Table, Table]:
+        """lambda(l), the centroids, and the rate term ``-lambda(l) * log2 P_c`` of each in squared weight units.
 
         Args:
             x: flat float32 weights of the layer, with extremes ``low`` and ``high``.
-            table: rising centroids, the zero cluster in the middle.
+            table: rising centroids, the zero cluster in the middle; with ``step="rate"`` a uniform grid, and the
+                centroids that come back may be those of a wider one.
             share: the layer's size relative to the largest layer, in (0, 1].
-            price: lambda(l) for ``lam == 1``, see :func:`prices`; ``None`` takes it from the weights, by size.
+            gain: factor on the step, with ``step="rate"``.
         """
-        nothing = np.zeros_like(table)
+        nothing, largest = np.zeros_like(table), max(-low, high)
         if self.lam == 0 or not x.numel():
-            return 0.0, nothing
-        counts = count(x, boundaries(table, nothing), (low, high))
+            return 0.0, self.wide(table, 0.0, largest, gain), nothing
+        bounds = boundaries(table, nothing)
+        tally = count if self.step == "range" else landmarks
+        counts = tally(x, bounds, (low, high))
         bits = self.information(counts)
-        if price is None:
-            delta = (share + self.sustain) / (1 + self.sustain)
-            price = delta * self.multiplier(low, high, table, counts, bits)
-        lam = self.lam * price
+        delta = (share + self.sustain) / (1 + self.sustain)
+        lam = self.lam * delta * self.multiplier(low, high, table, counts, bits)
         if lam == 0:  # an outlier so far off that float64 sees no difference: zero times an infinite rate is no cost
-            return 0.0, nothing
-        for _ in range(1, self.iterations):
-            again = count(x, boundaries(table, lam * bits))
-            if (again == counts).all():
-                break
-            counts, bits = again, self.information(again)
-        return lam, lam * bits
+            return 0.0, self.wide(table, 0.0, largest, gain), nothing
+        if self.step == "rate":
+            table = self.wide(table, lam, largest, gain)
+            bits = self.information(count(x, boundaries(table, nothing), (low, high)))
+        return lam, table, lam * bits
 
-    def wide(self, step: float, lam: float, largest: float) -> float:
-        """The step that pays for itself at lambda(l) ``lam``, no smaller than ``step``.
+    def wide(self, table: Table, lam: float, largest: float, gain: float = 1.0) -> Table:
+        """The uniform grid whose step pays for itself at lambda(l) ``lam``, or ``table`` where that is wider.
 
-        A grid so fine that few weights are worth more than zero spends its rate on magnitudes: at 1.3 bits a weight
-        with 15 levels over the range of a Gaussian, the squared error is 1.5 times what a step three times as wide
-        has. The best step grows with the root of lambda, ``lam = 0.15 * step**2`` within 3 % of the least error for
-        Gaussian, Laplacian and t-distributed weights between 0.1 and 1.8 bits; for ever finer grids the factor is
-        ``ln(2) / 6``, since the squared error is ``step**2 / 12`` and falls by a quarter with each bit.
+        With ``step="range"`` it is ``table``.
+
+        A grid so fine that few weights are worth more than zero spends its rate on magnitudes: at 1.3 bits a weight,
+        15 levels over the range of a Gaussian have 1.5 times the squared error of a step three times as wide. The best
+        step grows with the root of lambda: ``lam = 0.15 * step**2`` stays within 5 % of the least error at the same
+        entropy for Gaussian, Laplacian and t-distributed weights between 0.1 and 1.8 bits. (For ever finer grids the
+        factor is ``ln(2) / 6``, as the squared error is ``step**2 / 12`` and falls by a factor of four with each bit;
+        video coders take 0.85 / 4: Sullivan and Wiegand 1998, "Rate-distortion optimization for video compression".)
 
         Args:
             largest: magnitude of the layer's weights; twice it is a grid on which all of them are zero.
+            gain: factor on either step: what training made of it.
         """
-        return max(step, min(math.sqrt(lam / SLOPE), 2.0 * largest))
+        zero = len(table) // 2
+        least = table[zero + 1]
+        step = gain * max(least, min(math.sqrt(lam / SLOPE), 2.0 * largest))
+        if self.step == "range" or step == least:
+            return table
+        return (np.arange(len(table)) - zero) * np.float64(np.float32(min(step, LARGEST / zero)))
 
     def information(self, counts: NDArray[np.int64]) -> Table:
         """``-log2 P_c``: infinite for an empty cluster, which no weight can then enter.
@@ -153,18 +143,13 @@ class Rate:
         of both sides (EC2T, thesis eqs. 4.8-4.14, which the ECQx paper builds on), ``"max"`` the larger
         (released ECQx code, there with a misplaced bracket). A side has no such lambda if it holds no weight
         or if its outermost cluster is at least as probable as zero; then the other side decides, and if
-        neither has one, the unit is that of ``"step"``. ``"step"`` (ours) is the squared smallest distance
-        between neighbouring centroids: the trade-off in units of the grid, whatever the outliers do.
-        ``"marginal"`` is not found here but in :func:`prices`.
+        neither has one, it is the squared smallest distance between neighbouring centroids.
         """
-        unit = float(np.diff(table).min()) ** 2
-        if self.scale == "step":
-            return unit
         used, zero = np.flatnonzero(counts), len(table) // 2
         falls = []
         for weight, c in ((low, used[0]), (high, used[-1])):
             if c != zero and weight * table[c] > 0 and bits[c] > bits[zero]:
                 falls.append((weight**2 - (weight - table[c]) ** 2) / (bits[c] - bits[zero]))
         if not falls:
-            return unit
+            return float(np.diff(table).min()) ** 2
         return float(min(falls) if self.scale == "min" else max(falls))

@@ -25,7 +25,6 @@ from fewbits.assign.grid import kth_smallest
 from fewbits.errors import NonFiniteError, RecipeError, SelectionError, nearest
 
 P_RULES = ("paper", "released")
-RELEVANCE_ON = ("zero", "all")
 LEAST = 1e-12
 """Normalised relevance never falls below this (exact zeros are common)."""
 TINY = 1e-30
@@ -41,7 +40,6 @@ class Relevance:
     rho: float = 2.0
     momentum: float = 0.1
     p_rule: str = "paper"
-    on: str = "zero"
 
     def __post_init__(self) -> None:
         if not 0 <= self.p <= 1:
@@ -50,12 +48,9 @@ class Relevance:
             raise RecipeError(f"rho must be finite and at least 1, got {self.rho}")
         if not 0 <= self.momentum < 1:
             raise RecipeError(f"momentum must lie in [0, 1), got {self.momentum}")
-        named = (("p_rule", self.p_rule, P_RULES), ("relevance_on", self.on, RELEVANCE_ON))
-        for option, value, valid in named:
-            if value not in valid:
-                raise RecipeError(f"{option} must be one of {valid}, got {value!r}{nearest(value, valid)}")
-        if self.on == "all" and self.p_rule != "paper":
-            raise RecipeError("relevance_on='all' works with p_rule='paper' only")
+        if self.p_rule not in P_RULES:
+            hint = nearest(self.p_rule, P_RULES)
+            raise RecipeError(f"p_rule must be one of {P_RULES}, got {self.p_rule!r}{hint}")
 
     def mixed(self, name: str, score: Tensor, weight: Tensor, previous: Tensor | None) -> Tensor:
         """``(1 - momentum) * score + momentum * previous``: signed, float32, on the weight's device."""
@@ -78,7 +73,6 @@ class Relevance:
         scores: Tensor,
         table: Table,
         costs: Table,
-        plain: tuple[float, float],
         zeros: int,
         extra: Tensor | None = None,
     ) -> tuple[Tensor, float] | None:
@@ -90,8 +84,8 @@ class Relevance:
         Args:
             x, scores: flat float32 weights and signed scores.
             table, costs: centroids and rate terms of all clusters.
-            plain, zeros: plain ECQ puts ``plain[0] < w <= plain[1]`` to zero, which is so many weights.
-            extra: further rate term per weight, for not being zero (``plain`` is without meaning then).
+            zeros: how many weights plain ECQ puts to zero.
+            extra: further rate term per weight, for not being zero.
         """
         zero = len(table) // 2
         nonzero = costs.copy()
@@ -107,10 +101,6 @@ class Relevance:
         # rho * mean(R')**beta = 1: the mean relevance leaves the decision unchanged (eq. 11 ff.).
         start = float(np.float32(min(1.0, math.log(self.rho) / -math.log(mean))))
         allowed = math.floor(self.p * x.numel())
-        if self.on == "all":
-            if extra is not None:
-                raise RecipeError("relevance_on='all' goes with rate='entropy'")
-            return _weighted_levels(x, decay, table, costs, start, plain, allowed), start
         # In units of the grid float32 has room for the squares, however small the weights are.
         unit = float(np.diff(table).min())
         levels = locate(x, boundaries(table, nonzero))
@@ -179,41 +169,3 @@ def _thresholds(
         # Not positive: zero at any beta. R' = 1 has no fall: such a weight is out of reach for any beta, or at 0.
         out.clamp_(min=0.0).div_(fall.clamp(min=TINY))
     return tau
-
-
-def _weighted_levels(
-    x: Tensor,
-    decay: Tensor,
-    table: Table,
-    costs: Table,
-    beta: float,
-    plain: tuple[float, float],
-    allowed: int,
-) -> Tensor:
-    """argmin_c of ``r * (w - w_c)**2 + costs[c]`` with ``r = R'**beta`` over its mean: ours, not the paper's.
-
-    The weight r scales every distortion, so the cells differ from weight to weight and a loop over the
-    clusters in use with a running minimum replaces the diagram. Of the zeros that plain ECQ would not set,
-    the ``allowed`` least relevant are kept; the others take their best non-zero level.
-    """
-    zero, unit = len(table) // 2, float(np.diff(table).min())
-    position, price = table / unit, costs / unit**2
-    importance = decay.mul(-beta).exp_()
-    importance /= importance.mean(dtype=torch.float64).float()
-    inward = sorted((int(c) for c in np.flatnonzero(np.isfinite(costs))), key=lambda c: (abs(c - zero), c))
-    levels = torch.zeros(x.shape, dtype=torch.int16, device=x.device)
-    second = torch.zeros_like(levels)
-    for weight, factor, out, other in chunks(x, importance, levels, second):
-        twice = weight * (2 / unit)
-        best = torch.full_like(twice, torch.inf)
-        for c in (c for c in inward if c != zero):
-            # Less r * w**2, which all clusters share: no cancellation far from zero, and price alone at zero.
-            cost = (position[c] - twice).mul_(factor).mul_(position[c]).add_(price[c])
-            other.masked_fill_(cost < best, c - zero)
-            torch.minimum(best, cost, out=best)
-        out.copy_(other.masked_fill(best >= price[zero], 0))
-    extra = (levels == 0) & ~((x > plain[0]) & (x <= plain[1]))
-    if int(extra.sum()) > allowed:
-        limit = kth_smallest(importance[extra], allowed + 1)
-        levels = torch.where(extra & (importance >= limit), second, levels)
-    return levels

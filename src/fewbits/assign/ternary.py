@@ -23,7 +23,6 @@ def ternary(
     scale: str = "min",
     sustain: float = 0.05,
     zero_floor: float | None = None,
-    iterations: int = 1,
 ) -> Assigner:
     """Each weight becomes ``w_n``, 0 or ``w_p`` by ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
 
@@ -33,7 +32,7 @@ def ternary(
     ignored.
 
     Args:
-        lam, scale, sustain, zero_floor, iterations: as for :func:`fewbits.assign.ecq`; EC2T has
+        lam, scale, sustain, zero_floor: as for :func:`fewbits.assign.ecq`; EC2T has
             ``scale="min"``, and its released code ``zero_floor=0.5``.
         reach: centroids relative to the outermost weights, in (0, 1].
 
@@ -43,7 +42,7 @@ def ternary(
     """
     if not 0 < reach <= 1:
         raise RecipeError(f"reach must lie in (0, 1], got {reach}")
-    rate = Rate(lam, scale, sustain, zero_floor, iterations)
+    rate = Rate(lam, scale, sustain, zero_floor)
 
     def init_layer(name: str, weight: Tensor) -> LayerState:
         _, low, high = flat(name, weight)

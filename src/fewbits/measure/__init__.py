@@ -1,6 +1,6 @@
 """What matters: a score for every weight of a network."""
 
-from fewbits.measure.curvature import Curvature, curvature, mean_curvature, sensitivity
+from fewbits.measure.curvature import Curvature, curvature, sensitivity
 from fewbits.measure.relevance import Relevance, Rules, relevance
 from fewbits.measure.scorer import CONTROLS, RelevanceScorer, Scorer, Step, control
 from fewbits.measure.scores import Scores, fisher, magnitude, random, taylor
@@ -18,7 +18,6 @@ __all__ = [
     "curvature",
     "fisher",
     "magnitude",
-    "mean_curvature",
     "random",
     "relevance",
     "sensitivity",

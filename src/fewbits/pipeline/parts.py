@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
-from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from fewbits import assign
-from fewbits.assign import State, Weights, with_curvatures
 from fewbits.errors import RecipeError
-from fewbits.measure import RelevanceScorer, Scorer, control, curvature, mean_curvature
+from fewbits.measure import RelevanceScorer, Scorer, control
 from fewbits.measure.relevance import Lens, rules_of
 from fewbits.pruners import pruner_of
 from fewbits.recipe import Recipe
 from fewbits.search import Fixed, Steering, TowardSize, WithinDrop
 from fewbits.train.hold import AssignerAt
-from fewbits.weights import parameters_of, select
-
-CURVATURE_BATCHES = 16  # of which the layers' curvature is taken, for assign.options.scale: marginal
+from fewbits.weights import parameters_of
 
 
 def measured(recipe: Recipe) -> str | None:
@@ -58,29 +52,6 @@ def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> A
     return at
 
 
-def initial_state(
-    recipe: Recipe, original: nn.Module, train: Any, assigner_at: AssignerAt, weights: Weights, *, afresh: bool
-) -> State:
-    """The assigner's state before the first assignment, with the layers' curvature if its options ask for it."""
-    state = assigner_at(0.0, 0.0).init(weights)
-    if recipe.assign.options.get("scale") != "marginal":
-        return state
-    if not afresh:  # the saved state, which takes this one's place, knows them
-        return with_curvatures(state, dict.fromkeys(state.layers, 1.0))
-    part = recipe.select
-    curved = curvature(
-        original,
-        islice(train, CURVATURE_BATCHES),
-        per="layer",
-        include=part.include,
-        exclude=part.exclude,
-        seed=recipe.seed,
-    )
-    found = [mean_curvature(curved, select(original))]
-    broadcast_object_list(found)
-    return with_curvatures(state, {name: found[0][name] for name in state.layers})
-
-
 def scorer(recipe: Recipe, model: nn.Module, lens: Lens | None) -> Scorer | None:
     """What measures the scores while ``model`` trains; ``lens`` is its graph, for relevance."""
     part = recipe.measure
@@ -88,7 +59,7 @@ def scorer(recipe: Recipe, model: nn.Module, lens: Lens | None) -> Scorer | None
         return None
     if lens is None:
         return control(part.name, recipe.seed)
-    rules = replace(rules_of(part.rules), precision=part.precision, absolute=part.absolute)
+    rules = replace(rules_of(part.rules), precision=part.precision)
     return RelevanceScorer(model, lens, rules, start=part.start, on=part.on, samples=part.samples)
 
 

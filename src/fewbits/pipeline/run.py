@@ -183,7 +183,7 @@ class Run:
         pruner_at = pruner_of(recipe, parameters_of(original))
         if pruner_at is not None:  # a floor that the final sparsity does not allow is refused now, not half-way
             pruner_at(1.0).update(weights, None, pruner_at(1.0).init(weights))
-        state = parts.initial_state(recipe, original, self.train, assigner_at, weights, afresh=saved is None)
+        state = assigner_at(0.0, 0.0).init(weights)
         plan, state = assigner_at(0.0, 0.0).update(weights, None, state)
         attach(self.model, plan, learn=settings.learn)
         holding = Holding(

@@ -113,7 +113,3 @@ def test_impossible_options():
         ecq(rate="code")
     with pytest.raises(RecipeError, match="refresh must be"):
         ecq(rate="coder", refresh=0)
-    weights = {"w": torch.randn(6, 8, generator=GENERATOR)}
-    assigner = ecqx(lam=0.3, rate="coder", relevance_on="all")
-    with pytest.raises(RecipeError, match="goes with rate='entropy'"):
-        assigner.update(weights, {"w": torch.rand(6, 8, generator=GENERATOR)}, assigner.init(weights))

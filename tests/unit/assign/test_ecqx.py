@@ -25,7 +25,7 @@ def zeros(entry: Clustered) -> int:
 @pytest.mark.parametrize("score", [torch.zeros(60, 50), torch.full((60, 50), -0.3), torch.full((60, 50), 1e-40)])
 def test_relevance_without_contrast_is_plain_ecq(score: Tensor) -> None:
     weight, _ = layer()
-    for options in ({}, {"p_rule": "released"}, {"relevance_on": "all"}):
+    for options in ({}, {"p_rule": "released"}):
         assigner = ecqx(4, 0.3, **options)
         plan, state = assigner.update({"a": weight}, {"a": score}, assigner.init({"a": weight}))
         plain = ecq(4, 0.3)
@@ -67,11 +67,10 @@ def test_p_bounds_the_additional_zeros(p: float, lam: float) -> None:
     plain = ecq(4, lam)
     base = zeros(plain.update({"a": weight}, None, plain.init({"a": weight}))[0].clustered["a"])
     allowed = math.floor(p * weight.numel())
-    for on in ("zero", "all"):
-        assigner = ecqx(4, lam, p=p, relevance_on=on)
-        plan, state = assigner.update({"a": weight}, {"a": score}, assigner.init({"a": weight}))
-        assert zeros(plan.clustered["a"]) - base <= allowed
-        assert state["a"].sparsity_plain == pytest.approx(base / weight.numel())
+    assigner = ecqx(4, lam, p=p)
+    plan, state = assigner.update({"a": weight}, {"a": score}, assigner.init({"a": weight}))
+    assert zeros(plan.clustered["a"]) - base <= allowed
+    assert state["a"].sparsity_plain == pytest.approx(base / weight.numel())
     released = ecqx(4, lam, p=p, p_rule="released")
     plan, _ = released.update({"a": weight}, {"a": score}, released.init({"a": weight}))
     assert base - allowed <= zeros(plan.clustered["a"]) <= base
@@ -98,7 +97,7 @@ def test_momentum_mixes_signed_scores() -> None:
     assert after["a"].scores is state["a"].scores
 
 
-@pytest.mark.parametrize("options", [{}, {"p": 0.02}, {"p_rule": "released"}, {"relevance_on": "all", "p": 0.02}])
+@pytest.mark.parametrize("options", [{}, {"p": 0.02}, {"p_rule": "released"}])
 def test_pieces_of_any_size_give_the_same_plan(
     options: dict[str, float | str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,21 +115,6 @@ def test_without_any_scores_it_is_ecq() -> None:
     plan, state = assigner.update({"a": weight}, None, assigner.init({"a": weight}))
     assert plan.equals(plain.update({"a": weight}, None, plain.init({"a": weight}))[0])
     assert state["a"].beta is None
-
-
-def test_weighted_distortion_equals_the_cost_matrix() -> None:
-    weight, score = layer()
-    assigner = ecqx(4, 0.3, p=1.0, relevance_on="all")
-    plan, state = assigner.update({"a": weight}, {"a": score}, assigner.init({"a": weight}))
-    entry, record = plan.clustered["a"], state["a"]
-    table = torch.arange(-7, 8, dtype=torch.float64) * entry.step
-    w = weight.double().flatten()
-    share = torch.bincount((w[:, None] - table).abs().argmin(1), minlength=15).double() / w.numel()
-    r = (score.double().abs() / score.double().abs().max()).clamp(min=1e-12).flatten() ** record.beta
-    r /= r.mean()
-    cost = r[:, None] * (w[:, None] - table).square() - record.lam * share.log2()
-    taken = cost.gather(1, entry.levels.flatten().long()[:, None] + 7).squeeze(1)
-    torch.testing.assert_close(taken, cost.min(1).values, rtol=1e-5, atol=0)
 
 
 def test_largest_beta() -> None:
@@ -155,8 +139,6 @@ def test_largest_beta() -> None:
         {"rho": float("inf")},
         {"momentum": 1.0},
         {"p_rule": "papper"},
-        {"relevance_on": "zeros"},
-        {"p_rule": "released", "relevance_on": "all"},
     ],
 )
 def test_impossible_options(options: dict[str, float | str]) -> None:

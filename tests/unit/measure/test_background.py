@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import nn
@@ -95,33 +93,3 @@ def test_relevance_of_the_folded_network_at_the_background_weights_is_the_scorer
     expected = relevance(model, [(X.float(), Y)], rules="paper", at=weights).weights
     for name in found:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["plus", "alpha-beta", "gamma", "paper"])
-def test_absolute_relevance_sums_what_each_application_receives(name):
-    """A dense layer, and a convolution that is applied once: one application per sample, so samples one by one."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(2, 5, 6), nn.ReLU(), nn.Flatten(), nn.Linear(5, 4)).double().eval()
-    recording, logits = record(net, X)
-    rules = dataclasses.replace(COMPOSITES[name], absolute=True)
-    found = propagate(recording, start_relevance(logits, Y), rules).weights
-    signed = dict.fromkeys(found, 0.0)
-    alone = dict.fromkeys(found, 0.0)
-    for i in range(len(X)):
-        recording, logits = record(net, X[i : i + 1])
-        one = propagate(recording, start_relevance(logits, Y[i : i + 1]), COMPOSITES[name]).weights
-        for key, value in one.items():
-            alone[key] = alone[key] + value.abs()
-            signed[key] = signed[key] + value
-    for key, value in found.items():
-        torch.testing.assert_close(value, alone[key])
-    assert not torch.allclose(found["0.weight"], signed["0.weight"].abs())  # several samples use these
-
-
-def test_absolute_relevance_is_never_less_than_the_signed_one(model):
-    recording, logits = record(model, X)
-    start = start_relevance(logits, Y)
-    signed = propagate(recording, start, COMPOSITES["plus"]).weights
-    absolute = propagate(recording, start, dataclasses.replace(COMPOSITES["plus"], absolute=True)).weights
-    for key, value in absolute.items():
-        assert (value >= signed[key].abs() - 1e-12).all()

@@ -149,20 +149,6 @@ def sensitivity(found: Curvature, weights: Mapping[str, Tensor]) -> dict[str, Te
     return costs
 
 
-def mean_curvature(found: Curvature, weights: Mapping[str, Tensor]) -> dict[str, float]:
-    """Mean curvature of each layer's weights: what a squared error costs there, times two.
-
-    Returns:
-        A positive number per name; a layer without any curvature counts as a millionth of the largest.
-
-    Raises:
-        MismatchError: ``weights`` lacks a measured name.
-    """
-    means = {name: float(trace.sum()) / _given(weights, name).numel() for name, trace in found.trace.items()}
-    least = 1e-6 * max(means.values(), default=0.0) or 1.0
-    return {name: max(mean, least) for name, mean in means.items()}
-
-
 def _given(weights: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in weights:
         raise MismatchError(f"curvature was measured for {name!r}, which the weights lack{nearest(name, weights)}")

@@ -275,7 +275,7 @@ class _Pass:
         toward_input = self.rules.first if is_first and self.rules.first is not None else rule
         weight_rule = self.rules.weight or (Epsilon() if isinstance(rule, Flat) else rule)
         hand_on = source in self.wanted
-        step = Step(linear, a, weight, at, z, carried, bias, self.account, self.rules.absolute)
+        step = Step(linear, a, weight, at, z, carried, bias, self.account)
         if self.account:
             self.found.outputs[node.name] = float(step.relevance.sum())
             if hand_on and not isinstance(toward_input, Flat):

@@ -162,8 +162,6 @@ class Rules:
         eps: stabiliser of sums and averages.
         precision: what convolutions multiply in: ``"float32"`` (that of the network, in fact) or ``"bfloat16"``,
             faster where the hardware has it, and exact to about 1 % of each weight's relevance.
-        absolute: sum a weight's relevance over its applications (samples and places) without signs. ECQx, eq. 7,
-            sums with signs, so that a weight that decides much, now for and now against, may seem irrelevant.
     """
 
     dense: Rule = Epsilon()
@@ -173,7 +171,6 @@ class Rules:
     norm: Rule | str = "fold"
     eps: float = 1e-6
     precision: str = "float32"
-    absolute: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):

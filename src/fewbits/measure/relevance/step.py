@@ -63,11 +63,10 @@ class Step:
         carried: Carried,
         bias: Tensor | None,
         account: bool = False,
-        absolute: bool = False,
     ) -> None:
         self.linear, self.a, self.weight, self.at = linear, a, weight, at
         self.z, self.carried, self.bias = z, carried, bias
-        self.account, self.absolute = account, absolute
+        self.account = account
         self.lost: dict[Rule, float] = {}  # relevance without a taker, per rule, if ``account``
         self._factors: dict[Rule, tuple[Tensor | None, Tensor | None]] = {}
 
@@ -114,7 +113,7 @@ class Step:
 
     def apply(self, toward_input: Rule | None, weight_rule: Rule) -> tuple[Carried | None, Tensor]:
         """Relevance of the layer's input (``None`` if no rule is given) and of its weights."""
-        if toward_input is not None and toward_input == weight_rule and not self.absolute:
+        if toward_input is not None and toward_input == weight_rule:
             plus, minus = self.factors(weight_rule)
             if plus is minus and plus is not None:  # one factor for all contributions: one transposed pass
                 to_inputs, to_weights = self.linear.back(plus, self.a, self.weight)
@@ -122,7 +121,7 @@ class Step:
                 assert to_weights is not None
                 return Carried(to_inputs, per_value=True, owned=True), to_weights.mul_(self.at)
         handed = None if toward_input is None else self._to_inputs(toward_input)
-        return handed, self._sizes(weight_rule) if self.absolute else self._to_weights(weight_rule)
+        return handed, self._to_weights(weight_rule)
 
     def _to_inputs(self, rule: Rule) -> Carried:
         if isinstance(rule, Flat):
@@ -150,16 +149,6 @@ class Step:
             positive = self._weight_sum(plus, supporting, minus, opposing)
             negative = self._weight_sum(plus, opposing, minus, supporting)
         return positive.mul_(self.at.clamp(min=0)).addcmul_(self.at.clamp(max=0), negative)
-
-    def _sizes(self, rule: Rule) -> Tensor:
-        """Relevance of the weights, each application's without its sign."""
-        plus, minus = (None if s is None else s.abs() for s in self.factors(rule))
-        if self.factors(rule)[0] is self.factors(rule)[1]:
-            return self._weight_sum(plus, self.a.abs()).mul_(self.at.abs())
-        supporting, opposing = self.a.clamp(min=0), self.a.clamp(max=0).abs_()
-        positive = self._weight_sum(plus, supporting, minus, opposing)
-        negative = self._weight_sum(plus, opposing, minus, supporting)
-        return positive.mul_(self.at.clamp(min=0)).addcmul_(self.at.clamp(max=0).abs_(), negative)
 
     def _input_sum(
         self, s: Tensor | None, weight: Tensor, more: Tensor | None = None, other: Tensor | None = None
