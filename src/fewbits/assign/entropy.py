@@ -162,7 +162,7 @@ def _assign(
         zeros = int(((x > plain[0]) & (x <= plain[1])).sum())
     chosen = None
     if relevance is not None and layer.scores is not None:
-        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, zeros, extra)
+        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, zeros, extra, (low, high))
     if chosen is not None:
         levels, beta = chosen
     else:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewbits.assign.diagram import Table, boundaries, chunks, locate
+from fewbits.assign.diagram import EVERYWHERE, Extremes, Table, boundaries, chunks, locate
 from fewbits.assign.grid import kth_smallest
 from fewbits.errors import NonFiniteError, RecipeError, SelectionError, nearest
 
@@ -75,6 +75,7 @@ class Relevance:
         costs: Table,
         zeros: int,
         extra: Tensor | None = None,
+        extremes: Extremes = EVERYWHERE,
     ) -> tuple[Tensor, float] | None:
         """int16 levels and beta, or ``None`` where relevance has no say and plain ECQ holds.
 
@@ -86,6 +87,7 @@ class Relevance:
             table, costs: centroids and rate terms of all clusters.
             zeros: how many weights plain ECQ puts to zero.
             extra: further rate term per weight, for not being zero.
+            extremes: of the weights.
         """
         zero = len(table) // 2
         nonzero = costs.copy()
@@ -103,7 +105,7 @@ class Relevance:
         allowed = math.floor(self.p * x.numel())
         # In units of the grid float32 has room for the squares, however small the weights are.
         unit = float(np.diff(table).min())
-        levels = locate(x, boundaries(table, nonzero))
+        levels = locate(x, boundaries(table, nonzero), extremes)
         more = None if extra is None else extra / unit**2
         tau = _thresholds(x, levels, decay, table / unit, costs / unit**2, unit, self.rho, more)
         released = self.p_rule == "released"
