@@ -30,7 +30,7 @@ from fewbits.train.kept import KeptTraining
 from rows import row_of, with_method
 
 RESULT = Path(__file__).parent.parent / "results" / "combined.json"
-KEY = ("model", "method", "target", "seed", "epochs", "lr", "channel_epochs", "channel_macs")
+KEY = ("model", "method", "target", "seed", "epochs", "lr", "step", "channel_epochs", "channel_macs")
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
@@ -110,6 +110,7 @@ def main() -> None:
             row = row_of(result.report, chosen, provenance("combined", "")["commit"]) | {
                 "method": f"channels + {method}", "target": target, "channel_epochs": options.channel_epochs,
                 "channel_macs": options.macs, "lr": chosen.train.lr,
+                "step": chosen.assign.options["step"],
                 "accuracy": test(result.into(job.skeleton())), "baseline_accuracy": before, "split": "test",
                 "validation_accuracy": result.report.accuracy_after, "narrowed_accuracy": reached,
                 "float_bytes": whole, "ratio": whole / result.report.file_bytes,

@@ -60,6 +60,7 @@ def scale() -> str:
         seeds = len({r["seed"] for r in found})
         for row in found:
             row["method"] += f", damping {row['damping']:g}" if row.get("damping") else ""
+            row["method"] += ", steps by the rate" if row.get("step") == "rate" else ""
             row["method"] += f", {row['epochs']:g} epochs" if len(epochs) > 1 else ""
         length = f"{', '.join(f'{e:g}' for e in epochs)} epochs"
         parts.append(
@@ -79,7 +80,8 @@ def combined() -> str:
     alone = [r for r in rows_of("ecqx/vgg16-bn") if not r.get("source") and r["target"] in {f["target"] for f in found}]
     rows = [
         [
-            f"{100 * r['macs_left'] / r['macs']:.0f} % of the multiplications, then {r['method'].split(' + ')[1]}",
+            f"{100 * r['macs_left'] / r['macs']:.0f} % of the multiplications, then {r['method'].split(' + ')[1]}"
+            + (", steps by the rate" if r["step"] == "rate" else ""),
             f"{r['channel_epochs']:g} + {r['epochs']:g}", f"{r['narrowed_accuracy']:.2f}", f"{r['accuracy']:.2f}",
             f"{r['bytes']:,}", f"{r['ratio']:.0f}x",
         ]
@@ -111,7 +113,7 @@ def levers() -> str:
         for row in found:
             row["lever"] += f", damping {row['damping']:g}" if row.get("damping") else ""
         base = next(r for r in found if r["lever"] == "as it is")
-        usual = base["target"], base["epochs"], base["method"]
+        usual = _setting(base)
         rows = []
         for key in dict.fromkeys((r["lever"], *_setting(r)) for r in found):
             lever, *setting = key
@@ -133,18 +135,21 @@ def levers() -> str:
     return "\n\n".join(parts)
 
 
-def _setting(row: dict[str, Any]) -> tuple[str, float, str]:
-    return row["target"], row["epochs"], row["method"]
+def _setting(row: dict[str, Any]) -> tuple[str, float, str, str]:
+    return row["target"], row["epochs"], row["method"], f"steps by the {row.get('step', 'range')}"
 
 
 def _gain(mine: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
-    """Mean difference on validation data, seed by seed, from the recipe as it is."""
+    """Mean difference on validation data, seed by seed, from the recipe as it is (that one: from the range's steps)."""
+    setting = _setting(mine[0])
+    if mine[0]["lever"] == "as it is":
+        setting = *setting[:3], "steps by the range"
     plain = {
         r["seed"]: r["validation_accuracy"]
-        for r in found if r["lever"] == "as it is" and _setting(r) == _setting(mine[0])
+        for r in found if r["lever"] == "as it is" and _setting(r) == setting and r not in mine
     }  # fmt: skip
     gains = [r["validation_accuracy"] - plain[r["seed"]] for r in mine if r["seed"] in plain]
-    return f"{statistics.mean(gains):+.2f}" if gains and mine[0]["lever"] != "as it is" else ""
+    return f"{statistics.mean(gains):+.2f}" if gains else ""
 
 
 def overhead() -> str:
