@@ -100,12 +100,12 @@ ADAM: dict[str, dict[str, Any]] = {
 PLAIN: dict[str, dict[str, Any]] = {
     "as it is": {},
     "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it
-    "learnt steps": {"train.learn": True},
     "half distilled": {"train.distill": 0.5},
     "3 bit": {"assign.bits": 3},
-    "twice the learning rate": {"train.lr": 1e-2},
-    "3 bit, twice the learning rate": {"assign.bits": 3, "train.lr": 1e-2},
-    "3 bit, four times the learning rate": {"assign.bits": 3, "train.lr": 2e-2},
+    "3 bit, learning rate 0.02": {"assign.bits": 3, "train.lr": 2e-2},
+    "learning rate 0.005": {"train.lr": 5e-3},
+    "learning rate 0.005, learnt steps": {"train.lr": 5e-3, "train.learn": True},
+    "learning rate 0.005, 3 bit": {"train.lr": 5e-3, "assign.bits": 3},
 }
 
 
@@ -151,7 +151,7 @@ EXPERIMENTS = {
             "data": {"name": "cifar10", "batch_size": 64, "augment": True},
             "measure": CHEAP_RELEVANCE,
             "train": {
-                "epochs": 20, "optimizer": "sgd", "lr": 5e-3, "weight_decay": 1e-4, "distill": 1.0,
+                "epochs": 10, "optimizer": "sgd", "lr": 1e-2, "weight_decay": 1e-4, "distill": 1.0,
                 "precision": "bfloat16",
             },
             "rounds": 12,
