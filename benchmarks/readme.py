@@ -19,7 +19,7 @@ from fewbits.report.table import text
 from tables import ROOT, rows_of
 from tables_budget import budgets
 from tables_channels import channels
-from tables_coding import cifar, coder, combined, controls, levers, overhead, rates, scale
+from tables_coding import cifar, coder, combined, controls, levers, overhead, rates, scale, steps
 from tables_int8 import int8
 from tables_pruning import curvatures, pruning
 from tables_reinforcement import reinforcement
@@ -60,7 +60,7 @@ def figures() -> dict[str, list[str]]:
     """Tables by the section of docs/figures.md that they belong to."""
     return {
         "trained": [cifar()],
-        "relevance": [controls(), demo_picture(), scale(), combined(), levers(), overhead()],
+        "relevance": [controls(), demo_picture(), scale(), combined(), levers(), steps(), overhead()],
         "coder": [coder(), rates()],
         "pruning": [pruning()],
         "curvature": [curvatures()],

@@ -152,6 +152,27 @@ def _gain(mine: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
     return f"{statistics.mean(gains):+.2f}" if gains else ""
 
 
+def steps() -> str:
+    """Squared error of trained weights at equal entropy, by what sets the steps of the grid."""
+    found = rows_of("steps")
+    if not found:
+        return ""
+    grids = list(found[0]["errors"])
+    rows = [
+        [
+            r["model"],
+            f"{r['bits_per_weight']:g}",
+            *("-" if r["errors"][g] is None else f"{r['errors'][g]:.3f}" for g in grids),
+        ]
+        for r in found
+    ]
+    return (
+        "**What sets the steps** (`benchmarks/steps.py`): squared error of trained weights, relative to their mean "
+        "square in their layer, at the same entropy, without training; -: the grid does not reach that rate:\n\n"
+        + table(["network", "bits a weight", *grids], rows)
+    )
+
+
 def overhead() -> str:
     found = rows_of("relevance_overhead")
     threads = sorted({r["threads"] for r in found})
