@@ -69,17 +69,12 @@ def main() -> None:
         weights = {key: t.float() for key, t in tensors.items() if t.dim() >= 2}
         every = math.ceil(sum(w.numel() for w in weights.values()) / MOST)
         weights = {key: w[::every] for key, w in weights.items()}
+        count = sum(w.numel() for w in weights.values())
         for rate in RATES:
-            errors = {grid: error_at(weights, rate, chosen) for grid, chosen in GRIDS.items()}
-            rows.append(
-                {
-                    "model": name,
-                    "bits_per_weight": rate,
-                    "weights": sum(w.numel() for w in weights.values()),
-                    "errors": errors,
-                }
-            )
-            print(json.dumps(rows[-1]), flush=True)
+            for grid, chosen in GRIDS.items():
+                row = {"model": name, "weights": count, "bits_per_weight": rate, "grid": grid}
+                rows.append(row | {"error": error_at(weights, rate, chosen)})
+                print(json.dumps(rows[-1]), flush=True)
     head = provenance("steps", "python benchmarks/steps.py --weights FOLDER")
     options.result.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
 

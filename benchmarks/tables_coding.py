@@ -129,7 +129,8 @@ def levers() -> str:
         parts.append(
             f"**What each lever does**, {what}, {base['target']}, {base['method']}, {base['bits']} bits, "
             f"{base['epochs']:g} epochs (`benchmarks/ecqx.py {name} --levers`; gain: points of validation accuracy "
-            "against the recipe as it is at the same size, epochs and seeds; *: removed since, as it does not pay):\n\n"
+            "against the recipe as it is at the same size, epochs and seeds, or against the same with the range's steps; "
+            "*: removed since, as it does not pay):\n\n"
             + table(["changed", "seeds", "gain", "validation %", "test %", "zeros %"], rows)
         )
     return "\n\n".join(parts)
@@ -140,16 +141,14 @@ def _setting(row: dict[str, Any]) -> tuple[str, float, str, str]:
 
 
 def _gain(mine: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
-    """Mean difference on validation data, seed by seed, from the recipe as it is (that one: from the range's steps)."""
-    setting = _setting(mine[0])
-    if mine[0]["lever"] == "as it is":
-        setting = *setting[:3], "steps by the range"
-    plain = {
-        r["seed"]: r["validation_accuracy"]
-        for r in found if r["lever"] == "as it is" and _setting(r) == setting and r not in mine
-    }  # fmt: skip
-    gains = [r["validation_accuracy"] - plain[r["seed"]] for r in mine if r["seed"] in plain]
-    return f"{statistics.mean(gains):+.2f}" if gains else ""
+    """Mean difference on validation data, seed by seed, from the recipe as it is, or from the range's steps."""
+    lever, setting = mine[0]["lever"], _setting(mine[0])
+    for base in (("as it is", *setting), (lever, *setting[:3], "steps by the range")):
+        plain = {r["seed"]: r["validation_accuracy"] for r in found if (r["lever"], *_setting(r)) == base}
+        gains = [r["validation_accuracy"] - plain[r["seed"]] for r in mine if r["seed"] in plain]
+        if gains and base != (lever, *setting):
+            return f"{statistics.mean(gains):+.2f}"
+    return ""
 
 
 def steps() -> str:
@@ -157,15 +156,12 @@ def steps() -> str:
     found = rows_of("steps")
     if not found:
         return ""
-    grids = list(found[0]["errors"])
-    rows = [
-        [
-            r["model"],
-            f"{r['bits_per_weight']:g}",
-            *("-" if r["errors"][g] is None else f"{r['errors'][g]:.3f}" for g in grids),
-        ]
-        for r in found
-    ]
+    grids = list(dict.fromkeys(r["grid"] for r in found))
+    errors = {(r["model"], r["bits_per_weight"], r["grid"]): r["error"] for r in found}
+    rows = []
+    for model, bits in dict.fromkeys((r["model"], r["bits_per_weight"]) for r in found):
+        told = (errors[model, bits, grid] for grid in grids)
+        rows.append([model, f"{bits:g}", *("-" if error is None else f"{error:.3f}" for error in told)])
     return (
         "**What sets the steps** (`benchmarks/steps.py`): squared error of trained weights, relative to their mean "
         "square in their layer, at the same entropy, without training; -: the grid does not reach that rate:\n\n"

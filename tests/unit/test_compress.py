@@ -187,12 +187,16 @@ def test_the_impossible_budget_is_explained(trained, train) -> None:
         fb.compress(trained, train, recipe=recipe(), target="150 bytes")
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(trained, handwriting, tmp_path) -> None:
+@pytest.mark.parametrize("step", ["range", "rate"])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(trained, handwriting, tmp_path, step) -> None:
     def job(state_file, progress=None):
         loader = handwriting.loader("train", 64, shuffle=True, seed=1)
         net = nn.Sequential(*trained, nn.Identity())
         net.insert(5, nn.Dropout(0.2))  # draws random numbers in every step
-        chosen = recipe(train={"epochs": 2, "learn": True}, measure={"name": "random"}, target="1 KB")
+        chosen = recipe(
+            assign={"options": {"step": step}}, train={"epochs": 2, "learn": True}, measure={"name": "random"},
+            target="1 KB",
+        )  # fmt: skip
         return fb.compress(net, loader, recipe=chosen, state_file=state_file, progress=progress).data
 
     def stop_at_half(done: int, total: int, line: str) -> None:

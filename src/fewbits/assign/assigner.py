@@ -30,8 +30,8 @@ class LayerState:
 
     Attributes:
         step: step size of the uniform grid (a float32 number), or ``None`` with a codebook.
-        gain, used: with steps that follow the rate, what training made of them as a factor, and the step of the last
-            update; ``None`` where ``step`` is what is used.
+        gain: with steps that follow the rate, the factor that training has put on them.
+        held: with steps that follow the rate, the one of the last update; ``None`` where ``step`` is held.
         codebook: ternary centroids ``(w_n, w_p)`` with ``w_n < 0 < w_p``, or ``None`` with a grid.
         scores: float32 tensor of the weight's shape, the signed scores mixed over batches; ``None`` so far.
         lam: the layer's Lagrange multiplier lambda(l) of the last update, in squared weight units per bit.
@@ -46,7 +46,7 @@ class LayerState:
 
     step: float | None = None
     gain: float = 1.0
-    used: float | None = None
+    held: float | None = None
     codebook: tuple[float, float] | None = None
     scores: Tensor | None = None
     lam: float = 0.0
@@ -146,11 +146,11 @@ def with_steps(state: State, steps: Mapping[str, float]) -> State:
         value = _float32(name, "step size", step)
         if value <= 0:
             raise RecipeError(f"step size of {name!r} must be positive, got {step}")
-        used = state[name].used
-        if used is None:
-            changed[name] = replace(state[name], step=value)
+        layer = state[name]
+        if layer.held is None:
+            changed[name] = replace(layer, step=value)
         else:
-            changed[name] = replace(state[name], gain=state[name].gain * value / used, used=value)
+            changed[name] = replace(layer, gain=layer.gain * value / layer.held, held=value)
     return state.updated(changed)
 
 

@@ -37,7 +37,7 @@ def ecq(
 ) -> Assigner:
     """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
 
-    lambda(l) is ``lam * delta(l) * lambda_max(l)``. The step sizes are those of ``init`` (learnt ones come
+    lambda(l) is ``lam * delta(l) * lambda_max(l)``. The step sizes begin with those of ``init`` (learnt ones come
     back through :func:`~fewbits.assign.with_steps`). Scores are ignored.
 
     Args:
@@ -174,8 +174,8 @@ def _assign(
             layer = replace(layer, chances=chances(levels.view(weight.shape)), age=0)
     size = max(1, x.numel())
     final = zeros if beta is None else x.numel() - int(levels.count_nonzero())
-    used = float(table[zero + 1]) if rate.step == "rate" else None
-    record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size, used=used)
+    held = float(table[zero + 1]) if rate.step == "rate" else None
+    record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size, held=held)
     return levels.view(weight.shape), table, record
 
 

@@ -1,7 +1,8 @@
 """What a cluster costs in bits, and how much a bit is worth in a layer (ECQ, eq. 1).
 
 The cost of putting weight w into cluster c is ``(w - w_c)**2 - lambda(l) * log2 P_c``. P_c is the cluster's
-share of the layer in the nearest-neighbour assignment of the float background weights.
+share of the layer in the nearest-neighbour assignment of the float background weights to the grid in use; with steps
+that follow the rate, lambda(l) is still that of the range's grid.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ STEPS = ("range", "rate")
 SLOPE = 0.15
 """lambda over the squared step at which a uniform grid has the least squared error for its rate, roughly."""
 
-LARGEST = 1e38
+OUTERMOST = 1e38
 """No level of a wider grid lies further out."""
 
 
@@ -104,12 +105,12 @@ class Rate:
         A grid so fine that few weights are worth more than zero spends its rate on magnitudes: at 1.3 bits a weight,
         15 levels over the range of a Gaussian have 1.5 times the squared error of a step three times as wide. The best
         step grows with the root of lambda: ``lam = 0.15 * step**2`` stays within 5 % of the least error at the same
-        entropy for Gaussian, Laplacian and t-distributed weights between 0.1 and 1.8 bits. (For ever finer grids the
+        entropy for Gaussian, Laplacian and t-distributed weights between 0.3 and 1.3 bits. (For ever finer grids the
         factor is ``ln(2) / 6``, as the squared error is ``step**2 / 12`` and falls by a factor of four with each bit;
         video coders take 0.85 / 4: Sullivan and Wiegand 1998, "Rate-distortion optimization for video compression".)
 
         Args:
-            largest: magnitude of the layer's weights; twice it is a grid on which all of them are zero.
+            largest: the largest magnitude among the layer's weights; twice it is a grid on which all of them are zero.
             gain: factor on either step: what training made of it.
         """
         zero = len(table) // 2
@@ -117,7 +118,7 @@ class Rate:
         step = gain * max(least, min(math.sqrt(lam / SLOPE), 2.0 * largest))
         if self.step == "range" or step == least:
             return table
-        return (np.arange(len(table)) - zero) * np.float64(np.float32(min(step, LARGEST / zero)))
+        return (np.arange(len(table)) - zero) * np.float64(np.float32(min(step, OUTERMOST / zero)))
 
     def information(self, counts: NDArray[np.int64]) -> Table:
         """``-log2 P_c``: infinite for an empty cluster, which no weight can then enter.

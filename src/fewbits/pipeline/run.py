@@ -192,6 +192,7 @@ class Run:
             rounds=recipe.rounds,
         )  # fmt: skip
         self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
+        holding.optimizer = optimizer
         self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before, self.chosen.size), before)
         if saved is None:
             self.rounds.first(holding)

@@ -41,7 +41,9 @@ def between(
         return smaller
     gains = {n: _gain(smaller.clustered[n], entry, weights[n]) for n, entry in moves.items()}
     order = torch.cat([g.reshape(-1) for g in gains.values()])
-    count = int((order > -torch.inf).sum())
+    count = int((order > 0).sum())  # at other steps than its own, a level may be the worse one
+    if count == 0:
+        return smaller
     rank = torch.empty(len(order), dtype=torch.int64)
     rank[order.argsort(descending=True, stable=True)] = torch.arange(len(order))
     ranks = dict(zip(gains, rank.split([g.numel() for g in gains.values()]), strict=True))

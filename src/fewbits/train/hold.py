@@ -34,6 +34,9 @@ class Holding(Companion):
         settings: of the fine-tuning run.
         on_round: called as ``on_round(holding, steps, total)`` at every round and after the last step.
         rounds: how many rounds.
+
+    Attributes:
+        optimizer: of :func:`finetuning_groups`; learning rates of steps follow the steps that an assigner widens.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Holding(Companion):
         self.steps = 0
         self.share = 0.0
         self.loss = 0.0
+        self.optimizer: torch.optim.Optimizer | None = None
         self._scores: Mapping[str, Tensor] | None = None
 
     @property
@@ -139,8 +143,20 @@ class Holding(Companion):
         """Compute with ``plan`` from now on, until the next assignment."""
         entries = plan.compressed
         for name, holder in held(self.model).items():
-            holder.update(entries[name])  # type: ignore[arg-type]  # an assigner gives one kind
+            if self.settings.learn and isinstance(holder, Held) and holder.uniform:
+                before = float(holder.table)
+                holder.update(entries[name])  # type: ignore[arg-type]  # an assigner gives one kind
+                self._rescale(holder.table, float(holder.table) / before)
+            else:
+                holder.update(entries[name])  # type: ignore[arg-type]
         self._forbid()
+
+    def _rescale(self, table: nn.Parameter, ratio: float) -> None:
+        """A step's learning rate is relative to its size."""
+        groups = [] if self.optimizer is None or ratio == 1.0 else self.optimizer.param_groups
+        for group in groups:
+            if group["params"][0] is table:
+                group["initial_lr"] = group.get("initial_lr", group["lr"]) * ratio
 
     @torch.no_grad()
     def _learnt(self) -> None:

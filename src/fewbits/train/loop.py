@@ -161,14 +161,15 @@ def fit(
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
     wrapped, prepared, loader = accelerator.prepare(model, optimizer, own_share(loader, accelerator))
     total = total_steps(loader, training)
-    peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
     model.train()
     stream = endless(loader, start)
     for done in range(start, total):
         inputs, targets = next(stream)
         inputs, targets = inputs.to(accelerator.device), targets.to(accelerator.device)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor(training, done, total)
+        for group in optimizer.param_groups:  # a companion may change the peak
+            group["lr"] = group["initial_lr"] * factor(training, done, total)
         with computing(training.precision, accelerator.device):
             if training.precision != "float32":
                 inputs = laid_out(inputs)

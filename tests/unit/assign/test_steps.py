@@ -128,6 +128,10 @@ def test_between_moves_levels_and_not_steps() -> None:
     entry = found.clustered["a"]
     assert entry.step == 2.0
     assert entry.levels.tolist() == [0, 1, 1, 0]
+    # -0.9 is nearer to 0 than to -2: at this step the move would be a loss, whatever room there is.
+    every = between(smaller, larger, weight, lambda plan: int(plan.clustered["a"].levels.count_nonzero()), 3)
+    assert every.equals(found)
+    assert between(smaller, smaller, weight, lambda plan: 0, 3) is smaller
 
 
 def test_impossible_options() -> None:
@@ -149,3 +153,5 @@ def test_what_training_makes_of_a_step_is_a_factor_that_stays() -> None:
         again = with_steps(after, {"a": wider.clustered["a"].step})  # not trained any further
         assert assigner.update(weight, None, again)[0].equals(wider)
     assert trained["a"].step == state["a"].step
+    further = with_steps(trained, {"a": 2.5 * plan.clustered["a"].step})  # once more before the next update
+    assert further["a"].gain == pytest.approx(2.5, rel=1e-6)
