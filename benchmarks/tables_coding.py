@@ -102,6 +102,8 @@ REMOVED = (  # options that did not pay; their rows stay
     "absolute relevance",
 )  # fmt: skip
 
+STEPS = {"range": "steps of the range", "rate": "steps by the rate"}
+
 
 def levers() -> str:
     """What one changed option does, against the recipe as it is, on validation and test data."""
@@ -129,21 +131,21 @@ def levers() -> str:
         parts.append(
             f"**What each lever does**, {what}, {base['target']}, {base['method']}, {base['bits']} bits, "
             f"{base['epochs']:g} epochs (`benchmarks/ecqx.py {name} --levers`; gain: points of validation accuracy "
-            "against the recipe as it is at the same size, epochs and seeds, or against the same with the range's steps; "
-            "*: removed since, as it does not pay):\n\n"
+            "against the recipe as it is at the same size, epochs and seeds, else of steps by the rate against "
+            "those of the range; *: removed since, as it does not pay):\n\n"
             + table(["changed", "seeds", "gain", "validation %", "test %", "zeros %"], rows)
         )
     return "\n\n".join(parts)
 
 
 def _setting(row: dict[str, Any]) -> tuple[str, float, str, str]:
-    return row["target"], row["epochs"], row["method"], f"steps by the {row.get('step', 'range')}"
+    return row["target"], row["epochs"], row["method"], STEPS[row.get("step", "range")]
 
 
 def _gain(mine: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
     """Mean difference on validation data, seed by seed, from the recipe as it is, or from the range's steps."""
     lever, setting = mine[0]["lever"], _setting(mine[0])
-    for base in (("as it is", *setting), (lever, *setting[:3], "steps by the range")):
+    for base in (("as it is", *setting), (lever, *setting[:3], STEPS["range"])):
         plain = {r["seed"]: r["validation_accuracy"] for r in found if (r["lever"], *_setting(r)) == base}
         gains = [r["validation_accuracy"] - plain[r["seed"]] for r in mine if r["seed"] in plain]
         if gains and base != (lever, *setting):
