@@ -55,7 +55,7 @@ def main(out: Path) -> None:
         return fetch(self, wanted)
 
     type(loader.dataset).__getitems__ = watched  # type: ignore[attr-defined, method-assign]
-    common: dict[str, Any] = {"rounds": 4, "assign": {"options": {"zero_floor": 0.5}}}
+    common: dict[str, Any] = {"rounds": 4, "assign": {"options": {"zero_floor": 0.5, "step": "rate"}}}
     small = fb.compress(
         model,
         loader,
