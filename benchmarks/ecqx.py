@@ -6,7 +6,7 @@ validation split, whose accuracy is in every row beside that of the test split. 
 interrupted run goes on from its last round, so the same command continues a selection that was stopped.
 
     python benchmarks/ecqx.py mlp-gsc --data FOLDER            # minutes per run on one core
-    python benchmarks/ecqx.py resnet-20 --weights FOLDER       # half an hour per run on two cores, minutes on a GPU
+    python benchmarks/ecqx.py resnet-20 --weights FOLDER       # a quarter of an hour per run on one core
     python benchmarks/ecqx.py vgg16-bn --weights FOLDER        # for a GPU
 """
 
@@ -33,7 +33,7 @@ from rows import published_vgg, row_of, with_method
 METHODS = ("ecq", "ecqx", "taylor", "fisher", "magnitude", "random")
 ROOT = Path(__file__).parent.parent
 
-ECQX = {"method": "ecqx", "bits": 4, "options": {"zero_floor": 0.5, "momentum": 0.95, "step": "rate"}}
+ECQX = {"method": "ecqx", "bits": 4, "options": {"zero_floor": 0.5, "momentum": 0.95}}
 RELEVANCE = {"name": "relevance", "rules": "plus", "every": 4}  # every step is no better: results/ecqx/*-levers.json
 CHEAP_RELEVANCE = {**RELEVANCE, "samples": 16, "every": 2}
 SGD = {"epochs": 30, "optimizer": "sgd"}
@@ -47,6 +47,7 @@ class Experiment:
         recipe: everything but method, target and seed.
         targets: bytes of the file.
         weights: file of trained weights, for networks that are not trained here.
+        step: what sets the steps of the grid, if the command line does not say it.
         levers: name -> changes of the recipe (dotted keys), one row each, at ``lever_target``.
     """
 
@@ -54,6 +55,7 @@ class Experiment:
     targets: tuple[str, ...]
     lever_target: str
     weights: str | None = None
+    step: str = "rate"
     levers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -127,6 +129,7 @@ EXPERIMENTS = {
         },
         ("60 KB", "43 KB", "28 KB", "18 KB"),
         "28 KB",
+        step="range",  # damping does not go with steps by the rate
         levers=LEVERS | {
             "target at a quarter": {"train.arrive": 0.25}, "bfloat16 training": {"train.precision": "bfloat16"},
         },
@@ -142,9 +145,10 @@ EXPERIMENTS = {
         },
         ("30 KB", "15 KB", "8 KB"),
         "15 KB",
+        step="range",
         levers=LEVERS,
     ),
-    "digits-net": Experiment(_demo(), ("8 KB", "5 KB", "3.5 KB"), "3.5 KB", levers=LEVERS),
+    "digits-net": Experiment(_demo(), ("8 KB", "5 KB", "3.5 KB"), "3.5 KB", step="range", levers=LEVERS),
     "resnet-20": Experiment(
         {
             "network": {"name": "resnet-20"},
@@ -215,14 +219,19 @@ class Run:
     lever: str = ""
     epochs: float | None = None
     damping: float | None = None
-    step: str = "rate"
+    step: str | None = None
 
     @property
     def key(self) -> tuple[str, str, int, str, float, float, str]:
         train = EXPERIMENTS[self.experiment].recipe["train"]
         epochs = train["epochs"] if self.epochs is None else self.epochs
         damping = train.get("damping", 0.0) if self.damping is None else self.damping
-        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.step
+        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps
+
+    @property
+    def steps(self) -> str:
+        """What sets the steps of the grid."""
+        return self.step or EXPERIMENTS[self.experiment].step
 
 
 def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
@@ -232,7 +241,7 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         values["data"]["folder"] = options.data
     if chosen.weights:
         values["network"]["weights"] = str(options.weights / chosen.weights)
-    values["assign"]["options"]["step"] = run.step
+    values["assign"]["options"]["step"] = run.steps
     changes = {"measure.every": 1, **chosen.levers[run.lever]} if run.lever else {}
     for path, change in changes.items():
         *parents, last = path.split(".")
@@ -275,7 +284,7 @@ def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     assert recipe.data is not None
     values = recipe.model_dump(mode="json")
     row |= {"batch": recipe.data.batch_size, "augment": values["data"]["augment"], "lr": recipe.train.lr}
-    row |= {"damping": recipe.train.damping, "step": run.step}
+    row |= {"damping": recipe.train.damping, "step": run.steps}
     return row | ({"lever": run.lever} if run.lever else {})
 
 
@@ -296,7 +305,7 @@ def main() -> None:
     parser.add_argument("--levers", nargs="*", help="an ablation instead; without names, all of them")
     parser.add_argument("--epochs", type=float, help="another length than the experiment's")
     parser.add_argument("--damping", type=float, help="another one than the experiment's")
-    parser.add_argument("--step", choices=("rate", "range"), default="rate", help="what sets the steps of the grid")
+    parser.add_argument("--step", choices=("rate", "range"), help="another than the experiment's setting of steps")
     parser.add_argument("--data", help="folder with the data sets")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder with trained weights")
     parser.add_argument("--work", type=Path, default=Path("out/ecqx"), help="folder for the files")
