@@ -66,11 +66,13 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
     if baseline is None and floats:
         baseline = sum(floats) / len(floats)
     methods: dict[str, list[tuple[float, float]]] = {}
+    members: dict[str, list[Row]] = {}
     for point in points_of(usable):
         size, score = point.mean("bytes"), point.mean("accuracy")
         assert size is not None  # usable
         assert score is not None
         methods.setdefault(point.method, []).append((size, score))
+        members.setdefault(point.method, []).extend(point.rows)
     with drawing():
         fig = figure(8.0, max(4.6, 0.26 * len(methods) + 1.6))
         axes = fig.add_subplot()
@@ -79,7 +81,7 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
         for number, (method, path) in enumerate(methods.items()):
             colour, marker = PALETTE[number % 8], MARKERS[number // 8 % 8]
             path.sort()
-            mine = [row for row in usable if str(row.get("method", "-")) == method]
+            mine = members[method]
             axes.plot(
                 [r["bytes"] for r in mine], [r["accuracy"] for r in mine], marker, color=colour, alpha=0.28,
                 markersize=4.5, markeredgewidth=0, zorder=2,

@@ -28,6 +28,10 @@ MEASURED = {
 """Keys of a row that are outcomes, and what a table calls them."""
 _LARGEST = sys.float_info.max
 _NAMES = ("model", "data", "method", "seed", "split", "versus")
+_SERIES: dict[str, tuple[Any, str]] = {
+    "damping": (0.0, "damping {:g}"), "step": ("range", "{} steps"), "epochs": (None, "{:g} epochs"),
+}  # fmt: skip
+"""Settings of a training, with what a row means that does not say them: where they differ, so do the methods."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Point:
     """One setting of one method, over its seeds.
 
     Attributes:
+        method: its name, with how it was trained where rows of one name differ in that.
         setting: what tells it from the method's other points, such as ``{"bits": 4}``.
         rows: one per seed.
     """
@@ -69,8 +74,8 @@ def by_task(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 def points(rows: Sequence[Row]) -> list[Point]:
     """Rows of one task as points: method by method, setting by setting, in the order of first appearance."""
     methods: dict[str, list[Row]] = {}
-    for row in rows:
-        methods.setdefault(str(row.get("method", "-")), []).append(row)
+    for row, name in zip(rows, _names(rows), strict=True):
+        methods.setdefault(name, []).append(row)
     found = []
     for method, mine in methods.items():
         keys = _settings(mine)
@@ -80,6 +85,24 @@ def points(rows: Sequence[Row]) -> list[Point]:
         differing = [key for key in keys if len({repr(row.get(key)) for row in mine}) > 1]
         found += [Point(method, {k: g[0].get(k) for k in differing}, tuple(g)) for g in groups.values()]
     return found
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """The method of each row, and how it was trained where the rows of that method differ in it."""
+    plain = [str(row.get("method", "-")) for row in rows]
+    seen: dict[tuple[str, str], set[str]] = {}
+    for row, method in zip(rows, plain, strict=True):
+        for key, (usual, _) in _SERIES.items():
+            seen.setdefault((method, key), set()).add(repr(row.get(key, usual)))
+    names = []
+    for row, method in zip(rows, plain, strict=True):
+        name = method
+        for key, (usual, words) in _SERIES.items():
+            value = row.get(key, usual)
+            if len(seen[method, key]) > 1 and value != usual:
+                name += f", {words.format(value) if is_number(value) or key == 'step' else value}"
+        names.append(name)
+    return names
 
 
 def measured(rows: Sequence[Row]) -> list[str]:
@@ -93,7 +116,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
     """Keys that say how a row was made.
 
     Rows carry free keys. One that takes the same values for every seed was chosen; one that differs between
-    seeds was measured.
+    seeds was measured. A target is always chosen, also where not every seed has run at all of them.
     """
     keys = dict.fromkeys(key for row in rows for key in row if key not in MEASURED and key not in _NAMES)
     seeds: dict[str, list[Row]] = {}
@@ -101,6 +124,8 @@ def _settings(rows: Sequence[Row]) -> list[str]:
         seeds.setdefault(repr(row.get("seed")), []).append(row)
 
     def chosen(key: str) -> bool:
+        if key == "target":
+            return True
         every = [Counter(repr(row.get(key)) for row in mine) for mine in seeds.values()]
         return all(counts == every[0] for counts in every)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Results:
 
     Attributes:
         commit, command, machine, versions: how ``rows`` were measured, see :func:`provenance`.
-        rows: flat dictionaries, one per measurement.
+        rows: dictionaries, one per measurement. Values that are lists or dictionaries are left out.
     """
 
     benchmark: str
@@ -73,10 +73,17 @@ def _checked(kind: type[Results] | type[Report], text: str, path: Path) -> Resul
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: {where}: {first['msg']} (and {error.error_count() - 1} more)") from error
     if isinstance(value, Results):
+        value = replace(value, rows=tuple(_flat(row) for row in value.rows))
         _check_rows(value, path)
-    elif min(value.file_bytes, value.float_bytes, *value.others.values()) < 1:
+        return value
+    if min(value.file_bytes, value.float_bytes, *value.others.values()) < 1:
         raise DataError(f"{path}: sizes must be at least one byte")
     return value
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """What a table or a picture can show."""
+    return {key: value for key, value in row.items() if not isinstance(value, dict | list)}
 
 
 def _check_rows(results: Results, path: Path) -> None:
@@ -84,8 +91,6 @@ def _check_rows(results: Results, path: Path) -> None:
         raise DataError(f"{path}: it has no rows")
     for number, row in enumerate(results.rows):
         for key, value in row.items():
-            if isinstance(value, dict | list):
-                raise DataError(f"{path}: row {number}: {key} is not a single value; rows are flat")
             if key in MEASURED and value is not None and not is_number(value):
                 raise DataError(f"{path}: row {number}: {key} must be a finite number, got {value!r}")
 

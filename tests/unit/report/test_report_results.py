@@ -16,6 +16,8 @@ from fewbits.report.points import is_number, measured, points
 from fewbits.report.provenance import commit
 from fewbits.report.results import number
 
+RESULTS = Path(__file__).parents[3] / "results"
+
 
 def whole(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
@@ -52,7 +54,7 @@ def test_results_and_reports_are_read(tmp_path: Path, rows: list[dict[str, Any]]
         ({"rows": [{"bytes": True}]}, "row 0: bytes must be a finite number, got True"),
         ({"rows": [{}, {"seconds": float("nan")}]}, "row 1: seconds must be a finite number, got nan"),
         ({"rows": [{"seconds": 10**400}]}, "row 0: seconds must be a finite number"),
-        ({"rows": [{"x": [1]}]}, "row 0: x is not a single value"),
+        ({"rows": [{"accuracy": [1]}, {"bytes": {}, "accuracy": "x"}]}, "row 1: accuracy must be a finite number"),
         ({"benchmark": 3}, "benchmark"),
         ({"commit": 3}, "commit"),
     ],
@@ -109,6 +111,34 @@ def test_points_join_the_seeds_of_a_setting(rows: list[dict[str, Any]]) -> None:
     assert found[0].values("bytes") == [2000, 2010, 2020]
     assert found[0].mean("absent") is None
     assert measured(rows) == ["accuracy", "baseline_accuracy", "bytes", "measured"]
+
+
+def test_methods_are_told_apart_by_how_they_were_trained() -> None:
+    """Also where not every seed has run at every target, and where older rows do not say what was usual."""
+    rows = [
+        {"method": "ecq", "target": target, "seed": seed, "epochs": epochs, "accuracy": accuracy, "bytes": size, **more}
+        for target, seed, epochs, accuracy, size, more in (
+            ("60 KB", 0, 2.0, 90.0, 60_000, {}),
+            ("60 KB", 1, 2.0, 92.0, 60_000, {"step": "range", "damping": 0.0}),
+            ("43 KB", 0, 2.0, 80.0, 43_000, {}),
+            ("43 KB", 0, 10.0, 91.0, 43_000, {"step": "rate"}),
+            ("43 KB", 0, 10.0, 85.0, 43_000, {"damping": 0.1}),
+        )
+    ]
+    found = [(p.method, p.setting, p.mean("accuracy")) for p in points(rows)]
+    assert found == [
+        ("ecq, 2 epochs", {"target": "60 KB"}, 91.0),
+        ("ecq, 2 epochs", {"target": "43 KB"}, 80.0),
+        ("ecq, rate steps, 10 epochs", {}, 91.0),
+        ("ecq, damping 0.1, 10 epochs", {}, 85.0),
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda path: path.stem)
+def test_the_results_of_this_repository_can_be_drawn(path: Path) -> None:
+    found = load_results(path)
+    assert isinstance(found, Results)
+    assert found.benchmark in results_page(found)
 
 
 def test_one_seed_is_never_averaged() -> None:
