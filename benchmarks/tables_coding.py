@@ -87,7 +87,10 @@ def combined() -> str:
         ]
         for r in sorted(found, key=lambda r: -r["bytes"])
     ] + [
-        [r["method"] + ", steps by the rate" * (r.get("step") == "rate"), f"{r['epochs']:g}", "", f"{r['accuracy']:.2f}", f"{r['bytes']:,}", f"{r['ratio']:.0f}x"]
+        [
+            r["method"] + ", steps by the rate" * (r.get("step") == "rate"), f"{r['epochs']:g}", "",
+            f"{r['accuracy']:.2f}", f"{r['bytes']:,}", f"{r['ratio']:.0f}x",
+        ]
         for r in alone
     ]  # fmt: skip
     titles = ["VGG16-BN", "epochs", "without channels %", "test %", "bytes", "ratio"]
