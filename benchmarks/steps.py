@@ -21,6 +21,7 @@ from torch import Tensor
 from fewbits.assign import ecq
 from fewbits.report import provenance
 from fewbits.report.sizes import entropy
+from fewbits.search.budget import solve
 
 NETWORKS = {
     "resnet-20": "cifar10_resnet20", "resnet-56": "cifar10_resnet56", "vgg16-bn": "cifar10_vgg16bn_fp16",
@@ -50,12 +51,9 @@ def point(weights: dict[str, Tensor], lam: float, options: dict[str, Any]) -> tu
 
 def error_at(weights: dict[str, Tensor], rate: float, options: dict[str, Any]) -> float | None:
     """The error where lambda makes the entropy ``rate``; ``None`` where no lambda does."""
-    low, high = 1e-5, 1e3
-    for _ in range(24):
-        lam = (low * high) ** 0.5
-        bits, error = point(weights, lam, options)
-        low, high = (lam, high) if bits > rate else (low, lam)
-    return error if abs(bits - rate) < 0.02 * rate else None
+    lam = solve(lambda lam: point(weights, lam, options)[0], rate, 0.1, tolerance=0.002)
+    bits, error = point(weights, lam, options)
+    return error if bits > 0.98 * rate else None
 
 
 def main() -> None:
