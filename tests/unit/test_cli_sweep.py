@@ -113,7 +113,8 @@ def test_a_section_of_a_file_takes_the_place_of_the_recipes(tmp_path: Path) -> N
     [
         ("", "the recipe has no sweep section"),
         ("sweep: {over: {assign.bit: [2, 3]}}", r"unknown key 'assign.bit'; did you mean 'bits'"),
-        ("sweep: {over: {assign.options.pp: [0.2, 0.3]}}", "assign.options of ecqx"),
+        ("sweep: {over: {assign.options.pp: [0.2, 0.3]}}", "assign.options of ecqx: no 'pp'; did you mean 'p'?"),
+        ("sweep: {over: {assign.options.p: [a, b]}}", "assign.options of ecqx: "),
         (
             "sweep: {over: {assign.bits: [2]}, objectives: [accuracy, flop]}",
             "no cost named 'flop'; did you mean 'flops'",

@@ -82,18 +82,17 @@ class Rate:
             gain: factor on the step, with ``step="rate"``.
         """
         nothing, largest = np.zeros_like(table), max(-low, high)
-        if self.lam == 0 or not x.numel():
-            return 0.0, self.wide(table, 0.0, largest, gain), nothing
-        bounds = boundaries(table, nothing)
-        tally = count if self.step == "range" else landmarks
-        counts = tally(x, bounds, (low, high))
-        bits = self.information(counts)
-        delta = (share + self.sustain) / (1 + self.sustain)
-        lam = self.lam * delta * self.multiplier(low, high, table, counts, bits)
-        if lam == 0:  # an outlier so far off that float64 sees no difference: zero times an infinite rate is no cost
-            return 0.0, self.wide(table, 0.0, largest, gain), nothing
+        lam, bits = 0.0, nothing
+        if self.lam and x.numel():
+            tally = count if self.step == "range" else landmarks
+            counts = tally(x, boundaries(table, nothing), (low, high))
+            bits = self.information(counts)
+            delta = (share + self.sustain) / (1 + self.sustain)
+            lam = self.lam * delta * self.multiplier(low, high, table, counts, bits)
+        table = self.wide(table, lam, largest, gain)
+        if lam == 0:  # also for an outlier so far off that float64 sees no difference: zero times infinity is no cost
+            return 0.0, table, nothing
         if self.step == "rate":
-            table = self.wide(table, lam, largest, gain)
             bits = self.information(count(x, boundaries(table, nothing), (low, high)))
         return lam, table, lam * bits
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
 from torch import nn
 
 from fewbits import assign
-from fewbits.errors import RecipeError
+from fewbits.errors import RecipeError, nearest
 from fewbits.measure import RelevanceScorer, Scorer, control
 from fewbits.measure.relevance import Lens, rules_of
 from fewbits.pruners import pruner_of
@@ -45,8 +46,14 @@ def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> A
         quantizer = makers[part.method](lam=lam, **fixed, **part.options)
         return quantizer if pruner_at is None else assign.chain(pruner_at(share), quantizer)
 
+    if part.method != "none":
+        taken = [name for name in inspect.signature(makers[part.method]).parameters if name not in ("lam", *fixed)]
+        for name in part.options:
+            if name not in taken:
+                hint = nearest(name, taken)
+                raise RecipeError(f"assign.options of {part.method}: no {name!r}{hint} (there are {', '.join(taken)})")
     try:
-        at(0.0, 0.0)
+        at(0.0, 0.0)  # impossible values are refused now
     except TypeError as error:
         raise RecipeError(f"assign.options of {part.method}: {error}") from None
     return at

@@ -186,13 +186,12 @@ class Run:
         state = assigner_at(0.0, 0.0).init(weights)
         plan, state = assigner_at(0.0, 0.0).update(weights, None, state)
         attach(self.model, plan, learn=settings.learn)
+        self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
         holding = Holding(
             self.model, assigner_at, state, 0.0, scorer=parts.scorer(recipe, self.model, self.lens),
             every=recipe.measure.every, settings=settings, accelerator=self.accelerator, on_round=self._round,
-            rounds=recipe.rounds,
+            rounds=recipe.rounds, optimizer=optimizer,
         )  # fmt: skip
-        self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
-        holding.optimizer = optimizer
         self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before, self.chosen.size), before)
         if saved is None:
             self.rounds.first(holding)

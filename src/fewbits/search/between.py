@@ -26,14 +26,14 @@ def between(
 
     Args:
         smaller: a plan whose file is at most ``goal`` bytes. larger: one of the same tensors; its
-            levels are taken at the steps of ``smaller``.
+            levels are taken at the steps (or codebooks) of ``smaller``.
         weights: the float weights; a move gains what squared error it saves.
         size_of: bytes of a plan's file.
         goal: upper bound, bytes. tolerance: how far below it is close enough, relative to it.
         tries: evaluations of ``size_of`` at most.
     """
     moves = {
-        name: replace(entry, step=smaller.clustered[name].step)
+        name: replace(smaller.clustered[name], levels=entry.levels)
         for name, entry in larger.clustered.items()
         if isinstance(smaller[name], Clustered) and not torch.equal(entry.levels.cpu(), _levels(smaller, name))
     }
@@ -76,7 +76,6 @@ def _levels(plan: Plan, name: str) -> Tensor:
 
 
 def _gain(here: Clustered, there: Clustered, weight: Tensor) -> Tensor:
-    """Squared error that each move saves; minus infinity where there is nothing to move."""
+    """Squared error that each move saves; 0 where there is nothing to move."""
     w = weight.detach().cpu().double()
-    gain = (w - here.values().cpu().double()).square() - (w - there.values().cpu().double()).square()
-    return gain.masked_fill_(here.levels.cpu() == there.levels.cpu(), -torch.inf)
+    return (w - here.values().cpu().double()).square() - (w - there.values().cpu().double()).square()

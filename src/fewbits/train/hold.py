@@ -34,9 +34,7 @@ class Holding(Companion):
         settings: of the fine-tuning run.
         on_round: called as ``on_round(holding, steps, total)`` at every round and after the last step.
         rounds: how many rounds.
-
-    Attributes:
-        optimizer: of :func:`finetuning_groups`; learning rates of steps follow the steps that an assigner widens.
+        optimizer: over :func:`finetuning_groups`: learning rates of steps follow the steps that an assigner widens.
     """
 
     def __init__(
@@ -52,6 +50,7 @@ class Holding(Companion):
         accelerator: Accelerator,
         on_round: Callable[[Holding, int, int], None],
         rounds: int,
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         self.model, self.assigner_at, self.state, self.lam = model, assigner_at, state, lam
         self.scorer, self.every, self.settings = scorer, every, settings
@@ -60,7 +59,7 @@ class Holding(Companion):
         self.steps = 0
         self.share = 0.0
         self.loss = 0.0
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizer = optimizer
         self._scores: Mapping[str, Tensor] | None = None
 
     @property
@@ -143,12 +142,11 @@ class Holding(Companion):
         """Compute with ``plan`` from now on, until the next assignment."""
         entries = plan.compressed
         for name, holder in held(self.model).items():
-            if self.settings.learn and isinstance(holder, Held) and holder.uniform:
-                before = float(holder.table)
-                holder.update(entries[name])  # type: ignore[arg-type]  # an assigner gives one kind
-                self._rescale(holder.table, float(holder.table) / before)
-            else:
-                holder.update(entries[name])  # type: ignore[arg-type]
+            trained = self.settings.learn and isinstance(holder, Held) and holder.uniform
+            before = float(holder.table) if trained else 0.0  # type: ignore[arg-type]
+            holder.update(entries[name])  # type: ignore[arg-type]  # an assigner gives one kind
+            if trained:
+                self._rescale(holder.table, float(holder.table) / before)  # type: ignore[arg-type]
         self._forbid()
 
     def _rescale(self, table: nn.Parameter, ratio: float) -> None:

@@ -29,15 +29,15 @@ def test_a_step_moves_by_a_share_of_its_size(trained: nn.Module, handwriting: Da
     weights = select(model)
     plan, state = at(0.0, 0.0).update(weights, None, at(0.0, 0.0).init(weights))
     attach(model, plan, learn=True)
+    optimizer = optimizer_of(finetuning_groups(model, settings), settings)
     holding = Holding(
         model, at, state, 0.0, scorer=None, every=1, settings=settings, accelerator=Accelerator(),
-        on_round=lambda *_: None, rounds=1,
+        on_round=lambda *_: None, rounds=1, optimizer=optimizer,
     )  # fmt: skip
-    holding.optimizer = optimizer_of(finetuning_groups(model, settings), settings)
     holding.take(lam)
     before = {name: float(holder.table.detach()) for name, holder in held(model).items()}
     widened = [before[name] / plan[name].step for name in before]
     assert (max(widened) > 1.5) == (step == "rate" and lam == 1.0)
-    fit(model, [next(iter(handwriting.loader("train", 64)))], task(), holding.optimizer, settings, companion=holding)
+    fit(model, [next(iter(handwriting.loader("train", 64)))], task(), optimizer, settings, companion=holding)
     for name, holder in held(model).items():  # the first update of Adam is the learning rate
         assert abs(float(holder.table.detach()) / before[name] - 1) == pytest.approx(0.01, rel=1e-3)
