@@ -7,7 +7,7 @@ interrupted run goes on from its last round, so the same command continues a sel
 
     python benchmarks/ecqx.py mlp-gsc --data FOLDER            # minutes per run on one core
     python benchmarks/ecqx.py resnet-20 --weights FOLDER       # a quarter of an hour per run on one core
-    python benchmarks/ecqx.py vgg16-bn --weights FOLDER        # for a GPU
+    python benchmarks/ecqx.py vgg16-bn --weights FOLDER        # for a GPU, as are vgg16 and vgg16-frontier
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +197,32 @@ EXPERIMENTS = {
         {
             "network": {"name": "vgg16"},
             "data": {"name": "cifar10", "batch_size": 128, "augment": True},
-            "pretrain": {"epochs": 160, "optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "clip": 1.0,
+            "pretrain": {"epochs": 80, "optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "clip": 1.0,
                          "precision": "bfloat16"},
             "measure": CHEAP_RELEVANCE,
-            "train": {"epochs": 60, "lr": 5e-4, "distill": 0.5, "learn": True, "precision": "bfloat16"},
-            "rounds": 20,
+            "train": {
+                "epochs": 30, "optimizer": "sgd", "lr": 5e-3, "weight_decay": 1e-4, "clip": 1.0, "distill": 0.5,
+                "precision": "bfloat16",
+            },
+            "rounds": 12,
         },
         ("934 KB", "584 KB", "300 KB", "129 KB"),
         "584 KB",
+    ),
+    "vgg16-frontier": Experiment(
+        {
+            "network": {"name": "vgg16-bn", "options": {"dropout": False}},
+            "data": {"name": "cifar10", "batch_size": 256, "augment": True},
+            "pretrain": {"epochs": 80, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "precision": "bfloat16"},
+            "measure": CHEAP_RELEVANCE,
+            "train": {
+                "epochs": 40, "optimizer": "sgd", "lr": 1e-2, "weight_decay": 1e-4, "distill": 1.0,
+                "precision": "bfloat16",
+            },
+            "rounds": 12,
+        },
+        ("584 KB", "250 KB", "129 KB", "100 KB", "76 KB"),
+        "129 KB",
     ),
 }  # fmt: skip
 
@@ -220,13 +239,15 @@ class Run:
     epochs: float | None = None
     damping: float | None = None
     step: str | None = None
+    lr: float | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, str, float, float, str]:
+    def key(self) -> tuple[str, str, int, str, float, float, str, float]:
         train = EXPERIMENTS[self.experiment].recipe["train"]
         epochs = train["epochs"] if self.epochs is None else self.epochs
         damping = train.get("damping", 0.0) if self.damping is None else self.damping
-        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps
+        lr = train["lr"] if self.lr is None else self.lr
+        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr
 
     @property
     def steps(self) -> str:
@@ -255,6 +276,8 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         values["train"]["epochs"] = run.epochs
     if run.damping is not None:
         values["train"]["damping"] = run.damping
+    if run.lr is not None:
+        values["train"]["lr"] = run.lr
     return recipes.make(with_method(values, run.method))
 
 
@@ -305,6 +328,7 @@ def main() -> None:
     parser.add_argument("--levers", nargs="*", help="an ablation instead; without names, all of them")
     parser.add_argument("--epochs", type=float, help="another length than the experiment's")
     parser.add_argument("--damping", type=float, help="another one than the experiment's")
+    parser.add_argument("--lr", type=float, help="another learning rate than the experiment's")
     parser.add_argument("--step", choices=("rate", "range"), help="another than the experiment's setting of steps")
     parser.add_argument("--data", help="folder with the data sets")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder with trained weights")
@@ -323,9 +347,10 @@ def main() -> None:
         names, targets, methods = [""], options.targets or chosen.targets, options.methods or METHODS
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r.get("epochs"), r.get("damping", 0.0),
-              r.get("step", "range")) for r in rows if "target" in r}  # fmt: skip
+              r.get("step", "range"), r.get("lr", chosen.recipe["train"]["lr"]))
+             for r in rows if "target" in r}  # fmt: skip
     runs = [
-        Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step)
+        Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step, options.lr)
         for seed in options.seeds for target in targets for method in methods for name in names
     ]  # fmt: skip
     todo = [run for run in runs if run.key not in known]
@@ -340,7 +365,8 @@ def main() -> None:
             save(path, options.experiment, rows)
         return
     failed: list[str] = []
-    with ProcessPoolExecutor(options.workers) as pool:
+    # A fork of a process that has used a GPU cannot use it.
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         for done in as_completed([pool.submit(one, run, options) for run in todo]):
             if done.exception() is not None:  # the others' rows must not wait for one that failed
                 failed.append(f"failed: {done.exception()}")

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -41,10 +42,16 @@ class Job:
     teacher: nn.Module | None = None
 
     def evaluate(self, split: str) -> Evaluate:
-        """Accuracy in percent on a split, as a function of a network."""
+        """Accuracy in percent on a split, as a function of a network, which goes to the accelerator for it and back."""
+        place = Accelerator().device
+        samples = self.dataset.to(place)
 
         def percent(model: nn.Module) -> float:
-            return accuracy(model, self.dataset.loader(split, 256))
+            home = next(model.parameters()).device
+            try:
+                return accuracy(model.to(place), samples.loader(split, 256))
+            finally:
+                model.to(home)
 
         return percent
 
@@ -70,13 +77,13 @@ class _Bar(Companion):
 
 
 def training_batches(dataset: DataSet, part: Data, *, seed: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """The training data as a recipe feeds it: shuffled and augmented.
+    """The training data as a recipe feeds it: shuffled and augmented, on the accelerator.
 
     Raises:
         RecipeError: the data set cannot be augmented so.
     """
     augment = CropFlip(**part.augment.model_dump()) if isinstance(part.augment, Augment) else part.augment
-    return dataset.loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed)
+    return dataset.to(Accelerator().device).loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed)
 
 
 def prepare(

@@ -43,11 +43,15 @@ class CropFlip:
         return torch.cat([corners, mirrored if self.flip else torch.zeros_like(mirrored)], dim=1)
 
     def apply(self, images: Tensor, choices: Tensor) -> Tensor:
-        """The augmented copy of ``images`` [N, C, H, W], not yet normalised, so that 0 is black."""
+        """The augmented copy of ``images`` [N, C, H, W], not yet normalised, so that 0 is black.
+
+        ``choices`` are on the device of the images.
+        """
         count, channels, height, width = images.shape
+        place = images.device
         top, left, mirrored = choices.unsqueeze(2).unbind(1)
-        rows = top + torch.arange(height)
-        columns = torch.arange(width).expand(count, width)
+        rows = top + torch.arange(height, device=place)
+        columns = torch.arange(width, device=place).expand(count, width)
         columns = left + torch.where(mirrored == 1, width - 1 - columns, columns)
         if self.fill == "edge":
             rows = (rows - self.padding).clamp(0, height - 1)
@@ -55,8 +59,8 @@ class CropFlip:
         else:
             images = F.pad(images, (self.padding,) * 4)
         return images[
-            torch.arange(count)[:, None, None, None],
-            torch.arange(channels)[None, :, None, None],
+            torch.arange(count, device=place)[:, None, None, None],
+            torch.arange(channels, device=place)[None, :, None, None],
             rows[:, None, :, None],
             columns[:, None, None, :],
         ]

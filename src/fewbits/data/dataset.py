@@ -45,6 +45,10 @@ class Split:
         """The samples at ``indices`` (int64 [M]), in that order."""
         return Split(self.inputs[indices], self.targets[indices])
 
+    def to(self, device: torch.device | str) -> Split:
+        """The same samples on a device."""
+        return Split(self.inputs.to(device), self.targets.to(device))
+
     def hold_out(self, count: int) -> tuple[Split, Split]:
         """(the rest, ``count`` samples with the same shares of the classes), always the same choice."""
         kept, taken = stratify(self.targets, count)
@@ -97,6 +101,11 @@ class DataSet:
     def normalised(self, normalisation: Normalisation) -> DataSet:
         """The same samples, normalised as a given network wants them."""
         return dataclasses.replace(self, normalisation=normalisation)
+
+    def to(self, device: torch.device | str) -> DataSet:
+        """The same samples on a device, where :meth:`loader` then makes its batches, augmentation included."""
+        splits = {name: self.split(name).to(device) for name in SPLITS}
+        return dataclasses.replace(self, **splits)  # type: ignore[arg-type]
 
     def loader(
         self,

@@ -54,18 +54,22 @@ class Samples(Dataset[Batch]):
         return inputs[0], targets[0]
 
     def __getitems__(self, positions: list[int]) -> Batch:
-        """The batch at ``positions``; PyTorch's loader calls this instead of fetching one by one."""
+        """The batch at ``positions``, on the samples' device.
+
+        PyTorch's loader calls this instead of fetching one by one.
+        """
         places = torch.tensor(positions)
         indices = places % len(self)
-        inputs = self.inputs[indices]
+        there = indices.to(self.inputs.device)
+        inputs = self.inputs[there]
         if self.augmentation is not None:
             epochs = places // len(self)
             choices = torch.empty(len(places), 3, dtype=torch.int64)
             for epoch in epochs.unique().tolist():
                 chosen = epochs == epoch
                 choices[chosen] = self._choices(self.augmentation, epoch)[indices[chosen]]
-            inputs = self.augmentation.apply(inputs, choices)
-        return self.normalisation.apply(inputs), self.targets[indices]
+            inputs = self.augmentation.apply(inputs, choices.to(inputs.device))
+        return self.normalisation.apply(inputs), self.targets[there]
 
     def _choices(self, augmentation: CropFlip, epoch: int) -> Tensor:
         if self._drawn is None or self._drawn[0] != epoch:

@@ -67,7 +67,7 @@ def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
             parts += [entry.levels.cpu().numpy().tobytes(), entry.scales.cpu().numpy().tobytes()]
         else:
             kept = entry.data * entry.mask if isinstance(entry, Masked) else entry.data
-            parts.append(kept.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+            parts.append(kept.cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     rest = b"".join(parts)
     jobs = {}
     with ThreadPoolExecutor() as pool:  # both libraries let other threads run
