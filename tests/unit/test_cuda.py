@@ -51,7 +51,7 @@ def test_a_whole_job(tmp_path: Path) -> None:
     done = jobs.run(job := jobs.prepare(recipes.make(values)), tmp_path / "out")
     assert done.report.identical
     assert done.report.met
-    decoded = job.decoded(tmp_path / "out" / done.report.recipe.get("output", "network.few")).cpu()
+    decoded = job.decoded(tmp_path / "out" / done.report.recipe.get("output", "net.few")).cpu()
     here = jobs.accuracy(decoded, job.dataset.loader("test"))
     assert here == pytest.approx(done.report.accuracy_after, abs=0.6)
     assert here > 80

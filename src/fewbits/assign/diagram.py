@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewbits.assign.together import Asking, alone
+
 Table = NDArray[np.float64]
 
 CHUNK = 1 << 18
@@ -116,10 +118,19 @@ def locate(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHE
 
 def count(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHERE) -> NDArray[np.int64]:
     """How many weights lie in each cell."""
-    if x.device.type != "cpu" and len(bounds) <= COMPARED:  # one wait for the device, where bincount has three
-        edges = torch.from_numpy(bounds).to(x.device).unsqueeze(1)
-        over = (x > edges).sum(1).cpu().numpy()
-        return np.concatenate([[x.numel()], over]) - np.concatenate([over, [0]])
+    return alone(counting(x, bounds, extremes))
+
+
+def counting(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHERE) -> Asking[NDArray[np.int64]]:
+    """As :func:`count`, for :func:`fewbits.assign.together.together`."""
+    if x.device.type == "cpu" or len(bounds) > COMPARED:
+        return _count(x, bounds, extremes)
+    edges = torch.from_numpy(bounds).to(x.device).unsqueeze(1)
+    above = (yield (x > edges).sum(1)).astype(np.int64)
+    return np.concatenate([[x.numel()], above]) - np.concatenate([above, [0]])
+
+
+def _count(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes) -> NDArray[np.int64]:
     if x.device.type != "cpu" or len(bounds) > COMPARED:
         edges = torch.from_numpy(bounds).to(x.device)
         total = torch.zeros(len(bounds) + 1, dtype=torch.int64, device=x.device)
@@ -140,15 +151,15 @@ def count(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHER
     return above[:-1] - above[1:]
 
 
-def landmarks(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes) -> NDArray[np.int64]:
-    """As :func:`count`, exact for zero's cell and those of the extremes; what is between counts as one cell there.
+def landmarks(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes) -> Asking[NDArray[np.int64]]:
+    """As :func:`counting`, exact for zero's cell and those of the extremes; what is between counts as one cell there.
 
     Four boundaries are compared with instead of all of them.
     """
     first, last = (int(np.searchsorted(bounds, value)) for value in extremes)
     cells = {first, (len(bounds) + 1) // 2, last}
     kept = sorted({edge for cell in cells for edge in (cell - 1, cell) if 0 <= edge < len(bounds)})
-    found = count(x, bounds[kept], extremes)
+    found = yield from counting(x, bounds[kept], extremes)
     counts = np.zeros(len(bounds) + 1, dtype=np.int64)
     counts[[0, *(edge + 1 for edge in kept)]] = found
     return counts

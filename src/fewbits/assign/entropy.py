@@ -19,6 +19,7 @@ from fewbits.assign.code import chances, surcharge, surcharged_levels
 from fewbits.assign.diagram import Table, boundaries, locate
 from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import Relevance
+from fewbits.assign.together import Asking, together
 from fewbits.errors import SelectionError, nearest
 from fewbits.plan import Clustered, Plan
 
@@ -121,14 +122,18 @@ def entropy_assigner(
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
         entries, layers = {}, {}
         largest = max((weight.numel() for weight in weights.values()), default=0)
+        assigning = {}
         for name, weight in weights.items():
             layer = state[name]
             if relevance is not None and scores is not None:
                 if name not in scores:
                     raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
                 layer = replace(layer, scores=relevance.mixed(name, scores[name], weight, layer.scores))
-            levels, table, layers[name] = _assign(name, weight, layer, bits, rate, relevance, largest)
-            entries[name] = _entry(levels, layer, table, bits)
+            assigning[name] = _assign(name, weight, layer, bits, rate, relevance, largest)
+        device = next(iter(weights.values())).device if weights else torch.device("cpu")
+        for name, found in zip(assigning, together(list(assigning.values()), device), strict=True):
+            levels, table, layers[name] = found
+            entries[name] = _entry(levels, layers[name], table, bits)
         return Plan(entries), state.updated(layers)
 
     return Assigner(init, update)
@@ -142,10 +147,11 @@ def _assign(
     rate: Rate,
     relevance: Relevance | None,
     largest: int,
-) -> tuple[Tensor, Table, LayerState]:
+) -> Asking[tuple[Tensor, Table, LayerState]]:
     """Levels of one layer, their centroids, and its record with what was decided."""
-    x, low, high = grid.flat(name, weight)
-    lam, table, costs = rate.costs(x, low, high, _table(layer, bits), x.numel() / max(1, largest), layer.gain)
+    x, low, high = yield from grid.flattening(name, weight)
+    share = x.numel() / max(1, largest)
+    lam, table, costs = yield from rate.costs(x, low, high, _table(layer, bits), share, layer.gain)
     bounds = boundaries(table, costs)
     zero = len(table) // 2
     plain = float(bounds[zero - 1]), float(bounds[zero])
@@ -159,7 +165,7 @@ def _assign(
         zeros = x.numel() - int(levels.count_nonzero())
     else:
         levels = None
-        zeros = int(((x > plain[0]) & (x <= plain[1])).sum())
+        zeros = int((yield ((x > plain[0]) & (x <= plain[1])).sum())[0])
     chosen = None
     if relevance is not None and layer.scores is not None:
         chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, zeros, extra, (low, high))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fewbits.assign.diagram import Table, boundaries, locate
+from fewbits.assign.together import Asking, alone
 from fewbits.errors import NonFiniteError, RecipeError, SelectionError
 from fewbits.plan import MAX_BITS, Clustered
 
@@ -33,6 +34,11 @@ def centroids(step: float, bits: int) -> Table:
 
 
 def flat(name: str, weight: Tensor) -> tuple[Tensor, float, float]:
+    """:func:`flattening`, at once."""
+    return alone(flattening(name, weight))
+
+
+def flattening(name: str, weight: Tensor) -> Asking[tuple[Tensor, float, float]]:
     """``weight`` as a flat float32 tensor, with its smallest and largest element (0 and 0 if it is empty).
 
     Raises:
@@ -44,7 +50,7 @@ def flat(name: str, weight: Tensor) -> tuple[Tensor, float, float]:
     x = weight.detach().reshape(-1).to(torch.float32)
     if not x.numel():
         return x, 0.0, 0.0
-    low, high = (float(v) for v in torch.aminmax(x))  # NaN propagates, so one pass finds everything
+    low, high = map(float, (yield torch.stack(torch.aminmax(x))))  # NaN propagates, so one pass finds everything
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NonFiniteError(f"weight {name!r} has NaN or infinity")
     return x, low, high

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewbits.assign.diagram import Table, boundaries, count, landmarks
+from fewbits.assign.diagram import Table, boundaries, counting, landmarks
+from fewbits.assign.together import Asking
 from fewbits.errors import RecipeError, nearest
 
 SCALES = ("min", "max")
@@ -71,7 +72,7 @@ class Rate:
 
     def costs(
         self, x: Tensor, low: float, high: float, table: Table, share: float, gain: float = 1.0
-    ) -> tuple[float, Table, Table]:
+    ) -> Asking[tuple[float, Table, Table]]:
         """lambda(l), the centroids, and the rate term ``-lambda(l) * log2 P_c`` of each in squared weight units.
 
         Args:
@@ -84,8 +85,8 @@ class Rate:
         nothing, largest = np.zeros_like(table), max(-low, high)
         lam, bits = 0.0, nothing
         if self.lam and x.numel():
-            tally = count if self.step == "range" else landmarks
-            counts = tally(x, boundaries(table, nothing), (low, high))
+            tally = counting if self.step == "range" else landmarks
+            counts = yield from tally(x, boundaries(table, nothing), (low, high))
             bits = self.information(counts)
             delta = (share + self.sustain) / (1 + self.sustain)
             lam = self.lam * delta * self.multiplier(low, high, table, counts, bits)
@@ -93,7 +94,7 @@ class Rate:
         if lam == 0:  # also for an outlier so far off that float64 sees no difference: zero times infinity is no cost
             return 0.0, table, nothing
         if self.step == "rate":
-            bits = self.information(count(x, boundaries(table, nothing), (low, high)))
+            bits = self.information((yield from counting(x, boundaries(table, nothing), (low, high))))
         return lam, table, lam * bits
 
     def wide(self, table: Table, lam: float, largest: float, gain: float = 1.0) -> Table:

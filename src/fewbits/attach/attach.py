@@ -71,8 +71,9 @@ def background(model: nn.Module) -> dict[str, nn.Parameter]:
     """``{tensor name: float background weight}`` of every attached weight."""
     found: dict[str, nn.Parameter] = {}
     for name in held(model):
-        module, attribute = _owner(model, name)
-        found[name] = module.parametrizations[attribute].original  # type: ignore[index, union-attr]
+        path, _, attribute = name.rpartition(".")
+        chains = model.get_submodule(path).parametrizations  # asking for the weight itself would compute it
+        found[name] = chains[attribute].original  # type: ignore[index, union-attr]
     return found
 
 
