@@ -103,6 +103,7 @@ ADAM: dict[str, dict[str, Any]] = {
 PLAIN: dict[str, dict[str, Any]] = {
     "as it is": {},
     "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it
+    "48 rounds": {"rounds": 48},
     "half distilled": {"train.distill": 0.5},
     "3 bit": {"assign.bits": 3},
     "3 bit, learning rate 0.02": {"assign.bits": 3, "train.lr": 2e-2},
@@ -192,6 +193,10 @@ EXPERIMENTS = {
         ("584 KB", "250 KB", "129 KB", "100 KB", "76 KB"),
         "129 KB",
         weights="cifar10_vgg16bn_fp16.safetensors",
+        levers={
+            "as it is": {"measure.every": 2},
+            "no dropout": {"measure.every": 2, "network.options": {"dropout": False}},
+        },
     ),
     "vgg16": Experiment(
         {
