@@ -104,6 +104,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "as it is": {},
     "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it
     "48 rounds": {"rounds": 48},
+    "gradual lambda": {"train.gradual": True},
     "half distilled": {"train.distill": 0.5},
     "3 bit": {"assign.bits": 3},
     "3 bit, learning rate 0.02": {"assign.bits": 3, "train.lr": 2e-2},

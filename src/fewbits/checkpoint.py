@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from fewbits.assign import LayerState, State
 from fewbits.errors import DataError, FileError
 
-_FORMAT = 8
+_FORMAT = 9
 
 
 def save(path: Path, values: dict[str, Any]) -> None:

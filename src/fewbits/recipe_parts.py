@@ -111,6 +111,8 @@ class Finetuning(Training):
         teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
         arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
+        gradual: lambda moves a little at every step to what the size at the next round asks for; else it jumps there
+            at each round.
 
     With ``assign.method: int8``, ``epochs: 0`` calibrates without training, and ``learn`` trains the ranges of
     activations, which otherwise follow the data.
@@ -127,6 +129,7 @@ class Finetuning(Training):
     temperature: Annotated[float, Field(gt=0)] = 2.0
     settle: Annotated[float, Field(ge=0, lt=1)] = 0.1
     arrive: Annotated[float, Field(ge=0, le=1)] = 0.25
+    gradual: bool = False
 
     @model_validator(mode="after")
     def _taught(self) -> Finetuning:

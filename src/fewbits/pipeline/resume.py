@@ -18,7 +18,7 @@ from fewbits.pipeline.rehearsal import Choice
 from fewbits.pipeline.rounds import Kept, Rounds
 from fewbits.recipe import Recipe
 from fewbits.report.report import Rehearsal, Report, Round
-from fewbits.train.hold import Holding
+from fewbits.train.hold import Holding, Ramp
 
 
 def save(
@@ -57,6 +57,7 @@ def save(
             "steps": holding.steps,
             "lam": holding.lam,
             "share": holding.share,
+            "ramp": None if holding.ramp is None else tuple(holding.ramp),
             "settled": holding.settled,
             "state": checkpoint.pack(holding.state),
             "model": holding.model.state_dict(),
@@ -117,6 +118,7 @@ def restore(state: dict[str, Any], rounds: Rounds, holding: Holding, optimizer: 
     holding.state = checkpoint.unpack(state["state"])
     holding.steps, holding.share = state["steps"], state["share"]
     holding.lam, holding.settled = state["lam"], state["settled"]
+    holding.ramp = None if state["ramp"] is None else Ramp(*state["ramp"])
     vars(rounds.steering).update(state["steering"])
     rounds.history = [Round(**r) for r in state["history"]]
     if state["best"] is not None:

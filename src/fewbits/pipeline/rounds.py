@@ -52,9 +52,9 @@ class Rounds:
         base = self.candidates.of(holding.model)
         size = self.candidates.size(base)
         accuracy = self._accuracy(base)
-        lam = self.steering.next(0.0, size, accuracy, self.size_at(holding, base))
+        size_at = self.size_at(holding, base)
         self._note(holding, base, size, accuracy, 0)
-        holding.take(agreed(lam))
+        self._onward(holding, 0.0, size, accuracy, size_at)
 
     def next(self, holding: Holding, done: int, total: int) -> None:
         """After ``done`` of ``total`` steps."""
@@ -73,7 +73,15 @@ class Rounds:
                 self._fill(holding, base, size_at, round(self.steering.target * HEADROOM))
             holding.settled = True
         else:
-            holding.take(agreed(self.steering.next(done / total, size, accuracy, size_at)))
+            self._onward(holding, done / total, size, accuracy, size_at)
+
+    def _onward(self, holding: Holding, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> None:
+        """Set lambda for the time until the next round."""
+        if self.recipe.train.gradual:
+            until = min(1.0, share + 1 / self.recipe.rounds)
+            holding.toward(agreed(self.steering.next(share, size, accuracy, size_at, until)), until)
+        else:
+            holding.take(agreed(self.steering.next(share, size, accuracy, size_at)))
 
     def size_at(self, holding: Holding, base: Plan) -> SizeAt:
         """Bytes of the file for any lambda, with the weights as of now; ``base`` has everything else."""

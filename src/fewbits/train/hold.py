@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +19,23 @@ from fewbits.train.loop import Companion, agree
 
 AssignerAt = Callable[[float, float], Assigner]
 """The assigner for a lambda and the share of the training that is over; all of them share one kind of state."""
+
+
+class Ramp(NamedTuple):
+    """Lambda on the way from one value to another: geometrically, from 0 as from a hundredth of the other."""
+
+    begin: float
+    since: float
+    end: float
+    until: float
+
+    def at(self, share: float) -> float:
+        """Lambda when ``share`` of the training is over."""
+        way = min(1.0, (share - self.since) / max(1e-12, self.until - self.since))
+        if way == 1.0 or self.end == self.begin:
+            return self.end
+        begin, end = self.begin or self.end / 100, self.end or self.begin / 100
+        return begin * (end / begin) ** way
 
 
 class Holding(Companion):
@@ -60,6 +77,7 @@ class Holding(Companion):
         self.share = 0.0
         self.loss = 0.0
         self.optimizer = optimizer
+        self.ramp: Ramp | None = None
         self._scores: Mapping[str, Tensor] | None = None
 
     @property
@@ -73,9 +91,13 @@ class Holding(Companion):
 
     def take(self, lam: float) -> None:
         """Hold the assignment under ``lam``."""
-        self.lam = lam
+        self.lam, self.ramp = lam, None
         plan, self.state = self.plan_at(lam)
         self.hold(plan)
+
+    def toward(self, lam: float, share: float) -> None:
+        """Move lambda from where it is to ``lam``, which it has when ``share`` of the training is over."""
+        self.ramp = Ramp(self.lam, self.share, lam, share)
 
     @property
     def _measures(self) -> bool:
@@ -112,6 +134,8 @@ class Holding(Companion):
         if self.settings.learn:
             self._learnt()
         if not self.settled:
+            if self.ramp is not None:
+                self.lam = self.ramp.at(self.share)
             plan, self.state = self.assigner_at(self.lam, self.share).update(self.weights, self._scores, self.state)
             self.hold(plan)
         if done == total or self._round(done, total) > self._round(done - 1, total):
