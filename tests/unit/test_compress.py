@@ -182,20 +182,35 @@ def test_looking_at_accuracy_changes_nothing_that_is_trained(trained, handwritin
     assert history(drawing) == history(None)
 
 
+def test_a_gradual_lambda_has_reached_the_target_when_it_was_to_arrive(trained, train, evaluate) -> None:
+    def history(gradual: bool):
+        settings = {"epochs": 4, "lr": 1e-4, "arrive": 0.75, "settle": 0.0, "gradual": gradual}
+        done = fb.compress(trained, train, evaluate=evaluate, recipe=recipe(train=settings), target="1 KB")
+        assert 980 <= done.report.file_bytes <= 1000
+        return done.report.history
+
+    ramp, stairs = history(True), history(False)
+    assert ramp[0].lam == stairs[0].lam == stairs[1].lam == 0
+    assert 0 < ramp[1].lam < ramp[3].lam
+    # The target is to be reached at the third of four rounds; by stairs the third only begins to ask for it.
+    assert 950 <= ramp[3].bytes <= 1030
+    assert stairs[3].bytes > 1150
+
+
 def test_the_impossible_budget_is_explained(trained, train) -> None:
     with pytest.raises(BudgetError, match=r"cannot be reached.*biases, normalisation and the header"):
         fb.compress(trained, train, recipe=recipe(), target="150 bytes")
 
 
-@pytest.mark.parametrize("step", ["range", "rate"])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(trained, handwriting, tmp_path, step) -> None:
+@pytest.mark.parametrize(("step", "gradual"), [("range", False), ("rate", False), ("rate", True)])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(trained, handwriting, tmp_path, step, gradual) -> None:
     def job(state_file, progress=None):
         loader = handwriting.loader("train", 64, shuffle=True, seed=1)
         net = nn.Sequential(*trained, nn.Identity())
         net.insert(5, nn.Dropout(0.2))  # draws random numbers in every step
         chosen = recipe(
-            assign={"options": {"step": step}}, train={"epochs": 2, "learn": True}, measure={"name": "random"},
-            target="1 KB",
+            assign={"options": {"step": step}}, train={"epochs": 2, "learn": True, "gradual": gradual, "arrive": 1.0},
+            measure={"name": "random"}, target="1 KB",
         )  # fmt: skip
         return fb.compress(net, loader, recipe=chosen, state_file=state_file, progress=progress).data
 

@@ -50,6 +50,12 @@ def test_toward_size_falls_geometrically_and_stays() -> None:
     assert 990 <= curve(steering.final(curve)) <= 997
 
 
+def test_toward_size_looks_ahead() -> None:
+    steering = TowardSize(1000, arrive=0.5)
+    assert curve(steering.next(0.0, 10_000, None, curve, until=0.25)) == pytest.approx((10_000 * 1000) ** 0.5, rel=0.03)
+    assert 970 <= curve(steering.next(0.25, 3000, None, curve, until=0.6)) <= 1000
+
+
 def test_within_drop_ends_near_the_smallest_size_that_keeps_the_floor() -> None:
     """Accuracy is lost below 2,000 bytes; twenty rounds get within 15 % of that."""
     steering = WithinDrop(floor=90.0)
