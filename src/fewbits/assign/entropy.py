@@ -124,12 +124,12 @@ def entropy_assigner(
         largest = max((weight.numel() for weight in weights.values()), default=0)
         assigning = {}
         for name, weight in weights.items():
-            layer = state[name]
+            measured = None
             if relevance is not None and scores is not None:
                 if name not in scores:
                     raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
-                layer = replace(layer, scores=relevance.mixed(name, scores[name], weight, layer.scores))
-            assigning[name] = _assign(name, weight, layer, bits, rate, relevance, largest)
+                measured = scores[name]
+            assigning[name] = _assign(name, weight, measured, state[name], bits, rate, relevance, largest)
         device = next(iter(weights.values())).device if weights else torch.device("cpu")
         for name, found in zip(assigning, together(list(assigning.values()), device), strict=True):
             levels, table, layers[name] = found
@@ -142,6 +142,7 @@ def entropy_assigner(
 def _assign(
     name: str,
     weight: Tensor,
+    measured: Tensor | None,
     layer: LayerState,
     bits: int,
     rate: Rate,
@@ -149,6 +150,8 @@ def _assign(
     largest: int,
 ) -> Asking[tuple[Tensor, Table, LayerState]]:
     """Levels of one layer, their centroids, and its record with what was decided."""
+    if relevance is not None and measured is not None:
+        layer = replace(layer, scores=(yield from relevance.mixed(name, measured, weight, layer.scores)))
     x, low, high = yield from grid.flattening(name, weight)
     share = x.numel() / max(1, largest)
     lam, table, costs = yield from rate.costs(x, low, high, _table(layer, bits), share, layer.gain)
@@ -168,7 +171,8 @@ def _assign(
         zeros = int((yield ((x > plain[0]) & (x <= plain[1])).sum())[0])
     chosen = None
     if relevance is not None and layer.scores is not None:
-        chosen = relevance.levels(x, layer.scores.reshape(-1).to(x.device), table, costs, zeros, extra, (low, high))
+        seen = layer.scores.reshape(-1).to(x.device)
+        chosen = yield from relevance.levels(x, seen, table, costs, zeros, extra, (low, high))
     if chosen is not None:
         levels, beta = chosen
     else:
@@ -179,7 +183,7 @@ def _assign(
         if layer.age >= rate.refresh:
             layer = replace(layer, chances=chances(levels.view(weight.shape)), age=0)
     size = max(1, x.numel())
-    final = zeros if beta is None else x.numel() - int(levels.count_nonzero())
+    final = zeros if beta is None else x.numel() - int((yield levels.count_nonzero())[0])
     held = float(table[zero + 1]) if rate.step == "rate" else None
     record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size, held=held)
     return levels.view(weight.shape), table, record

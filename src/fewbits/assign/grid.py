@@ -56,11 +56,10 @@ def flattening(name: str, weight: Tensor) -> Asking[tuple[Tensor, float, float]]
     return x, low, high
 
 
-def kth_smallest(x: Tensor, k: int) -> float:
-    """The k-th smallest element (k from 1) of a flat tensor of any size."""
+def kth_smallest(x: Tensor, k: int) -> Tensor:
+    """The k-th smallest element (k from 1) of a flat tensor of any size, as a tensor of no dimension."""
     # torch.quantile refuses more than 2**24 elements; CUDA's kthvalue is barred from deterministic runs.
-    ordered = x.kthvalue(k).values if x.device.type == "cpu" else x.sort().values[k - 1]
-    return float(ordered)
+    return x.kthvalue(k).values if x.device.type == "cpu" else x.sort().values[k - 1]
 
 
 @torch.no_grad()
@@ -85,7 +84,7 @@ def step_size(weight: Tensor, bits: int, percentile: float = 99.9, name: str = "
     largest = max(-low, high)
     if largest == 0:
         return 1.0
-    reach = kth_smallest(x.abs(), max(1, math.ceil(percentile * x.numel() / 100)))
+    reach = float(kth_smallest(x.abs(), max(1, math.ceil(percentile * x.numel() / 100))))
     smallest_step = float(torch.finfo(torch.float32).tiny)
     return max(float(np.float32((reach or largest) / top)), smallest_step)
 

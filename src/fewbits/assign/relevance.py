@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fewbits.assign.diagram import EVERYWHERE, Extremes, Table, boundaries, chunks, locate
 from fewbits.assign.grid import kth_smallest
+from fewbits.assign.together import Asking
 from fewbits.errors import NonFiniteError, RecipeError, SelectionError, nearest
 
 P_RULES = ("paper", "released")
@@ -52,7 +53,7 @@ class Relevance:
             hint = nearest(self.p_rule, P_RULES)
             raise RecipeError(f"p_rule must be one of {P_RULES}, got {self.p_rule!r}{hint}")
 
-    def mixed(self, name: str, score: Tensor, weight: Tensor, previous: Tensor | None) -> Tensor:
+    def mixed(self, name: str, score: Tensor, weight: Tensor, previous: Tensor | None) -> Asking[Tensor]:
         """``(1 - momentum) * score + momentum * previous``: signed, float32, on the weight's device."""
         if score.shape != weight.shape:
             raise SelectionError(
@@ -61,7 +62,7 @@ class Relevance:
         if score.is_complex():
             raise SelectionError(f"scores of {name!r} must be real, got {score.dtype}")
         fresh = score.detach().to(weight.device, torch.float32, copy=True)
-        if fresh.numel() and not all(math.isfinite(float(v)) for v in torch.aminmax(fresh)):
+        if fresh.numel() and not np.isfinite((yield torch.stack(torch.aminmax(fresh)))).all():
             raise NonFiniteError(f"scores of {name!r} have NaN or infinity")
         if previous is None or self.momentum == 0:
             return fresh
@@ -76,7 +77,7 @@ class Relevance:
         zeros: int,
         extra: Tensor | None = None,
         extremes: Extremes = EVERYWHERE,
-    ) -> tuple[Tensor, float] | None:
+    ) -> Asking[tuple[Tensor, float] | None]:
         """int16 levels and beta, or ``None`` where relevance has no say and plain ECQ holds.
 
         It has no say if it is zero everywhere or the same everywhere (then R' = 1 throughout and no beta
@@ -94,10 +95,12 @@ class Relevance:
         nonzero[zero] = np.inf
         if not scores.numel() or not np.isfinite(nonzero).any():
             return None
-        least, peak = torch.aminmax(scores.abs())
+        ends = torch.stack(torch.aminmax(scores.abs()))
+        least, peak = yield ends
         if least == peak:
             return None
-        decay, mean = _decay(scores, peak)
+        decay, total = _decay(scores, ends[1])
+        mean = float((yield total)[0]) / scores.numel()
         if mean >= 1:
             return None
         # rho * mean(R')**beta = 1: the mean relevance leaves the decision unchanged (eq. 11 ff.).
@@ -109,7 +112,7 @@ class Relevance:
         more = None if extra is None else extra / unit**2
         tau = _thresholds(x, levels, decay, table / unit, costs / unit**2, unit, self.rho, more)
         released = self.p_rule == "released"
-        beta = largest_beta(
+        beta = yield from largest_beta(
             tau, start, least=zeros - allowed if released else 0, most=zeros if released else zeros + allowed
         )
         return None if beta is None else (keep(levels, tau > beta), beta)
@@ -120,30 +123,31 @@ def keep(levels: Tensor, kept: Tensor) -> Tensor:
     return levels.mul_(kept.view(torch.int8))
 
 
-def largest_beta(tau: Tensor, start: float, least: int, most: int) -> float | None:
+def largest_beta(tau: Tensor, start: float, least: int, most: int) -> Asking[float | None]:
     """The exponent nearest to ``start`` with ``least <= count(tau <= beta) <= most``.
 
     The upper bound has priority where ties or unreachable weights (tau infinite) rule out the lower one.
     ``None`` if even beta = 0 exceeds ``most``; only rounding can cause that.
     """
-    beta, zeros = start, int((tau <= start).sum())
+    beta, zeros = start, int((yield (tau <= start).sum())[0])
     if zeros < least:
-        beta = min(kth_smallest(tau, least), float(torch.finfo(tau.dtype).max))
-        zeros = int((tau <= beta).sum())
+        beta = min(float((yield kth_smallest(tau, least))[0]), float(torch.finfo(tau.dtype).max))
+        zeros = int((yield (tau <= beta).sum())[0])
     if zeros > most:
-        beta = float(np.nextafter(np.float32(kth_smallest(tau, most + 1)), np.float32(-np.inf)))
+        above = float((yield kth_smallest(tau, most + 1))[0])
+        beta = float(np.nextafter(np.float32(above), np.float32(-np.inf)))
     return beta if beta >= 0 else None
 
 
-def _decay(scores: Tensor, peak: Tensor) -> tuple[Tensor, float]:
-    """``-ln R'`` (zero or more), and the mean of R'."""
+def _decay(scores: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
+    """``-ln R'`` (zero or more), and the sum of R'."""
     decay = torch.empty_like(scores)
     total = torch.zeros((), dtype=torch.float64, device=scores.device)
     for score, out in chunks(scores, decay):
         torch.abs(score, out=out).div_(peak).clamp_(LEAST, 1.0)
         total += out.sum(dtype=torch.float64)
         out.log_().abs_()  # not neg: -ln 1 must be +0, tau divides by it
-    return decay, float(total) / scores.numel()
+    return decay, total
 
 
 def _thresholds(

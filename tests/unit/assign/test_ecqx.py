@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fewbits.assign import diagram, ecq, ecqx
 from fewbits.assign.relevance import largest_beta
+from fewbits.assign.together import alone
 from fewbits.errors import RecipeError
 from fewbits.plan import Clustered
 
@@ -117,17 +118,21 @@ def test_without_any_scores_it_is_ecq() -> None:
     assert state["a"].beta is None
 
 
+def beta_of(tau: Tensor, start: float, least: int, most: int) -> float | None:
+    return alone(largest_beta(tau, start, least, most))
+
+
 def test_largest_beta() -> None:
     tau = torch.tensor([0.0, 0.1, 0.2, 0.2, 0.3, torch.inf])
-    assert largest_beta(tau, 0.25, least=0, most=4) == 0.25
-    below = largest_beta(tau, 0.25, least=0, most=3)
+    assert beta_of(tau, 0.25, least=0, most=4) == 0.25
+    below = beta_of(tau, 0.25, least=0, most=3)
     assert below is not None
     assert below < 0.2
     assert int((tau <= below).sum()) == 2  # both at 0.2 or neither
-    assert largest_beta(tau, 0.05, least=2, most=3) == pytest.approx(0.1)
-    assert int((tau <= largest_beta(tau, 0.05, least=3, most=3)).sum()) == 2  # the upper bound wins
-    assert int((tau <= largest_beta(tau, 0.05, least=6, most=6)).sum()) == 5  # infinity is out of reach
-    assert largest_beta(torch.zeros(3), 0.5, least=0, most=2) is None
+    assert beta_of(tau, 0.05, least=2, most=3) == pytest.approx(0.1)
+    assert int((tau <= beta_of(tau, 0.05, least=3, most=3)).sum()) == 2  # the upper bound wins
+    assert int((tau <= beta_of(tau, 0.05, least=6, most=6)).sum()) == 5  # infinity is out of reach
+    assert beta_of(torch.zeros(3), 0.5, least=0, most=2) is None
 
 
 @pytest.mark.parametrize(
