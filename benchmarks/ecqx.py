@@ -70,6 +70,7 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "no distillation": {"train.distill": 0.0},
     "distillation only": {"train.distill": 1.0},
     "target from the start": {"train.arrive": 0.0},
+    "gradual lambda": {"train.gradual": True},
     "bfloat16 remainder": {"floats": "bfloat16"},
     "2 bit": {"assign.bits": 2},
     "3 bit": {"assign.bits": 3},
