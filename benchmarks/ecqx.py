@@ -101,11 +101,16 @@ ADAM: dict[str, dict[str, Any]] = {
         },
     }.items()
 }  # fmt: skip
+SLOW_OR_FAST: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "48 rounds": {"rounds": 48},
+    "gradual lambda": {"train.gradual": True},
+    "target at half": {"train.arrive": 0.5},
+    "gradual lambda, target at half": {"train.gradual": True, "train.arrive": 0.5},
+}
 PLAIN: dict[str, dict[str, Any]] = {
     "as it is": {},
     "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it
-    "48 rounds": {"rounds": 48},
-    "gradual lambda": {"train.gradual": True},
     "half distilled": {"train.distill": 0.5},
     "3 bit": {"assign.bits": 3},
     "3 bit, learning rate 0.02": {"assign.bits": 3, "train.lr": 2e-2},
@@ -153,6 +158,19 @@ EXPERIMENTS = {
         levers=LEVERS,
     ),
     "digits-net": Experiment(_demo(), ("8 KB", "5 KB", "3.5 KB"), "3.5 KB", step="range", levers=LEVERS),
+    "lenet-5": Experiment(
+        {
+            "network": {"name": "lenet-5"},
+            "data": {"name": "fashion-mnist", "batch_size": 128},
+            "pretrain": {"epochs": 6, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
+            "measure": RELEVANCE,
+            "train": {"epochs": 4, "optimizer": "sgd", "lr": 2e-2, "weight_decay": 1e-4, "distill": 1.0},
+            "rounds": 12,
+        },
+        ("16 KB", "8 KB", "4 KB"),
+        "4 KB",
+        levers=SLOW_OR_FAST,
+    ),
     "resnet-20": Experiment(
         {
             "network": {"name": "resnet-20"},
@@ -167,7 +185,7 @@ EXPERIMENTS = {
         ("80 KB", "60 KB", "43 KB", "30 KB", "20 KB"),
         "43 KB",
         weights="cifar10_resnet20.safetensors",
-        levers=PLAIN | ADAM,
+        levers=SLOW_OR_FAST | PLAIN | ADAM,
     ),
     "resnet-56": Experiment(
         {
