@@ -44,12 +44,11 @@ class Job:
     def evaluate(self, split: str) -> Evaluate:
         """Accuracy in percent on a split, as a function of a network, which goes to the accelerator for it and back."""
         place = Accelerator().device
-        samples = self.dataset.to(place)
 
         def percent(model: nn.Module) -> float:
             home = next(model.parameters()).device
             try:
-                return accuracy(model.to(place), samples.loader(split, 256))
+                return accuracy(model.to(place), self.dataset.loader(split, 256, device=place))
             finally:
                 model.to(home)
 
@@ -83,7 +82,8 @@ def training_batches(dataset: DataSet, part: Data, *, seed: int) -> DataLoader[t
         RecipeError: the data set cannot be augmented so.
     """
     augment = CropFlip(**part.augment.model_dump()) if isinstance(part.augment, Augment) else part.augment
-    return dataset.to(Accelerator().device).loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed)
+    place = Accelerator().device
+    return dataset.loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed, device=place)
 
 
 def prepare(

@@ -102,11 +102,6 @@ class DataSet:
         """The same samples, normalised as a given network wants them."""
         return dataclasses.replace(self, normalisation=normalisation)
 
-    def to(self, device: torch.device | str) -> DataSet:
-        """The same samples on a device, where :meth:`loader` then makes its batches, augmentation included."""
-        splits = {name: self.split(name).to(device) for name in SPLITS}
-        return dataclasses.replace(self, **splits)  # type: ignore[arg-type]
-
     def loader(
         self,
         split: str,
@@ -116,6 +111,7 @@ class DataSet:
         augment: bool | CropFlip = False,
         drop_last: bool = False,
         seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of (normalised float32 inputs [B, ...], int64 targets [B]).
 
@@ -125,6 +121,7 @@ class DataSet:
 
         Args:
             augment: true for the data set's customary augmentation, or another one, for images [N, C, H, W].
+            device: where the split's samples go and batches are made, augmentation included.
 
         Raises:
             RecipeError: an unknown split, a batch size below 1, no customary augmentation, or samples that are no
@@ -132,7 +129,7 @@ class DataSet:
         """
         if batch_size < 1:
             raise RecipeError(f"the batch size must be at least 1, got {batch_size}")
-        chosen = self.split(split)
+        chosen = self.split(split).to(device)
         samples = Samples(chosen.inputs, chosen.targets, self.normalisation, self._augmentation(augment), seed)
         return DataLoader(
             samples,

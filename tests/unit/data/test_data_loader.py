@@ -74,6 +74,15 @@ def test_the_global_random_state_is_neither_used_nor_moved(dataset):
     assert torch.equal(epoch(dataset.loader("train", 16, shuffle=True, augment=True))[0], first)
 
 
+@pytest.mark.parametrize("fill", ["black", "edge"])
+def test_batches_are_made_where_they_are_wanted(dataset, fill):
+    """On the meta device every operation with a tensor that is elsewhere fails."""
+    x, y = next(iter(dataset.loader("train", 16, shuffle=True, augment=CropFlip(2, fill=fill), device="meta")))
+    assert (x.device.type, y.device.type) == ("meta", "meta")
+    assert (x.shape, x.dtype, y.shape) == ((16, 3, 8, 8), torch.float32, (16,))
+    assert dataset.train.inputs.device.type == "cpu"
+
+
 def test_each_epoch_is_augmented_anew(dataset):
     loader = dataset.loader("train", 50, augment=True)
     first, second = epoch(loader)[0], epoch(loader)[0]

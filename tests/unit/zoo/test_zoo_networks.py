@@ -91,6 +91,14 @@ def test_vgg16_size_is_the_papers():
     assert round(sum(4 * p.numel() for p in zoo.VGG16().parameters()) / 1000, 1) == 59_929.9
 
 
+def test_vgg16_bn_without_dropout_takes_the_same_weights():
+    plain, dropping = zoo.build("vgg16-bn", dropout=False).train(), zoo.build("vgg16-bn").train()
+    assert plain.state_dict().keys() == dropping.state_dict().keys()
+    x = torch.randn(4, *IMAGE)
+    assert torch.equal(plain(x), plain(x))
+    assert not torch.equal(dropping(x), dropping(x))
+
+
 def test_pad_shortcut_subsamples_and_adds_zero_channels():
     x = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
     out = zoo.PadShortcut(3, 7)(x)
