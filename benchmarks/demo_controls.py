@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def main() -> None:
     known = {(r["method"], r["target"], r["seed"]) for r in done}
     work = prepared(options.work)
     todo = [(m, t, s) for t in TARGETS for s in SEEDS for m in METHODS if (m, t, s) not in known]
-    with ProcessPoolExecutor(options.workers) as pool:
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         runs = {pool.submit(one, m, t, s, options.epochs, str(work)): (m, t, s) for m, t, s in todo}
         for run in as_completed(runs):
             done.append(run.result())

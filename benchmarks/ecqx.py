@@ -201,7 +201,7 @@ EXPERIMENTS = {
     ),
     "vgg16-bn": Experiment(
         {
-            "network": {"name": "vgg16-bn"},
+            "network": {"name": "vgg16-bn", "options": {"dropout": False}},
             "data": published_vgg(),
             "measure": CHEAP_RELEVANCE,
             "train": {
@@ -215,7 +215,7 @@ EXPERIMENTS = {
         weights="cifar10_vgg16bn_fp16.safetensors",
         levers={
             "as it is": {"measure.every": 2},
-            "no dropout": {"measure.every": 2, "network.options": {"dropout": False}},
+            "dropout": {"measure.every": 2, "network.options": {"dropout": True}},
         },
     ),
     "vgg16": Experiment(
@@ -252,6 +252,11 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
+def network_options(experiment: str) -> dict[str, Any]:
+    options: dict[str, Any] = EXPERIMENTS[experiment].recipe["network"].get("options", {})
+    return options
+
+
 @dataclass(frozen=True)
 class Run:
     """One row: a method (or a lever) at a target with a seed."""
@@ -267,12 +272,14 @@ class Run:
     lr: float | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, str, float, float, str, float]:
+    def key(self) -> tuple[str, str, int, str, float, float, str, float, bool]:
         train = EXPERIMENTS[self.experiment].recipe["train"]
         epochs = train["epochs"] if self.epochs is None else self.epochs
         damping = train.get("damping", 0.0) if self.damping is None else self.damping
-        lr = train["lr"] if self.lr is None else self.lr
-        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr
+        lever = EXPERIMENTS[self.experiment].levers.get(self.lever, {})
+        lr = lever.get("train.lr", train["lr"]) if self.lr is None else self.lr
+        dropout = bool({**network_options(self.experiment), **lever.get("network.options", {})}.get("dropout", True))
+        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr, dropout
 
     @property
     def steps(self) -> str:
@@ -333,6 +340,8 @@ def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     values = recipe.model_dump(mode="json")
     row |= {"batch": recipe.data.batch_size, "augment": values["data"]["augment"], "lr": recipe.train.lr}
     row |= {"damping": recipe.train.damping, "step": run.steps}
+    if not run.key[-1]:
+        row["dropout"] = False
     return row | ({"lever": run.lever} if run.lever else {})
 
 
@@ -362,6 +371,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
     parser.add_argument("--result", type=Path)
     options = parser.parse_args()
+    if options.lr is not None and options.levers is not None:
+        parser.error("levers have learning rates of their own: --lr goes without --levers")
     chosen = EXPERIMENTS[options.experiment]
     levers = options.levers is not None
     path = options.result or ROOT / "results" / "ecqx" / f"{options.experiment}{'-levers' if levers else ''}.json"
@@ -372,7 +383,7 @@ def main() -> None:
         names, targets, methods = [""], options.targets or chosen.targets, options.methods or METHODS
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r.get("epochs"), r.get("damping", 0.0),
-              r.get("step", "range"), r.get("lr", chosen.recipe["train"]["lr"]))
+              r.get("step", "range"), r.get("lr", chosen.recipe["train"]["lr"]), r.get("dropout", True))
              for r in rows if "target" in r}  # fmt: skip
     runs = [
         Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step, options.lr)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def main() -> None:
         (m, r, t, s) for t in reversed(TARGETS) for s in SEEDS for m in METHODS for r in RATES
         if (m, r, t, s) not in known
     ]  # fmt: skip
-    with ProcessPoolExecutor(options.workers) as pool:
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         runs = {pool.submit(one, *setting, options.epochs, str(work)): setting for setting in todo}
         for run in as_completed(runs):
             done.append(run.result())

@@ -40,8 +40,11 @@ SCALE = {
     "mlp-gsc": "MLP_GSC on keywords (4,586 test clips; features without the paper's augmentation)",
     "mlp-activity": "the same MLP on human activity (2,996 test windows of unseen people)",
     "digits-net": "the demo's network (540 test images)",
+    "lenet-5": "LeNet-5 on Fashion-MNIST (10,000 test images)",
     "resnet-20": "ResNet-20 on CIFAR-10 (10,000 test images)",
     "vgg16-bn": "VGG16-BN on CIFAR-10 (10,000 test images)",
+    "vgg16": "VGG16 without normalisation on CIFAR-10 (10,000 test images)",
+    "vgg16-frontier": "VGG16-BN trained here, on CIFAR-10 (10,000 test images)",
 }
 
 
@@ -61,7 +64,14 @@ def scale() -> str:
         for row in found:
             row["method"] += f", damping {row['damping']:g}" if row.get("damping") else ""
             row["method"] += ", steps by the rate" if row.get("step") == "rate" else ""
+            row["method"] += ", without dropout" if row.get("dropout") is False else ""
             row["method"] += f", {row['epochs']:g} epochs" if len(epochs) > 1 else ""
+        rates: dict[str, set[float | None]] = {}
+        for row in found:
+            rates.setdefault(row["method"], set()).add(row.get("lr"))
+        for row in found:
+            if len(rates[row["method"]] - {None}) > 1:
+                row["method"] += f", learning rate {row['lr']:g}"
         length = f"{', '.join(f'{e:g}' for e in epochs)} epochs"
         parts.append(
             f"{what}, float network {base:.2f}, {length}, {seeds} seed{'s' if seeds > 1 else ''}:\n\n"
@@ -88,7 +98,8 @@ def combined() -> str:
         for r in sorted(found, key=lambda r: -r["bytes"])
     ] + [
         [
-            r["method"] + ", steps by the rate" * (r.get("step") == "rate"), f"{r['epochs']:g}", "",
+            r["method"] + ", steps by the rate" * (r.get("step") == "rate")
+            + ", without dropout" * (r.get("dropout") is False), f"{r['epochs']:g}", "",
             f"{r['accuracy']:.2f}", f"{r['bytes']:,}", f"{r['ratio']:.0f}x",
         ]
         for r in alone

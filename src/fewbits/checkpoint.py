@@ -62,6 +62,18 @@ def load(path: Path, recipe: str) -> dict[str, Any] | None:
     return dict(values)
 
 
+def random_state() -> dict[str, Any]:
+    """What the next random numbers depend on, here and on the GPU in use."""
+    return {"cpu": torch.get_rng_state(), "gpu": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go on with the random numbers that followed :func:`random_state`."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if state["gpu"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["gpu"].cpu())
+
+
 def agreed(path: Path | None, recipe: str, accelerator: Accelerator) -> dict[str, Any] | None:
     """The values that the main process reads, on every process; the others may not see its disk.
 

@@ -29,6 +29,8 @@ from fewbits.train import Companion, accuracy, pretrain
 
 Say = Callable[[str], None]
 
+ROOM = 0.25  # of the memory that a GPU has free, for a split of the data
+
 EXPLAINED = 512  # samples on which relevance is taken for an explanation
 
 
@@ -48,7 +50,7 @@ class Job:
         def percent(model: nn.Module) -> float:
             home = next(model.parameters()).device
             try:
-                return accuracy(model.to(place), self.dataset.loader(split, 256, device=place))
+                return accuracy(model.to(place), self.dataset.loader(split, 256, device=_home(self.dataset, split)))
             finally:
                 model.to(home)
 
@@ -82,8 +84,16 @@ def training_batches(dataset: DataSet, part: Data, *, seed: int) -> DataLoader[t
         RecipeError: the data set cannot be augmented so.
     """
     augment = CropFlip(**part.augment.model_dump()) if isinstance(part.augment, Augment) else part.augment
-    place = Accelerator().device
-    return dataset.loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed, device=place)
+    home = _home(dataset, "train")
+    return dataset.loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed, device=home)
+
+
+def _home(dataset: DataSet, split: str) -> torch.device:
+    """Where a split's batches are made: on a GPU that has room for it, else on the processor."""
+    place, inputs = Accelerator().device, dataset.split(split).inputs
+    if place.type == "cuda" and inputs.nbytes <= torch.cuda.mem_get_info(place)[0] * ROOM:
+        return place
+    return torch.device("cpu")
 
 
 def prepare(

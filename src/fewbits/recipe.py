@@ -113,6 +113,16 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _on_the_way(self) -> Recipe:
+        if self.train.gradual:
+            if self.assign.method in ("none", "int8"):
+                raise ValueError(f"train.gradual moves lambda; assign.method {self.assign.method} has none")
+            steered = self.max_drop is not None and self.target is None and not self.rehearsals
+            if self.assign.lam is not None or steered:
+                raise ValueError("train.gradual moves lambda toward a size: give a target, or max_drop with rehearsals")
+        return self
+
+    @model_validator(mode="after")
     def _integers(self) -> Recipe:
         if self.assign.method != "int8":
             if self.train.epochs == 0:

@@ -111,8 +111,8 @@ class Finetuning(Training):
         teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
         arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
-        gradual: lambda moves a little at every step to what the size at the next round asks for; else it jumps there
-            at each round.
+        gradual: on the way to a size, lambda moves at every step toward what the size at the next round asks for; else
+            it jumps at each round.
 
     With ``assign.method: int8``, ``epochs: 0`` calibrates without training, and ``learn`` trains the ranges of
     activations, which otherwise follow the data.

@@ -99,7 +99,7 @@ def locate(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHE
     levels = torch.empty(x.shape, dtype=torch.int16, device=x.device)
     edges, copies = np.unique(bounds, return_counts=True)
     if x.device.type != "cpu" or len(edges) > COMPARED:
-        table = torch.from_numpy(bounds).to(x.device)
+        table = torch.from_numpy(bounds).to(x.device, non_blocking=True)
         for part, out in chunks(x, levels):
             out.copy_(torch.bucketize(part, table, out_int32=True).sub_(zero))
         return levels
@@ -125,7 +125,12 @@ def counting(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYW
     """As :func:`count`, for :func:`fewbits.assign.together.together`."""
     if x.device.type == "cpu" or len(bounds) > COMPARED:
         return _count(x, bounds, extremes)
-    edges = torch.from_numpy(bounds).to(x.device).unsqueeze(1)
+    return (yield from compared(x, bounds))
+
+
+def compared(x: Tensor, bounds: NDArray[np.float32]) -> Asking[NDArray[np.int64]]:
+    """As :func:`counting`, by comparing every weight with every boundary at once: a byte of memory for each pair."""
+    edges = torch.from_numpy(bounds).to(x.device, non_blocking=True).unsqueeze(1)
     above = (yield (x > edges).sum(1)).astype(np.int64)
     return np.concatenate([[x.numel()], above]) - np.concatenate([above, [0]])
 

@@ -130,8 +130,8 @@ def entropy_assigner(
                     raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
                 measured = scores[name]
             assigning[name] = _assign(name, weight, measured, state[name], bits, rate, relevance, largest)
-        device = next(iter(weights.values())).device if weights else torch.device("cpu")
-        for name, found in zip(assigning, together(list(assigning.values()), device), strict=True):
+        devices = [weight.device for weight in weights.values()]
+        for name, found in zip(assigning, together(list(assigning.values()), devices), strict=True):
             levels, table, layers[name] = found
             entries[name] = _entry(levels, layers[name], table, bits)
         return Plan(entries), state.updated(layers)

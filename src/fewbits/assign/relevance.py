@@ -162,8 +162,8 @@ def _thresholds(
 ) -> Tensor:
     """tau of each weight; ``levels`` are the best non-zero ones; table, costs and extra in units of the grid."""
     zero = len(table) // 2
-    position = torch.from_numpy(table).to(x.device, torch.float32)
-    price = torch.from_numpy(costs.clip(max=FARTHEST**2)).to(x.device, torch.float32)
+    position = torch.from_numpy(table.astype(np.float32)).to(x.device, non_blocking=True)
+    price = torch.from_numpy(costs.clip(max=FARTHEST**2).astype(np.float32)).to(x.device, non_blocking=True)
     tau = torch.empty_like(x)
     for weight, level, fall, out, *more in chunks(x, levels, decay, tau, *(() if extra is None else (extra,))):
         cell = level.int().add_(zero)

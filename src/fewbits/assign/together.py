@@ -7,7 +7,7 @@ A layer's assignment is therefore a generator: it yields tensors on the device a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -29,9 +29,10 @@ def alone(job: Asking[T]) -> T:
     return _answered([job])[0]
 
 
-def together(jobs: Sequence[Asking[T]], device: torch.device) -> list[T]:
-    """The results of all jobs: on a GPU in step, one transfer for what all of them ask; else one after the other."""
-    if device.type != "cuda":
+def together(jobs: Sequence[Asking[T]], devices: Iterable[torch.device]) -> list[T]:
+    """The results of all jobs: on one GPU in step, one transfer for what all of them ask; else one after the other."""
+    places = set(devices)
+    if len(places) != 1 or places.pop().type != "cuda":
         return [alone(job) for job in jobs]
     return _answered(jobs)
 

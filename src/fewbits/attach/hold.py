@@ -77,7 +77,7 @@ class Held(nn.Module):
         self.bits, self.lowest = entry.bits, entry.lowest
         self.levels.copy_(entry.levels)
         with torch.no_grad():
-            self.table.copy_(values)
+            self.table.copy_(values, non_blocking=True)
 
     def entry(self, weight: Tensor | None = None) -> Clustered:
         """The plan entry as it stands; it shares the levels, which the next update overwrites."""

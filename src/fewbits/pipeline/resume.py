@@ -65,7 +65,7 @@ def save(
             "steering": vars(rounds.steering),
             "history": [vars(r) for r in rounds.history],
             "best": None if best is None else (rounds.candidates.encoded(best.plan), best.lam, best.accuracy),
-            "random": torch.get_rng_state(),
+            "random": checkpoint.random_state(),
             "scorer": holding.scorer.state() if holding.scorer is not None else None,
         },
     )
@@ -124,6 +124,6 @@ def restore(state: dict[str, Any], rounds: Rounds, holding: Holding, optimizer: 
     if state["best"] is not None:
         data, lam, accuracy = state["best"]
         rounds.best = Kept(codec.decode(data, like=rounds.candidates.full), lam, len(data), accuracy)
-    torch.set_rng_state(state["random"])
+    checkpoint.set_random_state(state["random"])
     if holding.scorer is not None:
         holding.scorer.restore(state["scorer"])

@@ -10,7 +10,7 @@ from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.report.report import Round
 from fewbits.search import HEADROOM, SizeAt, Steering, TowardSize, between, bracket
-from fewbits.train.hold import Holding
+from fewbits.train.hold import Holding, next_round
 
 Progress = Callable[[int, int, str], None]
 """``progress(steps done, steps in total, one line of text)``."""
@@ -54,7 +54,7 @@ class Rounds:
         accuracy = self._accuracy(base)
         size_at = self.size_at(holding, base)
         self._note(holding, base, size, accuracy, 0)
-        self._onward(holding, 0.0, size, accuracy, size_at)
+        self._onward(holding, 0.0, 1 / self.recipe.rounds, size, accuracy, size_at)
 
     def next(self, holding: Holding, done: int, total: int) -> None:
         """After ``done`` of ``total`` steps."""
@@ -73,15 +73,19 @@ class Rounds:
                 self._fill(holding, base, size_at, round(self.steering.target * HEADROOM))
             holding.settled = True
         else:
-            self._onward(holding, done / total, size, accuracy, size_at)
+            until = next_round(done, total, self.recipe.rounds) / total
+            self._onward(holding, done / total, until, size, accuracy, size_at)
 
-    def _onward(self, holding: Holding, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> None:
-        """Set lambda for the time until the next round."""
-        if self.recipe.train.gradual:
-            until = min(1.0, share + 1 / self.recipe.rounds)
-            holding.toward(agreed(self.steering.next(share, size, accuracy, size_at, until)), until)
+    def _onward(
+        self, holding: Holding, share: float, until: float, size: int, accuracy: float | None, size_at: SizeAt
+    ) -> None:
+        """Set lambda for the time from ``share`` of the training to ``until``, the next round."""
+        gradual = self.recipe.train.gradual and isinstance(self.steering, TowardSize)
+        lam = agreed(self.steering.next(min(1.0, until) if gradual else share, size, accuracy, size_at))
+        if gradual:
+            holding.toward(lam)
         else:
-            holding.take(agreed(self.steering.next(share, size, accuracy, size_at)))
+            holding.take(lam)
 
     def size_at(self, holding: Holding, base: Plan) -> SizeAt:
         """Bytes of the file for any lambda, with the weights as of now; ``base`` has everything else."""

@@ -30,6 +30,7 @@ _LARGEST = sys.float_info.max
 _NAMES = ("model", "data", "method", "seed", "split", "versus")
 _SERIES: dict[str, tuple[Any, str]] = {
     "damping": (0.0, "damping {:g}"), "step": ("range", "{} steps"), "epochs": (None, "{:g} epochs"),
+    "lr": (None, "learning rate {:g}"), "dropout": (True, "without dropout"),
 }  # fmt: skip
 """Settings of a training, with what a row means that does not say them: where they differ, so do the methods."""
 
@@ -100,7 +101,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
         for key, (usual, words) in _SERIES.items():
             value = row.get(key, usual)
             if len(seen[method, key]) > 1 and value != usual:
-                name += f", {words.format(value) if is_number(value) or key == 'step' else value}"
+                name += f", {words.format(value) if is_number(value) or '{:g}' not in words else value}"
         names.append(name)
     return names
 

@@ -94,14 +94,11 @@ class Steering(ABC):
     """Whether anything depends on what it sees."""
 
     @abstractmethod
-    def next(
-        self, share: float, size: int, accuracy: float | None, size_at: SizeAt, until: float | None = None
-    ) -> float:
+    def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
         """Lambda for the time until the next round.
 
         Args:
             share: share of the training that is over, 0 to 1 (0 before the first step).
-            until: share at the next round, if lambda is to be that of the size there, toward which it moves.
             size: bytes of the file as of now.
             accuracy: percent on validation data now, if this steering needs it.
             size_at: bytes of the file for any lambda, with the weights as of now.
@@ -123,9 +120,7 @@ class Fixed(Steering):
     def __init__(self, lam: float) -> None:
         self.lam = lam
 
-    def next(
-        self, share: float, size: int, accuracy: float | None, size_at: SizeAt, until: float | None = None
-    ) -> float:
+    def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
         return self.lam
 
     def final(self, size_at: SizeAt) -> float:
@@ -134,6 +129,9 @@ class Fixed(Steering):
 
 class TowardSize(Steering):
     """The size falls geometrically from where it starts to the target, and stays there.
+
+    Asked with the share of the training that will be over at the next round, it gives the lambda to move toward until
+    then; with the present one, the lambda to jump to.
 
     Args:
         target: bytes of the file. arrive: share of the training after which the target is reached.
@@ -150,13 +148,10 @@ class TowardSize(Steering):
         way = 1.0 if share >= self.arrive else share / self.arrive
         return float(self.begin * (self.target / self.begin) ** way)
 
-    def next(
-        self, share: float, size: int, accuracy: float | None, size_at: SizeAt, until: float | None = None
-    ) -> float:
-        if share == 0:
+    def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
+        if self.begin is None:
             check(size_at, self.target)
-        goal = self.goal(share if until is None else until, size)
-        self.lam = solve(size_at, goal, self.lam or 0.05, tolerance=0.02)
+        self.lam = solve(size_at, self.goal(share, size), self.lam or 0.05, tolerance=0.02)
         return self.lam
 
     def final(self, size_at: SizeAt) -> float:
@@ -186,9 +181,7 @@ class WithinDrop(Steering):
         self.lost = 0  # rounds in a row below the floor
         self.lam = 0.05
 
-    def next(
-        self, share: float, size: int, accuracy: float | None, size_at: SizeAt, until: float | None = None
-    ) -> float:
+    def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
         assert accuracy is not None
         goal = self._goal(share, size, accuracy)
         if self.target is not None:

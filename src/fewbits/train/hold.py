@@ -21,19 +21,23 @@ AssignerAt = Callable[[float, float], Assigner]
 """The assigner for a lambda and the share of the training that is over; all of them share one kind of state."""
 
 
+def next_round(done: int, total: int, rounds: int) -> int:
+    """The first step after ``done`` of ``total`` that ends one of ``rounds`` equal parts, or a part of a step."""
+    return -(-(done * rounds // total + 1) * total // rounds)
+
+
 class Ramp(NamedTuple):
-    """Lambda on the way from one value to another: geometrically, from 0 as from a hundredth of the other."""
+    """Lambda on the way from one value, ``since`` a step, to another: geometrically, from 0 as from a hundredth."""
 
     begin: float
-    since: float
+    since: int
     end: float
-    until: float
 
-    def at(self, share: float) -> float:
-        """Lambda when ``share`` of the training is over."""
-        way = min(1.0, (share - self.since) / max(1e-12, self.until - self.since))
-        if way == 1.0 or self.end == self.begin:
+    def at(self, done: int, until: int) -> float:
+        """Lambda after ``done`` steps, of which ``until`` end the way."""
+        if done >= until or self.end == self.begin:
             return self.end
+        way = (done - self.since) / (until - self.since)
         begin, end = self.begin or self.end / 100, self.end or self.begin / 100
         return begin * (end / begin) ** way
 
@@ -95,9 +99,9 @@ class Holding(Companion):
         plan, self.state = self.plan_at(lam)
         self.hold(plan)
 
-    def toward(self, lam: float, share: float) -> None:
-        """Move lambda from where it is to ``lam``, which it has when ``share`` of the training is over."""
-        self.ramp = Ramp(self.lam, self.share, lam, share)
+    def toward(self, lam: float) -> None:
+        """Move lambda from where it is to ``lam``, which it has at the next round."""
+        self.ramp = Ramp(self.lam, self.steps, lam)
 
     @property
     def _measures(self) -> bool:
@@ -135,15 +139,12 @@ class Holding(Companion):
             self._learnt()
         if not self.settled:
             if self.ramp is not None:
-                self.lam = self.ramp.at(self.share)
+                self.lam = self.ramp.at(done, next_round(self.ramp.since, total, self.rounds))
             plan, self.state = self.assigner_at(self.lam, self.share).update(self.weights, self._scores, self.state)
             self.hold(plan)
-        if done == total or self._round(done, total) > self._round(done - 1, total):
+        if done in (total, next_round(done - 1, total, self.rounds)):
             agree(self.model, self.accelerator)
             self.on_round(self, done, total)
-
-    def _round(self, done: int, total: int) -> int:
-        return done * self.rounds // total
 
     @torch.no_grad()
     def _damp(self) -> None:

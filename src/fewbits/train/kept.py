@@ -59,7 +59,7 @@ class KeptTraining(Companion):
             return 0
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["random"].cpu())
+        checkpoint.set_random_state(saved["random"])
         return int(saved["steps"])
 
     def watch(self) -> AbstractContextManager[Any]:
@@ -81,7 +81,7 @@ class KeptTraining(Companion):
                     "steps": done,
                     "model": self.model.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
-                    "random": torch.get_rng_state(),
+                    "random": checkpoint.random_state(),
                     "notes": self.notes,
                 },
             )

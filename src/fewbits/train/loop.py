@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -212,6 +212,17 @@ def pretrain(
     fit(model, loader, task(training.label_smoothing), optimizer, training, companion=companion)
 
 
+@contextmanager
+def float32() -> Iterator[None]:
+    """Convolutions on a GPU in float32 proper; its default is TF32, with three decimal digits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Percent of samples whose highest class score is the target's, in evaluation mode.
@@ -224,11 +235,12 @@ def accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> float
     model.eval()
     right = samples = 0
     try:
-        for inputs, targets in loader:
-            logits = model(laid_out(inputs.to(place)))
-            check_targets(logits, targets)
-            right += int((logits.argmax(1).cpu() == targets.cpu()).sum())
-            samples += len(targets)
+        with float32():
+            for inputs, targets in loader:
+                logits = model(laid_out(inputs.to(place)))
+                check_targets(logits, targets)
+                right += int((logits.argmax(1).cpu() == targets.cpu()).sum())
+                samples += len(targets)
     finally:
         model.train(was_training)
     if samples == 0:

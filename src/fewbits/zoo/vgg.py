@@ -46,7 +46,8 @@ class VGG16BN(nn.Module):
     14,991,946 parameters; 92.25 % on CIFAR-10 with the weights named in ``docs/data.md``.
 
     Args:
-        dropout: leave it out (the weights have the same names) where hardly any of them are left to be dropped.
+        dropout: whether activations are dropped in training; a network of few weights does better without. The names of
+            the weights are the same.
 
     Shapes: [N, 3, 32, 32] -> [N, classes].
     """
@@ -60,17 +61,17 @@ class VGG16BN(nn.Module):
                 conv = nn.Conv2d(channels, width, kernel_size=3, padding=1)
                 layers += [conv, nn.BatchNorm2d(width), nn.ReLU()]
                 if i < len(stage) - 1:
-                    layers.append(nn.Dropout(dropout * (0.3 if width == 64 else 0.4)))
+                    layers.append(nn.Dropout((0.3 if width == 64 else 0.4) if dropout else 0.0))
                 channels = width
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.flatten = nn.Flatten()
         self.classifier = nn.Sequential(
-            nn.Dropout(dropout * 0.5),
+            nn.Dropout(0.5 if dropout else 0.0),
             nn.Linear(512, 512),
             nn.BatchNorm1d(512),
             nn.ReLU(),
-            nn.Dropout(dropout * 0.5),
+            nn.Dropout(0.5 if dropout else 0.0),
             nn.Linear(512, classes),
         )
         he_normal(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fewbits.assign import ecqx, together
+from fewbits.assign import Assigner, State, ecq, ecqx, ternary, together
+from fewbits.assign.diagram import compared, count
 from fewbits.assign.together import Asking, Values, alone
+from fewbits.plan import Plan
 
 CPU = torch.device("cpu")
 
@@ -30,7 +34,7 @@ def collatz(start: int, log: list[Values]) -> Asking[int]:
 @given(st.lists(st.integers(1, 60), max_size=6))
 def test_in_step_as_alone(starts: list[int]) -> None:
     expected = [alone(collatz(start, [])) for start in starts]
-    assert together.together([collatz(start, []) for start in starts], CPU) == expected
+    assert together.together([collatz(start, []) for start in starts], [CPU] * len(starts)) == expected
     assert together._answered([collatz(start, []) for start in starts]) == expected
 
 
@@ -58,14 +62,62 @@ def test_answers_are_exact() -> None:
         assert answer.tolist() == value.reshape(-1).tolist()
 
 
-def test_a_whole_assignment_in_step() -> None:
-    """As on a GPU: all layers' questions joined."""
+def test_an_error_of_one_ends_all() -> None:
+    ended: list[str] = []
+
+    def asks(name: str) -> Asking[None]:
+        try:
+            yield torch.zeros(1)
+            if name == "b":
+                raise ValueError(name)
+            yield torch.zeros(1)
+        finally:
+            ended.append(name)
+
+    with pytest.raises(ValueError, match="b"):
+        together._answered([asks(name) for name in "abc"])
+    assert sorted(ended) == ["a", "b", "c"]
+
+
+@given(st.lists(st.floats(-4, 4, width=32), max_size=30), st.lists(st.floats(-3, 3, width=32), max_size=20))
+def test_counting_by_comparing_with_all_boundaries(weights: list[float], edges: list[float]) -> None:
+    """What a GPU does."""
+    x, bounds = torch.tensor(weights), np.array(sorted(edges), dtype=np.float32)
+    assert alone(compared(x, bounds)).tolist() == count(x, bounds).tolist()
+
+
+@pytest.mark.parametrize(
+    "assigner",
+    [
+        ecq(4, 0.4), ecq(2, 0.1, step="rate"), ecq(7, 0.4), ecq(4, 0.3, rate="coder"), ternary(0.2),
+        ecqx(4, 0.4, step="rate"), ecqx(4, 0.4, p=0.9, momentum=0.9), ecqx(4, 0.2, p_rule="released"),
+    ],
+)  # fmt: skip
+def test_a_whole_assignment_in_step(assigner: Assigner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: counted by comparing, and all layers' questions joined."""
     generator = torch.Generator().manual_seed(0)
     weights = {str(n): torch.randn(n, 7, generator=generator) for n in (1, 20, 300)}
-    scores = {name: torch.randn(w.shape, generator=generator) for name, w in weights.items()}
-    assigner = ecqx(4, 0.4, step="rate")
-    plan, _ = assigner.update(weights, scores, assigner.init(weights))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fewbits.assign.entropy.together", lambda jobs, device: together._answered(jobs))
-        joined, _ = assigner.update(weights, scores, assigner.init(weights))
-    assert joined.equals(plan)
+    scores = [{name: torch.randn(w.shape, generator=generator) for name, w in weights.items()} for _ in range(2)]
+
+    def after_two() -> tuple[Plan, State]:
+        _, state = assigner.update(weights, scores[0], assigner.init(weights))
+        return assigner.update(weights, scores[1], state)
+
+    plan, state = after_two()
+    joined: list[int] = []
+
+    def in_step(jobs: list[Asking[Any]], devices: list[torch.device]) -> list[Any]:
+        joined.append(len(jobs))
+        return together._answered(jobs)
+
+    monkeypatch.setattr("fewbits.assign.entropy.together", in_step)
+    monkeypatch.setattr("fewbits.assign.rate.counting", lambda x, bounds, extremes: compared(x, bounds))
+    found, later = after_two()
+    assert joined == [3, 3]
+    assert found.equals(plan)
+    for name in weights:
+        here, there = state[name], later[name]
+        for what in ("lam", "beta", "sparsity", "sparsity_plain", "held", "step"):
+            assert getattr(here, what) == getattr(there, what), (name, what)
+        assert (here.scores is None) == (there.scores is None)
+        assert here.scores is None or torch.equal(here.scores, there.scores)  # type: ignore[arg-type]

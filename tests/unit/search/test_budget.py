@@ -50,10 +50,9 @@ def test_toward_size_falls_geometrically_and_stays() -> None:
     assert 990 <= curve(steering.final(curve)) <= 997
 
 
-def test_toward_size_looks_ahead() -> None:
-    steering = TowardSize(1000, arrive=0.5)
-    assert curve(steering.next(0.0, 10_000, None, curve, until=0.25)) == pytest.approx((10_000 * 1000) ** 0.5, rel=0.03)
-    assert 970 <= curve(steering.next(0.25, 3000, None, curve, until=0.6)) <= 1000
+def test_toward_size_refuses_when_asked_first_for_a_later_share() -> None:
+    with pytest.raises(BudgetError, match="500 bytes"):
+        TowardSize(400).next(0.25, 10_000, None, curve)
 
 
 def test_within_drop_ends_near_the_smallest_size_that_keeps_the_floor() -> None:
