@@ -30,7 +30,7 @@ from fewbits.train.kept import KeptTraining
 from rows import row_of, with_method
 
 RESULT = Path(__file__).parent.parent / "results" / "combined.json"
-KEY = ("model", "method", "target", "seed", "epochs", "lr", "step", "channel_epochs", "channel_macs")
+KEY = ("model", "method", "target", "seed", "epochs", "lr", "step", "dropout", "channel_epochs", "channel_macs")
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
@@ -62,7 +62,7 @@ def narrowed(job: jobs.Job, loader: Any, options: argparse.Namespace) -> nn.Modu
 
 def note(row: dict[str, Any], result: Path) -> None:
     known = json.loads(result.read_text())["rows"] if result.exists() else []
-    rows = [r for r in known if [r[k] for k in KEY] != [row[k] for k in KEY]]
+    rows = [r for r in known if [r.get(k, True) for k in KEY] != [row[k] for k in KEY]]
     head = provenance("combined", "python benchmarks/combined.py --weights FOLDER")
     result.write_text(json.dumps(head | {"rows": [*rows, row]}, indent=1) + "\n")
 
@@ -110,7 +110,7 @@ def main() -> None:
             row = row_of(result.report, chosen, provenance("combined", "")["commit"]) | {
                 "method": f"channels + {method}", "target": target, "channel_epochs": options.channel_epochs,
                 "channel_macs": options.macs, "lr": chosen.train.lr,
-                "step": chosen.assign.options["step"],
+                "step": chosen.assign.options["step"], "dropout": values["network"]["options"].get("dropout", True),
                 "accuracy": test(result.into(job.skeleton())), "baseline_accuracy": before, "split": "test",
                 "validation_accuracy": result.report.accuracy_after, "narrowed_accuracy": reached,
                 "float_bytes": whole, "ratio": whole / result.report.file_bytes,

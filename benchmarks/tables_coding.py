@@ -91,7 +91,8 @@ def combined() -> str:
     rows = [
         [
             f"{100 * r['macs_left'] / r['macs']:.0f} % of the multiplications, then {r['method'].split(' + ')[1]}"
-            + (", steps by the rate" if r["step"] == "rate" else ""),
+            + (", steps by the rate" if r["step"] == "rate" else "")
+            + (", without dropout" if r.get("dropout") is False else ""),
             f"{r['channel_epochs']:g} + {r['epochs']:g}", f"{r['narrowed_accuracy']:.2f}", f"{r['accuracy']:.2f}",
             f"{r['bytes']:,}", f"{r['ratio']:.0f}x",
         ]
