@@ -1,8 +1,8 @@
 """Budgets: from bytes or accuracy points, which the user knows, to lambda, which nobody knows.
 
 A steering is asked at every round for the strength of the entropy term until the next (with ``train.gradual``, at the
-next). It sees the size
-of the file that would be written now for any lambda (``size_at``, really coded) and the accuracy on validation data.
+next). It sees the size of the file that would be written now for any lambda (``size_at``, really coded) and the
+accuracy on validation data.
 """
 
 from __future__ import annotations
