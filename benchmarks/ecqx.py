@@ -222,32 +222,34 @@ EXPERIMENTS = {
         {
             "network": {"name": "vgg16"},
             "data": {"name": "cifar10", "batch_size": 128, "augment": True},
-            "pretrain": {"epochs": 80, "optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "clip": 1.0,
+            "pretrain": {"epochs": 160, "optimizer": "sgd", "lr": 0.02, "weight_decay": 5e-4, "clip": 1.0,
                          "precision": "bfloat16"},
             "measure": CHEAP_RELEVANCE,
             "train": {
-                "epochs": 30, "optimizer": "sgd", "lr": 5e-3, "weight_decay": 1e-4, "clip": 1.0, "distill": 0.5,
-                "precision": "bfloat16",
+                "epochs": 60, "optimizer": "sgd", "lr": 5e-3, "weight_decay": 1e-4, "clip": 1.0, "distill": 0.5,
+                "precision": "bfloat16", "gradual": True, "arrive": 0.5,
             },
-            "rounds": 12,
+            "rounds": 24,
         },
         ("934 KB", "584 KB", "300 KB", "129 KB"),
         "584 KB",
+        levers=SLOW_OR_FAST,
     ),
     "vgg16-frontier": Experiment(
         {
             "network": {"name": "vgg16-bn", "options": {"dropout": False}},
             "data": {"name": "cifar10", "batch_size": 256, "augment": True},
-            "pretrain": {"epochs": 80, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "precision": "bfloat16"},
+            "pretrain": {"epochs": 160, "optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "precision": "bfloat16"},
             "measure": CHEAP_RELEVANCE,
             "train": {
-                "epochs": 40, "optimizer": "sgd", "lr": 1e-2, "weight_decay": 1e-4, "distill": 1.0,
-                "precision": "bfloat16",
+                "epochs": 40, "optimizer": "sgd", "lr": 2e-2, "weight_decay": 1e-4, "distill": 1.0,
+                "precision": "bfloat16", "gradual": True, "arrive": 0.5,
             },
-            "rounds": 12,
+            "rounds": 24,
         },
         ("584 KB", "250 KB", "129 KB", "100 KB", "76 KB"),
         "129 KB",
+        levers=SLOW_OR_FAST,
     ),
 }  # fmt: skip
 
