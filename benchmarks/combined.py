@@ -30,7 +30,20 @@ from fewbits.train.kept import KeptTraining
 from rows import row_of, with_method
 
 RESULT = Path(__file__).parent.parent / "results" / "combined.json"
-KEY = ("model", "method", "target", "seed", "epochs", "lr", "step", "dropout", "channel_epochs", "channel_macs")
+KEY = (
+    "model",
+    "method",
+    "target",
+    "seed",
+    "epochs",
+    "lr",
+    "step",
+    "dropout",
+    "gradual",
+    "channel_epochs",
+    "channel_macs",
+)
+USUAL = {"dropout": True, "gradual": False}  # of rows that do not say
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
@@ -41,6 +54,7 @@ def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
         values["data"]["folder"] = options.data
     values["channels"] = {"macs": options.macs, "train": values["train"] | {"epochs": options.channel_epochs}}
     values["train"] |= {"epochs": options.epochs} | ({} if options.lr is None else {"lr": options.lr})
+    values["train"]["gradual"] = options.gradual
     return recipes.make(values | {"seed": options.seed, "target": None})
 
 
@@ -62,7 +76,7 @@ def narrowed(job: jobs.Job, loader: Any, options: argparse.Namespace) -> nn.Modu
 
 def note(row: dict[str, Any], result: Path) -> None:
     known = json.loads(result.read_text())["rows"] if result.exists() else []
-    rows = [r for r in known if [r.get(k, True) for k in KEY] != [row[k] for k in KEY]]
+    rows = [r for r in known if [(USUAL | r)[k] for k in KEY] != [row[k] for k in KEY]]
     head = provenance("combined", "python benchmarks/combined.py --weights FOLDER")
     result.write_text(json.dumps(head | {"rows": [*rows, row]}, indent=1) + "\n")
 
@@ -77,6 +91,7 @@ def main() -> None:
     parser.add_argument("--channel-epochs", type=float, default=8.0)
     parser.add_argument("--epochs", type=float, default=2.0, help="of training with clusters")
     parser.add_argument("--lr", type=float, help="of training with clusters; default: the recipe's")
+    parser.add_argument("--gradual", action="store_true", help="lambda moves at every step (train.gradual)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("out/combined"))
     parser.add_argument("--result", type=Path, default=RESULT)
@@ -100,6 +115,7 @@ def main() -> None:
             chosen = recipes.make(with_method(values, method) | {"target": target})
             stage = f"{options.macs:g}-{options.channel_epochs:g}"
             name = f"{method}-{target.replace(' ', '')}-{stage}-{options.epochs:g}-{chosen.train.lr:g}-{options.seed}"
+            name += "-gradual" * options.gradual
             result = compress(
                 small, loader, evaluate=validation, recipe=chosen, teacher=job.network,
                 state_file=options.work / f"{name}.state",
@@ -109,7 +125,7 @@ def main() -> None:
             whole = float_bytes({n: t for n, t in job.network.state_dict().items() if not n.endswith("_tracked")})
             row = row_of(result.report, chosen, provenance("combined", "")["commit"]) | {
                 "method": f"channels + {method}", "target": target, "channel_epochs": options.channel_epochs,
-                "channel_macs": options.macs, "lr": chosen.train.lr,
+                "channel_macs": options.macs, "lr": chosen.train.lr, "gradual": options.gradual,
                 "step": chosen.assign.options["step"], "dropout": values["network"]["options"].get("dropout", True),
                 "accuracy": test(result.into(job.skeleton())), "baseline_accuracy": before, "split": "test",
                 "validation_accuracy": result.report.accuracy_after, "narrowed_accuracy": reached,

@@ -92,7 +92,8 @@ def combined() -> str:
         [
             f"{100 * r['macs_left'] / r['macs']:.0f} % of the multiplications, then {r['method'].split(' + ')[1]}"
             + (", steps by the rate" if r["step"] == "rate" else "")
-            + (", without dropout" if r.get("dropout") is False else ""),
+            + (", without dropout" if r.get("dropout") is False else "")
+            + (", gradual lambda" if r.get("gradual") else ""),
             f"{r['channel_epochs']:g} + {r['epochs']:g}", f"{r['narrowed_accuracy']:.2f}", f"{r['accuracy']:.2f}",
             f"{r['bytes']:,}", f"{r['ratio']:.0f}x",
         ]
