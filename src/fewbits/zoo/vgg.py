@@ -54,6 +54,8 @@ class VGG16BN(nn.Module):
 
     def __init__(self, classes: int = 10, dropout: bool = True) -> None:
         super().__init__()
+        if not isinstance(dropout, bool):
+            raise ValueError(f"dropout is true or false, not {dropout!r}")
         layers: list[nn.Module] = []
         channels = 3
         for stage in STAGES:

@@ -142,6 +142,7 @@ def test_options_reach_the_network():
         ("digits-net", {"clases": 3}, "did you mean 'classes'"),
         ("lenet-5", {"size": 8}, "at least 16"),
         ("mlp-gsc", {"classes": "ten"}, "cannot be built"),
+        ("vgg16-bn", {"dropout": 0.5}, "true or false"),
     ],
 )
 def test_unusable_names_and_options(name, options, says):
