@@ -109,7 +109,6 @@ SLOW_OR_FAST: dict[str, dict[str, Any]] = {
     "gradual lambda, target at half": {"train.gradual": True, "train.arrive": 0.5},
 }
 PLAIN: dict[str, dict[str, Any]] = {
-    "as it is": {},
     "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it
     "half distilled": {"train.distill": 0.5},
     "3 bit": {"assign.bits": 3},
@@ -254,11 +253,6 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
-def network_options(experiment: str) -> dict[str, Any]:
-    options: dict[str, Any] = EXPERIMENTS[experiment].recipe["network"].get("options", {})
-    return options
-
-
 @dataclass(frozen=True)
 class Run:
     """One row: a method (or a lever) at a target with a seed."""
@@ -275,12 +269,13 @@ class Run:
 
     @property
     def key(self) -> tuple[str, str, int, str, float, float, str, float, bool]:
-        train = EXPERIMENTS[self.experiment].recipe["train"]
+        chosen = EXPERIMENTS[self.experiment]
+        train, lever = chosen.recipe["train"], chosen.levers.get(self.lever, {})
         epochs = train["epochs"] if self.epochs is None else self.epochs
         damping = train.get("damping", 0.0) if self.damping is None else self.damping
-        lever = EXPERIMENTS[self.experiment].levers.get(self.lever, {})
         lr = lever.get("train.lr", train["lr"]) if self.lr is None else self.lr
-        dropout = bool({**network_options(self.experiment), **lever.get("network.options", {})}.get("dropout", True))
+        options = chosen.recipe["network"].get("options", {}) | lever.get("network.options", {})
+        dropout = bool(options.get("dropout", True))
         return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr, dropout
 
     @property

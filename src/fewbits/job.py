@@ -50,7 +50,9 @@ class Job:
         def percent(model: nn.Module) -> float:
             home = next(model.parameters()).device
             try:
-                return accuracy(model.to(place), self.dataset.loader(split, 256, device=_home(self.dataset, split)))
+                return accuracy(
+                    model.to(place), self.dataset.loader(split, 256, device=_batches_on(self.dataset, split))
+                )
             finally:
                 model.to(home)
 
@@ -84,11 +86,11 @@ def training_batches(dataset: DataSet, part: Data, *, seed: int) -> DataLoader[t
         RecipeError: the data set cannot be augmented so.
     """
     augment = CropFlip(**part.augment.model_dump()) if isinstance(part.augment, Augment) else part.augment
-    home = _home(dataset, "train")
+    home = _batches_on(dataset, "train")
     return dataset.loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed, device=home)
 
 
-def _home(dataset: DataSet, split: str) -> torch.device:
+def _batches_on(dataset: DataSet, split: str) -> torch.device:
     """Where a split's batches are made: on a GPU that has room for it, else on the processor."""
     place, inputs = Accelerator().device, dataset.split(split).inputs
     if place.type == "cuda" and inputs.nbytes <= torch.cuda.mem_get_info(place)[0] * ROOM:

@@ -136,7 +136,7 @@ def compared(x: Tensor, bounds: NDArray[np.float32]) -> Asking[NDArray[np.int64]
 
 
 def _count(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes) -> NDArray[np.int64]:
-    if x.device.type != "cpu" or len(bounds) > COMPARED:
+    if len(bounds) > COMPARED:
         edges = torch.from_numpy(bounds).to(x.device)
         total = torch.zeros(len(bounds) + 1, dtype=torch.int64, device=x.device)
         for (part,) in chunks(x):

@@ -19,13 +19,12 @@ from fewbits.plan import Plan
 CPU = torch.device("cpu")
 
 
-def collatz(start: int, log: list[Values]) -> Asking[int]:
+def collatz(start: int) -> Asking[int]:
     """Asks until it is at 1: jobs of different starts ask differently often."""
     steps, at = 0, start
     while at != 1:
         at = at // 2 if at % 2 == 0 else 3 * at + 1
         answer = yield torch.tensor([at, steps])
-        log.append(answer)
         assert answer.tolist() == [at, steps]
         steps += 1
     return steps
@@ -33,9 +32,9 @@ def collatz(start: int, log: list[Values]) -> Asking[int]:
 
 @given(st.lists(st.integers(1, 60), max_size=6))
 def test_in_step_as_alone(starts: list[int]) -> None:
-    expected = [alone(collatz(start, [])) for start in starts]
-    assert together.together([collatz(start, []) for start in starts], [CPU] * len(starts)) == expected
-    assert together._answered([collatz(start, []) for start in starts]) == expected
+    expected = [alone(collatz(start)) for start in starts]
+    assert together.together([collatz(start) for start in starts], [CPU] * len(starts)) == expected
+    assert together._answered([collatz(start) for start in starts]) == expected
 
 
 def test_one_transfer_serves_all() -> None:
@@ -48,7 +47,7 @@ def test_one_transfer_serves_all() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(together, "_fetched", counted)
-        together._answered([collatz(start, []) for start in (1, 2, 4, 8)])
+        together._answered([collatz(start) for start in (1, 2, 4, 8)])
     assert fetched == [3, 2, 1, 0]
 
 
