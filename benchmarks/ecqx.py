@@ -266,9 +266,10 @@ class Run:
     damping: float | None = None
     step: str | None = None
     lr: float | None = None
+    gradual: bool = False
 
     @property
-    def key(self) -> tuple[str, str, int, str, float, float, str, float, bool]:
+    def key(self) -> tuple[str, str, int, str, float, float, str, float, bool, bool]:
         chosen = EXPERIMENTS[self.experiment]
         train, lever = chosen.recipe["train"], chosen.levers.get(self.lever, {})
         epochs = train["epochs"] if self.epochs is None else self.epochs
@@ -276,7 +277,8 @@ class Run:
         lr = lever.get("train.lr", train["lr"]) if self.lr is None else self.lr
         options = chosen.recipe["network"].get("options", {}) | lever.get("network.options", {})
         dropout = bool(options.get("dropout", True))
-        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr, dropout
+        gradual = self.gradual or lever.get("train.gradual", train.get("gradual", False))
+        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr, dropout, gradual
 
     @property
     def steps(self) -> str:
@@ -307,6 +309,8 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         values["train"]["damping"] = run.damping
     if run.lr is not None:
         values["train"]["lr"] = run.lr
+    if run.gradual:
+        values["train"]["gradual"] = True
     return recipes.make(with_method(values, run.method))
 
 
@@ -337,8 +341,10 @@ def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     values = recipe.model_dump(mode="json")
     row |= {"batch": recipe.data.batch_size, "augment": values["data"]["augment"], "lr": recipe.train.lr}
     row |= {"damping": recipe.train.damping, "step": run.steps}
-    if not run.key[-1]:
+    if not run.key[-2]:
         row["dropout"] = False
+    if run.key[-1]:
+        row["gradual"] = True
     return row | ({"lever": run.lever} if run.lever else {})
 
 
@@ -360,6 +366,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, help="another length than the experiment's")
     parser.add_argument("--damping", type=float, help="another one than the experiment's")
     parser.add_argument("--lr", type=float, help="another learning rate than the experiment's")
+    parser.add_argument("--gradual", action="store_true", help="lambda moves at every step (train.gradual)")
     parser.add_argument("--step", choices=("rate", "range"), help="another than the experiment's setting of steps")
     parser.add_argument("--data", help="folder with the data sets")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder with trained weights")
@@ -380,10 +387,12 @@ def main() -> None:
         names, targets, methods = [""], options.targets or chosen.targets, options.methods or METHODS
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r.get("epochs"), r.get("damping", 0.0),
-              r.get("step", "range"), r.get("lr", chosen.recipe["train"]["lr"]), r.get("dropout", True))
+              r.get("step", "range"), r.get("lr", chosen.recipe["train"]["lr"]), r.get("dropout", True),
+              r.get("gradual", False))
              for r in rows if "target" in r}  # fmt: skip
     runs = [
-        Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step, options.lr)
+        Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step, options.lr,
+            options.gradual)
         for seed in options.seeds for target in targets for method in methods for name in names
     ]  # fmt: skip
     todo = [run for run in runs if run.key not in known]

@@ -65,6 +65,7 @@ def scale() -> str:
             row["method"] += f", damping {row['damping']:g}" if row.get("damping") else ""
             row["method"] += ", steps by the rate" if row.get("step") == "rate" else ""
             row["method"] += ", without dropout" if row.get("dropout") is False else ""
+            row["method"] += ", gradual lambda" if row.get("gradual") else ""
             row["method"] += f", {row['epochs']:g} epochs" if len(epochs) > 1 else ""
         rates: dict[str, set[float | None]] = {}
         for row in found:
