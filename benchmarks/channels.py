@@ -31,7 +31,8 @@ from fewbits.attach import narrow
 from fewbits.channels import remove_channels, sizes_of
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
-from fewbits.recipe_parts import ChannelPruning, Recovery
+from fewbits.recipe_pruning import ChannelPruning
+from fewbits.recipe_training import Recovery
 from fewbits.report import provenance
 from fewbits.train.loop import fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of

@@ -23,7 +23,7 @@ from fewbits.data import digits
 from fewbits.errors import RecipeError
 from fewbits.pipeline import compress
 from fewbits.plan import Plan
-from fewbits.recipe_parts import Training
+from fewbits.recipe_training import Training
 from fewbits.report import provenance
 from fewbits.train import accuracy, match_variance, pretrain, recalibrate
 from fewbits.weights import select

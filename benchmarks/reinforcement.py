@@ -29,7 +29,7 @@ from fewbits import data, outputs, zoo
 from fewbits import recipe as recipes
 from fewbits.data import DataSet
 from fewbits.pipeline import compress
-from fewbits.recipe_parts import Training
+from fewbits.recipe_training import Training
 from fewbits.report import provenance
 from fewbits.search.reinforcement import Proxy, Space, Targets, carve
 from fewbits.search.reinforcement.run import explore

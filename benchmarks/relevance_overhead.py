@@ -24,7 +24,7 @@ from fewbits import assign, zoo
 from fewbits.attach import attach
 from fewbits.measure import RelevanceScorer
 from fewbits.measure.relevance import Rules, rules_of, trace
-from fewbits.recipe_parts import Finetuning
+from fewbits.recipe_training import Finetuning
 from fewbits.report import provenance
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import optimizer_of

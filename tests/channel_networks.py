@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewbits.attach import narrow, silence
 from fewbits.measure.channels import dependencies
-from fewbits.plan import Channels
+from fewbits.narrowed import Channels
 
 
 def conv(inputs: int, outputs: int, groups: int = 1, bias: bool = False) -> nn.Sequential:

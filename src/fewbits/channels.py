@@ -20,9 +20,9 @@ from fewbits.attach import channels_of, evaluating, load_plan, narrow, plan_of, 
 from fewbits.errors import DataError, FileError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
-from fewbits.plan import Channels
+from fewbits.narrowed import Channels
 from fewbits.recipe import Recipe
-from fewbits.recipe_parts import ChannelPruning
+from fewbits.recipe_pruning import ChannelPruning
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of

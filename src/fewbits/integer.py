@@ -21,7 +21,7 @@ from fewbits.attach.quantizer import RangedQuantizer
 from fewbits.errors import RecipeError
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
-from fewbits.recipe_parts import Finetuning
+from fewbits.recipe_training import Finetuning
 from fewbits.report.method import method_of
 from fewbits.report.report import Report
 from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows

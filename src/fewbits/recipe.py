@@ -11,20 +11,10 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from fewbits.errors import RecipeError, nearest
 from fewbits.notation import parse_size
-from fewbits.recipe_parts import (
-    MEMBERS,
-    Assign,
-    ChannelPruning,
-    Data,
-    Finetuning,
-    Measure,
-    Network,
-    Part,
-    Prune,
-    Select,
-    Training,
-)
+from fewbits.recipe_parts import MEMBERS, Assign, Data, Measure, Network, Part, Select
+from fewbits.recipe_pruning import ChannelPruning, Prune
 from fewbits.recipe_sweep import Sweep
+from fewbits.recipe_training import Finetuning, Training
 
 
 class Recipe(Part):

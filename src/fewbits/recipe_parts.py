@@ -1,4 +1,4 @@
-"""The sections of a recipe. Unknown keys are errors."""
+"""The sections of a recipe but for training and pruning. Need no torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from fewbits.notation import floor_of, parse_pattern
-
 
 class Part(BaseModel):
+    """A section: unknown keys are errors, and nothing changes once it is made."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -74,208 +74,11 @@ class Data(Part):
     batch_size: Annotated[int, Field(ge=1)] = 64
 
 
-class Training(Part):
-    """A run of the training loop.
-
-    Attributes:
-        epochs: passes over the training data; fractions are allowed.
-        optimizer: ``adam`` or ``sgd`` (momentum 0.9, Nesterov).
-        lr: peak learning rate. schedule: ``cosine`` to zero, or ``constant``.
-        weight_decay: on weights of linear and convolutional layers only.
-        clip: largest gradient norm, or none.
-        precision: what layers multiply in while training; ``bfloat16`` (autocast, images channels-last) is faster
-            on hardware that has it. Weights, updates and every evaluation stay float32.
-    """
-
-    epochs: Annotated[float, Field(gt=0)] = 20
-    optimizer: Literal["adam", "sgd"] = "adam"
-    lr: Annotated[float, Field(gt=0)] = 1e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip: Annotated[float, Field(gt=0)] | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-
-class Finetuning(Training):
-    """Training while the plan is held.
-
-    Attributes:
-        lr_floats: learning rate of what stays floating point (biases, normalisation); default: ``lr``.
-        gradient_scale: multiply a background weight's gradient by the magnitude of its centroid, as the paper does
-            (ECQx, fig. 5). Off by default: with Adam it cost accuracy in the one trial made.
-        damping: share of the way to its cluster's value that every background weight goes at each step: weights then
-            swing less between clusters (the aim of Nagel et al. 2022, arXiv 2203.08797; here apart from the optimizer).
-        learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
-        distill: weight of soft answers in the objective, 0 to 1; ``temperature`` softens them.
-        teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
-        settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
-        arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
-        gradual: on the way to a size, lambda moves at every step toward what the size at the next round asks for; else
-            it jumps at each round.
-
-    With ``assign.method: int8``, ``epochs: 0`` calibrates without training, and ``learn`` trains the ranges of
-    activations, which otherwise follow the data.
-    """
-
-    epochs: Annotated[float, Field(ge=0)] = 20
-    lr_floats: Annotated[float, Field(gt=0)] | None = None
-    gradient_scale: bool = False
-    damping: Annotated[float, Field(ge=0, le=1)] = 0.0
-    learn: bool = False
-    lr_steps: Annotated[float, Field(gt=0)] = 1e-3
-    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
-    teacher: Network | None = None
-    temperature: Annotated[float, Field(gt=0)] = 2.0
-    settle: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    arrive: Annotated[float, Field(ge=0, le=1)] = 0.25
-    gradual: bool = False
-
-    @model_validator(mode="after")
-    def _taught(self) -> Finetuning:
-        if self.teacher is not None:
-            if self.teacher.weights is None:
-                raise ValueError("an untrained teacher teaches nothing: give teacher.weights")
-            if not self.distill:
-                raise ValueError("a teacher needs distill, the weight of its answers, for example 0.5")
-        return self
-
-
-class Recovery(Training):
-    """Training after channels were removed. ``distill`` and ``temperature``: as in :class:`Finetuning`."""
-
-    epochs: Annotated[float, Field(gt=0)] = 10
-    optimizer: Literal["adam", "sgd"] = "sgd"
-    lr: Annotated[float, Field(gt=0)] = 2e-2
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
-    temperature: Annotated[float, Field(gt=0)] = 2.0
-
-
-class ChannelPruning(Part):
-    """Which channels are removed before anything else. Give one of the targets.
-
-    Attributes:
-        macs, parameters, channels: share of multiplications, parameters or output channels that may be left.
-        criterion: ``curvature`` (EHAP), ``output`` (curvature along the channel's output), ``magnitude`` (L2), ``l1``,
-            ``taylor`` or ``random``; see :mod:`fewbits.measure.channels`.
-        reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature,
-            output and Taylor, which estimate a loss, else the mean.
-        measured: remove channels of each layer, the least important first, and rank by the loss this was measured to
-            cost (:func:`fewbits.measure.channels.measured`); the criterion then only orders the channels of a layer.
-            A forward pass over the samples per group of layers and eighth of it.
-        per_saving: rank by score over the multiplications (parameters) that go with the channels, instead of by score.
-            With a target of ``channels`` it changes nothing.
-        cap: largest share of its output channels that a layer may lose; one always stays.
-        exclude: shell patterns of weight names whose layers keep all output channels.
-        multiple: remove channels in blocks, so that widths stay multiples of it: INT8 in ONNX Runtime likes 16.
-        samples: training samples on which scores are measured.
-        rounds: measure, remove and train so many times on the way to the target.
-        train: the training afterwards, all rounds together; ``None`` only recalibrates.
-    """
-
-    macs: Annotated[float, Field(gt=0, le=1)] | None = None
-    parameters: Annotated[float, Field(gt=0, le=1)] | None = None
-    channels: Annotated[float, Field(gt=0, le=1)] | None = None
-    criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "magnitude"
-    reduce: Literal["sum", "mean"] | None = None
-    measured: bool = True
-    per_saving: bool = True
-    cap: Annotated[float, Field(ge=0, le=1)] = 0.95
-    exclude: tuple[str, ...] = ()
-    multiple: Annotated[int, Field(ge=1)] = 1
-    samples: Annotated[int, Field(ge=1)] = 512
-    rounds: Annotated[int, Field(ge=1)] = 1
-    train: Recovery | None = Recovery()
-
-    @model_validator(mode="after")
-    def _one_target(self) -> ChannelPruning:
-        if sum(share is not None for share in (self.macs, self.parameters, self.channels)) != 1:
-            raise ValueError("give one target, for example macs: 0.5 (the share that is left)")
-        return self
-
-    @property
-    def over(self) -> str:
-        """What the target is a share of."""
-        return "macs" if self.macs is not None else "parameters" if self.parameters is not None else "channels"
-
-    @property
-    def left(self) -> float:
-        """The target."""
-        return next(share for share in (self.macs, self.parameters, self.channels) if share is not None)
-
-
 class Select(Part):
     """Which weights are compressed: shell patterns on their names."""
 
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
-
-
-class Prune(Part):
-    """Which of the selected weights become zero before the others are assigned.
-
-    Attributes:
-        method: ``global-magnitude`` (Global MP), ``lamp``, ``erk``, ``uniform``, ``feather``, ``n:m``,
-            ``random`` or ``layers``.
-        sparsity: share of zeros, 0 to 1, of the numbers that ``over`` names; exact. Not for ``n:m`` and ``layers``.
-        over: ``weights`` (those selected) or ``parameters`` (all of the network).
-        floor: the minimum threshold, of ``global-magnitude`` and ``feather``: so many weights of each layer stay, or so
-            many percent of all selected weights (``0.02%``); a smaller layer stays whole.
-        rates: of ``layers``: share of zeros by weight name or shell pattern; the first that matches counts. `fewbits
-            prune-search` finds some.
-        pattern: of ``n:m``, for example ``"2:4"``.
-        schedule: ``one-shot``, ``linear`` or ``cubic``: sparsity rises from share ``begin`` of the training to ``end``.
-        regrow: whether pruned weights go on training unseen, and may come back (``feather`` always lets them).
-    """
-
-    method: Literal["global-magnitude", "lamp", "erk", "uniform", "feather", "n:m", "random", "layers"] = (
-        "global-magnitude"
-    )
-    sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
-    over: Literal["weights", "parameters"] = "weights"
-    floor: int | str = 0
-    rates: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
-    pattern: str | None = None
-    schedule: Literal["one-shot", "linear", "cubic"] = "one-shot"
-    begin: Annotated[float, Field(ge=0, le=1)] = 0.0
-    end: Annotated[float, Field(ge=0, le=1)] = 0.5
-    regrow: bool = False
-
-    @field_validator("pattern", mode="before")
-    @classmethod
-    def _quoted(cls, value: Any) -> Any:
-        if isinstance(value, int):  # YAML 1.1 reads 2:4 as a number to base 60
-            raise ValueError("write the pattern in quotes, for example '2:4'")
-        if isinstance(value, str):
-            parse_pattern(value)
-        return value
-
-    @field_validator("floor", mode="before")
-    @classmethod
-    def _countable(cls, value: Any) -> Any:
-        floor_of(value, 0)  # whatever the network, a floor that is none is refused here
-        return value
-
-    @model_validator(mode="after")
-    def _fitting(self) -> Prune:
-        patterned = self.method == "n:m"
-        if (self.pattern is not None) != patterned:
-            raise ValueError("method 'n:m' takes a pattern like '2:4', and no other method does")
-        layers = self.method == "layers"
-        if bool(self.rates) != layers:
-            raise ValueError("method 'layers' takes rates, for example {'*': 0.9}, and no other method does")
-        if layers and (self.sparsity is not None or self.over != "weights"):
-            raise ValueError("rates say how many zeros each layer gets: leave sparsity and over out")
-        if (self.sparsity is None) != (patterned or layers):
-            raise ValueError("give a sparsity, for example 0.9; only 'n:m' and 'layers' have their own")
-        if patterned and self.schedule != "one-shot":
-            raise ValueError("an n:m pattern is there from the start: leave schedule out")
-        if self.floor and self.method not in ("global-magnitude", "feather"):
-            raise ValueError(f"floor goes with global-magnitude and feather, not with {self.method}")
-        if self.schedule != "one-shot" and not self.begin < self.end:
-            raise ValueError(f"begin must lie before end, got {self.begin:g} and {self.end:g}")
-        return self
 
 
 class Assign(Part):

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fewbits.errors import RecipeError, nearest
 from fewbits.notation import parse_size
+from fewbits.recipe_parts import Part
 
 _SHARED = ("network", "pretrain", "data.name", "data.folder", "data.options", "data.normalise")
 _ELSEWHERE = ("schema", "output", "sweep")
-
-
-class Part(BaseModel):
-    """A section: unknown keys are errors, and nothing changes once it is made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Range(Part):

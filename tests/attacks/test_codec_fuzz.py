@@ -15,7 +15,8 @@ from fewbits.codec import decode, encode, inspect
 from fewbits.codec.container import open_file
 from fewbits.codec.directory import PRIME, bits, pack, unpack
 from fewbits.errors import FileError
-from fewbits.plan import Channels, Clustered, Dense, Masked, Plan
+from fewbits.narrowed import Channels
+from fewbits.plan import Clustered, Dense, Masked, Plan
 
 GENERATOR = torch.Generator().manual_seed(7)
 

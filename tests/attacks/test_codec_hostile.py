@@ -16,7 +16,8 @@ from fewbits.codec.container import MAGIC
 from fewbits.codec.cursor import varint
 from fewbits.codec.directory import PRIME, bits
 from fewbits.errors import FileError, FormatError, MismatchError
-from fewbits.plan import Affine, Channels, Clustered, Dense, Masked, Plan
+from fewbits.narrowed import Channels
+from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 
 LIKE = {"w": torch.zeros(2, 3), "v": torch.zeros(4)}
 ONE = {"w": torch.zeros(2, 3)}

@@ -2,7 +2,8 @@
 
 import torch
 
-from fewbits.plan import Affine, Channels, Clustered, Dense, Masked, Plan
+from fewbits.narrowed import Channels
+from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 
 HEADER = {"recipe": "golden", "note": "ünïcode", "seeds": [0, 1, 2]}
 

@@ -25,7 +25,8 @@ from fewbits.hardware import count
 from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.measure.relevance import relevance
 from fewbits.plan import Dense
-from fewbits.recipe_parts import ChannelPruning, Recovery
+from fewbits.recipe_pruning import ChannelPruning
+from fewbits.recipe_training import Recovery
 from fewbits.report.page import page
 from fewbits.train import accuracy
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError, SelectionError, nearest
 from fewbits.measure.channels.dependencies import FIXED, Dependencies
-from fewbits.plan import Channels
+from fewbits.narrowed import Channels
 
 OVER = ("macs", "parameters", "channels")
 REDUCE = ("sum", "mean")

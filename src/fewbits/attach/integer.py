@@ -21,7 +21,8 @@ from fewbits.attach.folding import folded
 from fewbits.attach.places import grid_of, places
 from fewbits.attach.quantizer import HeldAffine, Quantizer, RangedQuantizer
 from fewbits.errors import DataError, NonFiniteError, SelectionError
-from fewbits.plan import Affine, Channels, Dense, Entry, Plan
+from fewbits.narrowed import Channels
+from fewbits.plan import Affine, Dense, Entry, Plan
 from fewbits.weights import layers
 
 QUANTIZERS = "quantizers"

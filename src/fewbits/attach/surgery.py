@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import MismatchError, nearest
-from fewbits.plan import Channels
+from fewbits.narrowed import Channels
 
 PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)
 _KEPT = "_fewbits_channels"  # an attribute of the root module: what is left of which larger network

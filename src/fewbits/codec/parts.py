@@ -15,7 +15,8 @@ from fewbits.codec import dense
 from fewbits.codec.coder import Array
 from fewbits.codec.record import CONSTANT, OWN, SHARED, SURVIVORS, Record, overflows
 from fewbits.errors import NonFiniteError, RecipeError
-from fewbits.plan import Affine, Channels, Clustered, Dense, Entry, Masked
+from fewbits.narrowed import Channels
+from fewbits.plan import Affine, Clustered, Dense, Entry, Masked
 
 SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fewbits.attach.quantizer import Quantizer
 from fewbits.errors import DataError, MismatchError
 from fewbits.measure.relevance import Kind, Rules, relevance
-from fewbits.plan import Channels, Dense, Plan
+from fewbits.narrowed import Channels
+from fewbits.plan import Dense, Plan
 from fewbits.report.correlation import pearson, spearman
 from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fewbits.errors import DataError, NonFiniteError
 from fewbits.measure.relevance.measure import check_targets
-from fewbits.recipe_parts import Training
+from fewbits.recipe_training import Training
 from fewbits.train.objectives import Objective, task
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from channel_networks import Drawn, removal
 from fewbits.attach import attach, channels_of, fold, load_plan, narrow, plan_of
 from fewbits.errors import MismatchError, RecipeError
-from fewbits.plan import Channels, Dense, Plan
+from fewbits.narrowed import Channels
+from fewbits.plan import Dense, Plan
 from fewbits.zoo import PadShortcut
 from networks import plan_for
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fewbits.codec import decode, encode, inspect, shapes
 from fewbits.errors import MismatchError
-from fewbits.plan import Channels, Clustered, Dense, Masked, Plan
+from fewbits.narrowed import Channels
+from fewbits.plan import Clustered, Dense, Masked, Plan
 
 MASK = torch.arange(20) % 3 == 0  # 7 of 20
 

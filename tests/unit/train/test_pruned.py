@@ -14,7 +14,7 @@ from fewbits.assign import chain, ecq, feather, global_magnitude, rising
 from fewbits.attach import attach, background, held, load_plan, plan_of
 from fewbits.errors import DataError, MismatchError, RecipeError
 from fewbits.recipe import make
-from fewbits.recipe_parts import Finetuning
+from fewbits.recipe_training import Finetuning
 from fewbits.train import accuracy, fit, match_variance, recalibrate, task
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import optimizer_of

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fewbits.plan import Channels
+from fewbits.narrowed import Channels
 
 FIXED = -1
 """Instead of a unit: the channel stays whatever happens."""

@@ -15,7 +15,7 @@ from fewbits.attach import evaluating, narrow
 from fewbits.attach.normalisation import NORMS
 from fewbits.errors import DataError, MismatchError, NonFiniteError
 from fewbits.measure.channels.dependencies import Dependencies
-from fewbits.plan import Channels
+from fewbits.narrowed import Channels
 from fewbits.train.loop import laid_out
 
 LEVELS = 8
