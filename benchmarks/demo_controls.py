@@ -27,7 +27,7 @@ from rows import row_of, with_method
 QUARTER = "ecqx, quarter batch"  # relevance of a quarter of each mini-batch: is the rest worth its time?
 BFLOAT16 = "ecqx, bfloat16"  # its convolutions at a lower precision: does anything suffer?
 METHODS = ("ecq", "ecqx", QUARTER, BFLOAT16, "taylor", "fisher", "magnitude", "random")
-TARGETS = ("8 KB", "5 KB", "3.5 KB")
+TARGETS = ("5 KB", "3.5 KB", "2.5 KB")
 SEEDS = (0, 1, 2)
 RESULT = Path(__file__).parent.parent / "results" / "demo_controls.json"
 
@@ -69,7 +69,7 @@ def prepared(work: str) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--epochs", type=float, default=40)
     parser.add_argument("--work", default="out/demo_controls", help="folder for the files")
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()

@@ -156,7 +156,7 @@ EXPERIMENTS = {
         step="range",
         levers=LEVERS,
     ),
-    "digits-net": Experiment(_demo(), ("8 KB", "5 KB", "3.5 KB"), "3.5 KB", step="range", levers=LEVERS),
+    "digits-net": Experiment(_demo(), ("5 KB", "3.5 KB", "2.5 KB"), "3.5 KB", levers=LEVERS),
     "lenet-5": Experiment(
         {
             "network": {"name": "lenet-5"},
