@@ -253,6 +253,14 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
+# What two cores carry from a network that a GPU has trained for two minutes.
+_SHORT = copy.deepcopy(EXPERIMENTS["vgg16-frontier"].recipe)
+_SHORT["data"]["batch_size"], _SHORT["rounds"] = 128, 12
+_SHORT["pretrain"] |= {"epochs": 56}
+_SHORT["train"] |= {"epochs": 5, "lr": 5e-3}
+EXPERIMENTS["vgg16-bn-56"] = Experiment(_SHORT, ("584 KB", "250 KB", "129 KB"), "584 KB", levers=SLOW_OR_FAST)
+
+
 @dataclass(frozen=True)
 class Run:
     """One row: a method (or a lever) at a target with a seed."""
