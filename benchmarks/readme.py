@@ -17,6 +17,7 @@ from fewbits.codec import write
 from fewbits.report import plots
 from fewbits.report.table import text
 from tables import ROOT, rows_of
+from tables_best import best
 from tables_budget import budgets
 from tables_channels import channels
 from tables_coding import cifar, coder, combined, controls, levers, overhead, rates, scale, steps
@@ -39,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.figures:
         demo(options.demo)
-    for path, sections in (("docs/figures.md", figures()), ("README.md", {"figures": [cifar(), scale(), combined()]})):
+    for path, sections in (("docs/figures.md", figures()), ("README.md", {"figures": [best()]})):
         page = (ROOT / path).read_text()
         for mark, tables in sections.items():
             page = pasted(page, mark, "\n\n".join(t for t in tables if t))

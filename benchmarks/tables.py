@@ -27,6 +27,17 @@ def span(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def named(row: dict[str, Any], method: str = "") -> str:
+    """The method of a row of the scale benchmark, and what was special about its training."""
+    return (
+        (method or row["method"])
+        + (f", damping {row['damping']:g}" if row.get("damping") else "")
+        + (", steps by the rate" if row.get("step") == "rate" else "")
+        + (", without dropout" if row.get("dropout") is False else "")
+        + (", gradual lambda" if row.get("gradual") else "")
+    )
+
+
 def by_target(found: list[dict[str, Any]]) -> str:
     """Accuracy of every method at every byte target, mean and range over the seeds."""
     targets = list(dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])))

@@ -6,7 +6,7 @@ import json
 import statistics
 from typing import Any
 
-from tables import ROOT, by_target, rows_of, span, table
+from tables import ROOT, by_target, named, rows_of, span, table
 
 
 def cifar() -> str:
@@ -63,10 +63,7 @@ def scale() -> str:
         epochs = sorted({r["epochs"] for r in found})
         seeds = len({r["seed"] for r in found})
         for row in found:
-            row["method"] += f", damping {row['damping']:g}" if row.get("damping") else ""
-            row["method"] += ", steps by the rate" if row.get("step") == "rate" else ""
-            row["method"] += ", without dropout" if row.get("dropout") is False else ""
-            row["method"] += ", gradual lambda" if row.get("gradual") else ""
+            row["method"] = named(row)
             row["method"] += f", {row['epochs']:g} epochs" if len(epochs) > 1 else ""
         rates: dict[str, set[float | None]] = {}
         for row in found:
@@ -92,18 +89,15 @@ def combined() -> str:
     alone = [r for r in rows_of("ecqx/vgg16-bn") if not r.get("source") and r["target"] in {f["target"] for f in found}]
     rows = [
         [
-            f"{100 * r['macs_left'] / r['macs']:.0f} % of the multiplications, then {r['method'].split(' + ')[1]}"
-            + (", steps by the rate" if r["step"] == "rate" else "")
-            + (", without dropout" if r.get("dropout") is False else "")
-            + (", gradual lambda" if r.get("gradual") else ""),
+            f"{100 * r['macs_left'] / r['macs']:.0f} % of the multiplications, then "
+            + named(r, r["method"].split(" + ")[1]),
             f"{r['channel_epochs']:g} + {r['epochs']:g}", f"{r['narrowed_accuracy']:.2f}", f"{r['accuracy']:.2f}",
             f"{r['bytes']:,}", f"{r['ratio']:.0f}x",
         ]
         for r in sorted(found, key=lambda r: -r["bytes"])
     ] + [
         [
-            r["method"] + ", steps by the rate" * (r.get("step") == "rate")
-            + ", without dropout" * (r.get("dropout") is False), f"{r['epochs']:g}", "",
+            named(r), f"{r['epochs']:g}", "",
             f"{r['accuracy']:.2f}", f"{r['bytes']:,}", f"{r['ratio']:.0f}x",
         ]
         for r in alone
