@@ -72,6 +72,8 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "target from the start": {"train.arrive": 0.0},
     "gradual lambda": {"train.gradual": True},
     "bfloat16 remainder": {"floats": "bfloat16"},
+    "5 significant bits": {"significand": 5},
+    "gradual lambda, 5 significant bits": {"train.gradual": True, "significand": 5},
     "2 bit": {"assign.bits": 2},
     "3 bit": {"assign.bits": 3},
     "5 bit": {"assign.bits": 5},
@@ -107,6 +109,8 @@ SLOW_OR_FAST: dict[str, dict[str, Any]] = {
     "gradual lambda": {"train.gradual": True},
     "target at half": {"train.arrive": 0.5},
     "gradual lambda, target at half": {"train.gradual": True, "train.arrive": 0.5},
+    "gradual lambda, 5 significant bits": {"train.gradual": True, "significand": 5},
+    "gradual lambda, 6 significant bits": {"train.gradual": True, "significand": 6},
 }
 PLAIN: dict[str, dict[str, Any]] = {
     "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it

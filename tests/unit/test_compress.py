@@ -77,6 +77,8 @@ def test_a_budget_of_bytes_is_kept_and_the_file_decodes(trained, train, evaluate
         {"assign": {"lam": 0.3}, "measure": {"name": "magnitude"}},
         {"assign": {"lam": 0.3}, "measure": {"rules": "paper", "every": 3, "samples": 16, "on": "quantized"}},
         {"assign": {"lam": 0.3}, "floats": "float32", "merge_normalisation": False},
+        {"assign": {"lam": 0.3}, "significand": 4},
+        {"assign": {"method": "none"}, "prune": {"sparsity": 0.8}, "significand": 5},
     ],
 )
 def test_every_method_gives_a_file_that_decodes(trained, train, evaluate, change) -> None:
@@ -87,6 +89,23 @@ def test_every_method_gives_a_file_that_decodes(trained, train, evaluate, change
     assert small.report.ratio > 4
     assert small.plan.equals(codec.decode(small.data, like=trained))
     assert small.report.met is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"assign": {"lam": 0.3}}, {"assign": {"method": "none"}, "prune": {"sparsity": 0.8}}]
+)
+def test_floats_in_fewer_significant_bits_make_the_file_smaller(trained, train, change) -> None:
+    sizes = []
+    for bits in (None, 5):
+        small = fb.compress(trained, train, recipe=recipe(train={"epochs": 1}, significand=bits, **change))
+        sizes.append(len(small.data))
+        if bits is not None:
+            floats = [entry.data for entry in small.plan.values() if hasattr(entry, "data")]
+            assert floats
+            for data in floats:
+                mantissa, _ = torch.frexp(data.double())
+                assert torch.equal(mantissa * 2**bits, (mantissa * 2**bits).round())
+    assert sizes[1] < sizes[0]
 
 
 def test_more_lambda_fewer_bytes(trained, train) -> None:

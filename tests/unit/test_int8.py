@@ -96,6 +96,7 @@ def test_a_file_of_another_network_is_refused(trained, handwriting):
         ({"assign": {"method": "int8"}, "target": "5 KB"}, "leave target"),
         ({"assign": {"method": "int8", "lam": 0.1}}, "leave target and assign.lam out"),
         ({"assign": {"method": "int8"}, "prune": {"sparsity": 0.5}}, "leave the prune section out"),
+        ({"assign": {"method": "int8"}, "significand": 5}, "leave significand out"),
         ({"assign": {"method": "int8"}, "select": {"include": ["a*"]}}, "leave the select section out"),
         ({"assign": {"method": "int8"}, "train": {"precision": "bfloat16"}}, "trains in float32"),
         ({"train": {"epochs": 0}}, "only assign.method int8 works without training"),

@@ -6,9 +6,10 @@ its classes and its forward, can be copied, exported and compiled, and folds bac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from fewbits.attach.hold import Held
 from fewbits.attach.mask import HeldMask
+from fewbits.attach.precision import narrowed
 from fewbits.attach.surgery import channels_of, narrow
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
@@ -87,13 +89,15 @@ def fold(model: nn.Module) -> None:
         parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
 
 
-def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32) -> Plan:
+def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significand: int | None = None) -> Plan:
     """The plan of everything the network computes with.
 
     Args:
         model: a network, attached or plain.
-        floats: precision in which the numbers of all other tensors are kept, float32 or float16.
+        floats: type in which the numbers of all other tensors are kept, such as ``torch.float16``.
+        significand: significant bits that each of them keeps; ``None``: all that the type has.
     """
+    small = partial(narrowed, floats=floats, significand=significand)
     holders = held(model)
     names = {id(weight): name for name, weight in background(model).items()}
     entries: dict[str, Entry] = {}
@@ -103,26 +107,20 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32) -> Plan:
             name = name.removesuffix(".original")
             # A layer under two names is held under the first, and has both in a state dict.
             holder = holders.get(name) or holders[names[id(tensor)]]
-            entries[name] = _on_cpu(holder.entry(tensor), floats)
+            entries[name] = _on_cpu(holder.entry(tensor), small)
         elif "parametrizations." in key or name.endswith(COUNTER):
             continue
         else:
-            entries[name] = Dense(_narrowed(tensor.detach().cpu().clone(), floats))
+            entries[name] = Dense(small(tensor.detach().cpu().clone()))
     return Plan(entries, channels_of(model))
 
 
-def _on_cpu(entry: Clustered | Masked, floats: torch.dtype) -> Clustered | Masked:
+def _on_cpu(entry: Clustered | Masked, small: Callable[[Tensor], Tensor]) -> Clustered | Masked:
     """A copy that shares nothing with what is being trained."""
     if isinstance(entry, Clustered):
         return replace(entry, levels=entry.levels.to("cpu", copy=True))
-    data = _narrowed(entry.data.cpu(), floats)
+    data = small(entry.data.cpu())
     return replace(entry, data=data, mask=entry.mask.cpu() & (data != 0))  # some are zero in fewer bits
-
-
-def _narrowed(data: Tensor, floats: torch.dtype) -> Tensor:
-    """In fewer bits, unless a number is beyond the range of half precision: such a tensor stays as it is."""
-    small = data.to(floats) if data.dtype == torch.float32 else data
-    return small if torch.isfinite(small).all() else data
 
 
 def load_plan(model: nn.Module, plan: Plan) -> None:

@@ -53,7 +53,7 @@ class Candidates:
         model = copy.deepcopy(model)
         if self.recipe.merge_normalisation:
             merge_statistics(model)
-        return plan_of(model, floats=getattr(torch, self.recipe.floats))
+        return plan_of(model, floats=getattr(torch, self.recipe.floats), significand=self.recipe.significand)
 
     def encoded(self, plan: Plan) -> bytes:
         """The file."""
