@@ -20,7 +20,7 @@ from tables import ROOT, rows_of
 from tables_best import best
 from tables_budget import budgets
 from tables_channels import channels
-from tables_coding import cifar, coder, combined, controls, levers, overhead, rates, scale, steps
+from tables_coding import cifar, coder, combined, controls, levers, overhead, rates, remainder, scale, steps
 from tables_int8 import int8
 from tables_pruning import curvatures, pruning
 from tables_reinforcement import reinforcement
@@ -62,7 +62,7 @@ def figures() -> dict[str, list[str]]:
     return {
         "trained": [cifar()],
         "relevance": [controls(), demo_picture(), scale(), combined(), levers(), steps(), overhead()],
-        "coder": [coder(), rates()],
+        "coder": [coder(), rates(), remainder()],
         "pruning": [pruning()],
         "curvature": [curvatures()],
         "channels": [channels()],

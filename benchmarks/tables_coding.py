@@ -241,6 +241,24 @@ def rates() -> str:
     )
 
 
+def remainder() -> str:
+    """What stays floats, in fewer significant bits."""
+    found = rows_of("remainder")
+    if not found:
+        return ""
+    bits = sorted({r["significand"] for r in found}, reverse=True)
+    rows = []
+    for key in dict.fromkeys((r["model"], r["method"], r["floats"], r["bytes_before"]) for r in found):
+        mine = {r["significand"]: r for r in found if (r["model"], r["method"], r["floats"], r["bytes_before"]) == key}
+        cells = [f"{mine[b]['bytes']:,}; {mine[b]['accuracy']:.2f}" if b in mine else "" for b in bits]
+        rows.append([f"{key[0]}, {key[1]}", f"{key[2]:,}", *cells])
+    return (
+        "**What stays floats, in fewer significant bits** (`significand` in a recipe; finished files written again, "
+        "nothing trained; bytes of the file; test accuracy; `benchmarks/remainder.py`):\n\n"
+        + table(["network", "floats", "11 (float16)", *(str(b) for b in bits[1:])], rows)
+    )
+
+
 def distortion() -> str:
     rows = json.loads((ROOT / "results" / "rate.json").read_text()).get("distortion", [])
     models = dict.fromkeys(r["model"] for r in rows)
