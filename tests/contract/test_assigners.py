@@ -35,7 +35,7 @@ ASSIGNERS: dict[str, Callable[..., Assigner]] = {
     "ecq max": lambda lam=0.05: ecq(4, lam, scale="max"),
     "ecq rate": lambda lam=0.05: ecq(4, lam, step="rate"),
     "ecqx rate": lambda lam=0.05: ecqx(3, lam, zero_floor=0.5, step="rate"),
-    "ecq floor": lambda lam=0.05: ecq(4, lam, zero_floor=0.5),
+    "ecq zero floor": lambda lam=0.05: ecq(4, lam, zero_floor=0.5),
     "ecqx": lambda lam=0.05: ecqx(4, lam),
     "ecqx tight": lambda lam=0.05: ecqx(3, lam, p=0.02),
     "ecqx released": lambda lam=0.05: ecqx(4, lam, p=0.1, p_rule="released", scale="max", zero_floor=0.5),
@@ -59,8 +59,12 @@ CHAINS: dict[str, Callable[..., Assigner]] = {
     "chain ecqx": lambda lam=0.05: chain(lamp(0.5), ecqx(4, lam)),
     "chain ternary": lambda lam=0.05: chain(uniform(0.5), ternary(lam)),
 }
-EVERY = ASSIGNERS | PRUNERS | CHAINS
-WITH_RELEVANCE = [name for name in ASSIGNERS | CHAINS if "ecqx" in name]
+FLOORS: dict[str, Callable[..., Assigner]] = {
+    "ecq floor": lambda lam=0.05: ecq(4, lam, step="rate", floor=0.5),
+    "ecqx floor": lambda lam=0.05: ecqx(3, lam, zero_floor=0.5, floor=0.5),
+}
+EVERY = ASSIGNERS | PRUNERS | CHAINS | FLOORS
+WITH_RELEVANCE = [name for name in ASSIGNERS | CHAINS | FLOORS if "ecqx" in name]
 
 
 @pytest.fixture(params=EVERY)

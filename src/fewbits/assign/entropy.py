@@ -6,6 +6,7 @@ arXiv 2109.04236, equations 1, 10 and 11.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from fewbits.assign import grid
 from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
 from fewbits.assign.code import chances, surcharge, surcharged_levels
 from fewbits.assign.diagram import Table, boundaries, locate
+from fewbits.assign.floor import spare
 from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import Relevance
 from fewbits.assign.together import Asking, together
@@ -34,6 +36,7 @@ def ecq(
     rate: str = "entropy",
     refresh: int = 8,
     step: str = "range",
+    floor: float = 0.0,
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
@@ -53,6 +56,8 @@ def ecq(
             updates what each weight costs at its place, see :mod:`fewbits.assign.code`.
         step: ``"range"`` keeps the step sizes; ``"rate"`` (ours) widens them as lambda rises, see
             :meth:`fewbits.assign.rate.Rate.wide`: the same bytes at less distortion.
+        floor: share of each layer's weights, 0 to 1, of which none of the largest becomes zero (ours, after the
+            minimum threshold of arXiv 2209.14624): entropy alone may empty a layer. 0 is the paper.
         percentile: of ``|w|``, put on the outermost level, see :func:`fewbits.assign.grid.step_size`.
 
     Raises:
@@ -60,7 +65,7 @@ def ecq(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step, floor)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile))
 
 
@@ -78,6 +83,7 @@ def ecqx(
     rate: str = "entropy",
     refresh: int = 8,
     step: str = "range",
+    floor: float = 0.0,
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQx (paper, eqs. 10 and 11): ECQ whose zero cost is multiplied by ``rho * R'**beta`` per weight.
@@ -95,7 +101,7 @@ def ecqx(
             0.1 is the released code, the paper gives no value.
         p_rule: ``"paper"`` allows up to p more zeros than ECQ. ``"released"`` keeps the share of zeros within
             ``[ECQ's - p, ECQ's]`` (it only takes zeros away) and may raise beta beyond 1 for it.
-        bits, lam, scale, sustain, zero_floor, rate, refresh, step, percentile: as for :func:`ecq`; P and
+        bits, lam, scale, sustain, zero_floor, rate, refresh, step, floor, percentile: as for :func:`ecq`; P and
             lambda(l) are those of plain ECQ.
 
     Raises:
@@ -104,7 +110,7 @@ def ecqx(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step, floor)
     relevance = Relevance(p, rho, momentum, p_rule)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile), relevance)
 
@@ -178,12 +184,16 @@ def _assign(
     else:
         beta = None
         levels = locate(x, bounds, (low, high)) if levels is None else levels
+    needed = math.ceil(rate.floor * x.numel() - 1e-9)
+    if needed and int((yield levels.count_nonzero())[0]) < needed:
+        finest = layer.step if rate.step == "rate" else None
+        levels, table = yield from spare(x, levels, table, needed, (low, high), finest, layer.gain)
     if extra is not None:
         layer = replace(layer, age=layer.age + 1)
         if layer.age >= rate.refresh:
             layer = replace(layer, chances=chances(levels.view(weight.shape)), age=0)
     size = max(1, x.numel())
-    final = zeros if beta is None else x.numel() - int((yield levels.count_nonzero())[0])
+    final = zeros if beta is None and not needed else x.numel() - int((yield levels.count_nonzero())[0])
     held = float(table[zero + 1]) if rate.step == "rate" else None
     record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size, held=held)
     return levels.view(weight.shape), table, record

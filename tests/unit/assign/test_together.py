@@ -90,6 +90,7 @@ def test_counting_by_comparing_with_all_boundaries(weights: list[float], edges: 
     [
         ecq(4, 0.4), ecq(2, 0.1, step="rate"), ecq(7, 0.4), ecq(4, 0.3, rate="coder"), ternary(0.2),
         ecqx(4, 0.4, step="rate"), ecqx(4, 0.4, p=0.9, momentum=0.9), ecqx(4, 0.2, p_rule="released"),
+        ecq(4, 9.0, step="rate", floor=0.3), ecqx(4, 9.0, floor=0.3),
     ],
 )  # fmt: skip
 def test_a_whole_assignment_in_step(assigner: Assigner, monkeypatch: pytest.MonkeyPatch) -> None:
