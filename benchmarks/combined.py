@@ -40,10 +40,12 @@ KEY = (
     "step",
     "dropout",
     "gradual",
+    "floor",
+    "significand",
     "channel_epochs",
     "channel_macs",
 )
-USUAL = {"dropout": True, "gradual": False}  # of rows that do not say
+USUAL = {"dropout": True, "gradual": False, "floor": 0.0}  # of rows that do not say
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
@@ -55,6 +57,8 @@ def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
     values["channels"] = {"macs": options.macs, "train": values["train"] | {"epochs": options.channel_epochs}}
     values["train"] |= {"epochs": options.epochs} | ({} if options.lr is None else {"lr": options.lr})
     values["train"]["gradual"] = options.gradual
+    values["assign"]["options"] |= {"floor": options.floor} if options.floor else {}
+    values["significand"] = options.significand
     return recipes.make(values | {"seed": options.seed, "target": None})
 
 
@@ -92,6 +96,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=2.0, help="of training with clusters")
     parser.add_argument("--lr", type=float, help="of training with clusters; default: the recipe's")
     parser.add_argument("--gradual", action="store_true", help="lambda moves at every step (train.gradual)")
+    parser.add_argument("--floor", type=float, default=0.0, help="share of a layer's weights that stay (assign.floor)")
+    parser.add_argument("--significand", type=int, help="significant bits of what stays floats")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("out/combined"))
     parser.add_argument("--result", type=Path, default=RESULT)
@@ -115,7 +121,7 @@ def main() -> None:
             chosen = recipes.make(with_method(values, method) | {"target": target})
             stage = f"{options.macs:g}-{options.channel_epochs:g}"
             name = f"{method}-{target.replace(' ', '')}-{stage}-{options.epochs:g}-{chosen.train.lr:g}-{options.seed}"
-            name += "-gradual" * options.gradual
+            name += "-gradual" * options.gradual + f"-{options.floor:g}-{options.significand}"
             result = compress(
                 small, loader, evaluate=validation, recipe=chosen, teacher=job.network,
                 state_file=options.work / f"{name}.state",
@@ -126,6 +132,7 @@ def main() -> None:
             row = row_of(result.report, chosen, provenance("combined", "")["commit"]) | {
                 "method": f"channels + {method}", "target": target, "channel_epochs": options.channel_epochs,
                 "channel_macs": options.macs, "lr": chosen.train.lr, "gradual": options.gradual,
+                "floor": options.floor, "significand": options.significand,
                 "step": chosen.assign.options["step"], "dropout": values["network"]["options"].get("dropout", True),
                 "accuracy": test(result.into(job.skeleton())), "baseline_accuracy": before, "split": "test",
                 "validation_accuracy": result.report.accuracy_after, "narrowed_accuracy": reached,

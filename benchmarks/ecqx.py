@@ -284,9 +284,11 @@ class Run:
     step: str | None = None
     lr: float | None = None
     gradual: bool = False
+    floor: float = 0.0
+    significand: int | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, str, float, float, str, float, bool, bool]:
+    def key(self) -> tuple[Any, ...]:
         chosen = EXPERIMENTS[self.experiment]
         train, lever = chosen.recipe["train"], chosen.levers.get(self.lever, {})
         epochs = train["epochs"] if self.epochs is None else self.epochs
@@ -295,7 +297,10 @@ class Run:
         options = chosen.recipe["network"].get("options", {}) | lever.get("network.options", {})
         dropout = bool(options.get("dropout", True))
         gradual = self.gradual or lever.get("train.gradual", train.get("gradual", False))
-        return self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr, dropout, gradual
+        return (
+            self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr, dropout, gradual,
+            self.floor, self.significand,
+        )  # fmt: skip
 
     @property
     def steps(self) -> str:
@@ -328,6 +333,10 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
         values["train"]["lr"] = run.lr
     if run.gradual:
         values["train"]["gradual"] = True
+    if run.floor:
+        values["assign"]["options"]["floor"] = run.floor
+    if run.significand is not None:
+        values["significand"] = run.significand
     return recipes.make(with_method(values, run.method))
 
 
@@ -358,10 +367,11 @@ def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     values = recipe.model_dump(mode="json")
     row |= {"batch": recipe.data.batch_size, "augment": values["data"]["augment"], "lr": recipe.train.lr}
     row |= {"damping": recipe.train.damping, "step": run.steps}
-    if not run.key[-2]:
-        row["dropout"] = False
-    if run.key[-1]:
-        row["gradual"] = True
+    *_, dropout, gradual, _, _ = run.key
+    row |= {} if dropout else {"dropout": False}
+    row |= {"gradual": True} if gradual else {}
+    row |= {"floor": run.floor} if run.floor else {}
+    row |= {} if run.significand is None else {"significand": run.significand}
     return row | ({"lever": run.lever} if run.lever else {})
 
 
@@ -384,6 +394,8 @@ def main() -> None:
     parser.add_argument("--damping", type=float, help="another one than the experiment's")
     parser.add_argument("--lr", type=float, help="another learning rate than the experiment's")
     parser.add_argument("--gradual", action="store_true", help="lambda moves at every step (train.gradual)")
+    parser.add_argument("--floor", type=float, default=0.0, help="share of a layer's weights that stay (assign.floor)")
+    parser.add_argument("--significand", type=int, help="significant bits of what stays floats")
     parser.add_argument("--step", choices=("rate", "range"), help="another than the experiment's setting of steps")
     parser.add_argument("--data", help="folder with the data sets")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder with trained weights")
@@ -405,11 +417,11 @@ def main() -> None:
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     known = {(r["method"], r["target"], r["seed"], r.get("lever", ""), r.get("epochs"), r.get("damping", 0.0),
               r.get("step", "range"), r.get("lr", chosen.recipe["train"]["lr"]), r.get("dropout", True),
-              r.get("gradual", False))
+              r.get("gradual", False), r.get("floor", 0.0), r.get("significand"))
              for r in rows if "target" in r}  # fmt: skip
     runs = [
         Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step, options.lr,
-            options.gradual)
+            options.gradual, options.floor, options.significand)
         for seed in options.seeds for target in targets for method in methods for name in names
     ]  # fmt: skip
     todo = [run for run in runs if run.key not in known]

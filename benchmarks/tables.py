@@ -35,6 +35,8 @@ def named(row: dict[str, Any], method: str = "") -> str:
         + (", steps by the rate" if row.get("step") == "rate" else "")
         + (", without dropout" if row.get("dropout") is False else "")
         + (", gradual lambda" if row.get("gradual") else "")
+        + (f", floor {100 * row['floor']:g} %" if row.get("floor") else "")
+        + (f", {row['significand']} significant bits" if row.get("significand") else "")
     )
 
 

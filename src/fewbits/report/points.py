@@ -31,7 +31,8 @@ _NAMES = ("model", "data", "method", "seed", "split", "versus")
 _SERIES: dict[str, tuple[Any, str]] = {
     "damping": (0.0, "damping {:g}"), "step": ("range", "{} steps"), "epochs": (None, "{:g} epochs"),
     "lr": (None, "learning rate {:g}"), "dropout": (True, "without dropout"),
-    "gradual": (False, "gradual lambda"),
+    "gradual": (False, "gradual lambda"), "floor": (0.0, "floor {:.2%}"),
+    "significand": (None, "{:g} significant bits"),
 }  # fmt: skip
 """Settings of a training, with what a row means that does not say them: where they differ, so do the methods."""
 
