@@ -45,7 +45,7 @@ KEY = (
     "channel_epochs",
     "channel_macs",
 )
-USUAL = {"dropout": True, "gradual": False, "floor": 0.0}  # of rows that do not say
+USUAL = {"dropout": True, "gradual": False, "floor": 0.0, "significand": None}  # of rows that do not say
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
