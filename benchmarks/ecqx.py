@@ -117,6 +117,12 @@ SLOW_OR_FAST: dict[str, dict[str, Any]] = {
     "gradual lambda, 5 significant bits": {"train.gradual": True, "significand": 5},
     "gradual lambda, 6 significant bits": {"train.gradual": True, "significand": 6},
 }
+SLOW: dict[str, dict[str, Any]] = {  # of those that go slowly as they are
+    "as it is": {},
+    "lambda that jumps": {"train.gradual": False},
+    "target at a quarter": {"train.arrive": 0.25},
+    "floor 0.5 %": {"assign.options.floor": 0.005},
+}
 PLAIN: dict[str, dict[str, Any]] = {
     "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it
     "half distilled": {"train.distill": 0.5},
@@ -241,7 +247,7 @@ EXPERIMENTS = {
         },
         ("934 KB", "584 KB", "300 KB", "129 KB"),
         "584 KB",
-        levers=SLOW_OR_FAST,
+        levers=SLOW,
     ),
     "vgg16-frontier": Experiment(
         {
@@ -257,7 +263,7 @@ EXPERIMENTS = {
         },
         ("584 KB", "250 KB", "129 KB", "100 KB", "76 KB"),
         "129 KB",
-        levers=SLOW_OR_FAST,
+        levers=SLOW,
     ),
 }  # fmt: skip
 
@@ -267,7 +273,7 @@ _SHORT = copy.deepcopy(EXPERIMENTS["vgg16-frontier"].recipe)
 _SHORT["data"]["batch_size"], _SHORT["rounds"] = 128, 12
 _SHORT["pretrain"] |= {"epochs": 56}
 _SHORT["train"] |= {"epochs": 5, "lr": 5e-3}
-EXPERIMENTS["vgg16-bn-56"] = Experiment(_SHORT, ("584 KB", "250 KB", "129 KB"), "584 KB", levers=SLOW_OR_FAST)
+EXPERIMENTS["vgg16-bn-56"] = Experiment(_SHORT, ("584 KB", "250 KB", "129 KB"), "584 KB", levers=SLOW)
 
 
 @dataclass(frozen=True)
@@ -284,7 +290,7 @@ class Run:
     step: str | None = None
     lr: float | None = None
     gradual: bool = False
-    floor: float = 0.0
+    floor: float | None = None
     significand: int | None = None
 
     @property
@@ -297,9 +303,12 @@ class Run:
         options = chosen.recipe["network"].get("options", {}) | lever.get("network.options", {})
         dropout = bool(options.get("dropout", True))
         gradual = self.gradual or lever.get("train.gradual", train.get("gradual", False))
+        assigned = ECQX["options"] | chosen.recipe.get("assign", {}).get("options", {})
+        floor = self.floor or lever.get("assign.options.floor", assigned.get("floor", 0.0))
+        significand = self.significand or lever.get("significand", chosen.recipe.get("significand"))
         return (
             self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr, dropout, gradual,
-            self.floor, self.significand,
+            floor, significand,
         )  # fmt: skip
 
     @property
@@ -367,11 +376,11 @@ def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     values = recipe.model_dump(mode="json")
     row |= {"batch": recipe.data.batch_size, "augment": values["data"]["augment"], "lr": recipe.train.lr}
     row |= {"damping": recipe.train.damping, "step": run.steps}
-    *_, dropout, gradual, _, _ = run.key
+    *_, dropout, gradual, floor, significand = run.key
     row |= {} if dropout else {"dropout": False}
     row |= {"gradual": True} if gradual else {}
-    row |= {"floor": run.floor} if run.floor else {}
-    row |= {} if run.significand is None else {"significand": run.significand}
+    row |= {"floor": floor} if floor else {}
+    row |= {} if significand is None else {"significand": significand}
     return row | ({"lever": run.lever} if run.lever else {})
 
 
@@ -394,7 +403,7 @@ def main() -> None:
     parser.add_argument("--damping", type=float, help="another one than the experiment's")
     parser.add_argument("--lr", type=float, help="another learning rate than the experiment's")
     parser.add_argument("--gradual", action="store_true", help="lambda moves at every step (train.gradual)")
-    parser.add_argument("--floor", type=float, default=0.0, help="share of a layer's weights that stay (assign.floor)")
+    parser.add_argument("--floor", type=float, help="share of a layer's weights that stay (assign.floor)")
     parser.add_argument("--significand", type=int, help="significant bits of what stays floats")
     parser.add_argument("--step", choices=("rate", "range"), help="another than the experiment's setting of steps")
     parser.add_argument("--data", help="folder with the data sets")
@@ -404,8 +413,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
     parser.add_argument("--result", type=Path)
     options = parser.parse_args()
-    if options.lr is not None and options.levers is not None:
-        parser.error("levers have learning rates of their own: --lr goes without --levers")
+    for name in ("lr", "floor", "significand"):
+        if getattr(options, name) is not None and options.levers is not None:
+            parser.error(f"levers have their own: --{name} goes without --levers")
     chosen = EXPERIMENTS[options.experiment]
     levers = options.levers is not None
     path = options.result or ROOT / "results" / "ecqx" / f"{options.experiment}{'-levers' if levers else ''}.json"

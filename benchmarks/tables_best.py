@@ -19,12 +19,12 @@ BESIDE = {"vgg16-bn": ("584.16 KB", "129 KB"), "mlp-gsc": ("87.52 KB",)}  # of P
 
 
 def best() -> str:
-    """One line per network and size: of the longest runs with the most seeds, the best method on validation data."""
+    """One line per network and size: most seeds first, then the longest, then the best on validation data."""
     lines = [line for name in NETWORKS for line in _ours(name) + _narrowed(name) + _published(name)]
     titles = ["network", "float %", "test %", "points lost", "bytes", "ratio", "how", "seeds"]
     return (
         "**What networks became** (`benchmarks/ecqx.py`, `benchmarks/combined.py`; at each size the method best "
-        "on validation data, among the longest runs with the most seeds; test accuracy, mean and range):\n\n"
+        "on validation data, of those with the most seeds the longest; test accuracy, mean and range):\n\n"
         + table(titles, lines)
         if lines
         else ""
@@ -35,10 +35,10 @@ def _ours(name: str) -> list[list[str]]:
     found = [r for r in rows_of(f"ecqx/{name}") if not r.get("source")]
     lines = []
     for target in dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])):
-        groups: dict[tuple[float, str], list[dict[str, Any]]] = {}
+        groups: dict[tuple[float, str, float | None], list[dict[str, Any]]] = {}
         for row in found:
             if row["target"] == target:
-                groups.setdefault((row["epochs"], named(row)), []).append(row)
+                groups.setdefault((row["epochs"], named(row), row.get("lr")), []).append(row)
         rank = {key: (len(rows), key[0], _mean(rows, "validation_accuracy")) for key, rows in groups.items()}
         chosen = max(groups, key=lambda key: rank[key])
         lines.append(_line(NETWORKS[name], groups[chosen], f"{chosen[1]}, {chosen[0]:g} epochs"))
@@ -51,12 +51,13 @@ def _narrowed(name: str) -> list[list[str]]:
         return []
     reached = {r["target"] for r in rows_of(f"ecqx/{name}") if not r.get("source")}
     rows = [r for r in rows_of("combined") if r["target"] not in reached]
-    if not rows:
-        return []
-    longest = max(r["epochs"] for r in rows)
-    row = max((r for r in rows if r["epochs"] == longest), key=lambda r: r["validation_accuracy"])
-    how = f"half of the multiplications removed, then {named(row, row['method'].split(' + ')[1])}"
-    return [_line(NETWORKS[name], [row], f"{how}, {row['channel_epochs']:g} + {row['epochs']:g} epochs")]
+    lines = []
+    for target in dict.fromkeys(r["target"] for r in sorted(rows, key=lambda r: -r["bytes"])):
+        row = max((r for r in rows if r["target"] == target), key=lambda r: (r["epochs"], r["validation_accuracy"]))
+        gone = 100 * (1 - row["macs_left"] / row["macs"])
+        how = f"{gone:.0f} % of the multiplications removed, then {named(row, row['method'].split(' + ')[1])}"
+        lines.append(_line(NETWORKS[name], [row], f"{how}, {row['channel_epochs']:g} + {row['epochs']:g} epochs"))
+    return lines
 
 
 def _published(name: str) -> list[list[str]]:

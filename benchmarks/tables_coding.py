@@ -126,6 +126,7 @@ def levers() -> str:
             continue
         for row in found:
             row["lever"] += f", damping {row['damping']:g}" if row.get("damping") else ""
+            row["lever"] += ", gradual lambda" if row.get("gradual") and "gradual" not in row["lever"] else ""
         base = next(r for r in found if r["lever"] == "as it is")
         usual = _setting(base)
         rows = []
@@ -248,10 +249,10 @@ def remainder() -> str:
         return ""
     bits = sorted({r["significand"] for r in found}, reverse=True)
     rows = []
-    for key in dict.fromkeys((r["model"], r["method"], r["floats"], r["bytes_before"]) for r in found):
-        mine = {r["significand"]: r for r in found if (r["model"], r["method"], r["floats"], r["bytes_before"]) == key}
+    for key in dict.fromkeys((r["file"], r["floats"]) for r in found):
+        mine = {r["significand"]: r for r in found if (r["file"], r["floats"]) == key}
         cells = [f"{mine[b]['bytes']:,}; {mine[b]['accuracy']:.2f}" if b in mine else "" for b in bits]
-        rows.append([f"{key[0]}, {key[1]}", f"{key[2]:,}", *cells])
+        rows.append([key[0], f"{key[1]:,}", *cells])
     return (
         "**What stays floats, in fewer significant bits** (`significand` in a recipe; finished files written again, "
         "nothing trained; bytes of the file; test accuracy; `benchmarks/remainder.py`):\n\n"

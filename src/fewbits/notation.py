@@ -39,6 +39,19 @@ def parse_pattern(text: str) -> tuple[int, int]:
     return n, m
 
 
+def share_of(share: float | str) -> float:
+    """A share of a layer's weights: a number from 0 to 1, or percent (``"0.5%"``).
+
+    Raises:
+        RecipeError: neither.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", share) if isinstance(share, str) else None
+    value = float(found[1]) / 100 if found else share
+    if isinstance(value, bool | str) or not isinstance(value, float | int) or not 0 <= value <= 1:
+        raise RecipeError(f"floor is a share of each layer's weights, 0 to 1 or percent like '0.5%', got {share!r}")
+    return float(value)
+
+
 def floor_of(floor: int | str, weights: int) -> int:
     """The minimum threshold sigma as a number of weights: an int, or percent of all ``weights`` (``"0.02%"``).
 

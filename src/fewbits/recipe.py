@@ -35,7 +35,7 @@ class Recipe(Part):
         floats: type of biases, normalisation and weights that are only pruned, in the file.
         significand: significant bits that each of these numbers keeps, the leading one included; ``None``: all that
             the type has (float16 11, bfloat16 8). Where little is left they are a tenth of the file and more; 5 or 6
-            are often enough.
+            are often enough. For float32 networks; what they hold in other types stays as it is.
         coding: profile of the entropy coder: the smallest file, or the fastest.
         sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
         merge_normalisation: store normalisation as scale and shift, without running statistics.
@@ -104,6 +104,13 @@ class Recipe(Part):
             raise ValueError(f"train.damping moves weights to their clusters; assign.method {method} has none")
         if self.prune is not None and self.prune.regrow:
             raise ValueError("train.damping moves pruned weights to zero, so none would regrow: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _no_longer(self) -> Recipe:
+        most = {"float16": 11, "bfloat16": 8, "float32": 24}[self.floats]
+        if self.significand is not None and self.significand > most:
+            raise ValueError(f"{self.floats} has {most} significant bits, got significand {self.significand}")
         return self
 
     @model_validator(mode="after")

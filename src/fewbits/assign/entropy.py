@@ -23,6 +23,7 @@ from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import Relevance
 from fewbits.assign.together import Asking, together
 from fewbits.errors import SelectionError, nearest
+from fewbits.notation import share_of
 from fewbits.plan import Clustered, Plan
 
 
@@ -36,7 +37,7 @@ def ecq(
     rate: str = "entropy",
     refresh: int = 8,
     step: str = "range",
-    floor: float = 0.0,
+    floor: float | str = 0.0,
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
@@ -56,8 +57,9 @@ def ecq(
             updates what each weight costs at its place, see :mod:`fewbits.assign.code`.
         step: ``"range"`` keeps the step sizes; ``"rate"`` (ours) widens them as lambda rises, see
             :meth:`fewbits.assign.rate.Rate.wide`: the same bytes at less distortion.
-        floor: share of each layer's weights, 0 to 1, of which none of the largest becomes zero (ours, after the
-            minimum threshold of arXiv 2209.14624): entropy alone may empty a layer. 0 is the paper.
+        floor: share of each layer's weights that stay non-zero at least, 0 to 1 or percent like ``"0.5%"``; where
+            fewer would, the largest stay, too (ours, after the minimum threshold of arXiv 2209.14624): entropy alone
+            may empty a layer. Pruned weights count, but stay zero. 0 is the paper.
         percentile: of ``|w|``, put on the outermost level, see :func:`fewbits.assign.grid.step_size`.
 
     Raises:
@@ -65,7 +67,7 @@ def ecq(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step, floor)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step, share_of(floor))
     return entropy_assigner(bits, terms, _grid_init(bits, percentile))
 
 
@@ -83,7 +85,7 @@ def ecqx(
     rate: str = "entropy",
     refresh: int = 8,
     step: str = "range",
-    floor: float = 0.0,
+    floor: float | str = 0.0,
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQx (paper, eqs. 10 and 11): ECQ whose zero cost is multiplied by ``rho * R'**beta`` per weight.
@@ -110,7 +112,7 @@ def ecqx(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step, floor)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step, share_of(floor))
     relevance = Relevance(p, rho, momentum, p_rule)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile), relevance)
 

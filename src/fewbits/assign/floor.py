@@ -1,8 +1,14 @@
-"""No layer loses all of its weights: the minimum threshold of Global MP (arXiv 2209.14624), for clusters."""
+"""No layer loses all of its weights: the minimum threshold of Global MP (arXiv 2209.14624), for clusters.
+
+Where a layer would keep fewer weights than its floor, its largest ones stay, too. The layer then no longer depends on
+lambda, so that bytes fall with lambda as far as there, but may rise by a few percent where a floor begins to hold: its
+weights go to their nearest clusters then, where entropy drew them together before.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fewbits.assign.diagram import Extremes, Table, boundaries, locate
@@ -18,6 +24,9 @@ def spare(
 ) -> Asking[tuple[Tensor, Table]]:
     """Levels and centroids with which the ``needed`` largest weights are not zero, nor any that was not before.
 
+    On a grid whose step may change, all of them go to their nearest clusters; else those that were not zero stay where
+    they were.
+
     Args:
         x, levels: flat float32 weights and their levels, fewer than ``needed`` of which are not zero.
         table: centroids, rising, the zero cluster in the middle.
@@ -30,9 +39,13 @@ def spare(
     sizes = x.abs()
     least = float((yield kth_smallest(sizes, x.numel() - needed + 1))[0])
     zero = len(table) // 2
-    if finest is not None and (step := gain * max(finest, REACH * least)) < table[zero + 1]:
-        table = (np.arange(len(table)) - zero) * np.float64(np.float32(step))
+    changed = False
+    if finest is not None:
+        step = max(gain * finest, min(gain * REACH, 2.0) * least)  # beyond twice the least, zero would be nearer
+        changed = step < table[zero + 1]
+        table = (np.arange(len(table)) - zero) * np.float64(np.float32(step)) if changed else table
     costs = np.zeros_like(table)
     costs[zero] = np.inf
     near = locate(x, boundaries(table, costs), extremes)
-    return near * ((levels != 0) | (sizes >= least) & (x != 0)), table
+    kept = near * ((levels != 0) | (sizes >= least) & (x != 0))
+    return kept if changed else torch.where(levels != 0, levels, kept), table

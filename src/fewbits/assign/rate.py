@@ -42,7 +42,7 @@ class Rate:
             not, weight by weight, from the adaptive model of the entropy coder, see :mod:`fewbits.assign.code`.
         refresh: updates from one question to that model to the next; it costs as much as coding the layer.
         step: ``"range"`` keeps the steps of the grid; ``"rate"`` (ours) widens them with lambda, see :meth:`wide`.
-        floor: share of a layer's weights that stay non-zero at least, see :mod:`fewbits.assign.floor`.
+        floor: share of a layer's weights that stay non-zero at least, 0 to 1, see :mod:`fewbits.assign.floor`.
     """
 
     lam: float
@@ -69,8 +69,6 @@ class Rate:
             raise RecipeError(f"rate must be one of {SOURCES}, got {self.source!r}{hint}")
         if self.step not in STEPS:
             raise RecipeError(f"step must be one of {STEPS}, got {self.step!r}{nearest(self.step, STEPS)}")
-        if not 0 <= self.floor <= 1:
-            raise RecipeError(f"floor is a share of each layer's weights, 0 to 1, got {self.floor}")
         if self.refresh < 1:
             raise RecipeError(f"refresh must be at least 1, got {self.refresh}")
 

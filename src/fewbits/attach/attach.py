@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from fewbits.attach.hold import Held
 from fewbits.attach.mask import HeldMask
-from fewbits.attach.precision import narrowed
+from fewbits.attach.precision import shortened
 from fewbits.attach.surgery import channels_of, narrow
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
@@ -97,7 +97,7 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significan
         floats: type in which the numbers of all other tensors are kept, such as ``torch.float16``.
         significand: significant bits that each of them keeps; ``None``: all that the type has.
     """
-    small = partial(narrowed, floats=floats, significand=significand)
+    small = partial(shortened, floats=floats, significand=significand)
     holders = held(model)
     names = {id(weight): name for name, weight in background(model).items()}
     entries: dict[str, Entry] = {}

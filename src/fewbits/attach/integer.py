@@ -19,7 +19,7 @@ from fewbits.assign.affine import to_levels, weight_scales, with_room_for
 from fewbits.attach.attach import COUNTER, load_plan
 from fewbits.attach.folding import folded
 from fewbits.attach.places import grid_of, places
-from fewbits.attach.precision import narrowed
+from fewbits.attach.precision import shortened
 from fewbits.attach.quantizer import HeldAffine, Quantizer, RangedQuantizer
 from fewbits.errors import DataError, NonFiniteError, SelectionError
 from fewbits.narrowed import Channels
@@ -116,13 +116,13 @@ def affine_plan(net: fx.GraphModule, *, channels: Channels | None = None, floats
         path, _, leaf = name.rpartition(".")
         if name in weights:
             bias = found[path].bias
-            kept = None if bias is None else narrowed(bias.detach().cpu(), floats)
+            kept = None if bias is None else shortened(bias.detach().cpu(), floats)
             entries[name] = _affine(tensor.cpu(), kept, _frozen(net, inputs[path]) if path in inputs else None)
         elif path.startswith(f"{QUANTIZERS}."):
             if leaf == "low":
                 entries |= {f"{path}.{n}": Dense(t) for n, t in _frozen(net, path).state_dict().items()}
         elif not name.endswith(COUNTER):
-            entries[name] = Dense(narrowed(tensor.detach().cpu().clone(), floats))
+            entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
     return Plan(entries, None if channels is None else _of_integer_form(channels, entries))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def narrowed(data: Tensor, floats: torch.dtype, significand: int | None = None) -> Tensor:
+def shortened(data: Tensor, floats: torch.dtype, significand: int | None = None) -> Tensor:
     """A float32 tensor as a file keeps it; any other as it is.
 
     Args:
@@ -15,12 +15,15 @@ def narrowed(data: Tensor, floats: torch.dtype, significand: int | None = None) 
             type has. What is left are zeros at the end, which the coder codes for little.
 
     Returns:
-        The same tensor, as it is, if a number would be beyond the range of ``floats``.
+        In float32, if a number would be beyond the range of ``floats``; not rounded, if that took one beyond it.
     """
     if data.dtype != torch.float32:
         return data
-    small = (data if significand is None else rounded(data, significand)).to(floats)
-    return small if torch.isfinite(small).all() else data
+    short = data if significand is None else rounded(data, significand)
+    for candidate in (short.to(floats), data.to(floats), short):
+        if torch.isfinite(candidate).all():
+            return candidate
+    return data
 
 
 def rounded(data: Tensor, significand: int) -> Tensor:

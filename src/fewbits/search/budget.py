@@ -54,8 +54,9 @@ def bracket(
         if high > LARGEST:
             raise BudgetError(
                 f"{goal:.0f} bytes cannot be reached: at its smallest the file still has {size} bytes, which are "
-                "biases, normalisation and the header, and with ecqx the weights that relevance keeps (a larger "
-                f"assign.options.p lets more of them go); ask for {math.ceil(1.1 * size)} bytes or more"
+                "biases, normalisation and the header (significand: 5 makes them smaller), the weights that "
+                "assign.options.floor keeps, and with ecqx those that relevance keeps (a larger assign.options.p "
+                f"lets more of them go); ask for {math.ceil(1.1 * size)} bytes or more"
             )
     while low == 0.0:  # the guess was large enough: find a lambda that is not
         if high < 1e-12:

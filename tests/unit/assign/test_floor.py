@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fewbits.assign import chain, ecq, ecqx, global_magnitude
+from fewbits.assign import chain, ecq, ecqx, global_magnitude, with_steps
 from fewbits.errors import RecipeError
 from fewbits.plan import Clustered
 
@@ -84,7 +85,51 @@ def test_pruned_weights_stay_zero() -> None:
     assert int((plan.clustered["b"].levels != 0).sum()) >= 40
 
 
-@pytest.mark.parametrize("floor", [-0.1, 1.1, float("nan")])
-def test_a_floor_that_is_no_share_is_refused(floor: float) -> None:
+def test_with_relevance_the_number_is_what_counts() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(1000)
+    scores = torch.where(weight.abs() > 2, 1e-6, 1.0) * torch.rand(1000)
+    without = taken(weight, 1.0, 0.0, "rate", scores).levels
+    enough, more = int((without != 0).sum()) / 1000, 0.6
+    assert not (without != 0)[weight.abs().topk(20).indices].all()
+    assert torch.equal(taken(weight, 1.0, enough, "rate", scores).levels, without)
+    assert int((taken(weight, 1.0, more, "rate", scores).levels != 0).sum()) >= 600
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0, 2.0, 3.0])
+def test_whatever_training_makes_of_the_step_zero_is_not_nearer(gain: float) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(2000)
+    assigner = ecq(4, HUGE, step="rate", floor=0.05)
+    plan, state = assigner.update({"a": weight}, None, assigner.init({"a": weight}))
+    held = plan.clustered["a"].step
+    assert held is not None
+    again, _ = assigner.update({"a": weight}, None, with_steps(state, {"a": gain * held}))
+    entry = again.clustered["a"]
+    kept = entry.levels != 0
+    assert int(kept.sum()) == 100
+    assert ((entry.values() - weight)[kept].abs() <= weight[kept].abs() * (1 + 1e-6)).all()
+
+
+def test_where_the_grid_stays_so_do_the_clusters_that_entropy_chose() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(2000)
+    plain = taken(weight, 0.8, 0.0, "range").levels
+    more = int((plain != 0).sum()) + 50
+    entry = taken(weight, 0.8, more / 2000, "range").levels
+    assert torch.equal(entry[plain != 0], plain[plain != 0])
+    assert int((entry != 0).sum()) == more
+
+
+def test_a_floor_may_be_percent() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(1000)
+    assigner = ecq(4, HUGE, floor="2.5 %")
+    plan, _ = assigner.update({"a": weight}, None, assigner.init({"a": weight}))
+    assert int((plan.clustered["a"].levels != 0).sum()) == 25
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.1, float("nan"), "2", "101%", True, None])
+def test_a_floor_that_is_no_share_is_refused(floor: Any) -> None:
     with pytest.raises(RecipeError, match="floor is a share"):
         ecq(4, 0.1, floor=floor)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewbits import codec
 from fewbits.attach import plan_of
-from fewbits.attach.precision import narrowed, rounded
+from fewbits.attach.precision import rounded, shortened
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -50,16 +50,29 @@ def test_rounding_twice_changes_nothing(values: list[float], bits: int) -> None:
         assert torch.equal(rounded(once, bits), once)
 
 
-@pytest.mark.parametrize(
-    "data", [torch.tensor([65519.0, 1.0]), torch.tensor([3e38, 1.1]), torch.tensor([float("inf"), 1.1])]
-)
-def test_a_tensor_beyond_the_type_stays_as_it_is(data: Tensor) -> None:
-    assert narrowed(data, torch.float16, 4) is data
+def test_a_tensor_beyond_the_type_stays_float32() -> None:
+    data = torch.tensor([1e38, 1.1])
+    found = shortened(data, torch.float16, 4)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, rounded(data, 4))
+    assert shortened(data, torch.float16) is data
+
+
+def test_a_tensor_that_rounding_takes_beyond_the_type_is_not_rounded() -> None:
+    data = torch.tensor([64000.0, 1.1])  # with 4 bits 65536, which float16 has not
+    assert torch.equal(shortened(data, torch.float16, 4), data.half())
+    largest = torch.tensor([torch.finfo(torch.float32).max, 1.1])
+    assert shortened(largest, torch.float16, 4) is largest
+
+
+def test_what_is_not_finite_is_left_to_the_encoder() -> None:
+    data = torch.tensor([float("inf"), 1.1])
+    assert shortened(data, torch.float16, 4) is data
 
 
 @pytest.mark.parametrize("data", [torch.arange(1000), torch.tensor([0.1], dtype=torch.float64)])
 def test_only_float32_is_touched(data: Tensor) -> None:
-    assert narrowed(data, torch.float16, 4) is data
+    assert shortened(data, torch.float16, 4) is data
 
 
 def test_fewer_bits_take_fewer_bytes() -> None:
