@@ -19,6 +19,7 @@ from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, DataError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.pipeline import Compressed, Evaluate, Progress, compress
+from fewbits.pipeline.parts import assigners
 from fewbits.recipe import Recipe
 from fewbits.recipe_parts import Augment, Data, Network
 from fewbits.report.explain import explain as explain_network
@@ -125,6 +126,8 @@ def prepare(
     if weights is not None:
         say(f"{name}: trained weights from {Path(weights).name}")
     elif recipe.pretrain is not None:
+        if recipe.assign.method != "int8":
+            assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
         say(f"{name}: training on {len(job.dataset.train)} samples of {job.dataset.name}")
         loader = training_batches(job.dataset, recipe.data, seed=recipe.seed)
         bar = _Bar(progress) if progress else None

@@ -457,6 +457,22 @@ def test_a_mistake_is_one_sentence(name: str, recipe: Path, made: Path, monkeypa
     assert snapshot(made) == before, "something was written or lost"
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("assign.options={floor: 120%}", "floor is a share"),
+        ("assign.options={flor: 1}", "assign.options of ecqx: no 'flor'"),
+    ],
+)
+def test_a_refused_option_is_found_before_anything_is_trained(
+    recipe: Path, tmp_path: Path, change: str, expected: str
+) -> None:
+    ran = fewbits("compress", recipe, "--out", tmp_path / "new", "--set", change)
+    assert ran.code == 2
+    assert expected in ran.err
+    assert "training on" not in ran.err
+
+
 # -- Ctrl-C ---------------------------------------------------------------------------------------------
 
 
