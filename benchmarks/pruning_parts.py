@@ -236,6 +236,7 @@ def pipeline(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
     settings += [("global-mp + ecqx", {"target_sparsity": s, "target": size}) for s in (0.9, 0.95) for size in sizes]
     settings += [("global-mp", {"target_sparsity": s}) for s in (0.9, 0.95)]
     demo = recipes.load("demo").model_dump(by_alias=True, exclude_unset=True) | {"significand": None}
+    demo["assign"]["options"]["step"] = "range"  # as the kept rows have it
     demo.pop("target", None)
     for seed in options.seeds:
         path = outputs.folder(Path(options.work)) / f"demo-{seed}.safetensors"
