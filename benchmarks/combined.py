@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from ecqx import CHEAP_RELEVANCE, ECQX
 from fewbits import codec, outputs
 from fewbits import job as jobs
 from fewbits import recipe as recipes
@@ -51,6 +52,7 @@ USUAL = {"dropout": True, "gradual": False, "floor": 0.0, "significand": None}  
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
     """The recipe of the clusters alone, with a channel stage that trains in the same way."""
     values = recipes.load("cifar10-vgg16-bn").model_dump(by_alias=True, exclude_unset=True)
+    values |= {"assign": {**ECQX, "options": {**ECQX["options"], "step": "rate"}}, "measure": CHEAP_RELEVANCE}
     values["network"]["weights"] = str(options.weights / "cifar10_vgg16bn_fp16.safetensors")
     if options.data:
         values["data"]["folder"] = options.data
