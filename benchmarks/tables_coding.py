@@ -236,7 +236,7 @@ def rates() -> str:
             rows.append([method, rate, *(span([r["accuracy"] for r in chosen if r["target"] == t]) for t in targets)])
     return (
         "**The coder's own code length as the rate term** (`rate: coder` against first-order entropy; demo network, "
-        "three seeds, accuracy in percent on test data; `benchmarks/rate.py`):\n\n"
+        "steps of the range, three seeds, accuracy in percent on test data; `benchmarks/rate.py`):\n\n"
         + table(["method", "rate", *targets], rows)
         + distortion()
     )
