@@ -170,7 +170,8 @@ def pruned_and_clustered(found: list[dict[str, Any]]) -> str:
         rows.append(cells)
     titles = ["method", "pruned first %", *sizes, "without a target, bytes"]
     return (
-        f"**Pruned, then clustered, then coded** (demo network, {chosen[0]['epochs']:g} epochs for every row, accuracy "
+        f"**Pruned, then clustered, then coded** (demo network, steps of the range, "
+        f"{chosen[0]['epochs']:g} epochs for every row, accuracy "
         "in percent on test data at equal bytes of the file):\n\n" + table(titles, rows)
     )
 
