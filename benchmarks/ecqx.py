@@ -112,10 +112,7 @@ SLOW_OR_FAST: dict[str, dict[str, Any]] = {
     "gradual lambda": {"train.gradual": True},
     "target at half": {"train.arrive": 0.5},
     "floor 0.5 %": {"assign.options.floor": 0.005},
-    "floor 2 %": {"assign.options.floor": 0.02},
     "gradual lambda, target at half": {"train.gradual": True, "train.arrive": 0.5},
-    "gradual lambda, 5 significant bits": {"train.gradual": True, "significand": 5},
-    "gradual lambda, 6 significant bits": {"train.gradual": True, "significand": 6},
 }
 SLOW: dict[str, dict[str, Any]] = {  # of those that go slowly as they are
     "as it is": {},
@@ -266,14 +263,6 @@ EXPERIMENTS = {
         levers=SLOW,
     ),
 }  # fmt: skip
-
-
-# What two cores carry from a network that a GPU has trained for two minutes.
-_SHORT = copy.deepcopy(EXPERIMENTS["vgg16-frontier"].recipe)
-_SHORT["data"]["batch_size"], _SHORT["rounds"] = 128, 12
-_SHORT["pretrain"] |= {"epochs": 56}
-_SHORT["train"] |= {"epochs": 5, "lr": 5e-3}
-EXPERIMENTS["vgg16-bn-56"] = Experiment(_SHORT, ("584 KB", "250 KB", "129 KB"), "584 KB", levers=SLOW)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from tables import named, rows_of, span, table
 NETWORKS = {
     "resnet-20": "ResNet-20, CIFAR-10",
     "vgg16-bn": "VGG16-BN, CIFAR-10",
-    "vgg16-bn-56": "VGG16-BN of our own, CIFAR-10",
     "mlp-gsc": "MLP_GSC, keywords",
     "mlp-activity": "MLP_GSC, human activity",
 }

@@ -43,7 +43,6 @@ SCALE = {
     "lenet-5": "LeNet-5 on Fashion-MNIST (10,000 test images)",
     "resnet-20": "ResNet-20 on CIFAR-10 (10,000 test images)",
     "vgg16-bn": "VGG16-BN on CIFAR-10 (10,000 test images)",
-    "vgg16-bn-56": "VGG16-BN trained here for 56 epochs, on CIFAR-10 (10,000 test images)",
     "vgg16": "VGG16 without normalisation on CIFAR-10 (10,000 test images)",
     "vgg16-frontier": "VGG16-BN trained here, on CIFAR-10 (10,000 test images)",
 }

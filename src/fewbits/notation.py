@@ -7,6 +7,7 @@ import re
 from fewbits.errors import RecipeError
 
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
+_PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*")
 _UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
 
 
@@ -45,7 +46,7 @@ def share_of(share: float | str) -> float:
     Raises:
         RecipeError: neither.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", share) if isinstance(share, str) else None
+    found = _PERCENT.fullmatch(share) if isinstance(share, str) else None
     value = float(found[1]) / 100 if found else share
     if isinstance(value, bool | str) or not isinstance(value, float | int) or not 0 <= value <= 1:
         raise RecipeError(f"floor is a share of each layer's weights, 0 to 1 or percent like '0.5%', got {share!r}")
@@ -59,7 +60,7 @@ def floor_of(floor: int | str, weights: int) -> int:
         RecipeError: neither, negative, or more than 100 %.
     """
     if isinstance(floor, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", floor)
+        found = _PERCENT.fullmatch(floor)
         if not found:
             raise RecipeError(f"floor is a number of weights or percent like '0.02%', got {floor!r}")
         if float(found[1]) > 100:

@@ -186,18 +186,22 @@ def _assign(
     else:
         beta = None
         levels = locate(x, bounds, (low, high)) if levels is None else levels
-    needed = math.ceil(rate.floor * x.numel() - 1e-9)
-    if needed and int((yield levels.count_nonzero())[0]) < needed:
+    kept, needed = x.numel() - zeros, math.ceil(rate.floor * x.numel() - 1e-9)
+    if beta is not None:
+        kept = int((yield levels.count_nonzero())[0])
+    if kept < needed:
         finest = layer.step if rate.step == "rate" else None
         levels, table = yield from spare(x, levels, table, needed, (low, high), finest, layer.gain)
+        kept = int((yield levels.count_nonzero())[0])
     if extra is not None:
         layer = replace(layer, age=layer.age + 1)
         if layer.age >= rate.refresh:
             layer = replace(layer, chances=chances(levels.view(weight.shape)), age=0)
     size = max(1, x.numel())
-    final = zeros if beta is None and not needed else x.numel() - int((yield levels.count_nonzero())[0])
     held = float(table[zero + 1]) if rate.step == "rate" else None
-    record = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=final / size, held=held)
+    record = replace(
+        layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=(x.numel() - kept) / size, held=held
+    )
     return levels.view(weight.shape), table, record
 
 

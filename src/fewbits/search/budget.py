@@ -34,7 +34,8 @@ def bracket(
     The second file may lie far below the goal where the size jumps; the two lambdas are next to each other then.
 
     Args:
-        size_at: bytes of the file for a lambda; falls, not strictly, with lambda.
+        size_at: bytes of the file for a lambda; falls, not strictly, with lambda (a few percent up where a floor
+            begins to hold do no harm, but for goals that close to the smallest file).
         goal: upper bound, bytes.
         guess: where to start, > 0.
         tolerance: how far below the goal is close enough, relative to it.
