@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+import folded
 from fewbits import job as jobs
 from fewbits import outputs
 from fewbits import recipe as recipes
@@ -48,6 +49,7 @@ class Experiment:
         recipe: everything but method, target and seed.
         targets: bytes of the file.
         weights: file of trained weights, for networks that are not trained here.
+        folded: whether ``weights`` are of a network with normalisation, which is folded into these layers first.
         step: what sets the steps of the grid, if the command line does not say it.
         levers: name -> changes of the recipe (dotted keys), one row each, at ``lever_target``.
     """
@@ -56,6 +58,7 @@ class Experiment:
     targets: tuple[str, ...]
     lever_target: str
     weights: str | None = None
+    folded: bool = False
     step: str = "rate"
     levers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -246,6 +249,22 @@ EXPERIMENTS = {
         "584 KB",
         levers=SLOW,
     ),
+    "vgg16-folded": Experiment(  # the paper's VGG16, started from weights that were trained with normalisation
+        {
+            "network": {"name": "vgg16", "options": {"dropout": 0.0}},
+            "data": published_vgg(),
+            "measure": CHEAP_RELEVANCE,
+            "train": {
+                "epochs": 8, "optimizer": "sgd", "lr": 2e-3, "weight_decay": 1e-4, "clip": 1.0, "distill": 1.0,
+                "precision": "bfloat16", "gradual": True,
+            },
+            "rounds": 12,
+        },
+        ("584 KB",),
+        "584 KB",
+        weights="cifar10_vgg16bn_fp16.safetensors",
+        folded=True,
+    ),
     "vgg16-frontier": Experiment(
         {
             "network": {"name": "vgg16-bn", "options": {"dropout": False}},
@@ -311,7 +330,7 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
     values: dict[str, Any] = copy.deepcopy({"assign": ECQX, **chosen.recipe, "target": run.target, "seed": run.seed})
     if options.data:
         values["data"]["folder"] = options.data
-    if chosen.weights:
+    if chosen.weights and not chosen.folded:
         values["network"]["weights"] = str(options.weights / chosen.weights)
     values["assign"]["options"]["step"] = run.steps
     changes = {"measure.every": 1, **chosen.levers[run.lever]} if run.lever else {}
@@ -340,11 +359,16 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
 
 def float_file(experiment: str, seed: int, options: argparse.Namespace) -> Path | None:
     """The float network of a seed, trained once for all methods; ``None`` where its weights come from a file."""
-    if EXPERIMENTS[experiment].weights:
+    chosen = EXPERIMENTS[experiment]
+    if chosen.weights and not chosen.folded:
         return None
     folder = outputs.folder(options.work / experiment)
     path = folder / f"float-{seed}.safetensors"
-    if not path.exists():
+    if path.exists():
+        return path
+    if chosen.weights:
+        folded.vgg16(options.weights / chosen.weights, path)
+    else:
         run = Run(experiment, "ecq", EXPERIMENTS[experiment].targets[0], seed)
         job = jobs.prepare(recipe_for(run, options), say=partial(print, flush=True))
         outputs.save_float(job.network, path, job.dataset.normalisation)
