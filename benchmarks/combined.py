@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from ecqx import CHEAP_RELEVANCE, ECQX
-from fewbits import codec, outputs
+from fewbits import codec, job_data, outputs
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.attach import load_plan, plan_of
@@ -108,7 +108,7 @@ def main() -> None:
     recipe = recipe_of(options)
     job = jobs.prepare(recipe, say=print)
     assert recipe.data is not None
-    loader = jobs.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
+    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
     test, validation = job.evaluate("test"), job.evaluate("validation")
     small = narrowed(job, loader, options)
     shape, before = job.dataset.input_shape, test(job.network)

@@ -8,20 +8,18 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
-from fewbits import codec, data, outputs, zoo
-from fewbits.data import CropFlip, DataSet, Normalisation
+from fewbits import codec, job_data, outputs, zoo
+from fewbits.data import DataSet
 from fewbits.data.normalisation import Renormalised
-from fewbits.errors import BudgetError, DataError, NonFiniteError, RecipeError, UnsupportedError
+from fewbits.errors import BudgetError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.pipeline import Compressed, Evaluate, Progress, compress
 from fewbits.pipeline.parts import assigners
 from fewbits.recipe import Recipe
-from fewbits.recipe_parts import Augment, Data, Network
+from fewbits.recipe_parts import Network
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
@@ -29,8 +27,6 @@ from fewbits.restore import restore
 from fewbits.train import Companion, accuracy, pretrain
 
 Say = Callable[[str], None]
-
-ROOM = 0.25  # of the memory that a GPU has free, for a split of the data
 
 EXPLAINED = 512  # samples on which relevance is taken for an explanation
 
@@ -52,7 +48,7 @@ class Job:
             home = next(model.parameters()).device
             try:
                 return accuracy(
-                    model.to(place), self.dataset.loader(split, 256, device=_batches_on(self.dataset, split))
+                    model.to(place), self.dataset.loader(split, 256, device=job_data.batches_on(self.dataset, split))
                 )
             finally:
                 model.to(home)
@@ -78,25 +74,6 @@ class _Bar(Companion):
 
     def after_update(self, done: int, total: int, loss: float) -> None:
         self.progress(done, total, f"loss {loss:.3f}")
-
-
-def training_batches(dataset: DataSet, part: Data, *, seed: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """The training data as a recipe feeds it: shuffled and augmented, on the accelerator.
-
-    Raises:
-        RecipeError: the data set cannot be augmented so.
-    """
-    augment = CropFlip(**part.augment.model_dump()) if isinstance(part.augment, Augment) else part.augment
-    home = _batches_on(dataset, "train")
-    return dataset.loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed, device=home)
-
-
-def _batches_on(dataset: DataSet, split: str) -> torch.device:
-    """Where a split's batches are made: on a GPU that has room for it, else on the processor."""
-    place, inputs = Accelerator().device, dataset.split(split).inputs
-    if place.type == "cuda" and inputs.nbytes <= torch.cuda.mem_get_info(place)[0] * ROOM:
-        return place
-    return torch.device("cpu")
 
 
 def prepare(
@@ -129,7 +106,7 @@ def prepare(
         if recipe.assign.method != "int8":
             assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
         say(f"{name}: training on {len(job.dataset.train)} samples of {job.dataset.name}")
-        loader = training_batches(job.dataset, recipe.data, seed=recipe.seed)
+        loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
         bar = _Bar(progress) if progress else None
         pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, companion=bar)
         job.network.eval()
@@ -144,15 +121,8 @@ def _teacher(part: Network, dataset: DataSet) -> nn.Module:
     wanted = zoo.normalisation(zoo.load_weights(network, part.weights))
     given = dataset.normalisation
     taught = network if wanted is None or wanted == given else Renormalised(network, given, wanted)
-    _check_fit(taught, dataset, part.name)
+    job_data.check_fit(taught, dataset, part.name)
     return taught.eval()
-
-
-def _dataset(part: Data) -> DataSet:
-    dataset = data.load(part.name, part.folder, **part.options)
-    if part.normalise is None:
-        return dataset
-    return dataset.normalised(Normalisation(part.normalise.mean, part.normalise.std))
 
 
 def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
@@ -165,35 +135,15 @@ def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
         raise RecipeError(
             "this recipe names no network and no data; add 'network: {name: ...}' and 'data: {name: ...}'"
         )
-    dataset = _dataset(recipe.data)
+    dataset = job_data.load(recipe.data)
     network = zoo.build(recipe.network.name, seed=recipe.seed, **recipe.network.options)
     weights = trained or recipe.network.weights
     if weights is not None:
         wanted = zoo.normalisation(zoo.load_weights(network, weights))
         if wanted is not None:  # the weights say how their inputs are normalised
             dataset = dataset.normalised(wanted)
-    _check_fit(network, dataset)
+    job_data.check_fit(network, dataset)
     return Job(recipe, dataset, network.eval())
-
-
-def _check_fit(network: nn.Module, dataset: DataSet, name: str | None = None) -> None:
-    """One forward pass on two samples: wrong shapes are found before hours are spent."""
-    name = name or type(network).__name__
-    inputs, _ = next(iter(dataset.loader("validation", 2)))
-    network.eval()
-    try:
-        with torch.no_grad():
-            scores = network(inputs)
-    except (RuntimeError, IndexError) as error:
-        raise DataError(
-            f"{dataset.name} has inputs of shape {dataset.input_shape}, which {name} does not take: "
-            f"{' '.join(str(error).split())}"
-        ) from None
-    if scores.shape[-1] != len(dataset.classes):
-        raise DataError(
-            f"{dataset.name} has {len(dataset.classes)} classes, but {name} has "
-            f"{scores.shape[-1]} outputs; set network.options.classes"
-        )
 
 
 def run(
@@ -224,7 +174,7 @@ def run(
         outputs.save_float(
             job.network, out / outputs.UNFINISHED, job.dataset.normalisation, recipe=recipe.model_dump_json()
         )
-    loader = training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
+    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
     test = job.evaluate("test")
     before = test(job.network)
     say(f"float network: {before:.2f} % on {len(job.dataset.test)} test samples")

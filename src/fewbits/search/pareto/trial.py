@@ -12,7 +12,8 @@ from fewbits import codec
 from fewbits import recipe as recipes
 from fewbits.errors import RecipeError
 from fewbits.hardware import Cost, CostMaker, cost_of
-from fewbits.job import Job, training_batches
+from fewbits.job import Job
+from fewbits.job_data import training_batches
 from fewbits.outputs import STATE, folder, forget
 from fewbits.pipeline import compress, resume
 from fewbits.recipe import Recipe
