@@ -69,10 +69,12 @@ def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
             trained = outputs.unfinished(recipe, out)
             if trained is not None:
                 tell(f"going on with the unfinished run in {out}")
-            job = jobs.prepare(recipe, say=tell, progress=stage("train"), trained=trained)
+            state = out / outputs.TRAINING
+            job = jobs.prepare(recipe, say=tell, progress=stage("train"), trained=trained, state_file=state)
             result = jobs.run(job, out, say=tell, progress=stage("compress"))
     except KeyboardInterrupt:
-        kept = [str(out / name) for name in (outputs.STATE, outputs.UNFINISHED) if (out / name).is_file()]
+        names = (outputs.STATE, outputs.TRAINING, outputs.UNFINISHED)
+        kept = [str(out / name) for name in names if (out / name).is_file()]
         raise Interrupted(
             f"interrupted; what was reached is kept in {kept[0]}, and the same command goes on from there"
             if kept

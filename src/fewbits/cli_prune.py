@@ -66,8 +66,10 @@ def prune_search(
 
     with progress() as stage:
         trained = outputs.trained_before(loaded, outputs.folder(out))
-        job = jobs.prepare(loaded, say=say, progress=stage("train"), trained=trained)
+        state = out / outputs.TRAINING
+        job = jobs.prepare(loaded, say=say, progress=stage("train"), trained=trained, state_file=state)
         outputs.save_float(job.network, out / outputs.FLOAT, job.dataset.normalisation, recipe=loaded.model_dump_json())
+        outputs.training_is_safe(out)
         found = search(
             job.network,
             *carve(job.dataset, proxy, calibration, loaded.seed),

@@ -25,6 +25,7 @@ from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
 from fewbits.restore import restore
 from fewbits.train import Companion, accuracy, pretrain
+from fewbits.train.kept import KeptTraining
 
 Say = Callable[[str], None]
 
@@ -82,15 +83,19 @@ def prepare(
     say: Say = lambda line: None,
     progress: Progress | None = None,
     trained: Path | None = None,
+    state_file: Path | None = None,
 ) -> Job:
     """Load the data set, build the network, and give it trained weights: from a file, or by training it here.
 
     Args:
         say: called with a sentence about each step.
         trained: a file with the float network's weights that goes before the recipe's.
+        state_file: where a training here keeps its state, and from where it goes on if it was interrupted. Whoever
+            gives it removes it once the float network is safe.
 
     Raises:
-        RecipeError: the recipe names no network or no data. DataError: files are missing or damaged.
+        RecipeError: the recipe names no network or no data. DataError: files are missing or damaged, or the state is
+            of another network, data set, training or seed.
         MismatchError: the weights, or the data's classes, do not fit the network.
     """
     job = skeleton(recipe, trained)
@@ -105,10 +110,16 @@ def prepare(
     elif recipe.pretrain is not None:
         if recipe.assign.method != "int8":
             assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
-        say(f"{name}: training on {len(job.dataset.train)} samples of {job.dataset.name}")
+        if state_file is not None:
+            outputs.folder(state_file.parent)
+        kept = KeptTraining(
+            state_file, recipe.model_dump_json(include={"network", "data", "pretrain", "seed"}), Accelerator(),
+            companion=_Bar(progress) if progress else None,
+        )  # fmt: skip
+        again = "" if kept.saved is None else f", from step {kept.saved['steps']} on"
+        say(f"{name}: training on {len(job.dataset.train)} samples of {job.dataset.name}{again}")
         loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
-        bar = _Bar(progress) if progress else None
-        pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, companion=bar)
+        pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, kept=kept)
         job.network.eval()
     else:
         raise RecipeError("the network is untrained: give network.weights (a .safetensors file) or a pretrain section")
@@ -174,6 +185,7 @@ def run(
         outputs.save_float(
             job.network, out / outputs.UNFINISHED, job.dataset.normalisation, recipe=recipe.model_dump_json()
         )
+        outputs.training_is_safe(out)
     loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
     test = job.evaluate("test")
     before = test(job.network)

@@ -24,8 +24,9 @@ from fewbits.report.results import load_results
 
 FLOAT = "float.safetensors"  # the network before compression, beside its file
 
-# An interrupted run leaves these two; results of an earlier run beside them stay as they are until the end.
-STATE, UNFINISHED = "unfinished.state", "unfinished.safetensors"
+# An interrupted run leaves the first two, or the third while the float network is trained; results of an earlier run
+# beside them stay as they are until the end.
+STATE, UNFINISHED, TRAINING = "unfinished.state", "unfinished.safetensors", "unfinished.training"
 
 
 def is_main_process() -> bool:
@@ -85,6 +86,11 @@ def _recipe_of(path: Path) -> str | None:
             return (file.metadata() or {}).get("recipe")
     except (SafetensorError, OSError):
         return None
+
+
+def training_is_safe(out: Path) -> None:
+    """Remove what the training of a float network would go on from: that network is written."""
+    (out / TRAINING).unlink(missing_ok=True)
 
 
 def forget(out: Path) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, set_seed
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fewbits.errors import DataError, NonFiniteError
 from fewbits.measure.relevance.measure import check_targets
 from fewbits.recipe_training import Training
-from fewbits.train.objectives import Objective, task
+from fewbits.train.objectives import Objective
 
 
 class Companion:
@@ -201,15 +201,6 @@ def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": training.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-
-
-def pretrain(
-    model: nn.Module, loader: Any, training: Training, *, seed: int, companion: Companion | None = None
-) -> None:
-    """Train a float network from where it is, in place."""
-    set_seed(seed)
-    optimizer = optimizer_of(parameter_groups(model, training), training)
-    fit(model, loader, task(training.label_smoothing), optimizer, training, companion=companion)
 
 
 @contextmanager

@@ -92,9 +92,11 @@ def sweep(
     outputs.ready(recipe, out)
     outputs.folder(out)
     floats = out / outputs.FLOAT
-    job = jobs.prepare(recipe, say=say, progress=training, trained=floats if floats.exists() else None)
-    if not floats.exists():
+    there = floats if floats.exists() else None
+    job = jobs.prepare(recipe, say=say, progress=training, trained=there, state_file=out / outputs.TRAINING)
+    if there is None:
         outputs.save_float(job.network, floats, job.dataset.normalisation)
+        outputs.training_is_safe(out)
     trials = Trials(recipe, job, out, costs or {})
     trials.costed()
     assignment = Assignment(

@@ -1,0 +1,33 @@
+"""Training of a float network, the one that is compressed afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from fewbits.recipe_training import Training
+from fewbits.train.kept import KeptTraining
+from fewbits.train.loop import fit, optimizer_of, parameter_groups
+from fewbits.train.objectives import task
+
+
+def pretrain(model: nn.Module, loader: Any, training: Training, *, seed: int, kept: KeptTraining | None = None) -> None:
+    """Train a float network from where it is, in place.
+
+    Args:
+        loader: ``(inputs, targets)`` batches with a length.
+        kept: accompanies the training, keeps its state, and has what an interrupted one left.
+
+    Raises:
+        DataError: no batches, or targets that do not fit the network. NonFiniteError: the loss is not finite.
+    """
+    accelerator = Accelerator()
+    kept = kept or KeptTraining(None, "", accelerator)
+    set_seed(seed)
+    optimizer = optimizer_of(parameter_groups(model, training), training)
+    start = kept.begin(model, optimizer)
+    objective = task(training.label_smoothing)
+    fit(model, loader, objective, optimizer, training, companion=kept, accelerator=accelerator, start=start)
