@@ -29,6 +29,7 @@ from fewbits.train import accuracy, match_variance, pretrain, recalibrate
 from fewbits.weights import select
 from fewbits.zoo.initialise import he_normal
 from fewbits.zoo.mobilenet import InvertedResidual
+from pruning_settings import SETTINGS, recipe_of, trained
 
 Rows = list[dict[str, Any]]
 
@@ -161,8 +162,6 @@ def collapse(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
 
 def extreme(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
     """LeNet-5 on Fashion-MNIST, one-shot at 98 to 99.9 %, half an epoch: no layer is emptied, but some get thin."""
-    from pruning import SETTINGS, recipe_of, trained
-
     setting = SETTINGS["lenet"]
     for seed in options.seeds:
         for sparsity in (0.98, 0.99, 0.995, 0.999):
@@ -199,8 +198,6 @@ def extreme(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
 
 def repair(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
     """One-shot, no training: nothing, matched variances, recalibrated normalisation, both; on 1,024 training images."""
-    from pruning import recipe_of, trained
-
     for name, sparsities in (("resnet-32", (0.7, 0.8, 0.9)), ("lenet", (0.95, 0.98))):
         if all((r["experiment"], r["model"]) != ("repair", name) for r in rows):
             recipe = recipe_of(name, "global-mp", sparsities[0], 0, "cpu", options)
