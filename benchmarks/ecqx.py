@@ -358,7 +358,7 @@ def recipe_for(run: Run, options: argparse.Namespace) -> recipes.Recipe:
 
 
 def float_file(experiment: str, seed: int, options: argparse.Namespace) -> Path | None:
-    """The float network of a seed, trained once for all methods; ``None`` where its weights come from a file."""
+    """The float network of a seed, trained (or folded) once for all methods; ``None`` if its weights are a file's."""
     chosen = EXPERIMENTS[experiment]
     if chosen.weights and not chosen.folded:
         return None

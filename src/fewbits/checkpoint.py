@@ -23,9 +23,10 @@ def save(path: Path, values: dict[str, Any]) -> None:
     """Write atomically: plain data and tensors only (read back with torch's restricted loader).
 
     Raises:
-        FileError: the folder is missing, not writable, or full; an older checkpoint stays intact.
+        FileError: the folder cannot be made, is not writable, or full; an older checkpoint stays intact.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise FileError(f"cannot write the checkpoint {path}: {error.strerror}") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewbits import cli_data, cli_deploy, cli_explain, cli_file, cli_prune, cli_sweep
-from fewbits.cli_common import Interrupted, Out, Set, given
+from fewbits.cli_common import Interrupted, Out, Set, given, interrupted
 from fewbits.console import Json, out_console, say, show
 from fewbits.errors import FewbitsError
 from fewbits.progress import progress
@@ -73,13 +73,7 @@ def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
             job = jobs.prepare(recipe, say=tell, progress=stage("train"), trained=trained, state_file=state)
             result = jobs.run(job, out, say=tell, progress=stage("compress"))
     except KeyboardInterrupt:
-        names = (outputs.STATE, outputs.TRAINING, outputs.UNFINISHED)
-        kept = [str(out / name) for name in names if (out / name).is_file()]
-        raise Interrupted(
-            f"interrupted; what was reached is kept in {kept[0]}, and the same command goes on from there"
-            if kept
-            else "interrupted before there was anything to keep; the same command starts anew"
-        ) from None
+        raise interrupted(out) from None
     if out_console.quiet:
         return
     render(result.report, out_console)

@@ -20,6 +20,16 @@ class Interrupted(Exception):  # noqa: N818 - it is none
     """Ctrl-C, with what became of the work. No KeyboardInterrupt: typer would swallow it."""
 
 
+def interrupted(out: Path) -> Interrupted:
+    """What an interrupted command says of its folder."""
+    from fewbits import outputs
+
+    kept = outputs.left(out)
+    if kept is None:
+        return Interrupted("interrupted before there was anything to keep; the same command starts anew")
+    return Interrupted(f"interrupted; what was reached is kept in {kept}, and the same command goes on from there")
+
+
 def given(source: str, changes: list[str] | None) -> Recipe:
     """The recipe that a command names, with its ``--set`` changes.
 

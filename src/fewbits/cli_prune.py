@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fewbits.cli_common import Interrupted, Set, given
+from fewbits.cli_common import Interrupted, Set, given, interrupted
 from fewbits.console import Json, say, show, show_table
 from fewbits.progress import progress
 
@@ -67,9 +67,12 @@ def prune_search(
     with progress() as stage:
         trained = outputs.trained_before(loaded, outputs.folder(out))
         state = out / outputs.TRAINING
-        job = jobs.prepare(loaded, say=say, progress=stage("train"), trained=trained, state_file=state)
+        try:
+            job = jobs.prepare(loaded, say=say, progress=stage("train"), trained=trained, state_file=state)
+        except KeyboardInterrupt:
+            raise interrupted(out) from None
         outputs.save_float(job.network, out / outputs.FLOAT, job.dataset.normalisation, recipe=loaded.model_dump_json())
-        outputs.training_is_safe(out)
+        job.safe()
         found = search(
             job.network,
             *carve(job.dataset, proxy, calibration, loaded.seed),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fewbits.cli_common import Interrupted, Set, given
+from fewbits.cli_common import Interrupted, Set, given, interrupted
 from fewbits.console import say, show, show_table
 from fewbits.progress import progress
 
@@ -46,6 +46,7 @@ def sweep(
 
     loaded = with_section(given(recipe, changes), file, trials)
 
+    from fewbits import outputs
     from fewbits.search import pareto
 
     assert loaded.sweep is not None
@@ -56,6 +57,8 @@ def sweep(
                 training=stage("train"), progress=stage("sweep"),
             )  # fmt: skip
     except KeyboardInterrupt:
+        if (out / outputs.TRAINING).is_file():
+            raise interrupted(out) from None
         what = f"interrupted; finished trials are kept, and the same command goes on ({out})"
         raise Interrupted(what) from None
     tell(swept, out, list(loaded.sweep.over), f"fewbits sweep {Path(recipe).name}")

@@ -34,12 +34,21 @@ EXPLAINED = 512  # samples on which relevance is taken for an explanation
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a recipe names, loaded: the data, the trained float network, and the teacher if that is another one."""
+    """What a recipe names, loaded: the data, the trained float network, and the teacher if that is another one.
+
+    ``kept`` has the state of the training that made the float network; see :meth:`safe`.
+    """
 
     recipe: Recipe
     dataset: DataSet
     network: nn.Module
     teacher: nn.Module | None = None
+    kept: KeptTraining | None = None
+
+    def safe(self) -> None:
+        """The float network is written: remove what an interrupted training of it would have gone on from."""
+        if self.kept is not None:
+            self.kept.forget()
 
     def evaluate(self, split: str) -> Evaluate:
         """Accuracy in percent on a split, as a function of a network, which goes to the accelerator for it and back."""
@@ -91,12 +100,13 @@ def prepare(
         say: called with a sentence about each step.
         trained: a file with the float network's weights that goes before the recipe's.
         state_file: where a training here keeps its state, and from where it goes on if it was interrupted. Whoever
-            gives it removes it once the float network is safe.
+            gives it calls :meth:`Job.safe` once the float network is written.
 
     Raises:
         RecipeError: the recipe names no network or no data. DataError: files are missing or damaged, or the state is
-            of another network, data set, training or seed.
+            of another network, data set, training, seed or number of processes.
         MismatchError: the weights, or the data's classes, do not fit the network.
+        NonFiniteError: the training's loss is not finite. FileError: its state cannot be written.
     """
     job = skeleton(recipe, trained)
     if recipe.train.teacher is not None:
@@ -105,25 +115,36 @@ def prepare(
     assert recipe.network is not None
     assert recipe.data is not None
     name, weights = recipe.network.name, trained or recipe.network.weights
+    if recipe.network.weights is None and recipe.pretrain is not None:
+        words = recipe.model_dump_json(include={"network", "data", "pretrain", "seed"})
+        bar = _Bar(progress) if progress else None
+        job = replace(job, kept=KeptTraining(state_file, words, Accelerator(), companion=bar))
     if weights is not None:
         say(f"{name}: trained weights from {Path(weights).name}")
-    elif recipe.pretrain is not None:
-        if recipe.assign.method != "int8":
-            assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
-        if state_file is not None:
-            outputs.folder(state_file.parent)
-        kept = KeptTraining(
-            state_file, recipe.model_dump_json(include={"network", "data", "pretrain", "seed"}), Accelerator(),
-            companion=_Bar(progress) if progress else None,
-        )  # fmt: skip
-        again = "" if kept.saved is None else f", from step {kept.saved['steps']} on"
-        say(f"{name}: training on {len(job.dataset.train)} samples of {job.dataset.name}{again}")
-        loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
-        pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, kept=kept)
-        job.network.eval()
+    elif job.kept is not None:
+        _trained(job, job.kept, say)
     else:
         raise RecipeError("the network is untrained: give network.weights (a .safetensors file) or a pretrain section")
     return job
+
+
+def _trained(job: Job, kept: KeptTraining, say: Say) -> None:
+    """Train the float network of a job, or go on with that."""
+    recipe = job.recipe
+    assert recipe.network is not None
+    assert recipe.data is not None
+    assert recipe.pretrain is not None
+    if recipe.assign.method != "int8":
+        assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
+    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
+    again = "" if kept.saved is None else f", from step {kept.saved['steps']} on"
+    say(f"{recipe.network.name}: training on {len(job.dataset.train)} samples of {job.dataset.name}{again}")
+    try:
+        pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, kept=kept)
+    except NonFiniteError:
+        kept.forget()  # going on from there would only end here again
+        raise
+    job.network.eval()
 
 
 def _teacher(part: Network, dataset: DataSet) -> nn.Module:
@@ -185,7 +206,7 @@ def run(
         outputs.save_float(
             job.network, out / outputs.UNFINISHED, job.dataset.normalisation, recipe=recipe.model_dump_json()
         )
-        outputs.training_is_safe(out)
+        job.safe()
     loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
     test = job.evaluate("test")
     before = test(job.network)

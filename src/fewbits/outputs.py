@@ -88,9 +88,9 @@ def _recipe_of(path: Path) -> str | None:
         return None
 
 
-def training_is_safe(out: Path) -> None:
-    """Remove what the training of a float network would go on from: that network is written."""
-    (out / TRAINING).unlink(missing_ok=True)
+def left(out: Path) -> Path | None:
+    """The file that the same command goes on from after an interruption, if there is one."""
+    return next((out / name for name in (STATE, TRAINING, UNFINISHED) if (out / name).is_file()), None)
 
 
 def forget(out: Path) -> None:

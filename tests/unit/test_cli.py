@@ -520,35 +520,6 @@ def test_ctrl_c_before_the_first_round_says_that_nothing_was_kept(
     assert os.listdir(tmp_path) == []
 
 
-def test_ctrl_c_in_the_training_of_the_float_network_keeps_the_state(
-    recipe: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half of the training, then the other half: the network is the one without an interruption."""
-
-    def stop(self: object, done: int, total: int, loss: float) -> None:
-        if done == total // 2:
-            raise KeyboardInterrupt
-
-    out, command = tmp_path / "out", ("compress", recipe, "--set", "rounds=3")
-    with monkeypatch.context() as patch:
-        patch.setattr(jobs._Bar, "after_update", stop)
-        ran = fewbits(*command, "--out", out)
-    assert ran.code == 130
-    assert ran.err.splitlines()[-1].startswith(f"interrupted; what was reached is kept in {out / outputs.TRAINING}")
-    assert os.listdir(out) == [outputs.TRAINING]
-
-    ran = fewbits(*command, "--out", out, "--set", "seed=1")
-    assert ran.code == 2
-    assert f"{out / outputs.TRAINING} belongs to another recipe" in ran.err
-
-    again = fewbits(*command, "--out", out)
-    assert again.code == 0
-    assert re.search(r"training on .* from step \d+ on", again.err)
-    assert sorted(os.listdir(out)) == FILES
-    for name in ("net.few", outputs.FLOAT):
-        assert (out / name).read_bytes() == (made / name).read_bytes(), name
-
-
 def test_ctrl_c_before_the_first_round_keeps_the_trained_network_for_this_recipe(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

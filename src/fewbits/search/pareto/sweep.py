@@ -96,7 +96,7 @@ def sweep(
     job = jobs.prepare(recipe, say=say, progress=training, trained=there, state_file=out / outputs.TRAINING)
     if there is None:
         outputs.save_float(job.network, floats, job.dataset.normalisation)
-        outputs.training_is_safe(out)
+    job.safe()
     trials = Trials(recipe, job, out, costs or {})
     trials.costed()
     assignment = Assignment(
