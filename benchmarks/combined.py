@@ -56,6 +56,7 @@ def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
     values["network"]["weights"] = str(options.weights / "cifar10_vgg16bn_fp16.safetensors")
     if options.data:
         values["data"]["folder"] = options.data
+    del values["train"]["gradual"]  # no part of a training without clusters
     values["channels"] = {"macs": options.macs, "train": values["train"] | {"epochs": options.channel_epochs}}
     values["train"] |= {"epochs": options.epochs} | ({} if options.lr is None else {"lr": options.lr})
     values["train"]["gradual"] = options.gradual
