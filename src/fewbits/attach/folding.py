@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from fewbits.attach.attach import fold
-from fewbits.attach.normalisation import NORMS
+from fewbits.attach.normalisation import pairs
 from fewbits.measure.relevance.lens import graph_of
-from fewbits.weights import WEIGHTED
 
 
 def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
@@ -34,16 +32,9 @@ def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
     fold(model)
     graph = graph_of(model)
     modules = dict(model.named_modules())
-    calls = Counter(id(modules[str(n.target)]) for n in graph.nodes if n.op == "call_module")
     factors = {}
-    for node in list(graph.nodes):
-        norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(norm, NORMS) or norm.running_mean is None or calls[id(norm)] > 1:
-            continue
-        before = node.all_input_nodes[0]
-        layer = modules.get(str(before.target)) if before.op == "call_module" else None
-        if not isinstance(layer, WEIGHTED) or len(before.users) > 1 or calls[id(layer)] > 1:
-            continue
+    for before, node in pairs(graph, modules):
+        layer, norm = modules[str(before.target)], modules[str(node.target)]
         factors[str(before.target)] = _fold(layer, norm)
         node.replace_all_uses_with(before)
         graph.erase_node(node)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewbits import codec
 from fewbits.attach import load_plan, merge_statistics, plan_of
+from fewbits.attach.normalisation import biased
 from fewbits.errors import DataError
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
@@ -42,6 +43,7 @@ class Candidates:
         self.recipe, self.original, self.evaluate = recipe, original, evaluate
         self.full = original if full is None else full
         self.plain = copy.deepcopy(original)  # candidates are loaded into this one
+        self.biased = biased(original)
 
     @property
     def name(self) -> str:
@@ -52,7 +54,7 @@ class Candidates:
         """The plan that would be written if the training of ``model`` ended here."""
         model = copy.deepcopy(model)
         if self.recipe.merge_normalisation:
-            merge_statistics(model)
+            merge_statistics(model, self.biased)
         return plan_of(model, floats=getattr(torch, self.recipe.floats), significand=self.recipe.significand)
 
     def encoded(self, plan: Plan) -> bytes:
