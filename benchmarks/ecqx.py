@@ -7,7 +7,7 @@ interrupted run goes on from its last round, so the same command continues a sel
 
     python benchmarks/ecqx.py mlp-gsc --data FOLDER            # minutes per run on one core
     python benchmarks/ecqx.py resnet-20 --weights FOLDER       # a quarter of an hour per run on one core
-    python benchmarks/ecqx.py vgg16-bn --weights FOLDER        # for a GPU, as are vgg16 and vgg16-frontier
+    python benchmarks/ecqx.py vgg16-bn --weights FOLDER        # for a GPU, as are vgg16, vgg16-folded and -frontier
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ SCALE = {
     "lenet-5": "LeNet-5 on Fashion-MNIST (10,000 test images)",
     "resnet-20": "ResNet-20 on CIFAR-10 (10,000 test images)",
     "vgg16-bn": "VGG16-BN on CIFAR-10 (10,000 test images)",
+    "vgg16-folded": "VGG16 without normalisation (VGG16-BN's weights, folded) on CIFAR-10 (10,000 test images)",
     "vgg16": "VGG16 without normalisation on CIFAR-10 (10,000 test images)",
     "vgg16-frontier": "VGG16-BN trained here, on CIFAR-10 (10,000 test images)",
 }
