@@ -38,7 +38,7 @@ class Recipe(Part):
             are often enough. For float32 networks; what they hold in other types stays as it is.
         coding: profile of the entropy coder: the smallest file, or the fastest.
         sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
-        merge_normalisation: store normalisation as scale and shift, without running statistics and the biases before it.
+        merge_normalisation: store normalisation as scale and shift: no running statistics, no biases before it.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1

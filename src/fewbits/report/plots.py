@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 _NAME = 34  # characters of a tensor's name beside its bar
+_LABEL = 34  # characters of a method beside its curve
 
 
 def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Figure:
@@ -78,6 +79,7 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
         axes = fig.add_subplot()
         axes.set_xscale("log")
         ends = []
+        labels = dict(zip(methods, shorten_all(list(methods), _LABEL), strict=True))
         for number, (method, path) in enumerate(methods.items()):
             colour, marker = PALETTE[number % 8], MARKERS[number // 8 % 8]
             path.sort()
@@ -91,7 +93,7 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
                 *zip(*path, strict=True), color=colour, marker=marker, markersize=5.5, zorder=3,
                 linewidth=1.1 if quoted else 1.6, linestyle=(0, (4, 2)) if quoted else "-",
             )  # fmt: skip
-            ends.append((*path[-1], shorten(method, 28), colour))
+            ends.append((*path[-1], labels[method], colour))
         sizes = [row["bytes"] for row in usable]
         low, high = min(sizes) / 1.18, max(sizes) * 1.18
         axes.set_xlim(low, high)

@@ -97,15 +97,27 @@ def _names(rows: Sequence[Row]) -> list[str]:
     for row, method in zip(rows, plain, strict=True):
         for key, (usual, _) in _SERIES.items():
             seen.setdefault((method, key), set()).add(repr(row.get(key, usual)))
-    names = []
-    for row, method in zip(rows, plain, strict=True):
-        name = method
-        for key, (usual, words) in _SERIES.items():
-            value = row.get(key, usual)
-            if len(seen[method, key]) > 1 and value != usual:
-                name += f", {words.format(value) if is_number(value) or '{:g}' not in words else value}"
-        names.append(name)
-    return names
+
+    def named(keys: Sequence[str]) -> list[str]:
+        names = []
+        for row, name in zip(rows, plain, strict=True):
+            for key in keys:
+                usual, words = _SERIES[key]
+                value = row.get(key, usual)
+                if len(seen[str(row.get("method", "-")), key]) > 1 and value != usual:
+                    name += f", {words.format(value) if is_number(value) or '{:g}' not in words else value}"
+            names.append(name)
+        return names
+
+    whole, short = named(list(_SERIES)), named([key for key in _SERIES if key != "lr"])
+    # Older rows do not say their learning rate, which is seldom all that tells two trainings apart.
+    needed = {m for m in set(plain) if _count(whole, plain, m) > _count(short, plain, m)}
+    return [full if method in needed else brief for full, brief, method in zip(whole, short, plain, strict=True)]
+
+
+def _count(names: Sequence[str], methods: Sequence[str], method: str) -> int:
+    """How many names the rows of a method have."""
+    return len({name for name, of in zip(names, methods, strict=True) if of == method})
 
 
 def measured(rows: Sequence[Row]) -> list[str]:

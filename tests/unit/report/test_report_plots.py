@@ -161,6 +161,15 @@ def test_images_are_stretched_to_the_screen(explanation: Explanation) -> None:
     assert displayed(image * 0).max() == 0
 
 
+def test_long_names_of_methods_stay_apart() -> None:
+    """What tells them apart may be in the middle, where a name is cut."""
+    name = "ecq, steps by the rate, {} epochs, gradual lambda, six significant bits"
+    rows = [{"method": name.format(n), "accuracy": 90.0 + n / 10, "bytes": 1000 * n} for n in (2, 10, 20)]
+    shown = [text.get_text() for text in plots.accuracy_v_bytes(rows).axes[0].texts]
+    assert len(set(shown)) == len(rows)
+    assert max(map(len, shown)) < 40
+
+
 def test_a_figure_becomes_a_png(report: Report) -> None:
     png = plots.figure_png(plots.layers(report))
     assert png.startswith(b"\x89PNG\r\n\x1a\n")

@@ -134,6 +134,16 @@ def test_methods_are_told_apart_by_how_they_were_trained() -> None:
     ]
 
 
+def test_a_learning_rate_is_told_only_where_it_tells_trainings_apart() -> None:
+    def names(*trainings: dict[str, Any]) -> list[str]:
+        return [p.method for p in points([{"method": "ecq", "accuracy": 90.0, "bytes": 9, **t} for t in trainings])]
+
+    assert names({"epochs": 2.0}, {"epochs": 10.0, "lr": 0.01}) == ["ecq, 2 epochs", "ecq, 10 epochs"]
+    assert names({"epochs": 2.0, "lr": 0.1}, {"epochs": 2.0, "lr": 0.01}) == [
+        "ecq, learning rate 0.1", "ecq, learning rate 0.01",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda path: path.stem)
 def test_the_results_of_this_repository_can_be_drawn(path: Path) -> None:
     found = load_results(path)
