@@ -255,7 +255,7 @@ EXPERIMENTS = {
             "data": published_vgg(),
             "measure": CHEAP_RELEVANCE,
             "train": {
-                "epochs": 8, "optimizer": "sgd", "lr": 2e-3, "weight_decay": 1e-4, "clip": 1.0, "distill": 1.0,
+                "epochs": 8, "optimizer": "sgd", "lr": 1e-2, "weight_decay": 1e-4, "clip": 1.0, "distill": 1.0,
                 "precision": "bfloat16", "gradual": True, "arrive": 0.5,
             },
             "rounds": 12,

@@ -70,6 +70,7 @@ PUBLISHED: dict[str, list[dict[str, Any]]] = {
         ),
     ],
     "vgg16": _VGG,
+    "vgg16-folded": _VGG,
     "vgg16-bn": _FRONTIER,
     "vgg16-frontier": _FRONTIER,
 }  # fmt: skip

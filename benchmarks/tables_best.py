@@ -19,7 +19,7 @@ BESIDE = {"vgg16-bn": ("584.16 KB", "129 KB"), "mlp-gsc": ("87.52 KB",)}  # of P
 
 def best() -> str:
     """One line per network and size: most seeds first, then the longest, then the best on validation data."""
-    lines = [line for name in NETWORKS for line in _ours(name) + _narrowed(name) + _published(name)]
+    lines = [line for name in NETWORKS for line in _ours(name) + _published(name)]
     titles = ["network", "float %", "test %", "points lost", "bytes", "ratio", "how", "seeds"]
     return (
         "**What networks became** (`benchmarks/ecqx.py`, `benchmarks/combined.py`; at each size the method best "
@@ -31,32 +31,30 @@ def best() -> str:
 
 
 def _ours(name: str) -> list[list[str]]:
-    found = [r for r in rows_of(f"ecqx/{name}") if not r.get("source")]
+    found = [(r, _how(r), r["epochs"]) for r in rows_of(f"ecqx/{name}") if not r.get("source")]
+    if name == "vgg16-bn":
+        found += [(r, _how_narrowed(r), r["channel_epochs"] + r["epochs"]) for r in rows_of("combined")]
     lines = []
-    for target in dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])):
+    for target in dict.fromkeys(r["target"] for r, _, _ in sorted(found, key=lambda f: -f[0]["bytes"])):
         groups: dict[tuple[float, str, float | None], list[dict[str, Any]]] = {}
-        for row in found:
+        for row, how, epochs in found:
             if row["target"] == target:
-                groups.setdefault((row["epochs"], named(row), row.get("lr")), []).append(row)
+                groups.setdefault((epochs, how, row.get("lr")), []).append(row)
         rank = {key: (len(rows), key[0], _mean(rows, "validation_accuracy")) for key, rows in groups.items()}
         chosen = max(groups, key=lambda key: rank[key])
-        lines.append(_line(NETWORKS[name], groups[chosen], f"{chosen[1]}, {chosen[0]:g} epochs"))
+        lines.append(_line(NETWORKS[name], groups[chosen], chosen[1]))
     return lines
 
 
-def _narrowed(name: str) -> list[list[str]]:
-    """Networks that lost channels first, where the size is one that nothing else has reached."""
-    if name != "vgg16-bn":
-        return []
-    reached = {r["target"] for r in rows_of(f"ecqx/{name}") if not r.get("source")}
-    rows = [r for r in rows_of("combined") if r["target"] not in reached]
-    lines = []
-    for target in dict.fromkeys(r["target"] for r in sorted(rows, key=lambda r: -r["bytes"])):
-        row = max((r for r in rows if r["target"] == target), key=lambda r: (r["epochs"], r["validation_accuracy"]))
-        gone = 100 * (1 - row["macs_left"] / row["macs"])
-        how = f"{gone:.0f} % of the multiplications removed, then {named(row, row['method'].split(' + ')[1])}"
-        lines.append(_line(NETWORKS[name], [row], f"{how}, {row['channel_epochs']:g} + {row['epochs']:g} epochs"))
-    return lines
+def _how(row: dict[str, Any]) -> str:
+    return f"{named(row)}, {row['epochs']:g} epochs"
+
+
+def _how_narrowed(row: dict[str, Any]) -> str:
+    """Of a network that lost channels first."""
+    gone = 100 * (1 - row["macs_left"] / row["macs"])
+    method, epochs = named(row, row["method"].split(" + ")[1]), f"{row['channel_epochs']:g} + {row['epochs']:g} epochs"
+    return f"{gone:.0f} % of the multiplications removed, then {method}, {epochs}"
 
 
 def _published(name: str) -> list[list[str]]:
