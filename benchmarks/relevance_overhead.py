@@ -122,6 +122,7 @@ def main() -> None:
                 ("plus", None, "bfloat16", 1),
                 ("plus", options.batch // 4, "float32", 1),
                 ("plus", options.batch // 4, "float32", 2),
+                ("plus", options.batch // 8, "float32", 2),
                 ("plus", None, "float32", 4),
             ):
                 rows.append(measure(name, rules, samples, precision, every, options.repeats, options.batch))
