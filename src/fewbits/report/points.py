@@ -100,11 +100,12 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
     def named(keys: Sequence[str]) -> list[str]:
         names = []
-        for row, name in zip(rows, plain, strict=True):
+        for row, method in zip(rows, plain, strict=True):
+            name = method
             for key in keys:
                 usual, words = _SERIES[key]
                 value = row.get(key, usual)
-                if len(seen[str(row.get("method", "-")), key]) > 1 and value != usual:
+                if len(seen[method, key]) > 1 and value != usual:
                     name += f", {words.format(value) if is_number(value) or '{:g}' not in words else value}"
             names.append(name)
         return names
