@@ -25,16 +25,16 @@ from typing import Any
 
 import torch
 
-from fewbits import job as jobs
-from fewbits import outputs
 from fewbits import recipe as recipes
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
+from fewbits.job import sweep
 from fewbits.pipeline import compress
-from fewbits.recipe_sweep import Sweep, changed
+from fewbits.recipe.variation import Sweep, changed
 from fewbits.report import provenance
-from fewbits.search.pareto import sweep
-from fewbits.search.pareto.queue import Queue
-from fewbits.search.pareto.storage import opened
-from fewbits.search.pareto.worker import work
+from fewbits.search.sweep.queue import Queue
+from fewbits.search.sweep.storage import opened
+from fewbits.search.sweep.worker import work
 
 RESULT = Path(__file__).parent.parent / "results" / "budget.json"
 DROP = 1.0  # points, of the runs with a budget of accuracy

@@ -24,15 +24,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewbits import job as jobs
 from fewbits import recipe as recipes
-from fewbits.assign.channels import choose, unit_scores
-from fewbits.attach import narrow
-from fewbits.channels import remove_channels, sizes_of
+from fewbits.channels import criterion, dependencies, first_samples, measured
+from fewbits.channels.select import choose, unit_scores
+from fewbits.channels.surgery import narrow
 from fewbits.hardware import count
-from fewbits.measure.channels import criterion, dependencies, first_samples, measured
-from fewbits.recipe_pruning import ChannelPruning
-from fewbits.recipe_training import Recovery
+from fewbits.job import job as jobs
+from fewbits.pipeline.stages.channels import remove_channels, sizes_of
+from fewbits.recipe.pruning import ChannelPruning
+from fewbits.recipe.training import Recovery
 from fewbits.report import provenance
 from fewbits.train.loop import fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of

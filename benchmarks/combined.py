@@ -18,13 +18,16 @@ from accelerate import Accelerator
 from torch import nn
 
 from ecqx import CHEAP_RELEVANCE, ECQX
-from fewbits import codec, job_data, outputs
-from fewbits import job as jobs
+from fewbits import codec
 from fewbits import recipe as recipes
-from fewbits.attach import load_plan, plan_of
-from fewbits.channels import remove_channels
+from fewbits.attach import plan_of
+from fewbits.channels.load import load_plan
 from fewbits.hardware import count
+from fewbits.job import batches as job_data
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
 from fewbits.pipeline import compress
+from fewbits.pipeline.stages.channels import remove_channels
 from fewbits.report import provenance
 from fewbits.report.sizes import float_bytes
 from fewbits.train.kept import KeptTraining

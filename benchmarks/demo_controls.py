@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from fewbits import job as jobs
-from fewbits import outputs
 from fewbits import recipe as recipes
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
 from fewbits.report import provenance
 from rows import row_of, with_method
 

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 import folded
-from fewbits import job as jobs
-from fewbits import outputs
 from fewbits import recipe as recipes
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
 from fewbits.report import provenance
 from published import PUBLISHED
 from rows import published_vgg, row_of, with_method

@@ -12,8 +12,8 @@ import argparse
 import json
 from pathlib import Path
 
-from fewbits import job as jobs
 from fewbits import recipe as recipes
+from fewbits.job import job as jobs
 from fewbits.report import provenance
 from rows import row_of
 

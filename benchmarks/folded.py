@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from fewbits import outputs, zoo
-from fewbits.attach.folding import folded
+from fewbits import zoo
 from fewbits.data.normalisation import Normalisation
+from fewbits.int8.folding import folded
+from fewbits.job import folder as outputs
 from rows import published_vgg
 
 

@@ -23,17 +23,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits import zoo
-from fewbits.attach.integer import affine_plan, calibrate, hold_affine, integer_form
-from fewbits.attach.quantizer import RangedQuantizer
 from fewbits.deploy.latency import measure_latency
 from fewbits.deploy.onnx import to_onnx
 from fewbits.deploy.onnx.runtime import session
 from fewbits.hardware import count
+from fewbits.int8.form import affine_plan, calibrate, hold_affine, integer_form
+from fewbits.int8.quantizer import RangedQuantizer
+from fewbits.job import job as jobs
+from fewbits.pipeline.restore import network_of, restore
 from fewbits.report import provenance
-from fewbits.restore import network_of, restore
 from fewbits.zoo import resnet
 from rows import published_vgg, row_of
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewbits import job as jobs
 from fewbits.hardware import count
+from fewbits.job import job as jobs
 from fewbits.pipeline import compress
 from fewbits.plan import Plan
 from fewbits.report import provenance

@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from fewbits import assign, outputs
-from fewbits import job as jobs
+from fewbits import assign
 from fewbits import recipe as recipes
 from fewbits.assign.selection import chosen, smallest
-from fewbits.attach import load_plan, plan_of
+from fewbits.attach import plan_of
+from fewbits.channels.load import load_plan
 from fewbits.data import digits
 from fewbits.errors import RecipeError
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
 from fewbits.pipeline import compress
 from fewbits.plan import Plan
-from fewbits.recipe_training import Training
+from fewbits.recipe.training import Training
 from fewbits.report import provenance
 from fewbits.train import accuracy, match_variance, pretrain, recalibrate
 from fewbits.weights import select

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewbits import job as jobs
-from fewbits import outputs
 from fewbits import recipe as recipes
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
 
 METHODS = ("global-mp", "global-mp+floor", "lamp", "erk", "uniform", "feather", "random", "dense")
 

@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 
 from demo_controls import SEEDS, prepared, recipe_for
 from fewbits import assign, codec
-from fewbits import job as jobs
 from fewbits import recipe as recipes
+from fewbits.job import job as jobs
 from fewbits.report import provenance
 from rows import row_of
 

@@ -10,10 +10,10 @@ import re
 import statistics
 from pathlib import Path
 
-from fewbits import job as jobs
-from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.codec import write
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
 from fewbits.report import plots
 from fewbits.report.table import text
 from tables import ROOT, rows_of

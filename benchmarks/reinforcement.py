@@ -25,14 +25,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewbits import data, outputs, zoo
+from fewbits import data, zoo
 from fewbits import recipe as recipes
 from fewbits.data import DataSet
+from fewbits.job import folder as outputs
 from fewbits.pipeline import compress
-from fewbits.recipe_training import Training
+from fewbits.recipe.training import Training
 from fewbits.report import provenance
-from fewbits.search.reinforcement import Proxy, Space, Targets, carve
-from fewbits.search.reinforcement.run import explore
+from fewbits.search.layer_rates import Proxy, Space, Targets, carve
+from fewbits.search.layer_rates.run import explore
 from fewbits.train import accuracy, pretrain, recalibrate
 from fewbits.weights import select
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from fewbits import assign, zoo
 from fewbits.attach import attach
+from fewbits.graph.traced import trace
 from fewbits.measure import RelevanceScorer
-from fewbits.measure.relevance import Rules, rules_of, trace
-from fewbits.recipe_training import Finetuning
+from fewbits.measure.relevance import Rules, rules_of
+from fewbits.recipe.training import Finetuning
 from fewbits.report import provenance
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import optimizer_of

@@ -17,12 +17,12 @@ import torch
 
 import ecqx
 from fewbits import codec
-from fewbits import job as jobs
-from fewbits.attach import load_plan
 from fewbits.attach.precision import shortened
+from fewbits.channels.load import load_plan
+from fewbits.job import job as jobs
+from fewbits.pipeline.restore import restore
 from fewbits.plan import Dense, Entry, Masked, Plan
 from fewbits.report import provenance
-from fewbits.restore import restore
 
 BITS = (11, 8, 6, 5, 4, 3)
 RESULT = ecqx.ROOT / "results" / "remainder.json"

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fewbits.assign import ecq
+from fewbits.pipeline.rate_control.controllers import solve
 from fewbits.report import provenance
 from fewbits.report.sizes import entropy
-from fewbits.search.budget import solve
 
 NETWORKS = {
     "resnet-20": "cifar10_resnet20", "resnet-56": "cifar10_resnet56", "vgg16-bn": "cifar10_vgg16bn_fp16",

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewbits.attach import narrow, silence
-from fewbits.measure.channels import dependencies
-from fewbits.narrowed import Channels
+from fewbits.channel_masks import Channels
+from fewbits.channels import dependencies
+from fewbits.channels.surgery import narrow, silence
 
 
 def conv(inputs: int, outputs: int, groups: int = 1, bias: bool = False) -> nn.Sequential:

@@ -12,7 +12,7 @@ from torch import nn
 from fewbits.codec import coder, encode
 from fewbits.data import DataSet, digits
 from fewbits.plan import Plan
-from fewbits.recipe_training import Training
+from fewbits.recipe.training import Training
 from fewbits.train import accuracy, pretrain
 
 torch.set_num_threads(1)

@@ -8,17 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.measure.relevance import (
-    Epsilon,
-    Gamma,
-    Propagated,
-    Recording,
-    Rule,
-    Rules,
-    propagate,
-    start_relevance,
-    trace,
-)
+from fewbits.graph.traced import trace
+from fewbits.measure.relevance import Epsilon, Gamma, Propagated, Recording, Rule, Rules, propagate, start_relevance
 from fewbits.plan import Clustered, Plan
 from fewbits.weights import select
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fewbits.cli import main
+from fewbits.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewbits.channel_masks import Channels
 from fewbits.errors import RecipeError
-from fewbits.narrowed import Channels
 
 MAX_BITS = 16
 

@@ -11,11 +11,11 @@ import torch
 from seal import seal, take_apart
 
 from conftest import encode_with
+from fewbits.channel_masks import Channels
 from fewbits.codec import decode, encode, inspect
 from fewbits.codec.container import open_file
 from fewbits.codec.directory import PRIME, bits, pack, unpack
 from fewbits.errors import FileError
-from fewbits.narrowed import Channels
 from fewbits.plan import Clustered, Dense, Masked, Plan
 
 GENERATOR = torch.Generator().manual_seed(7)

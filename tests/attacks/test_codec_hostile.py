@@ -9,6 +9,7 @@ import pytest
 import torch
 from seal import check, raw_head, seal
 
+from fewbits.channel_masks import Channels
 from fewbits.codec import decode, encode, inspect
 from fewbits.codec import dense as dense_codec
 from fewbits.codec.coder import MIXING
@@ -16,7 +17,6 @@ from fewbits.codec.container import MAGIC
 from fewbits.codec.cursor import varint
 from fewbits.codec.directory import PRIME, bits
 from fewbits.errors import FileError, FormatError, MismatchError
-from fewbits.narrowed import Channels
 from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 
 LIKE = {"w": torch.zeros(2, 3), "v": torch.zeros(4)}

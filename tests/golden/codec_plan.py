@@ -2,7 +2,7 @@
 
 import torch
 
-from fewbits.narrowed import Channels
+from fewbits.channel_masks import Channels
 from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 
 HEADER = {"recipe": "golden", "note": "ünïcode", "seeds": [0, 1, 2]}

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from fewbits.job import sweep
 from fewbits.recipe import load
-from fewbits.search.pareto import sweep
 
 RECIPE = """\
 schema: 1

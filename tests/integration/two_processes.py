@@ -17,7 +17,7 @@ from fewbits import cli
 from fewbits.assign.selection import Shards, chosen, smallest
 from fewbits.data import digits
 from fewbits.recipe import make
-from fewbits.recipe_training import Training
+from fewbits.recipe.training import Training
 from fewbits.train import accuracy, pretrain
 
 torch.set_num_threads(1)

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewbits.assign import affine as formulas
-from fewbits.attach.quantizer import Quantizer, RangedQuantizer
 from fewbits.errors import NonFiniteError, RecipeError
+from fewbits.int8 import affine_grid as formulas
+from fewbits.int8.quantizer import Quantizer, RangedQuantizer
 from fewbits.plan import Affine
 
 numbers = st.floats(-1e4, 1e4, width=32)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewbits.pipeline.rate_control import Smallest, between, bracket
 from fewbits.plan import Clustered, Plan
-from fewbits.search import Smallest, between, bracket
 
 falling = st.lists(st.integers(1, 100_000), min_size=2, max_size=40, unique=True).map(lambda s: sorted(s, reverse=True))
 

@@ -12,17 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fewbits.measure.relevance import COMPOSITES, Rules
-from fewbits.zoo import (
-    MLPGSC,
-    VGG16,
-    VGG16BN,
-    DigitsNet,
-    LeNet5,
-    LeNet300100,
-    MobileNetV2,
-    ResNet,
-    WideResNet,
-)
+from fewbits.zoo import MLPGSC, VGG16, VGG16BN, DigitsNet, LeNet5, LeNet300100, MobileNetV2, ResNet, WideResNet
 from networks import Residual, conservation_error, explain, randomised, sharp
 
 # Every architecture of the zoo; the families that grow in depth and width at their smallest.

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from channel_networks import Attention, Drawn, disagreement, removal
 from fewbits import zoo
-from fewbits.attach import load_plan, plan_of
+from fewbits.attach import plan_of
+from fewbits.channels.load import load_plan
 from fewbits.codec import decode, encode
 from networks import randomised
 
@@ -71,7 +72,7 @@ def test_every_network_of_the_zoo(name: str) -> None:
 
 def _half(model: torch.nn.Module, shape: tuple[int, ...]) -> object:
     """Every second unit, which leaves channels in every layer."""
-    from fewbits.measure.channels import dependencies
+    from fewbits.channels import dependencies
 
     found = dependencies(model, shape)
     return found.without([unit for group in found.groups for unit in group[1::2]])

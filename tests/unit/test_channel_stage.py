@@ -16,17 +16,17 @@ import fewbits as fb
 from conftest import small_network
 from fewbits import codec, job
 from fewbits import recipe as recipes
-from fewbits.assign.channels import choose, unit_scores
-from fewbits.attach import channels_of
-from fewbits.channels import remove_channels, sizes_of, stage_file, stage_training_file
+from fewbits.channel_masks import channels_of
+from fewbits.channels import criterion, dependencies, first_samples, measured
+from fewbits.channels.select import choose, unit_scores
 from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
-from fewbits.measure.channels import criterion, dependencies, first_samples, measured
 from fewbits.measure.relevance import relevance
+from fewbits.pipeline.stages.channels import remove_channels, sizes_of, stage_file, stage_training_file
 from fewbits.plan import Dense
-from fewbits.recipe_pruning import ChannelPruning
-from fewbits.recipe_training import Recovery
+from fewbits.recipe.pruning import ChannelPruning
+from fewbits.recipe.training import Recovery
 from fewbits.report.page import page
 from fewbits.train import accuracy
 

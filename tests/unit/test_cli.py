@@ -20,8 +20,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fewbits import cli, outputs, progress
-from fewbits import job as jobs
+from fewbits import cli
+from fewbits.cli import progress
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
 
 RECIPE = """\
 schema: 1

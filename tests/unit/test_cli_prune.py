@@ -11,8 +11,8 @@ import pytest
 from test_cli import RECIPE, fewbits
 
 from fewbits import recipe as recipes
-from fewbits.search.reinforcement import Proxy
-from fewbits.search.reinforcement.proxy import Kept
+from fewbits.search.layer_rates import Proxy
+from fewbits.search.layer_rates.proxy import Kept
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_complaints(recipe: Path, tmp_path: Path, options: list[object], told: s
 
 
 def test_an_agent_without_its_extra_is_told_before_anything_is_trained(recipe: Path, tmp_path: Path) -> None:
-    gone = {n: m for n, m in sys.modules.items() if n.startswith("fewbits.search.reinforcement.agent")}
+    gone = {n: m for n, m in sys.modules.items() if n.startswith("fewbits.search.layer_rates.agent")}
     with mock.patch.dict(sys.modules, {"stable_baselines3": None}):
         for name in gone:
             del sys.modules[name]

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from fewbits import cli, cli_sweep
+from fewbits import cli
+from fewbits.cli import sweep as cli_sweep
 from fewbits.errors import DataError, RecipeError
+from fewbits.job import Swept
 from fewbits.recipe import make
 from fewbits.report import load_results
 from fewbits.report.sweep import front, trials
-from fewbits.search.pareto import Swept
 
 RECIPE = """\
 schema: 1

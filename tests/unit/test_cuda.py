@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.assign import Assigner, ecq, ecqx
+from fewbits.job import job as jobs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -12,7 +12,7 @@ from conftest import small_network
 from fewbits import recipe as recipes
 from fewbits import zoo
 from fewbits.errors import MismatchError, RecipeError
-from fewbits.restore import decoded, restore
+from fewbits.pipeline.restore import decoded, restore
 from fewbits.train import accuracy
 from fewbits.weights import layers
 

@@ -6,9 +6,9 @@ import pytest
 
 from fewbits import recipe as recipes
 from fewbits.errors import RecipeError
-from fewbits.notation import parse_size
 from fewbits.recipe import Recipe, make
-from fewbits.recipe_parts import Augment
+from fewbits.recipe.notation import parse_size
+from fewbits.recipe.sections import Augment
 
 
 @pytest.mark.parametrize(

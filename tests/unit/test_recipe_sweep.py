@@ -8,7 +8,7 @@ import pytest
 
 from fewbits.errors import RecipeError
 from fewbits.recipe import make
-from fewbits.recipe_sweep import changed
+from fewbits.recipe.variation import changed
 
 
 @pytest.mark.parametrize(

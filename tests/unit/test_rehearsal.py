@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fewbits as fb
-from fewbits import outputs
 from fewbits import recipe as recipes
 from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError
+from fewbits.job import folder as outputs
 from fewbits.pipeline import resume
-from fewbits.pipeline.notebook import Outcome, notebook_file
-from fewbits.pipeline.rehearsal import BITS, Choice, choose, share_of
+from fewbits.pipeline.pilot import BITS, Choice, choose, share_of
 from fewbits.pipeline.run import Run
+from fewbits.pipeline.trial_cache import Outcome, notebook_file
 from fewbits.report.report import Report
 from fewbits.train import accuracy
 

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 import fewbits as fb
-from fewbits import job as jobs
-from fewbits import outputs, zoo
+from fewbits import zoo
 from fewbits.data import Normalisation
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import DataError, RecipeError
+from fewbits.job import folder as outputs
+from fewbits.job import job as jobs
 from fewbits.recipe import make
 
 COMMON = {

@@ -23,8 +23,8 @@ from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import Relevance
 from fewbits.assign.together import Asking, together
 from fewbits.errors import SelectionError, nearest
-from fewbits.notation import share_of
 from fewbits.plan import Clustered, Plan
+from fewbits.recipe.notation import share_of
 
 
 def ecq(

@@ -16,7 +16,7 @@ from fewbits.assign.assigner import Assigner, Weights
 from fewbits.assign.pruning import Barred, Terms, pruner, rounded
 from fewbits.assign.selection import Cut, smallest
 from fewbits.errors import RecipeError
-from fewbits.notation import floor_of
+from fewbits.recipe.notation import floor_of
 
 
 def global_magnitude(

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fewbits.assign.assigner import Assigner, Scores, State, Weights
 from fewbits.assign.pruning import Terms, barred_of, init, masked, singles
-from fewbits.notation import parse_pattern
 from fewbits.plan import Plan
+from fewbits.recipe.notation import parse_pattern
 
 
 def n_of_m(pattern: str = "2:4", *, regrow: bool = False, through: float = 0.0) -> Assigner:

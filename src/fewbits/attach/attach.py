@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from fewbits.attach.hold import Held
 from fewbits.attach.mask import HeldMask
 from fewbits.attach.precision import shortened
-from fewbits.attach.surgery import channels_of, narrow
+from fewbits.channel_masks import channels_of
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, nearest
 from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
 
@@ -121,39 +121,6 @@ def _on_cpu(entry: Clustered | Masked, small: Callable[[Tensor], Tensor]) -> Clu
         return replace(entry, levels=entry.levels.to("cpu", copy=True))
     data = small(entry.data.cpu())
     return replace(entry, data=data, mask=entry.mask.cpu() & (data != 0))  # some are zero in fewer bits
-
-
-def load_plan(model: nn.Module, plan: Plan) -> None:
-    """Give a plain network the tensors of ``plan``, in place.
-
-    If channels were removed, the network may be the one before (it loses the same channels) or after.
-
-    Raises:
-        MismatchError: names or shapes differ; the message has both sides.
-    """
-    state = model.state_dict()
-    if plan.channels is not None and _is_larger(state, plan):
-        narrow(model, plan.channels)
-        state = model.state_dict()
-    for name, tensor in plan.tensors().items():
-        if name not in state:
-            raise MismatchError(f"the plan has {name!r}, which the network lacks{nearest(name, state)}")
-        if state[name].shape != tensor.shape:
-            raise MismatchError(
-                f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}"
-            )
-        state[name] = tensor
-    missing = [name for name in state if name not in plan and not name.endswith(COUNTER)]
-    if missing:
-        raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
-    model.load_state_dict(state)
-
-
-def _is_larger(state: Mapping[str, Tensor], plan: Plan) -> bool:
-    """Whether this is the state of the network that the plan's channels were removed from."""
-    assert plan.channels is not None
-    name = next(iter(plan.channels.kept), "")  # none if every channel stayed
-    return name in state and name in plan and tuple(state[name].shape) == plan.channels.full(name, plan[name].shape)
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewbits.channel_masks import Channels
 from fewbits.codec import dense
 from fewbits.codec.coder import Array
 from fewbits.codec.record import CONSTANT, OWN, SHARED, SURVIVORS, Record, overflows
 from fewbits.errors import NonFiniteError, RecipeError
-from fewbits.narrowed import Channels
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked
 
 SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section

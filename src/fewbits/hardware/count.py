@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fewbits.errors import MismatchError, UnsupportedError, nearest
-from fewbits.measure.relevance.lens import graph_of
+from fewbits.graph.traced import graph_of
 from fewbits.plan import Plan
 from fewbits.weights import WEIGHTED, parameters_of
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import RecipeError, nearest
-from fewbits.measure.relevance import Lens, Recording, Rules, propagate, start_relevance
+from fewbits.graph.traced import Lens
+from fewbits.measure.relevance import Recording, Rules, propagate, start_relevance
 from fewbits.measure.scores import Scores
 
 

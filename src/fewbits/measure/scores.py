@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.errors import DataError
-from fewbits.measure.relevance.measure import check_targets
+from fewbits.task.classification import check_targets
 from fewbits.weights import select
 
 Scores = dict[str, Tensor]

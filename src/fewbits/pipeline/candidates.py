@@ -11,9 +11,10 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from fewbits import codec
-from fewbits.attach import load_plan, merge_statistics, plan_of
-from fewbits.attach.normalisation import biased
+from fewbits.attach import merge_statistics, plan_of
+from fewbits.channels.load import load_plan
 from fewbits.errors import DataError
+from fewbits.graph.norm_pairs import biased
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from fewbits import codec
-from fewbits.attach import load_plan
+from fewbits.channels.load import load_plan
+from fewbits.pipeline.restore import decoded, network_of
 from fewbits.plan import Plan
 from fewbits.report.report import Report
-from fewbits.restore import decoded, network_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from fewbits.errors import BudgetError
 from fewbits.pipeline.candidates import agreed
+from fewbits.pipeline.rate_control import Smallest, between, bracket, solve
 from fewbits.pipeline.rounds import NEAR, Rounds
 from fewbits.plan import Clustered, Plan
 from fewbits.report.report import Try
-from fewbits.search import Smallest, between, bracket, solve
 from fewbits.train.hold import Holding
 
 

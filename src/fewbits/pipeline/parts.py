@@ -10,11 +10,12 @@ from torch import nn
 
 from fewbits import assign
 from fewbits.errors import RecipeError, nearest
+from fewbits.graph.traced import Lens
 from fewbits.measure import RelevanceScorer, Scorer, control
-from fewbits.measure.relevance import Lens, rules_of
-from fewbits.pruners import pruner_of
+from fewbits.measure.relevance import rules_of
+from fewbits.pipeline.pruners import pruner_of
+from fewbits.pipeline.rate_control import Fixed, Steering, TowardSize, WithinDrop
 from fewbits.recipe import Recipe
-from fewbits.search import Fixed, Steering, TowardSize, WithinDrop
 from fewbits.train.hold import AssignerAt
 from fewbits.weights import parameters_of
 

@@ -9,15 +9,16 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fewbits import checkpoint, codec
-from fewbits.channels import stage_belongs, stage_file, stage_training_file
+from fewbits import codec
 from fewbits.errors import DataError
 from fewbits.pipeline.compressed import Compressed
-from fewbits.pipeline.notebook import notebook_file, noted
-from fewbits.pipeline.rehearsal import Choice
+from fewbits.pipeline.pilot import Choice
 from fewbits.pipeline.rounds import Kept, Rounds
+from fewbits.pipeline.stages.channels import stage_belongs, stage_file, stage_training_file
+from fewbits.pipeline.trial_cache import notebook_file, noted
 from fewbits.recipe import Recipe
 from fewbits.report.report import Rehearsal, Report, Round
+from fewbits.train import checkpoint
 from fewbits.train.hold import Holding, Ramp
 
 

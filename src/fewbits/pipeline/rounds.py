@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fewbits.pipeline.candidates import Candidates, agreed
+from fewbits.pipeline.rate_control import HEADROOM, SizeAt, Steering, TowardSize, between, bracket
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.report.report import Round
-from fewbits.search import HEADROOM, SizeAt, Steering, TowardSize, between, bracket
 from fewbits.train.hold import Holding, next_round
 
 Progress = Callable[[int, int, str], None]

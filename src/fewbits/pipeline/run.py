@@ -12,24 +12,24 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fewbits import checkpoint
 from fewbits import recipe as recipes
 from fewbits.attach import attach
-from fewbits.channels import channel_stage
 from fewbits.errors import BudgetError, RecipeError
-from fewbits.integer import quantize
-from fewbits.measure.relevance import Lens, trace
+from fewbits.graph.traced import Lens, trace
 from fewbits.pipeline import parts, resume
 from fewbits.pipeline.candidates import Candidates, Evaluate
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.finish import finish
-from fewbits.pipeline.notebook import Notebook, Outcome, notebook_file
-from fewbits.pipeline.rehearsal import LARGER, Choice, check, choose
+from fewbits.pipeline.pilot import LARGER, Choice, check, choose
+from fewbits.pipeline.pruners import pruner_of
+from fewbits.pipeline.rate_control import worth
 from fewbits.pipeline.rounds import Progress, Rounds
-from fewbits.pruners import pruner_of
+from fewbits.pipeline.stages.channels import channel_stage
+from fewbits.pipeline.stages.int8 import quantize
+from fewbits.pipeline.trial_cache import Notebook, Outcome, notebook_file
 from fewbits.recipe import Recipe
 from fewbits.report.sizes import float_bytes
-from fewbits.search import worth
+from fewbits.train import checkpoint
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of, total_steps
 from fewbits.train.objectives import objective_of

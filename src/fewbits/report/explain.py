@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.attach.quantizer import Quantizer
+from fewbits.channel_masks import Channels
 from fewbits.errors import DataError, MismatchError
-from fewbits.measure.relevance import Kind, Rules, relevance
-from fewbits.narrowed import Channels
+from fewbits.graph.traced import Kind
+from fewbits.int8.quantizer import Quantizer
+from fewbits.measure.relevance import Rules, relevance
 from fewbits.plan import Dense, Plan
 from fewbits.report.correlation import pearson, spearman
 from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled

@@ -14,7 +14,7 @@ from fewbits.assign import Assigner, State, gradient_scale, with_codebooks, with
 from fewbits.attach import Held, background, held
 from fewbits.measure.scorer import Scorer, Step
 from fewbits.plan import Plan
-from fewbits.recipe_training import Finetuning
+from fewbits.recipe.training import Finetuning
 from fewbits.train.loop import Companion, agree
 
 AssignerAt = Callable[[float, float], Assigner]

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fewbits import checkpoint
+from fewbits.train import checkpoint
 from fewbits.train.loop import Companion
 
 

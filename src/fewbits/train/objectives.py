@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewbits.recipe_training import Finetuning, Recovery
+from fewbits.recipe.training import Finetuning, Recovery
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``objective(logits, targets, inputs) -> loss``, a scalar."""

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from fewbits.recipe_training import Training
+from fewbits.recipe.training import Training
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import task

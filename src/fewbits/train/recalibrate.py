@@ -9,10 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fewbits.attach.normalisation import NORMS
 from fewbits.errors import DataError, MismatchError
-from fewbits.measure.relevance.lens import graph_of
-from fewbits.weights import layers
+from fewbits.graph.traced import graph_of
+from fewbits.weights import NORMS, layers
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

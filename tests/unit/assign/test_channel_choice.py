@@ -8,11 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from channel_networks import Drawn
-from fewbits.assign.channels import Sizes, blocks, choose, unit_scores
-from fewbits.attach import narrow
+from fewbits.channels import Dependencies, by_magnitude, dependencies
+from fewbits.channels.select import Sizes, blocks, choose, unit_scores
+from fewbits.channels.surgery import narrow
 from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError, SelectionError
 from fewbits.hardware import count
-from fewbits.measure.channels import Dependencies, by_magnitude, dependencies
 
 SHAPE = (2, 6, 6)
 

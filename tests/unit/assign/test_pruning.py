@@ -21,8 +21,8 @@ from fewbits.assign import (
 from fewbits.assign.pruning import rounded
 from fewbits.assign.selection import smallest
 from fewbits.errors import NonFiniteError, RecipeError
-from fewbits.notation import floor_of
 from fewbits.plan import Clustered, Masked
+from fewbits.recipe.notation import floor_of
 
 
 def weights() -> dict[str, torch.Tensor]:

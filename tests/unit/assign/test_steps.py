@@ -12,8 +12,8 @@ from fewbits.assign.diagram import boundaries, count, landmarks, locate
 from fewbits.assign.rate import SLOPE, Rate
 from fewbits.assign.together import alone
 from fewbits.errors import RecipeError
+from fewbits.pipeline.rate_control.fill import between
 from fewbits.plan import Clustered, Plan
-from fewbits.search.between import between
 
 
 def drawn(kind: str, count: int = 20_000) -> Tensor:

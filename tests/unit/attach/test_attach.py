@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from fewbits.assign import ecq
-from fewbits.attach import attach, background, evaluating, fold, held, load_plan, plan_of
+from fewbits.attach import attach, background, evaluating, fold, held, plan_of
+from fewbits.channels.load import load_plan
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError
 from fewbits.plan import Clustered, Dense, Plan
 from fewbits.weights import select

@@ -12,21 +12,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, fx, nn
 
 from fewbits import zoo
-from fewbits.attach.folding import folded
-from fewbits.attach.integer import (
-    affine_plan,
-    bias_units,
-    calibrate,
-    hold_affine,
-    integer_form,
-    is_integer,
-    load_affine,
-)
-from fewbits.attach.places import grid_of, repeated
-from fewbits.attach.quantizer import Quantizer, RangedQuantizer
 from fewbits.errors import DataError, MismatchError, NonFiniteError, SelectionError, UnsupportedError
+from fewbits.int8.folding import folded
+from fewbits.int8.form import affine_plan, bias_units, calibrate, hold_affine, integer_form, is_integer, load_affine
+from fewbits.int8.places import grid_of, repeated
+from fewbits.int8.quantizer import Quantizer, RangedQuantizer
+from fewbits.pipeline.restore import network_of
 from fewbits.plan import Plan
-from fewbits.restore import network_of
 from fewbits.weights import layers
 from networks import Residual, randomised
 

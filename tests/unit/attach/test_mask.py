@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.assign import feather, global_magnitude
-from fewbits.attach import HeldMask, attach, background, fold, held, load_plan, plan_of
+from fewbits.attach import HeldMask, attach, background, fold, held, plan_of
+from fewbits.channels.load import load_plan
 from fewbits.codec import decode, encode
 from fewbits.errors import MismatchError
 from fewbits.plan import Masked, Plan, surviving

@@ -10,8 +10,8 @@ from torch import nn
 
 import fewbits as fb
 from fewbits.attach import merge_statistics
-from fewbits.attach.normalisation import biased
 from fewbits.codec import inspect
+from fewbits.graph.norm_pairs import biased
 from fewbits.recipe import make
 from networks import Residual, randomised
 

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from channel_networks import Drawn, removal
-from fewbits.attach import attach, channels_of, fold, load_plan, narrow, plan_of
+from fewbits.attach import attach, fold, plan_of
+from fewbits.channel_masks import Channels, channels_of
+from fewbits.channels.load import load_plan
+from fewbits.channels.surgery import narrow
 from fewbits.errors import MismatchError, RecipeError
-from fewbits.narrowed import Channels
 from fewbits.plan import Dense, Plan
 from fewbits.zoo import PadShortcut
 from networks import plan_for

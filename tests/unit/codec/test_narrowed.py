@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewbits.channel_masks import Channels
 from fewbits.codec import decode, encode, inspect, shapes
 from fewbits.errors import MismatchError
-from fewbits.narrowed import Channels
 from fewbits.plan import Clustered, Dense, Masked, Plan
 
 MASK = torch.arange(20) % 3 == 0  # 7 of 20

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from fewbits import zoo
 from fewbits.attach import attach, plan_of
-from fewbits.attach.folding import folded
-from fewbits.attach.integer import affine_plan, calibrate, hold_affine, integer_form
-from fewbits.attach.quantizer import RangedQuantizer
 from fewbits.deploy.onnx import compare, to_onnx
 from fewbits.deploy.onnx import export as exporting
 from fewbits.deploy.onnx.runtime import run, session
 from fewbits.deploy.onnx.weights import Integers, _packed, put, smallest_width
 from fewbits.errors import ExportError, MissingExtraError
+from fewbits.int8.folding import folded
+from fewbits.int8.form import affine_plan, calibrate, hold_affine, integer_form
+from fewbits.int8.quantizer import RangedQuantizer
+from fewbits.pipeline.restore import network_of
 from fewbits.plan import Clustered, Masked, Plan
-from fewbits.restore import network_of
 from networks import Residual, plan_for, randomised
 
 onnx = pytest.importorskip("onnx")

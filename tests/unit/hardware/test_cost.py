@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from fewbits.attach.integer import affine_plan, calibrate, hold_affine, integer_form
-from fewbits.attach.quantizer import RangedQuantizer
 from fewbits.errors import MismatchError, RecipeError
 from fewbits.hardware import COSTS, cost_of, count
+from fewbits.int8.form import affine_plan, calibrate, hold_affine, integer_form
+from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.plan import Clustered, Dense, Plan
 
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from fewbits.attach import attach, background, fold, held
 from fewbits.errors import MismatchError
+from fewbits.graph.traced import trace
 from fewbits.measure import RelevanceScorer, Step, relevance
-from fewbits.measure.relevance import COMPOSITES, Rules, ZPlus, propagate, start_relevance, trace
+from fewbits.measure.relevance import COMPOSITES, Rules, ZPlus, propagate, start_relevance
 from networks import Residual, plan_for, record
 
 

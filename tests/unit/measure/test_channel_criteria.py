@@ -7,16 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewbits.channels import by_chance, by_curvature, by_magnitude, by_output, by_taylor, criterion, first_samples
 from fewbits.errors import DataError, RecipeError
-from fewbits.measure.channels import (
-    by_chance,
-    by_curvature,
-    by_magnitude,
-    by_output,
-    by_taylor,
-    criterion,
-    first_samples,
-)
 from fewbits.weights import select
 from networks import Residual, randomised
 

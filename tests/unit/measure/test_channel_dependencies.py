@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from channel_networks import Attention, Drawn
 from fewbits import zoo
 from fewbits.attach import attach
+from fewbits.channels import Dependencies, dependencies
 from fewbits.errors import SelectionError, UnsupportedError
-from fewbits.measure.channels import Dependencies, dependencies
 from networks import plan_for
 
 

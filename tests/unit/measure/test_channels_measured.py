@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from channel_networks import Drawn
-from fewbits.attach import silence
+from fewbits.channels import Dependencies, dependencies, measured
+from fewbits.channels.surgery import silence
 from fewbits.errors import DataError, MismatchError, NonFiniteError
-from fewbits.measure.channels import Dependencies, dependencies, measured
 from networks import randomised
 
 SHAPE = (2, 6, 6)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fewbits.attach import attach, background, fold
 from fewbits.errors import UnsupportedError
+from fewbits.graph.traced import trace
 from fewbits.measure import RelevanceScorer, Step
-from fewbits.measure.relevance import COMPOSITES, Recording, propagate, start_relevance, trace
+from fewbits.measure.relevance import COMPOSITES, Recording, propagate, start_relevance
 from networks import Residual, plan_for, randomised, record
 
 

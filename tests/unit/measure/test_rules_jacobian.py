@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
+from fewbits.graph.traced import trace
 from fewbits.measure.relevance import (
     COMPOSITES,
     AlphaBeta,
@@ -21,7 +22,6 @@ from fewbits.measure.relevance import (
     Rules,
     ZPlus,
     propagate,
-    trace,
 )
 from networks import Residual, explain, randomised
 

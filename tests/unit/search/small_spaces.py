@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fewbits.search.reinforcement import Evaluator, Space, Targets
-from fewbits.search.reinforcement.space import Kept
+from fewbits.search.layer_rates import Evaluator, Space, Targets
+from fewbits.search.layer_rates.space import Kept
 
 
 def weights(sizes: tuple[int, ...] = (40, 60)) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewbits.errors import BudgetError
-from fewbits.search import Fixed, TowardSize, WithinDrop, solve
+from fewbits.pipeline.rate_control import Fixed, TowardSize, WithinDrop, solve
 
 
 def curve(lam: float) -> int:

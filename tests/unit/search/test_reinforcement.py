@@ -18,10 +18,10 @@ from small_spaces import evaluator, smooth, weights
 
 from fewbits.assign import global_magnitude, layerwise
 from fewbits.errors import MissingExtraError, RecipeError
-from fewbits.search.reinforcement import METHODS, Evaluator, Space, Spent, Targets
-from fewbits.search.reinforcement.environment import ALPHAS, REWARDS, SHARES, ManyVisits, OnePass
-from fewbits.search.reinforcement.run import explore
-from fewbits.search.reinforcement.searchers import SIMPLE, scan
+from fewbits.search.layer_rates import METHODS, Evaluator, Space, Spent, Targets
+from fewbits.search.layer_rates.environment import ALPHAS, REWARDS, SHARES, ManyVisits, OnePass
+from fewbits.search.layer_rates.run import explore
+from fewbits.search.layer_rates.searchers import SIMPLE, scan
 
 THREE = (0.0, 1.0, 2.0)
 PLANS = list(itertools.product(range(3), repeat=2))
@@ -299,7 +299,7 @@ def test_what_cannot_be_searched() -> None:
 
 @pytest.mark.parametrize(("absent", "method"), [("gymnasium", "purl"), ("stable_baselines3", "qlp")])
 def test_a_missing_extra_is_a_sentence(absent: str, method: str) -> None:
-    ours = [name for name in sys.modules if name.startswith("fewbits.search.reinforcement.")]
+    ours = [name for name in sys.modules if name.startswith("fewbits.search.layer_rates.")]
     gone = {name: sys.modules[name] for name in ours if name.rsplit(".")[-1] in ("agent", "environment")}
     with mock.patch.dict(sys.modules, {absent: None}):
         for name in gone:

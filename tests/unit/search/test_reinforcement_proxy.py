@@ -12,7 +12,7 @@ from torch import nn
 from fewbits.attach import attach, fold
 from fewbits.data import DataSet
 from fewbits.errors import DataError, FileError, RecipeError, SelectionError
-from fewbits.search.reinforcement import Proxy, Space, carve, search
+from fewbits.search.layer_rates import Proxy, Space, carve, search
 from fewbits.train import accuracy, recalibrate
 from fewbits.weights import select
 

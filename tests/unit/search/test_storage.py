@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fewbits.search.pareto import storage
+from fewbits.search.sweep import storage
 
 optuna = pytest.importorskip("optuna")
 

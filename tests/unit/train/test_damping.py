@@ -14,7 +14,7 @@ from fewbits.attach import attach, background, held, plan_of
 from fewbits.data import DataSet
 from fewbits.errors import RecipeError
 from fewbits.recipe import make
-from fewbits.recipe_training import Finetuning
+from fewbits.recipe.training import Finetuning
 from fewbits.train import fit, task
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import optimizer_of

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fewbits.errors import DataError, NonFiniteError
-from fewbits.recipe_training import Training
+from fewbits.recipe.training import Training
 from fewbits.train import accuracy, distillation, fit, pretrain, task
 from fewbits.train.loop import Companion, endless, factor, optimizer_of, total_steps
 

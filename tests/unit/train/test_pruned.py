@@ -11,10 +11,11 @@ from torch import nn
 
 import fewbits as fb
 from fewbits.assign import chain, ecq, feather, global_magnitude, rising
-from fewbits.attach import attach, background, held, load_plan, plan_of
+from fewbits.attach import attach, background, held, plan_of
+from fewbits.channels.load import load_plan
 from fewbits.errors import DataError, MismatchError, RecipeError
 from fewbits.recipe import make
-from fewbits.recipe_training import Finetuning
+from fewbits.recipe.training import Finetuning
 from fewbits.train import accuracy, fit, match_variance, recalibrate, task
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import optimizer_of

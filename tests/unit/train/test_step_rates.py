@@ -11,7 +11,7 @@ from torch import nn
 from fewbits.assign import ecq
 from fewbits.attach import attach, held
 from fewbits.data import DataSet
-from fewbits.recipe_training import Finetuning
+from fewbits.recipe.training import Finetuning
 from fewbits.train import fit, task
 from fewbits.train.hold import Holding, finetuning_groups
 from fewbits.train.loop import optimizer_of

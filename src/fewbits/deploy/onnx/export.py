@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits import codec
-from fewbits.attach.folding import folded
-from fewbits.attach.integer import bias_units, is_integer
-from fewbits.attach.places import repeated
 from fewbits.deploy.onnx.compare import FLOAT, Agreement, compare, distance
 from fewbits.deploy.onnx.graph import graph_of, without_notes
 from fewbits.deploy.onnx.weights import Integers, marked, put, smallest_width
 from fewbits.errors import ExportError, UnsupportedError
+from fewbits.int8.folding import folded
+from fewbits.int8.form import bias_units, is_integer
+from fewbits.int8.places import repeated
 from fewbits.plan import Affine, Clustered, Masked, Plan
 
 

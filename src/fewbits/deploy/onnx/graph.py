@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.attach.quantizer import Quantizer
 from fewbits.deploy.onnx.runtime import onnx
 from fewbits.errors import ExportError
+from fewbits.int8.quantizer import Quantizer
 
 OPSET = 21  # the first with 4-bit integers
 INPUT, OUTPUT = "input", "output"

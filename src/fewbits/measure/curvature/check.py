@@ -11,7 +11,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from fewbits.errors import UnsupportedError
 from fewbits.measure.curvature.tap import Call, Taps
-from fewbits.measure.relevance.measure import check_targets
+from fewbits.task.classification import check_targets
 
 Edge = tuple[Node, int]
 _FACTOR = -2.0  # of the second sample's loss; any number but 1

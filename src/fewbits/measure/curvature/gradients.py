@@ -14,7 +14,7 @@ from fewbits.measure.curvature.moments import Moments, OverDraws
 from fewbits.measure.curvature.norms import squares
 from fewbits.measure.curvature.root import Root
 from fewbits.measure.curvature.tap import Call, Taps
-from fewbits.measure.relevance.measure import check_targets
+from fewbits.task.classification import check_targets
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import NonFiniteError
 from fewbits.measure.curvature.moments import OverDraws
-from fewbits.measure.relevance.measure import check_targets
+from fewbits.task.classification import check_targets
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SCALE = 2.0**12  # of the loss in float16, whose smallest number is 6e-8

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.errors import DataError, MismatchError, RecipeError, nearest
-from fewbits.measure.relevance.lens import Kind, Lens, trace
+from fewbits.graph.traced import Kind, Lens, trace
 from fewbits.measure.relevance.propagate import propagate
 from fewbits.measure.relevance.record import Recording
 from fewbits.measure.relevance.rules import COMPOSITES, Rules
+from fewbits.task.classification import check_targets
 from fewbits.weights import layers
 
 STARTS = ("score", "probability", "ones")
@@ -63,23 +64,6 @@ def start_relevance(logits: Tensor, targets: Tensor, start: str = "score") -> Te
         "ones": lambda: torch.ones_like(logits),
     }
     return torch.zeros_like(logits).scatter_(1, index, values[start]().detach().gather(1, index))
-
-
-def check_targets(logits: Tensor, targets: Tensor) -> None:
-    """Raise DataError unless there is one class index, within the network's outputs, per sample."""
-    if logits.dim() != 2 or targets.shape != logits.shape[:1]:
-        raise DataError(
-            f"the network gives outputs of shape {tuple(logits.shape)} and the data targets of shape "
-            f"{tuple(targets.shape)}; [samples, classes] and [samples] are needed"
-        )
-    if targets.is_floating_point():
-        raise DataError(f"targets must be class indices, got {targets.dtype} numbers")
-    if not targets.numel():
-        return
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= logits.shape[1]:
-        worst = low if low < 0 else high
-        raise DataError(f"the data has class {worst}, but the network has {logits.shape[1]} outputs (0 is the first)")
 
 
 def relevance(

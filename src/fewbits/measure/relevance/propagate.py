@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fewbits.errors import NonFiniteError
+from fewbits.graph.traced import Kind, Lens
 from fewbits.measure.relevance.layer import LinearMap
-from fewbits.measure.relevance.lens import Kind, Lens
 from fewbits.measure.relevance.record import Recording, run_node
 from fewbits.measure.relevance.rules import Epsilon, Flat, Rule, Rules, stabilise
 from fewbits.measure.relevance.step import Carried, Step

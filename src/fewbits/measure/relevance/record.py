@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits.errors import UnsupportedError
-from fewbits.measure.relevance.lens import DROPOUTS, Lens, arguments, overwrites
+from fewbits.graph.traced import DROPOUTS, Lens, arguments, overwrites
 
 
 class Recording:

@@ -1,0 +1,166 @@
+"""How much each output channel of each layer matters: one number per channel, larger where it matters more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewbits.attach import evaluating
+from fewbits.errors import DataError, RecipeError, nearest
+from fewbits.graph.traced import graph_of
+from fewbits.measure.curvature import curvature, sensitivity
+from fewbits.measure.curvature.gradients import Passes
+from fewbits.weights import NORMS, select
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+ChannelScores = dict[str, Tensor]
+
+
+def by_curvature(model: nn.Module, batches: Batches, *, estimator: str = "sketched", seed: int = 0) -> ChannelScores:
+    """``tr(H_cc) / (2 p_c) ||w_c||^2``: the loss that removing the channel costs, after HAP (arXiv 2101.08940) and EHAP
+    (arXiv 2306.07030). Estimators: see :func:`fewbits.measure.curvature.curvature`."""
+    found = curvature(model, batches, per="channel", estimator=estimator, seed=seed)
+    return sensitivity(found, select(model))
+
+
+def by_magnitude(model: nn.Module, *, order: int = 2) -> ChannelScores:
+    """``||w_c||`` over the mean of its layer, since norms of layers of different sizes do not compare.
+
+    Within a layer: Li et al. 2017, arXiv 1608.08710. ``order`` is 1 or 2.
+    """
+    norms = {name: w.detach().flatten(1).norm(order, dim=1) for name, w in select(model).items()}
+    return {name: norm / norm.mean().clamp_min(1e-30) for name, norm in norms.items()}
+
+
+def by_taylor(model: nn.Module, batches: Batches) -> ChannelScores:
+    """``(sum over c of w dL/dw)^2``, mean over batches (Molchanov et al. 2019, arXiv 1906.10771, equation 8)."""
+    weights = select(model)
+    place = next(iter(weights.values())).device
+    totals = {name: torch.zeros(len(w), device=w.device) for name, w in weights.items()}
+    count = 0
+    frozen = [w.requires_grad_(True) for w in weights.values() if not w.requires_grad]
+    try:
+        with evaluating(model), torch.enable_grad():
+            for inputs, targets in batches:
+                loss = F.cross_entropy(model(inputs.to(place)), targets.to(place))
+                gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+                for (name, w), gradient in zip(weights.items(), gradients, strict=True):
+                    if gradient is not None:
+                        totals[name] += (w.detach() * gradient).flatten(1).sum(1).square()
+                count += 1
+    finally:
+        for w in frozen:
+            w.requires_grad_(False)
+    if not count:
+        raise DataError("taylor needs at least one batch; the batches are empty")
+    return {name: total / count for name, total in totals.items()}
+
+
+def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int = 0) -> ChannelScores:
+    """``y_c^T H y_c / 2``, mean over samples: what zeroing a channel's whole output y_c costs to second order, with the
+    Gauss-Newton matrix H of that output. (Ours.)
+
+    EHAP's trace is this form averaged over all directions that the weights could point in; here the direction is
+    known, so one derivative per sample and channel is enough: ``(dl_n/dg_c)^2 / 2`` for a gate g_c on the channel and
+    the mixed losses l_n of the sketched estimator (:func:`fewbits.measure.curvature.curvature`). The gate is behind the
+    batch normalisation where one follows a layer, since its shift goes with the channel.
+
+    Args:
+        draws: passes per batch.
+    """
+    paths = _gated(model)
+    generator = torch.Generator().manual_seed(seed)
+    outputs: dict[str, list[Tensor]] = {}
+    handles = []
+
+    def gate(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
+        def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            if not output.requires_grad:
+                output.requires_grad_(True)
+            outputs.setdefault(name, []).append(output)
+            return output.clone()  # what follows may write in place
+
+        return hook
+
+    for name, path in paths.items():
+        handles.append(model.get_submodule(path).register_forward_hook(gate(name)))
+    place = next(model.parameters()).device
+    totals: dict[str, Tensor] = {}
+    samples = 0
+    try:
+        with evaluating(model), torch.enable_grad():
+            for inputs, targets in batches:
+                outputs.clear()
+                logits = model(inputs.to(place))
+                samples += len(targets)
+                for loss, again in Passes("sketched", draws, generator).losses(logits, targets):
+                    flat = [y for ys in outputs.values() for y in ys]
+                    slopes = iter(torch.autograd.grad(loss, flat, retain_graph=again))
+                    for name, ys in outputs.items():
+                        axis = -1 if isinstance(model.get_submodule(name.removesuffix(".weight")), nn.Linear) else 1
+                        moved = [_summed((y.detach() * next(slopes)).movedim(axis, 1)) for y in ys]
+                        cost = sum(moved).square().sum(0) / (2 * draws)  # type: ignore[union-attr]
+                        totals[name] = totals[name] + cost if name in totals else cost
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not samples:
+        raise DataError("the criterion needs at least one sample; the batches are empty")
+    return {name: total / samples for name, total in totals.items()}
+
+
+def _summed(products: Tensor) -> Tensor:
+    """Over all places: ``[n, channels, ...]`` to ``[n, channels]``."""
+    return products.reshape(*products.shape[:2], -1).sum(2)
+
+
+def _gated(model: nn.Module) -> dict[str, str]:
+    """``{weight name: path of the layer, or of the only batch normalisation that its output goes to}``."""
+    weights = set(select(model))
+    found: dict[str, str] = {}
+    for node in graph_of(model).nodes:
+        if node.op == "call_module" and f"{node.target}.weight" in weights:
+            users = list(node.users)
+            norm = len(users) == 1 and users[0].op == "call_module"
+            norm = norm and isinstance(model.get_submodule(str(users[0].target)), NORMS)
+            found.setdefault(f"{node.target}.weight", str(users[0].target if norm else node.target))
+    return found
+
+
+def by_chance(model: nn.Module, *, seed: int = 0) -> ChannelScores:
+    """Uniform numbers: the control that knows nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(len(w), generator=generator) for name, w in select(model).items()}
+
+
+CRITERIA: Mapping[str, Callable[[nn.Module, Batches, int], ChannelScores]] = {
+    "curvature": lambda model, batches, seed: by_curvature(model, batches, seed=seed),
+    "output": lambda model, batches, seed: by_output(model, batches, seed=seed),
+    "magnitude": lambda model, batches, seed: by_magnitude(model),
+    "l1": lambda model, batches, seed: by_magnitude(model, order=1),
+    "taylor": lambda model, batches, seed: by_taylor(model, batches),
+    "random": lambda model, batches, seed: by_chance(model, seed=seed),
+}
+
+
+def criterion(name: str, model: nn.Module, batches: Batches, *, seed: int = 0) -> ChannelScores:
+    """Scores ``{weight name: [O]}`` by the name of a criterion, see :data:`CRITERIA`; ``batches`` on training data.
+
+    Raises:
+        RecipeError: an unknown name. DataError, UnsupportedError, NonFiniteError: as the criterion.
+    """
+    if name not in CRITERIA:
+        raise RecipeError(f"no criterion is called {name!r}{nearest(name, CRITERIA)} (known: {', '.join(CRITERIA)})")
+    return CRITERIA[name](model, batches, seed)
+
+
+def first_samples(batches: Batches, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first ``count`` samples, in the batches that they come in; fewer if there are no more."""
+    for inputs, targets in batches:
+        if count <= 0:
+            return
+        yield inputs[:count], targets[:count]
+        count -= len(targets)

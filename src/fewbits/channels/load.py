@@ -1,0 +1,45 @@
+"""A plan's tensors put into a plain network, which loses the plan's removed channels first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from fewbits.attach.attach import COUNTER
+from fewbits.channels.surgery import narrow
+from fewbits.errors import MismatchError, nearest
+from fewbits.plan import Plan
+
+
+def load_plan(model: nn.Module, plan: Plan) -> None:
+    """Give a plain network the tensors of ``plan``, in place.
+
+    If channels were removed, the network may be the one before (it loses the same channels) or after.
+
+    Raises:
+        MismatchError: names or shapes differ; the message has both sides.
+    """
+    state = model.state_dict()
+    if plan.channels is not None and _is_larger(state, plan):
+        narrow(model, plan.channels)
+        state = model.state_dict()
+    for name, tensor in plan.tensors().items():
+        if name not in state:
+            raise MismatchError(f"the plan has {name!r}, which the network lacks{nearest(name, state)}")
+        if state[name].shape != tensor.shape:
+            raise MismatchError(
+                f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}"
+            )
+        state[name] = tensor
+    missing = [name for name in state if name not in plan and not name.endswith(COUNTER)]
+    if missing:
+        raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
+    model.load_state_dict(state)
+
+
+def _is_larger(state: Mapping[str, Tensor], plan: Plan) -> bool:
+    """Whether this is the state of the network that the plan's channels were removed from."""
+    assert plan.channels is not None
+    name = next(iter(plan.channels.kept), "")  # none if every channel stayed
+    return name in state and name in plan and tuple(state[name].shape) == plan.channels.full(name, plan[name].shape)

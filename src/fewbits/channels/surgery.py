@@ -1,0 +1,123 @@
+"""Channels really removed: the tensors get smaller in place, and the layers that hold them say so.
+
+The network keeps its class, its forward and its names. Nothing is traced: a plan says what stays of each dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.channel_masks import KEPT, Channels, channels_of
+from fewbits.errors import MismatchError, nearest
+
+PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)
+
+
+@torch.no_grad()
+def narrow(model: nn.Module, channels: Channels) -> None:
+    """Remove channels from a plain network, in place.
+
+    Parameters and buffers become smaller ones under the same names, and layers are told their new sizes. A network may
+    be narrowed again; :func:`channels_of` then says what is left of the first one. Nothing is changed on an error.
+
+    Args:
+        model: the network that ``channels`` is about, trained or not.
+
+    Raises:
+        MismatchError: a tensor or padding layer that the network lacks, sizes that differ, or groups of a convolution
+            that the removal would tear apart.
+    """
+    state = model.state_dict(keep_vars=True)
+    smaller: dict[int, Tensor] = {}
+    for name, masks in channels.kept.items():
+        if name not in state:
+            raise MismatchError(
+                f"channels are to be removed from {name!r}, which the network lacks{nearest(name, state)}"
+            )
+        tensor = state[name]
+        wanted = channels.full(name, tuple(int(m.sum()) if m is not None else -1 for m in masks))
+        if len(masks) != tensor.dim() or any(w not in (-1, s) for w, s in zip(wanted, tensor.shape, strict=True)):
+            told = [s if w == -1 else w for w, s in zip(wanted, tensor.shape, strict=False)]
+            raise MismatchError(f"{name}: channels are kept of shape {told}, the network has {list(tensor.shape)}")
+        found = tensor.detach()
+        for dim, mask in enumerate(masks):
+            if mask is not None:
+                found = found.index_select(dim, mask.nonzero().flatten().to(found.device))
+        found = found.contiguous()
+        if id(tensor) in smaller and not torch.equal(smaller[id(tensor)], found):
+            raise MismatchError(
+                f"{name}: the network uses this tensor under two names, of which different channels are kept"
+            )
+        smaller[id(tensor)] = nn.Parameter(found, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else found
+    groups = _groups(model, smaller)
+    pads = _pads(model, channels)
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for attribute, tensor in held.items():
+                if tensor is not None and id(tensor) in smaller:
+                    held[attribute] = smaller[id(tensor)]  # type: ignore[assignment]
+        _tell(module, groups)
+    for pad, counts in pads:
+        pad.padding = (*pad.padding[:4], *counts)  # type: ignore[assignment, index]
+    before = channels_of(model)
+    model.__dict__[KEPT] = channels if before is None else before.then(channels)
+
+
+def _groups(model: nn.Module, smaller: dict[int, Tensor]) -> dict[nn.Module, int]:
+    """Groups of every grouped convolution afterwards: fewer for a depthwise one, else as many as before."""
+    found: dict[nn.Module, int] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) or module.groups == 1:
+            continue
+        weight = smaller.get(id(module.weight), module.weight)
+        each = module.out_channels // module.groups
+        depthwise = module.weight.shape[1] == 1
+        groups, rest = divmod(weight.shape[0], each) if depthwise else (module.groups, weight.shape[0] % module.groups)
+        if rest:
+            raise MismatchError(
+                f"{path}: {weight.shape[0]} channels cannot be left of {module.groups} groups of {each}"
+            )
+        found[module] = groups
+    return found
+
+
+def _pads(model: nn.Module, channels: Channels) -> list[tuple[nn.Module, tuple[int, int]]]:
+    modules = {path: m for path, m in model.named_modules() if isinstance(m, PADDING)}
+    found: list[tuple[nn.Module, tuple[int, int]]] = []
+    for path, counts in channels.paddings.items():
+        if path not in modules:
+            raise MismatchError(f"the network has no layer {path!r} that pads channels{nearest(path, modules)}")
+        present = modules[path].padding[4:]
+        if any(not 0 <= count <= there for count, there in zip(counts, present, strict=True)):
+            raise MismatchError(f"{path}: {counts} channels of padding cannot be left of {tuple(present)}")
+        found.append((modules[path], counts))
+    return found
+
+
+def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
+    """Give a layer the sizes that its tensors have. They are labels for people and exporters; the tensors compute."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        module.groups = groups.get(module, module.groups)
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        sized = weight if isinstance(weight, Tensor) else module.running_mean
+        if sized is not None:
+            module.num_features = len(sized)
+
+
+@torch.no_grad()
+def silence(model: nn.Module, channels: Channels) -> None:
+    """The same removal without surgery, in place: everything that :func:`narrow` would take away becomes zero.
+
+    The network keeps its shapes and computes what the narrowed one does, up to rounding. For tests and comparisons.
+    """
+    state = model.state_dict(keep_vars=True)
+    for name, masks in channels.kept.items():
+        for dim, mask in enumerate(masks):
+            if mask is not None:
+                gone = (~mask).nonzero().flatten().to(state[name].device)
+                state[name].index_fill_(dim, gone, 0)

@@ -1,0 +1,60 @@
+"""What several commands take: a recipe with changes, a folder; and how they end at Ctrl-C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fewbits.recipe import Recipe
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set train.epochs=5.")
+]
+
+
+class Interrupted(Exception):  # noqa: N818 - it is none
+    """Ctrl-C, with what became of the work. No KeyboardInterrupt: typer would swallow it."""
+
+
+def interrupted(out: Path) -> Interrupted:
+    """What an interrupted command says of its folder."""
+    from fewbits.job import folder as outputs
+
+    kept = outputs.left(out)
+    if kept is None:
+        return Interrupted("interrupted before there was anything to keep; the same command starts anew")
+    return Interrupted(f"interrupted; what was reached is kept in {kept}, and the same command goes on from there")
+
+
+def given(source: str, changes: list[str] | None) -> Recipe:
+    """The recipe that a command names, with its ``--set`` changes.
+
+    Raises:
+        RecipeError: no such recipe, or an impossible change.
+    """
+    import yaml
+
+    from fewbits import recipe as recipes
+    from fewbits.errors import RecipeError
+
+    loaded = recipes.load(source)
+    values = loaded.model_dump(by_alias=True, exclude_unset=True)
+    for change in changes or []:
+        path, equals, text = change.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {change}: write it as key=value, for example train.epochs=5")
+        place = values
+        *parents, last = path.split(".")
+        for key in parents:
+            nested = place.get(key)
+            place[key] = dict(nested) if isinstance(nested, dict) else {}
+            place = place[key]
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {change}: {text!r} is not a YAML value") from None
+    return recipes.make(values)

@@ -1,0 +1,22 @@
+"""Weights and activations as 8-bit integers."""
+
+from fewbits.int8.affine_grid import affine
+from fewbits.int8.folding import folded
+from fewbits.int8.form import affine_plan, calibrate, integer_form, is_integer, load_affine
+from fewbits.int8.places import grid_of, places, repeated
+from fewbits.int8.quantizer import Quantizer, RangedQuantizer
+
+__all__ = [
+    "Quantizer",
+    "RangedQuantizer",
+    "affine",
+    "affine_plan",
+    "calibrate",
+    "folded",
+    "grid_of",
+    "integer_form",
+    "is_integer",
+    "load_affine",
+    "places",
+    "repeated",
+]

@@ -1,0 +1,176 @@
+"""The integer form of a network: normalisation folded, a quantizer wherever integer arithmetic needs a grid.
+
+The one form that is not the user's own forward: a quantizer may sit between two operations of one line of it, and
+runtimes fuse integers only around them. It is made by one pass over the graph, which depends on nothing but the
+network's class, so a file's network is rebuilt from that class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from operator import is_not
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from fewbits.attach.attach import COUNTER
+from fewbits.attach.precision import shortened
+from fewbits.channel_masks import Channels
+from fewbits.channels.load import load_plan
+from fewbits.errors import DataError, NonFiniteError, SelectionError
+from fewbits.int8.affine_grid import to_levels, weight_scales, with_room_for
+from fewbits.int8.folding import folded
+from fewbits.int8.places import grid_of, places
+from fewbits.int8.quantizer import HeldAffine, Quantizer, RangedQuantizer
+from fewbits.plan import Affine, Dense, Entry, Plan
+from fewbits.weights import layers
+
+QUANTIZERS = "quantizers"
+
+
+def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx.GraphModule:
+    """A copy of a network with normalisation folded and quantizers (``quantizers.<name>``) inserted.
+
+    Raises:
+        UnsupportedError: the structure cannot be read by ``torch.fx``. SelectionError: no layer to quantize, or
+            the network is in integer form already.
+    """
+    if is_integer(model):
+        raise SelectionError(f"{type(model).__name__} is in integer form already")
+    net, _ = folded(model)
+    if not layers(net):
+        raise SelectionError(f"{type(model).__name__} has no linear or convolutional layer to quantize")
+    holder = nn.Module()
+    for name, nodes in places(net).items():
+        holder.add_module(name, quantizer())
+        for node in nodes:
+            with net.graph.inserting_after(node):
+                # Added below; fx looks for it now.
+                call = net.graph.create_node("call_module", f"{QUANTIZERS}.{name}", (node,), {})
+            node.replace_all_uses_with(call, delete_user_cb=partial(is_not, call))
+    net.add_module(QUANTIZERS, holder)
+    net.recompile()
+    return net.to(next(model.parameters()).device).eval()
+
+
+def is_integer(model: nn.Module) -> bool:
+    """Whether a network is in integer form."""
+    return isinstance(getattr(model, QUANTIZERS, None), nn.Module)
+
+
+def hold_affine(net: fx.GraphModule) -> None:
+    """Let every layer of an integer form compute with its nearest INT8 weights, in place."""
+    for layer in layers(net).values():
+        parametrize.register_parametrization(layer, "weight", HeldAffine())
+
+
+@torch.no_grad()
+def calibrate(net: fx.GraphModule, batches: Iterable[Tensor]) -> int:
+    """Set the range of every quantizer to the mean of the batches' minima and maxima, in place.
+
+    Args:
+        net: an integer form with :class:`RangedQuantizer`, in evaluation mode; quantizers quantize nothing meanwhile.
+        batches: inputs on the network's device.
+
+    Returns:
+        The number of batches.
+
+    Raises:
+        DataError: no batches. NonFiniteError: an activation is NaN or infinite; the message names the quantizer.
+    """
+    found = {name: m for name, m in net.named_modules() if isinstance(m, RangedQuantizer)}
+    for module in found.values():
+        module.start()
+    count = 0
+    try:
+        for inputs in batches:
+            net(inputs)
+            count += 1
+            for module in found.values():
+                module.next_batch()
+    finally:
+        for module in found.values():
+            module.observing = False
+    if not count:
+        raise DataError("the calibration data is empty: the loader yields no batch")
+    for name, module in found.items():
+        if not (torch.isfinite(module.low) and torch.isfinite(module.high)):
+            raise NonFiniteError(f"activations at {name.removeprefix(QUANTIZERS + '.')!r} hold NaN or infinity")
+    return count
+
+
+@torch.no_grad()
+def affine_plan(net: fx.GraphModule, *, channels: Channels | None = None, floats: torch.dtype = torch.float32) -> Plan:
+    """The plan of an integer form in training: INT8 weights, quantizers, and the rest as floats.
+
+    Args:
+        channels: what is left of a larger network, if the float network that ``net`` was made of had lost channels.
+        floats: precision in which biases (and what else is left) are kept. Scales are float32.
+    """
+    inputs, found = grid_of(net), layers(net)
+    weights = {f"{path}.weight": path for path in found}
+    entries: dict[str, Entry] = {}
+    for key, tensor in net.state_dict().items():
+        name = key.replace(".parametrizations.weight.original", ".weight")
+        path, _, leaf = name.rpartition(".")
+        if name in weights:
+            bias = found[path].bias
+            kept = None if bias is None else shortened(bias.detach().cpu(), floats)
+            entries[name] = _affine(tensor.cpu(), kept, _frozen(net, inputs[path]) if path in inputs else None)
+        elif path.startswith(f"{QUANTIZERS}."):
+            if leaf == "low":
+                entries |= {f"{path}.{n}": Dense(t) for n, t in _frozen(net, path).state_dict().items()}
+        elif not name.endswith(COUNTER):
+            entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
+    return Plan(entries, None if channels is None else _of_integer_form(channels, entries))
+
+
+def _of_integer_form(channels: Channels, entries: Mapping[str, Entry]) -> Channels:
+    """The same removal from the integer form: without folded normalisation, and with the biases that it left."""
+    kept = {name: masks for name, masks in channels.kept.items() if name in entries}
+    for name, masks in list(kept.items()):
+        bias = f"{name.removesuffix('weight')}bias"
+        if name.endswith("weight") and bias in entries:
+            kept.setdefault(bias, (masks[0],))
+    return Channels(kept, channels.paddings)
+
+
+def _affine(weight: Tensor, bias: Tensor | None, grid: Quantizer | None) -> Affine:
+    scales = weight_scales(weight)
+    if bias is not None and grid is not None:
+        scales = with_room_for(scales, bias, float(grid.scale))
+    return Affine(to_levels(weight, scales), scales)
+
+
+def _frozen(net: nn.Module, path: str) -> Quantizer:
+    module = net.get_submodule(path)
+    return module.frozen() if isinstance(module, RangedQuantizer) else module  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def load_affine(net: fx.GraphModule, plan: Plan) -> None:
+    """Give an integer form the tensors of ``plan``, in place; biases go to the nearest unit of their layer's
+    accumulator.
+
+    Raises:
+        MismatchError: names or shapes differ.
+    """
+    load_plan(net, plan)
+    for path, units in bias_units(net, plan).items():
+        bias = layers(net)[path].bias
+        assert bias is not None
+        units = units.to(bias.device)
+        bias.copy_((bias / units).round_() * units)
+
+
+def bias_units(net: fx.GraphModule, plan: Plan) -> dict[str, Tensor]:
+    """For each layer with a bias and an input on a grid, ``input scale * weight scale``: float32 [channels]."""
+    inputs = grid_of(net)
+    found = {}
+    for path, layer in layers(net).items():
+        entry = plan.get(f"{path}.weight")
+        if isinstance(entry, Affine) and layer.bias is not None and path in inputs:
+            found[path] = entry.scales * _frozen(net, inputs[path]).scale.cpu()
+    return found

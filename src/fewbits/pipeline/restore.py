@@ -1,0 +1,46 @@
+"""From a plan or a file to the network that computes with it, whatever form that network has."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from fewbits import codec
+from fewbits.channels.load import load_plan
+from fewbits.int8.form import integer_form, load_affine
+from fewbits.plan import Plan
+
+
+def network_of(plan: Plan, like: nn.Module) -> nn.Module:
+    """A network of its own with the tensors of a plan, in evaluation mode.
+
+    An INT8 plan gives the integer form of ``like`` (:func:`fewbits.int8.form.integer_form`); any other one a copy
+    of it.
+
+    Raises:
+        MismatchError: names or shapes differ.
+    """
+    if plan.affine:
+        net = integer_form(like)
+        load_affine(net, plan)
+        return net
+    model = copy.deepcopy(like)
+    load_plan(model, plan)
+    return model.eval()
+
+
+def restore(data: bytes, like: nn.Module) -> tuple[nn.Module, Plan]:
+    """The network and the plan in the bytes of a ``.few`` file; ``like`` is an untrained network of the same class.
+
+    Raises:
+        FormatError, MismatchError: as :func:`fewbits.codec.decode`.
+    """
+    plan = decoded(data, like)
+    return network_of(plan, like), plan
+
+
+def decoded(data: bytes, like: nn.Module) -> Plan:
+    """The plan in a file, compared with ``like`` (or with its integer form, if the file is of one)."""
+    integer = any(tensor.kind == "affine" for tensor in codec.inspect(data).tensors)
+    return codec.decode(data, like=integer_form(like) if integer else like)

@@ -1,0 +1,259 @@
+"""The channel stage of a recipe: measure, choose, remove, and train what is left, before the main job."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+
+from fewbits import codec
+from fewbits.attach import evaluating, plan_of
+from fewbits.channel_masks import Channels, channels_of
+from fewbits.channels import criterion, dependencies, first_samples, measured
+from fewbits.channels.load import load_plan
+from fewbits.channels.select import Choice, Sizes, choose, unit_scores
+from fewbits.channels.surgery import narrow, silence
+from fewbits.errors import DataError, FileError, RecipeError, UnsupportedError
+from fewbits.hardware import count
+from fewbits.recipe import Recipe
+from fewbits.recipe.pruning import ChannelPruning
+from fewbits.train.kept import KeptTraining
+from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
+from fewbits.train.objectives import objective_of
+from fewbits.train.recalibrate import recalibrate
+
+ADDITIVE = ("curvature", "output", "taylor")  # criteria that estimate a loss: those of channels that go together add up
+RECALIBRATED = 2048  # samples, at least: statistics of fewer are noisy
+TOLERANCE = 1e-3  # of outputs after surgery, relative to the largest: float32 sums in another order
+
+
+@dataclass(frozen=True, eq=False)
+class Narrowed:
+    """A network without the channels that matter least, and what was chosen in each round."""
+
+    model: nn.Module
+    choices: tuple[Choice, ...]
+
+
+def remove_channels(
+    model: nn.Module,
+    train: Any,
+    part: ChannelPruning,
+    *,
+    seed: int = 0,
+    accelerator: Accelerator | None = None,
+    kept: KeptTraining | None = None,
+) -> Narrowed:
+    """Remove channels from a trained network and train it on. The model given is not changed.
+
+    In each of ``part.rounds`` the scores are measured anew, channels go until the target (of the first rounds:
+    geometrically on the way to it) is met, normalisations are recalibrated, and a share of the epochs follows.
+
+    Args:
+        model: a float network. train: batches of ``(inputs, class indices)`` with a length.
+        part: criterion, target and training. seed: of what is drawn.
+        kept: accompanies the training, keeps its state, and has what an interrupted one left; that round and those
+            before are not in the result's ``choices``.
+
+    Returns:
+        The smaller network, in evaluation mode: the same class, and the same names of smaller tensors. ``plan_of`` and
+        the files made from it know which channels they are.
+
+    Raises:
+        UnsupportedError, SelectionError: the structure cannot be read, or depends on fixed sizes. BudgetError: the cap
+            does not allow the target. DataError: no batches.
+    """
+    accelerator = accelerator or Accelerator()
+    full = copy.deepcopy(model).to(accelerator.device).eval()
+    small = copy.deepcopy(full)
+    shape = _input_shape(train)
+    outputs = {name: len(t) for name, t in full.named_parameters() if t.dim()}
+    whole = sizes_of(full, shape, part.over)
+    choices = []
+    kept = kept or KeptTraining(None, "", accelerator)
+    gone_on = None if kept.saved is None else kept.saved["notes"]
+    for done in range(1 if gone_on is None else gone_on["round"], part.rounds + 1):
+        if gone_on is not None and done == gone_on["round"]:
+            load_plan(small, codec.decode(gone_on["network"], like=small))
+        else:
+            share = part.left ** (done / part.rounds)  # of the network at the start
+            choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1)
+            _remove(small, choice.channels, train)
+            choices.append(choice)
+            recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
+        if part.train is not None:
+            settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
+            objective = objective_of(settings, full)
+            optimizer = optimizer_of(parameter_groups(small, settings), settings)
+            if kept.path is not None:
+                kept.notes = {"round": done, "network": codec.encode(plan_of(small, floats=torch.float32))}
+            start = kept.begin(small, optimizer)
+            fit(small, train, objective, optimizer, settings, companion=kept, accelerator=accelerator, start=start)
+    return Narrowed(small.eval(), tuple(choices))
+
+
+class _Told(Companion):
+    """Says twenty times in a training how far it is."""
+
+    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
+        self.progress = progress
+
+    def after_update(self, done: int, total: int, loss: float) -> None:
+        if done * 20 // total > (done - 1) * 20 // total:
+            self.progress(done, total, f"training without the removed channels, loss {loss:.3f}")
+
+
+def sizes_of(model: nn.Module, input_shape: tuple[int, ...], over: str = "macs") -> Sizes:
+    """Shapes of all parameters, and (for ``over="macs"``) how often each weight is used for one sample."""
+    uses = {layer.name: layer.uses for layer in count(model, input_shape).layers} if over == "macs" else {}
+    return Sizes({name: tuple(p.shape) for name, p in model.named_parameters()}, uses)
+
+
+def _chosen(
+    model: nn.Module,
+    train: Any,
+    part: ChannelPruning,
+    whole: Sizes,
+    share: float,
+    outputs: dict[str, int],
+    shape: tuple[int, ...],
+    seed: int,
+) -> Choice:
+    found = dependencies(model, shape)
+    scores = criterion(part.criterion, model, first_samples(_epoch(train), part.samples), seed=seed)
+    reduce = part.reduce or ("sum" if part.criterion in ADDITIVE else "mean")
+    units = unit_scores(found, scores, reduce=reduce)
+    if part.measured:
+        units = measured(model, first_samples(_epoch(train), part.samples), found, units)
+    sizes = sizes_of(model, shape, part.over)
+    # The target is a share of the network at the start; of the present one it is as much larger.
+    present, start = (_amount(s, part.over, found.outputs) for s in (sizes, whole))
+    choice = choose(
+        found,
+        units,
+        sizes,
+        left=min(1.0, share * start / present),
+        over=part.over,
+        cap=part.cap,
+        full=outputs,
+        per_saving=part.per_saving,
+        exclude=part.exclude,
+        multiple=part.multiple,
+    )
+    agreed = [choice]
+    broadcast_object_list(agreed)  # rounding must not lead to different networks
+    return agreed[0]
+
+
+def _amount(sizes: Sizes, over: str, outputs: tuple[str, ...]) -> int:
+    numel = {name: torch.Size(shape).numel() for name, shape in sizes.shapes.items()}
+    if over == "macs":
+        return sum(uses * numel[name] for name, uses in sizes.uses.items())
+    return sum(numel.values()) if over == "parameters" else sum(sizes.shapes[name][0] for name in outputs)
+
+
+def _remove(model: nn.Module, channels: Channels, train: Any) -> None:
+    """Narrow in place, and find out at once whether the network still computes, and computes the same."""
+    inputs = _first(train)[:8].to(next(model.parameters()).device)
+    expected = copy.deepcopy(model)
+    silence(expected, channels)
+    narrow(model, channels)
+    name = type(model).__name__
+    with evaluating(expected), evaluating(model):
+        wanted = expected(inputs)
+        try:
+            found = model(inputs)
+        except RuntimeError as error:
+            raise UnsupportedError(f"{name} relies on sizes that channels were removed from: {error}") from error
+    if found.shape != wanted.shape or float((found - wanted).abs().max()) > TOLERANCE * float(
+        wanted.abs().max() + 1e-6
+    ):
+        raise UnsupportedError(f"{name} computes something else once channels are removed: it relies on their number")
+
+
+def _epoch(train: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of the first epoch, whichever epoch a loader was left in."""
+    return islice(endless(train), batches_of(train))
+
+
+def _first(train: Any) -> Tensor:
+    return next(_epoch(train))[0]
+
+
+def _input_shape(train: Any) -> tuple[int, ...]:
+    return tuple(_first(train).shape[1:])
+
+
+def channel_stage(
+    model: nn.Module,
+    train: Any,
+    recipe: Recipe,
+    state_file: Path | None,
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+    accelerator: Accelerator,
+) -> nn.Module:
+    """What a recipe's section ``channels`` asks for, kept beside ``state_file`` for a run that is resumed.
+
+    Raises:
+        RecipeError: the network has lost channels already. DataError: what is kept there belongs to another
+            recipe. Else as :func:`remove_channels`.
+    """
+    if recipe.channels is None:
+        return model
+    if channels_of(model) is not None:
+        raise RecipeError(
+            f"this {type(model).__name__} has lost channels already; start from the whole network (rounds takes "
+            "several steps), or leave out the section channels"
+        )
+    place = None if state_file is None else stage_file(state_file)
+    if place is not None and accelerator.is_main_process and place.exists():
+        data = [codec.read(place)]
+    else:
+        data = [b""]
+    broadcast_object_list(data)
+    if data[0]:
+        if not _written_by(data[0], recipe):
+            raise DataError(f"{place} belongs to another recipe; delete it to start anew")
+        found = copy.deepcopy(model)
+        load_plan(found, codec.decode(data[0], like=found))
+        return found.eval()
+    told = _Told(progress) if progress else None
+    training = None if state_file is None else stage_training_file(state_file)
+    kept = KeptTraining(training, recipe.model_dump_json(), accelerator, companion=told)
+    small = remove_channels(model, train, recipe.channels, seed=recipe.seed, accelerator=accelerator, kept=kept).model
+    if place is not None and accelerator.is_main_process:
+        left = plan_of(small, floats=torch.float32)
+        codec.write(place, codec.encode(left, header={"recipe": recipe.model_dump_json()}))
+    kept.forget()
+    return small
+
+
+def stage_belongs(place: Path, recipe: Recipe) -> bool:
+    """Whether a network between the stages, if there is one, is whole and of this recipe."""
+    try:
+        return not place.exists() or _written_by(codec.read(place), recipe)
+    except FileError:
+        return False
+
+
+def _written_by(data: bytes, recipe: Recipe) -> bool:
+    return bool(codec.inspect(data).header.get("recipe") == recipe.model_dump_json())
+
+
+def stage_file(state_file: Path) -> Path:
+    """Where the network between the two stages is kept, beside the state of the second."""
+    return state_file.with_name(f"{state_file.name}.channels")
+
+
+def stage_training_file(state_file: Path) -> Path:
+    """Where the training of the first stage is kept while it lasts."""
+    return state_file.with_name(f"{state_file.name}.channels.training")

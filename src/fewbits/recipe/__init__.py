@@ -1,0 +1,31 @@
+"""What to do, as typed data: the same recipe from Python and from YAML."""
+
+from fewbits.recipe.pruning import ChannelPruning, Prune
+from fewbits.recipe.recipe import Recipe, load, make, names, text_of
+from fewbits.recipe.sections import Assign, Augment, Data, Measure, Network, Normalise, Part, Select
+from fewbits.recipe.training import Finetuning, Recovery, Training
+from fewbits.recipe.variation import Range, Sweep, changed
+
+__all__ = [
+    "Assign",
+    "Augment",
+    "ChannelPruning",
+    "Data",
+    "Finetuning",
+    "Measure",
+    "Network",
+    "Normalise",
+    "Part",
+    "Prune",
+    "Range",
+    "Recipe",
+    "Recovery",
+    "Select",
+    "Sweep",
+    "Training",
+    "changed",
+    "load",
+    "make",
+    "names",
+    "text_of",
+]

@@ -1,0 +1,130 @@
+"""The sections of a recipe that say which channels and weights go. Need no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fewbits.recipe.notation import floor_of, parse_pattern
+from fewbits.recipe.sections import Part
+from fewbits.recipe.training import Recovery
+
+
+class ChannelPruning(Part):
+    """Which channels are removed before anything else. Give one of the targets.
+
+    Attributes:
+        macs, parameters, channels: share of multiplications, parameters or output channels that may be left.
+        criterion: ``curvature`` (EHAP), ``output`` (curvature along the channel's output), ``magnitude`` (L2), ``l1``,
+            ``taylor`` or ``random``; see :mod:`fewbits.channels`.
+        reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature,
+            output and Taylor, which estimate a loss, else the mean.
+        measured: remove channels of each layer, the least important first, and rank by the loss this was measured to
+            cost (:func:`fewbits.channels.layer_losses`); the criterion then only orders the channels of a layer.
+            A forward pass over the samples per group of layers and eighth of it.
+        per_saving: rank by score over the multiplications (parameters) that go with the channels, instead of by score.
+            With a target of ``channels`` it changes nothing.
+        cap: largest share of its output channels that a layer may lose; one always stays.
+        exclude: shell patterns of weight names whose layers keep all output channels.
+        multiple: remove channels in blocks, so that widths stay multiples of it: INT8 in ONNX Runtime likes 16.
+        samples: training samples on which scores are measured.
+        rounds: measure, remove and train so many times on the way to the target.
+        train: the training afterwards, all rounds together; ``None`` only recalibrates.
+    """
+
+    macs: Annotated[float, Field(gt=0, le=1)] | None = None
+    parameters: Annotated[float, Field(gt=0, le=1)] | None = None
+    channels: Annotated[float, Field(gt=0, le=1)] | None = None
+    criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "magnitude"
+    reduce: Literal["sum", "mean"] | None = None
+    measured: bool = True
+    per_saving: bool = True
+    cap: Annotated[float, Field(ge=0, le=1)] = 0.95
+    exclude: tuple[str, ...] = ()
+    multiple: Annotated[int, Field(ge=1)] = 1
+    samples: Annotated[int, Field(ge=1)] = 512
+    rounds: Annotated[int, Field(ge=1)] = 1
+    train: Recovery | None = Recovery()
+
+    @model_validator(mode="after")
+    def _one_target(self) -> ChannelPruning:
+        if sum(share is not None for share in (self.macs, self.parameters, self.channels)) != 1:
+            raise ValueError("give one target, for example macs: 0.5 (the share that is left)")
+        return self
+
+    @property
+    def over(self) -> str:
+        """What the target is a share of."""
+        return "macs" if self.macs is not None else "parameters" if self.parameters is not None else "channels"
+
+    @property
+    def left(self) -> float:
+        """The target."""
+        return next(share for share in (self.macs, self.parameters, self.channels) if share is not None)
+
+
+class Prune(Part):
+    """Which of the selected weights become zero before the others are assigned.
+
+    Attributes:
+        method: ``global-magnitude`` (Global MP), ``lamp``, ``erk``, ``uniform``, ``feather``, ``n:m``,
+            ``random`` or ``layers``.
+        sparsity: share of zeros, 0 to 1, of the numbers that ``over`` names; exact. Not for ``n:m`` and ``layers``.
+        over: ``weights`` (those selected) or ``parameters`` (all of the network).
+        floor: the minimum threshold, of ``global-magnitude`` and ``feather``: so many weights of each layer stay, or so
+            many percent of all selected weights (``0.02%``); a smaller layer stays whole.
+        rates: of ``layers``: share of zeros by weight name or shell pattern; the first that matches counts. `fewbits
+            prune-search` finds some.
+        pattern: of ``n:m``, for example ``"2:4"``.
+        schedule: ``one-shot``, ``linear`` or ``cubic``: sparsity rises from share ``begin`` of the training to ``end``.
+        regrow: whether pruned weights go on training unseen, and may come back (``feather`` always lets them).
+    """
+
+    method: Literal["global-magnitude", "lamp", "erk", "uniform", "feather", "n:m", "random", "layers"] = (
+        "global-magnitude"
+    )
+    sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
+    over: Literal["weights", "parameters"] = "weights"
+    floor: int | str = 0
+    rates: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
+    pattern: str | None = None
+    schedule: Literal["one-shot", "linear", "cubic"] = "one-shot"
+    begin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    end: Annotated[float, Field(ge=0, le=1)] = 0.5
+    regrow: bool = False
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, int):  # YAML 1.1 reads 2:4 as a number to base 60
+            raise ValueError("write the pattern in quotes, for example '2:4'")
+        if isinstance(value, str):
+            parse_pattern(value)
+        return value
+
+    @field_validator("floor", mode="before")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:
+        floor_of(value, 0)  # whatever the network, a floor that is none is refused here
+        return value
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Prune:
+        patterned = self.method == "n:m"
+        if (self.pattern is not None) != patterned:
+            raise ValueError("method 'n:m' takes a pattern like '2:4', and no other method does")
+        layers = self.method == "layers"
+        if bool(self.rates) != layers:
+            raise ValueError("method 'layers' takes rates, for example {'*': 0.9}, and no other method does")
+        if layers and (self.sparsity is not None or self.over != "weights"):
+            raise ValueError("rates say how many zeros each layer gets: leave sparsity and over out")
+        if (self.sparsity is None) != (patterned or layers):
+            raise ValueError("give a sparsity, for example 0.9; only 'n:m' and 'layers' have their own")
+        if patterned and self.schedule != "one-shot":
+            raise ValueError("an n:m pattern is there from the start: leave schedule out")
+        if self.floor and self.method not in ("global-magnitude", "feather"):
+            raise ValueError(f"floor goes with global-magnitude and feather, not with {self.method}")
+        if self.schedule != "one-shot" and not self.begin < self.end:
+            raise ValueError(f"begin must lie before end, got {self.begin:g} and {self.end:g}")
+        return self

@@ -1,0 +1,251 @@
+"""What to do, as typed data: the same recipe from Python and from YAML. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from fewbits.errors import RecipeError, nearest
+from fewbits.recipe.notation import parse_size
+from fewbits.recipe.pruning import ChannelPruning, Prune
+from fewbits.recipe.sections import MEMBERS, Assign, Data, Measure, Network, Part, Select
+from fewbits.recipe.training import Finetuning, Training
+from fewbits.recipe.variation import Sweep
+
+
+class Recipe(Part):
+    """A compression job.
+
+    Exactly one of these steers the size: ``target`` (bytes of the file), ``max_drop`` (points of accuracy
+    that may be lost, on validation data), both (the smallest file within the drop, no larger than the target), or
+    ``assign.lam`` (the paper's lambda).
+
+    Attributes:
+        tries: candidates of the final search for ``max_drop``, each coded and evaluated without further training.
+        rehearsals: sizes that are tried for ``max_drop``, each in a training of a quarter of the length (500 steps
+            at least), before the training to the smallest that kept it. 0 trains once and lets each round's accuracy
+            steer: much quicker, and the file often larger.
+        rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
+        channels: which channels are removed before all that; ``None`` for none.
+        prune: which weights become zero first, and stay so; ``None`` for none.
+        floats: type of biases, normalisation and weights that are only pruned, in the file.
+        significand: significant bits that each of these numbers keeps, the leading one included; ``None``: all that
+            the type has (float16 11, bfloat16 8). Where little is left they are a tenth of the file and more; 5 or 6
+            are often enough. For float32 networks; what they hold in other types stays as it is.
+        coding: profile of the entropy coder: the smallest file, or the fastest.
+        sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
+        merge_normalisation: store normalisation as scale and shift: no running statistics, no biases before it.
+    """
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    network: Network | None = None
+    data: Data | None = None
+    pretrain: Training | None = None
+    select: Select = Select()
+    channels: ChannelPruning | None = None
+    prune: Prune | None = None
+    assign: Assign = Assign()
+    measure: Measure = Measure()
+    train: Finetuning = Finetuning()
+    target: str | int | None = None
+    max_drop: Annotated[float, Field(ge=0, le=100)] | None = None
+    rounds: Annotated[int, Field(ge=1)] = 20
+    tries: Annotated[int, Field(ge=0)] = 8
+    rehearsals: Annotated[int, Field(ge=0)] = 6
+    floats: Literal["float16", "bfloat16", "float32"] = "float16"
+    significand: Annotated[int, Field(ge=2, le=24)] | None = None
+    coding: Literal["small", "fast"] = "small"
+    merge_normalisation: bool = True
+    seed: int = 0
+    output: str = "net.few"
+    sweep: Sweep | None = None
+
+    @field_validator("target")
+    @classmethod
+    def _readable(cls, value: str | int | None) -> str | int | None:
+        if value is not None:
+            parse_size(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_steering(self) -> Recipe:
+        prune, settle = self.prune, self.train.settle
+        if prune is not None and prune.schedule != "one-shot" and prune.end > 1 - settle + 1e-9:
+            raise ValueError(
+                f"prune.end is {prune.end:g}, but from {1 - settle:g} of the training on the assignment stays "
+                f"(train.settle: {settle:g}); lower one of them"
+            )
+        if self.assign.lam is not None and (self.target is not None or self.max_drop is not None):
+            raise ValueError("give either assign.lam or a budget (target, max_drop), not both")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Recipe:
+        if self.assign.method != "none":
+            if self.prune is not None and self.prune.method == "feather":
+                raise ValueError("feather makes floats: use assign.method none, or prune with global-magnitude")
+            return self
+        if self.prune is None and self.channels is None:
+            raise ValueError("assign.method none leaves weights as they are: add a prune or a channels section")
+        if self.target is not None or self.max_drop is not None or self.assign.lam is not None:
+            raise ValueError("without an assigner there is no lambda to steer: leave target, max_drop and lam out")
+        return self
+
+    @model_validator(mode="after")
+    def _clusters(self) -> Recipe:
+        method = self.assign.method
+        if not self.train.damping:
+            return self
+        if method in ("none", "int8"):
+            raise ValueError(f"train.damping moves weights to their clusters; assign.method {method} has none")
+        if self.prune is not None and self.prune.regrow:
+            raise ValueError("train.damping moves pruned weights to zero, so none would regrow: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _no_longer(self) -> Recipe:
+        most = {"float16": 11, "bfloat16": 8, "float32": 24}[self.floats]
+        if self.significand is not None and self.significand > most:
+            raise ValueError(f"{self.floats} has {most} significant bits, got significand {self.significand}")
+        return self
+
+    @model_validator(mode="after")
+    def _on_the_way(self) -> Recipe:
+        if self.train.gradual:
+            if self.assign.method in ("none", "int8"):
+                raise ValueError(f"train.gradual moves lambda; assign.method {self.assign.method} has none")
+            steered = self.max_drop is not None and self.target is None and not self.rehearsals
+            if self.assign.lam is not None or steered:
+                raise ValueError("train.gradual moves lambda toward a size: give a target, or max_drop with rehearsals")
+        return self
+
+    @model_validator(mode="after")
+    def _integers(self) -> Recipe:
+        if self.assign.method != "int8":
+            if self.train.epochs == 0:
+                raise ValueError("train.epochs must be greater than 0; only assign.method int8 works without training")
+            return self
+        if self.target is not None or self.assign.lam is not None:
+            raise ValueError("the size of int8 is what it is: leave target and assign.lam out")
+        if self.train.precision != "float32":
+            raise ValueError("int8 trains in float32: bfloat16 cannot tell an activation's 256 levels apart")
+        if self.prune is not None:
+            raise ValueError("int8 does not keep what prune prunes: leave the prune section out")
+        if self.significand is not None:
+            raise ValueError("int8's biases are multiples of its scales already: leave significand out")
+        if self.select != Select():
+            raise ValueError("int8 takes every layer: leave the select section out")
+        return self
+
+    @property
+    def target_bytes(self) -> int | None:
+        return None if self.target is None else parse_size(self.target)
+
+    def updated(self, **changes: Any) -> Recipe:
+        """A copy with top-level fields replaced, checked like any other recipe."""
+        return make(self.model_dump(by_alias=True, exclude_unset=True) | changes)
+
+
+def make(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain data.
+
+    Raises:
+        RecipeError: an unknown key (with the nearest valid one), a wrong type or an impossible value.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_sentence(error)) from None
+
+
+def load(source: str | Path) -> Recipe:
+    """A recipe from a YAML file, or one that comes with fewbits, by its name (``"ecqx-4bit"``).
+
+    Raises:
+        RecipeError: no such file or name, not YAML, or not a recipe.
+    """
+    path = Path(source)
+    if path.is_file():
+        text, where = _read(path), str(path)
+    elif str(source) in names():
+        text, where = text_of(str(source)), str(source)
+    else:
+        if path.is_dir():
+            raise RecipeError(f"{str(source)!r} is a folder; a recipe is a YAML file")
+        hint = nearest(str(source), names())
+        raise RecipeError(f"no recipe file {str(source)!r}{hint}; recipes that come along: {', '.join(names())}")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where} holds {type(values).__name__}, not a recipe")
+    if "schema" not in values:
+        raise RecipeError(f"{where} lacks the line 'schema: 1'")
+    try:
+        return make(values)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is not text in UTF-8, so it is no recipe") from None
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}") from None
+
+
+def text_of(name: str) -> str:
+    """The YAML text of a recipe that comes with fewbits."""
+    return str((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with fewbits."""
+    return sorted(item.name.removesuffix(".yaml") for item in _folder().iterdir() if item.name.endswith(".yaml"))
+
+
+def _folder() -> Any:
+    return resources.files("fewbits.recipe") / "shipped"
+
+
+def _sentence(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors():
+        place, part = _place(problem["loc"])
+        where = ".".join(place)
+        if problem["type"] == "extra_forbidden":
+            known = [f.alias or name for name, f in part.model_fields.items()]
+            parts.append(f"unknown key {where!r}{nearest(place[-1], known)}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            parts.append(f"{where}: {message}" if where else message)
+    return "; ".join(parts)
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
+    """The keys on the way, without pydantic's words for the members of a union, and the last section."""
+    part: type[BaseModel] | None = Recipe
+    section: type[BaseModel] = Recipe
+    keys = []
+    for key in map(str, location):
+        if part is None:
+            keys.append(key)
+            continue
+        fields = {f.alias or name: f for name, f in part.model_fields.items()}
+        if key not in fields:
+            if key not in MEMBERS:
+                keys.append(key)
+            continue
+        keys.append(key)
+        annotation = fields[key].annotation
+        members = [getattr(m, "__origin__", m) for m in get_args(annotation) or (annotation,)]  # bare, if annotated
+        part = next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), None)
+        section = part or section
+    return keys, section

@@ -1,0 +1,87 @@
+"""The sections of a recipe that say how a network is trained. Need no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fewbits.recipe.sections import Network, Part
+
+
+class Training(Part):
+    """A run of the training loop.
+
+    Attributes:
+        epochs: passes over the training data; fractions are allowed.
+        optimizer: ``adam`` or ``sgd`` (momentum 0.9, Nesterov).
+        lr: peak learning rate. schedule: ``cosine`` to zero, or ``constant``.
+        weight_decay: on weights of linear and convolutional layers only.
+        clip: largest gradient norm, or none.
+        precision: what layers multiply in while training; ``bfloat16`` (autocast, images channels-last) is faster
+            on hardware that has it. Weights, updates and every evaluation stay float32.
+    """
+
+    epochs: Annotated[float, Field(gt=0)] = 20
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Finetuning(Training):
+    """Training while the plan is held.
+
+    Attributes:
+        lr_floats: learning rate of what stays floating point (biases, normalisation); default: ``lr``.
+        gradient_scale: multiply a background weight's gradient by the magnitude of its centroid, as the paper does
+            (ECQx, fig. 5). Off by default: with Adam it cost accuracy in the one trial made.
+        damping: share of the way to its cluster's value that every background weight goes at each step: weights then
+            swing less between clusters (the aim of Nagel et al. 2022, arXiv 2203.08797; here apart from the optimizer).
+        learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
+        distill: weight of soft answers in the objective, 0 to 1; ``temperature`` softens them.
+        teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
+        settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
+        arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
+        gradual: on the way to a size, lambda moves at every step toward what the size at the next round asks for; else
+            it jumps at each round.
+
+    With ``assign.method: int8``, ``epochs: 0`` calibrates without training, and ``learn`` trains the ranges of
+    activations, which otherwise follow the data.
+    """
+
+    epochs: Annotated[float, Field(ge=0)] = 20
+    lr_floats: Annotated[float, Field(gt=0)] | None = None
+    gradient_scale: bool = False
+    damping: Annotated[float, Field(ge=0, le=1)] = 0.0
+    learn: bool = False
+    lr_steps: Annotated[float, Field(gt=0)] = 1e-3
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    teacher: Network | None = None
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    settle: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    arrive: Annotated[float, Field(ge=0, le=1)] = 0.25
+    gradual: bool = False
+
+    @model_validator(mode="after")
+    def _taught(self) -> Finetuning:
+        if self.teacher is not None:
+            if self.teacher.weights is None:
+                raise ValueError("an untrained teacher teaches nothing: give teacher.weights")
+            if not self.distill:
+                raise ValueError("a teacher needs distill, the weight of its answers, for example 0.5")
+        return self
+
+
+class Recovery(Training):
+    """Training after channels were removed. ``distill`` and ``temperature``: as in :class:`Finetuning`."""
+
+    epochs: Annotated[float, Field(gt=0)] = 10
+    optimizer: Literal["adam", "sgd"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 2e-2
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
