@@ -27,7 +27,7 @@ from torch import nn
 from fewbits import recipe as recipes
 from fewbits.channels import criterion, dependencies, first_samples, measured
 from fewbits.channels.select import choose, unit_scores
-from fewbits.channels.surgery import narrow
+from fewbits.channels.surgery import prune_channels
 from fewbits.hardware import count
 from fewbits.job import job as jobs
 from fewbits.pipeline.stages.channels import remove_channels, sizes_of
@@ -110,7 +110,7 @@ def ours(
         per_saving="per mac" in ranking,
         exclude=INSIDE if method.endswith("inside") else (),
     )
-    narrow(model, choice.channels)
+    prune_channels(model, choice.channels)
     return seconds
 
 

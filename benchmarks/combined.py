@@ -49,13 +49,13 @@ KEY = (
     "channel_epochs",
     "channel_macs",
 )
-USUAL = {"dropout": True, "gradual": False, "floor": 0.0, "significand": None}  # of rows that do not say
+USUAL = {"dropout": True, "gradual": False, "min_kept": 0.0, "significand": None}  # of rows that do not say
 
 
 def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
     """The recipe of the clusters alone, with a channel stage that trains in the same way."""
     values = recipes.load("cifar10-vgg16-bn").model_dump(by_alias=True, exclude_unset=True)
-    values |= {"assign": {**ECQX, "options": {**ECQX["options"], "step": "rate"}}, "measure": CHEAP_RELEVANCE}
+    values |= {"assign": {**ECQX, "options": {**ECQX["options"], "step_rule": "rate"}}, "measure": CHEAP_RELEVANCE}
     values["network"]["weights"] = str(options.weights / "cifar10_vgg16bn_fp16.safetensors")
     if options.data:
         values["data"]["folder"] = options.data
@@ -63,7 +63,7 @@ def recipe_of(options: argparse.Namespace) -> recipes.Recipe:
     values["channels"] = {"macs": options.macs, "train": values["train"] | {"epochs": options.channel_epochs}}
     values["train"] |= {"epochs": options.epochs} | ({} if options.lr is None else {"lr": options.lr})
     values["train"]["gradual"] = options.gradual
-    values["assign"]["options"] |= {"floor": options.floor} if options.floor else {}
+    values["assign"]["options"] |= {"min_kept": options.min_kept} if options.min_kept else {}
     values["significand"] = options.significand
     return recipes.make(values | {"seed": options.seed, "target": None})
 
@@ -102,7 +102,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=2.0, help="of training with clusters")
     parser.add_argument("--lr", type=float, help="of training with clusters; default: the recipe's")
     parser.add_argument("--gradual", action="store_true", help="lambda moves at every step (train.gradual)")
-    parser.add_argument("--floor", type=float, default=0.0, help="share of a layer's weights that stay (assign.floor)")
+    parser.add_argument(
+        "--floor", type=float, default=0.0, help="share of a layer's weights that stay (assign.min_kept)"
+    )
     parser.add_argument("--significand", type=int, help="significant bits of what stays floats")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("out/combined"))
@@ -127,7 +129,7 @@ def main() -> None:
             chosen = recipes.make(with_method(values, method) | {"target": target})
             stage = f"{options.macs:g}-{options.channel_epochs:g}"
             name = f"{method}-{target.replace(' ', '')}-{stage}-{options.epochs:g}-{chosen.train.lr:g}-{options.seed}"
-            name += "-gradual" * options.gradual + f"-{options.floor:g}-{options.significand}"
+            name += "-gradual" * options.gradual + f"-{options.min_kept:g}-{options.significand}"
             result = compress(
                 small, loader, evaluate=validation, recipe=chosen, teacher=job.network,
                 state_file=options.work / f"{name}.state",
@@ -138,7 +140,7 @@ def main() -> None:
             row = row_of(result.report, chosen, provenance("combined", "")["commit"]) | {
                 "method": f"channels + {method}", "target": target, "channel_epochs": options.channel_epochs,
                 "channel_macs": options.macs, "lr": chosen.train.lr, "gradual": options.gradual,
-                "floor": options.floor, "significand": options.significand,
+                "min_kept": options.min_kept, "significand": options.significand,
                 "step": chosen.assign.options["step"], "dropout": values["network"]["options"].get("dropout", True),
                 "accuracy": test(result.into(job.skeleton())), "baseline_accuracy": before, "split": "test",
                 "validation_accuracy": result.report.accuracy_after, "narrowed_accuracy": reached,

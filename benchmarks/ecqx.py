@@ -74,9 +74,9 @@ LEVERS: dict[str, dict[str, Any]] = {  # "as it is" takes relevance at every ste
     "distillation only": {"train.distill": 1.0},
     "target from the start": {"train.arrive": 0.0},
     "gradual lambda": {"train.gradual": True},
-    "floor 0.5 %": {"assign.options.floor": 0.005},
-    "floor 1 %": {"assign.options.floor": 0.01},
-    "floor 2 %": {"assign.options.floor": 0.02},
+    "floor 0.5 %": {"assign.options.min_kept": 0.005},
+    "floor 1 %": {"assign.options.min_kept": 0.01},
+    "floor 2 %": {"assign.options.min_kept": 0.02},
     "bfloat16 remainder": {"floats": "bfloat16"},
     "5 significant bits": {"significand": 5},
     "gradual lambda, 5 significant bits": {"train.gradual": True, "significand": 5},
@@ -114,14 +114,14 @@ SLOW_OR_FAST: dict[str, dict[str, Any]] = {
     "48 rounds": {"rounds": 48},
     "gradual lambda": {"train.gradual": True},
     "target at half": {"train.arrive": 0.5},
-    "floor 0.5 %": {"assign.options.floor": 0.005},
+    "floor 0.5 %": {"assign.options.min_kept": 0.005},
     "gradual lambda, target at half": {"train.gradual": True, "train.arrive": 0.5},
 }
 SLOW: dict[str, dict[str, Any]] = {  # of those that go slowly as they are
     "as it is": {},
     "lambda that jumps": {"train.gradual": False},
     "target at a quarter": {"train.arrive": 0.25},
-    "floor 0.5 %": {"assign.options.floor": 0.005},
+    "floor 0.5 %": {"assign.options.min_kept": 0.005},
 }
 PLAIN: dict[str, dict[str, Any]] = {
     "relevance of whole batches": {"measure.samples": None},  # at every step, as levers take it
@@ -152,7 +152,7 @@ EXPERIMENTS = {
         },
         ("60 KB", "43 KB", "28 KB", "18 KB"),
         "28 KB",
-        step="range",  # damping does not go with steps by the rate
+        step_rule="range",  # damping does not go with steps by the rate
         levers=LEVERS | {
             "target at a quarter": {"train.arrive": 0.25}, "bfloat16 training": {"train.precision": "bfloat16"},
         },
@@ -168,7 +168,7 @@ EXPERIMENTS = {
         },
         ("30 KB", "15 KB", "8 KB"),
         "15 KB",
-        step="range",
+        step_rule="range",
         levers=LEVERS,
     ),
     "digits-net": Experiment(_demo(), ("5 KB", "3.5 KB", "2.5 KB"), "3.5 KB", levers=LEVERS),
@@ -312,7 +312,7 @@ class Run:
         dropout = bool(options.get("dropout", True))
         gradual = self.gradual or lever.get("train.gradual", train.get("gradual", False))
         assigned = ECQX["options"] | chosen.recipe.get("assign", {}).get("options", {})
-        floor = self.floor or lever.get("assign.options.floor", assigned.get("floor", 0.0))
+        floor = self.floor or lever.get("assign.options.min_kept", assigned.get("floor", 0.0))
         significand = self.significand or lever.get("significand", chosen.recipe.get("significand"))
         return (
             self.method, self.target, self.seed, self.lever, float(epochs), damping, self.steps, lr, dropout, gradual,
@@ -392,7 +392,7 @@ def one(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     *_, dropout, gradual, floor, significand = run.key
     row |= {} if dropout else {"dropout": False}
     row |= {"gradual": True} if gradual else {}
-    row |= {"floor": floor} if floor else {}
+    row |= {"min_kept": floor} if floor else {}
     row |= {} if significand is None else {"significand": significand}
     return row | ({"lever": run.lever} if run.lever else {})
 
@@ -416,7 +416,7 @@ def main() -> None:
     parser.add_argument("--damping", type=float, help="another one than the experiment's")
     parser.add_argument("--lr", type=float, help="another learning rate than the experiment's")
     parser.add_argument("--gradual", action="store_true", help="lambda moves at every step (train.gradual)")
-    parser.add_argument("--floor", type=float, help="share of a layer's weights that stay (assign.floor)")
+    parser.add_argument("--floor", type=float, help="share of a layer's weights that stay (assign.min_kept)")
     parser.add_argument("--significand", type=int, help="significant bits of what stays floats")
     parser.add_argument("--step", choices=("rate", "range"), help="another than the experiment's setting of steps")
     parser.add_argument("--data", help="folder with the data sets")
@@ -443,8 +443,9 @@ def main() -> None:
               r.get("gradual", False), r.get("floor", 0.0), r.get("significand"))
              for r in rows if "target" in r}  # fmt: skip
     runs = [
-        Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step, options.lr,
-            options.gradual, options.floor, options.significand)
+        Run(options.experiment, method, target, seed, name, options.epochs, options.damping, options.step_rule,
+            options.lr,
+            options.gradual, options.min_kept, options.significand)
         for seed in options.seeds for target in targets for method in methods for name in names
     ]  # fmt: skip
     todo = [run for run in runs if run.key not in known]

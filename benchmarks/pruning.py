@@ -71,7 +71,7 @@ def one(name: str, method: str, sparsity: float, seed: int, schedule: str, optio
         row["accuracy"] = job.evaluate("test")(after)
     row |= figures(job.skeleton(), found.plan, job.dataset.input_shape)
     return row | {
-        "floor": SETTINGS[name].floor if method.endswith("+floor") else None,
+        "min_kept": SETTINGS[name].floor if method.endswith("+floor") else None,
         "bytes": found.report.file_bytes,
         "float_bytes": found.report.float_bytes,
         "ratio": found.report.ratio,

@@ -131,7 +131,7 @@ def collapse(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
     One-shot, 10 epochs of fine-tuning. A network with an empty layer in its path answers every input alike: chance.
     """
     data = digits()
-    floors = {"global-mp": {}, "global-mp+floor": {"floor": "0.05%"}, "lamp": {"method": "lamp"}}
+    floors = {"global-mp": {}, "global-mp+floor": {"min_kept": "0.05%"}, "lamp": {"method": "lamp"}}
     for seed in options.seeds:
         key = ("collapse", "small mobilenet-v2", seed)
         known = [r for r in rows if (r["experiment"], r["model"], r["seed"]) == key]
@@ -158,7 +158,7 @@ def collapse(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
                 "target_sparsity": sparsity, "sparsity": 100 * found.report.zeros, "split": "test",
                 "accuracy": accuracy(found.into(copy.deepcopy(model)), data.loader("test", 256)),
                 "baseline_accuracy": before, "fewest_survivors": fewest, "collapsed_layers": empty, "epochs": 10,
-                "floor": floors[method].get("floor"), "bytes": found.report.file_bytes, "commit": _commit(),
+                "min_kept": floors[method].get("floor"), "bytes": found.report.file_bytes, "commit": _commit(),
             }  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def extreme(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
                 row = {
                     "experiment": "extreme", "model": "lenet-5", "data": job.dataset.name, "method": method,
                     "target_sparsity": sparsity, "seed": seed, "split": "test", "epochs": 0.5,
-                    "floor": setting.floor if method.endswith("+floor") else None, "commit": _commit(),
+                    "min_kept": setting.floor if method.endswith("+floor") else None, "commit": _commit(),
                 }  # fmt: skip
                 try:
                     found = compress(job.network, loader, recipe=recipe)
@@ -245,7 +245,7 @@ def pipeline(options: Any, rows: Rows) -> Iterator[dict[str, Any]]:
                 continue
             values = demo | {"seed": seed}
             if "target_sparsity" in part:
-                values["prune"] = {"sparsity": part["target_sparsity"], "floor": "0.02%", "schedule": "cubic"}
+                values["prune"] = {"sparsity": part["target_sparsity"], "min_kept": "0.02%", "schedule": "cubic"}
             if "target" in part:
                 values["target"] = part["target"]
             else:

@@ -96,7 +96,7 @@ def recipe_of(name: str, method: str, sparsity: float, seed: int, schedule: str,
     if method == "dense":
         prune |= {"sparsity": 0.0, "method": "global-magnitude"}
     elif method.startswith("global-mp"):
-        prune |= {"method": "global-magnitude", "floor": setting.floor if method.endswith("+floor") else 0}
+        prune |= {"method": "global-magnitude", "min_kept": setting.floor if method.endswith("+floor") else 0}
     train = setting.train[schedule] | ({"epochs": options.epochs} if options.epochs else {})
     train |= {"lr": options.lr} if options.lr else {}
     return recipes.make(

@@ -37,7 +37,7 @@ RESULT = Path(__file__).parent.parent / "results" / "rate.json"
 def recipe_with(method: str, rate: str, target: str, seed: int, epochs: float) -> recipes.Recipe:
     values = recipe_for(method, target, seed, epochs).model_dump(by_alias=True, exclude_unset=True)
     # As the kept rows have it: the demo has other steps by now, and shorter floats.
-    values["assign"]["options"] = values["assign"]["options"] | {"rate": rate, "step": "range"}
+    values["assign"]["options"] = values["assign"]["options"] | {"rate": rate, "step_rule": "range"}
     return recipes.make(values | {"significand": None})
 
 

@@ -32,7 +32,7 @@ from fewbits.job import folder as outputs
 from fewbits.pipeline import compress
 from fewbits.recipe.training import Training
 from fewbits.report import provenance
-from fewbits.search.layer_rates import Proxy, Space, Targets, carve
+from fewbits.search.layer_rates import Proxy, RateSpace, Targets, carve
 from fewbits.search.layer_rates.run import explore
 from fewbits.train import accuracy, pretrain, recalibrate
 from fewbits.weights import select
@@ -105,7 +105,7 @@ def runs(name: str, options: Any, known: set[tuple[Any, ...]]) -> Iterator[dict[
     if not wanted:
         return
     network, dataset = prepared(setting, options)
-    space = Space(select(network), setting.floor)
+    space = RateSpace(select(network), setting.floor)
     proxy, calibration = carve(dataset, setting.proxy, setting.calibration)
     journal = outputs.folder(Path(options.work)) / f"{name}.journal"
     measure = Proxy(network, space, proxy, calibration, precision=setting.precision, journal=journal)
@@ -135,7 +135,7 @@ def tested(row: dict[str, Any], options: Any) -> dict[str, Any]:
     """The row with the accuracy on the test set, after the statistics were taken anew on more training samples."""
     network, dataset = prepared(SETTINGS[row["experiment"]], options)
     row |= {"split": "test", "baseline_accuracy": accuracy(network, dataset.loader("test", 250))}
-    space = Space(select(network))
+    space = RateSpace(select(network))
     with torch.no_grad():
         for i, (name, kept) in enumerate(zip(space.names, row["kept"], strict=True)):
             network.get_parameter(name).mul_(space.mask(i, kept))
@@ -147,7 +147,7 @@ def tuned(row: dict[str, Any], options: Any) -> dict[str, Any]:
     """The row with the accuracy after training under the mask that was found: a run of the main job."""
     setting = SETTINGS[row["experiment"]]
     network, dataset = prepared(setting, options)
-    space = Space(select(network), setting.floor)
+    space = RateSpace(select(network), setting.floor)
     prune = {"method": "layers", "rates": space.rates(tuple(row["kept"]))}
     train = {"epochs": setting.tune, "optimizer": "sgd", "lr": 0.02, "weight_decay": 1e-4}
     recipe = recipes.make({"prune": prune, "assign": {"method": "none"}, "train": train, "rounds": 1})

@@ -27,7 +27,7 @@ from fewbits.measure import RelevanceScorer
 from fewbits.measure.relevance import Rules, rules_of
 from fewbits.recipe.training import Finetuning
 from fewbits.report import provenance
-from fewbits.train.hold import Holding, finetuning_groups
+from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
 from fewbits.train.objectives import task
 from fewbits.weights import select
@@ -41,7 +41,7 @@ class Stepper:
 
     def __init__(self, name: str, method: str, rules: Rules, samples: int | None, every: int) -> None:
         model = zoo.build(name, seed=0)
-        lens = trace(model)
+        traced = trace(model)
         maker = getattr(assign, method)
         options = {"zero_floor": 0.5}
         weights = select(model)
@@ -49,8 +49,8 @@ class Stepper:
         plan, state = assigner.update(weights, None, assigner.init(weights))
         attach(model, plan)
         settings = Finetuning()
-        scorer = RelevanceScorer(model, lens, rules, samples=samples) if method == "ecqx" else None
-        self.holding = Holding(
+        scorer = RelevanceScorer(model, traced, rules, samples=samples) if method == "ecqx" else None
+        self.qat = QATCallback(
             model, lambda lam, _: maker(lam=lam, **options), state, 0.3, scorer=scorer, every=every, settings=settings,
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
         )  # fmt: skip
@@ -62,15 +62,15 @@ class Stepper:
     def step(self, inputs: Tensor, targets: Tensor) -> float:
         """Seconds of one step."""
         begin = time.perf_counter()
-        with self.holding.watch():
+        with self.qat.watch():
             logits = self.model(inputs)
         loss = self.objective(logits, targets, inputs)
         loss.backward()
-        self.holding.before_update(logits, targets)
+        self.qat.before_update(logits, targets)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
-        self.holding.after_update(self.done, 10**9, 0.0)
+        self.qat.after_update(self.done, 10**9, 0.0)
         return time.perf_counter() - begin
 
 

@@ -108,7 +108,7 @@ def variants(found: list[dict[str, Any]]) -> list[str]:
         rows.append([name, f"{base['target_bytes']:,}", f"{base['validation_accuracy']:.2f}", *cells, best])
     words = (
         "The same budgets with bits that are given, and with the size reached at once or at half of the training "
-        "(`train.arrive: 0` and `0.5`, not 0.25; rehearsals a quarter as long as the training, here 50 to 120 steps); "
+        "(`train.arrive: 0` and `0.5`, not 0.25; pilots a quarter as long as the training, here 50 to 120 steps); "
         "accuracy on validation data:"
     )
     titles = ["network", "at most, bytes", "auto", *names, "best trial"]

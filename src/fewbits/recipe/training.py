@@ -41,7 +41,7 @@ class Finetuning(Training):
             (ECQx, fig. 5). Off by default: with Adam it cost accuracy in the one trial made.
         damping: share of the way to its cluster's value that every background weight goes at each step: weights then
             swing less between clusters (the aim of Nagel et al. 2022, arXiv 2203.08797; here apart from the optimizer).
-        learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
+        learn: train step sizes and centroids; ``lr_step_size`` is their learning rate, relative to their size.
         distill: weight of soft answers in the objective, 0 to 1; ``temperature`` softens them.
         teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
@@ -58,7 +58,7 @@ class Finetuning(Training):
     gradient_scale: bool = False
     damping: Annotated[float, Field(ge=0, le=1)] = 0.0
     learn: bool = False
-    lr_steps: Annotated[float, Field(gt=0)] = 1e-3
+    lr_step_size: Annotated[float, Field(gt=0)] = 1e-3
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0
     teacher: Network | None = None
     temperature: Annotated[float, Field(gt=0)] = 2.0

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from fewbits.errors import RecipeError, nearest
+from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.sections import Part
 
@@ -123,7 +123,7 @@ def _values(key: str, values: Any) -> list[Any] | Range:
         raise ValueError(f"{key}: give a list of values, or a range like {{from: 0.1, to: 2, log: true}}")
     unknown = sorted(set(values) - {"from", "to", "log", "step"})
     if unknown:
-        hint = nearest(unknown[0], ["from", "to", "log", "step"])
+        hint = did_you_mean(unknown[0], ["from", "to", "log", "step"])
         raise ValueError(f"{key}: a range has 'from', 'to', 'log' and 'step', not {unknown[0]!r}{hint}")
     try:
         return Range.model_validate(values)
