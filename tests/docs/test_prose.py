@@ -10,7 +10,9 @@ from prose import PAGES, ROOT, anchors, broken, sentences, words
 LONGEST = 41  # words; the aim is 25
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_no_sentence_is_too_long(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     long = [f"line {line}, {words(s)} words: {s}" for line, s in sentences(text) if words(s) > LONGEST]
