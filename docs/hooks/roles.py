@@ -1,4 +1,4 @@
-"""Extension of griffe: references in docstrings, written as roles of Sphinx, become plain code."""
+"""Extension of griffe: what docstrings write for Sphinx (roles, the colons before a block of code) becomes Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _ROLE = re.compile(r":(?:py:)?(?:class|func|meth|mod|attr|data|exc|obj):`(~?)([^
 
 
 def plain(text: str) -> str:
-    """A text with each role as code, and without the path where a tilde asks for that."""
+    """A text with each role as code, without the path where a tilde asks for that, and no doubled colons."""
+    text = re.sub(r"^ *::$", "", re.sub(r"(?<=\w)::$", ":", text, flags=re.MULTILINE), flags=re.MULTILINE)
     return _ROLE.sub(lambda found: f"`{found[2].rsplit('.', 1)[-1] if found[1] else found[2]}`", text)
 
 

@@ -72,3 +72,7 @@ def test_its_links_lead_to_its_headings() -> None:
 @pytest.mark.parametrize("role", [":func:`~fewbits.assign.ecq`", ":class:`ecq`"])
 def test_roles_of_docstrings_become_code(role: str) -> None:
     assert reference.plain(f"see {role}.") == "see `ecq`."
+
+
+def test_blocks_of_code_in_docstrings_lose_the_doubled_colon() -> None:
+    assert reference.plain("Use it::\n\n    a::b\n\n::\n\n    c\n") == "Use it:\n\n    a::b\n\n\n\n    c\n"

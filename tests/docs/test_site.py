@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from prose import ROOT
 
+import api_pages
+
 pytestmark = pytest.mark.long
 
 
@@ -36,6 +38,13 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
         assert not re.findall(r"""<link[^>]*href=["']?(?:https?:)?//[^>]*>""", html), page
     for sheet in site.glob("**/*.css"):
         assert not re.findall(r"url\([\"']?https?:|@import", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_every_public_name_has_its_place(site: Path) -> None:
+    for path, text in api_pages.pages(ROOT / "src").items():
+        html = (site / f"{path.removesuffix('.md')}.html").read_text(encoding="utf-8")
+        for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE)[1:]:
+            assert f'id="{name}"' in html, name
 
 
 def test_the_pages_that_are_made_are_there(site: Path) -> None:
