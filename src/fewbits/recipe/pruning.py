@@ -77,7 +77,9 @@ class Prune(Part):
         rates: of ``layers``: share of zeros by weight name or shell pattern; the first that matches counts. `fewbits
             prune-search` finds some.
         pattern: of ``n:m``, for example ``"2:4"``.
-        schedule: ``one-shot``, ``linear`` or ``cubic``: sparsity rises from share ``begin`` of the training to ``end``.
+        schedule: ``one-shot``, ``linear`` or ``cubic``: how sparsity rises.
+        begin: share of the training after which sparsity begins to rise.
+        end: share of the training after which it has risen.
         regrow: whether pruned weights go on training unseen, and may come back (``feather`` always lets them).
     """
 

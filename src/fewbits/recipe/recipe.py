@@ -25,6 +25,9 @@ class Recipe(Part):
     ``assign.lam`` (the paper's lambda).
 
     Attributes:
+        schema_version: written ``schema``; the version of these keys.
+        target: bytes of the file at most, as ``200 KB``, ``1.5 MB`` or a plain number.
+        max_drop: points of accuracy on validation data that may be lost at most.
         tries: candidates of the final search for ``max_drop``, each coded and evaluated without further training.
         pilots: sizes that are tried for ``max_drop``, each in a training of a quarter of the length (500 steps
             at least), before the training to the smallest that kept it. 0 trains once and lets each round's accuracy
@@ -39,6 +42,8 @@ class Recipe(Part):
         coding: profile of the entropy coder: the smallest file, or the fastest.
         sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
         merge_normalisation: store normalisation as scale and shift: no running statistics, no biases before it.
+        seed: of everything that is drawn; the same seed gives the same bytes.
+        output: name of the file in the folder of results.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1

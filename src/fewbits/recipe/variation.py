@@ -68,11 +68,13 @@ class Sweep(Part):
 
     Attributes:
         over: dotted keys of the recipe, each with a list of values (any YAML, such as whole sections) or a range.
-        trials: how many settings. objectives: ``accuracy`` (validation, percent), ``bytes``, and costs of a plan:
-            ``parameters`` (not zero), ``macs``, ``flops``.
+        trials: how many settings.
+        objectives: ``accuracy`` (validation, percent), ``bytes``, and costs of a plan: ``parameters`` (not zero),
+            ``macs``, ``flops``.
         sampler: ``tpe`` learns from finished trials, ``sobol`` spreads them evenly, ``random`` does not care.
         batch: settings that ``tpe`` draws at a time, once all before them are finished. So the settings depend on the
             seed alone, however many workers there are; a multiple of their number keeps all of them busy.
+        seed: of the list of settings; the seed of training is the recipe's.
     """
 
     over: dict[str, list[Any] | Range]
