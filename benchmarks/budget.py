@@ -231,7 +231,7 @@ def workers(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     recipe = recipes.make(copy.deepcopy(COMMON | WORKED | {"sweep": part}))
     outputs.write_text(
         work / "recipe.yaml",
-        json.dumps(recipe.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"schema": 1}),
+        json.dumps(recipe.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"schema": 2}),
     )
     if not (work / outputs.FLOAT).exists():
         job = jobs.prepare(recipe)

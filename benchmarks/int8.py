@@ -88,7 +88,7 @@ def accuracy(options: argparse.Namespace) -> None:
 
 def one(name: str, weights: Path, epochs: int, seed: int, options: argparse.Namespace) -> None:
     values = {
-        "schema": 1,
+        "schema": 2,
         "network": {"name": name, "weights": str(weights)},
         "data": {"name": "cifar10", **DATA[name]} | ({"folder": options.data} if options.data else {}),
         "assign": {"method": "int8"},

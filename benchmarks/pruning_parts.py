@@ -27,7 +27,8 @@ from fewbits.pipeline import compress
 from fewbits.plan import Plan
 from fewbits.recipe.training import Training
 from fewbits.report import provenance
-from fewbits.train import accuracy, match_variance, pretrain, recalibrate
+from fewbits.task import accuracy
+from fewbits.train import match_variance, pretrain, recalibrate
 from fewbits.weights import select
 from fewbits.zoo.initialise import he_normal
 from fewbits.zoo.mobilenet import InvertedResidual

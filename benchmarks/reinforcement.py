@@ -34,7 +34,8 @@ from fewbits.recipe.training import Training
 from fewbits.report import provenance
 from fewbits.search.layer_rates import Proxy, RateSpace, Targets, carve
 from fewbits.search.layer_rates.run import explore
-from fewbits.train import accuracy, pretrain, recalibrate
+from fewbits.task import accuracy
+from fewbits.train import pretrain, recalibrate
 from fewbits.weights import select
 
 RESULT = Path(__file__).parent.parent / "results" / "reinforcement.json"

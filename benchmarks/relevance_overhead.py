@@ -29,7 +29,7 @@ from fewbits.recipe.training import Finetuning
 from fewbits.report import provenance
 from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
-from fewbits.train.objectives import task
+from fewbits.train.objectives import plain
 from fewbits.weights import select
 
 INPUTS = {"mlp-gsc": (255,), "vgg16": (3, 32, 32), "resnet-20": (3, 32, 32)}
@@ -56,7 +56,7 @@ class Stepper:
         )  # fmt: skip
         self.model = model.train()
         self.optimizer = optimizer_of(finetuning_groups(model, settings), settings)
-        self.objective = task()
+        self.objective = plain()
         self.done = 0
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
