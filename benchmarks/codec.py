@@ -93,7 +93,7 @@ def onnx_weights(path: Path) -> dict[str, torch.Tensor]:
 def networks(options: argparse.Namespace) -> Iterator[tuple[str, Plan, bool]]:
     for given in options.few:
         model, _, path = given.partition("=")
-        plan = codec.decode(codec.read(path), zoo.build(model))
+        plan = codec.decode(files.read(path), zoo.build(model))
         yield f"{model}, trained", Plan(plan.clustered), model != "vgg16-bn"
     for name, file, bits, zeros, seen in SAFETENSORS:
         weights = {k: v.float() for k, v in load_file(options.weights / file).items() if v.dim() >= 2}
@@ -157,7 +157,7 @@ def measured(name: str, plan: Plan, seen: bool, options: argparse.Namespace) -> 
 
 SCALE = """
 import sys, time, torch
-from fewbits import codec
+from fewbits import codec, files
 from fewbits.plan import Clustered, Plan
 count, profile, part = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 def memory(what):  # in bytes, of this process since its peak was set back

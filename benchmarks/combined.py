@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from ecqx import CHEAP_RELEVANCE, ECQX
-from fewbits import codec
+from fewbits import codec, files
 from fewbits import recipe as recipes
 from fewbits.attach import plan_of
 from fewbits.channels.load import load_plan
@@ -77,10 +77,10 @@ def narrowed(job: jobs.Job, loader: Any, options: argparse.Namespace) -> nn.Modu
         accelerator = Accelerator()
         kept = KeptTraining(place.with_suffix(".training"), recipe.channels.model_dump_json(), accelerator)
         found = remove_channels(job.network, loader, recipe.channels, seed=recipe.seed, kept=kept)
-        codec.write(place, codec.encode(plan_of(found.model, floats=torch.float32)))
+        files.write(place, codec.encode(plan_of(found.model, floats=torch.float32)))
         kept.forget()
     small = job.skeleton()
-    load_plan(small, codec.decode(codec.read(place), like=small))
+    load_plan(small, codec.decode(files.read(place), like=small))
     return small.eval()
 
 

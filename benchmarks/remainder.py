@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import ecqx
-from fewbits import codec
+from fewbits import codec, files
 from fewbits.attach.precision import shortened
 from fewbits.channels.load import load_plan
 from fewbits.job import job as jobs
@@ -38,7 +38,7 @@ def fewer(entry: Entry, bits: int) -> Entry:
 
 
 def measured(job: jobs.Job, file: Path, name: str) -> list[dict[str, Any]]:
-    data = codec.read(file)
+    data = files.read(file)
     network, plan = restore(data, job.network)
     numbers = sum(int(e.kept.sum()) if isinstance(e, Masked) else e.data.numel() if isinstance(e, Dense) else 0
                   for e in plan.values())  # fmt: skip

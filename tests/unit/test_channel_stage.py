@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import fewbits as fb
 from conftest import small_network
-from fewbits import codec, job
+from fewbits import codec, files, job
 from fewbits import recipe as recipes
 from fewbits.channel_masks import channels_of
 from fewbits.channels import criterion, dependencies, first_samples, measured
@@ -202,7 +202,7 @@ def test_a_job_counts_against_the_float_network(tmp_path: Path) -> None:
     assert result.report.macs_left <= 0.3 * result.report.macs
     assert macs(prepared.decoded(tmp_path / "net.few")) == result.report.macs_left
     assert sorted(p.name for p in tmp_path.iterdir()) == ["float.safetensors", "net.few", "report.json"]
-    assert codec.inspect(codec.read(tmp_path / "net.few")).tensors[0].shape[0] < 32
+    assert codec.inspect(files.read(tmp_path / "net.few")).tensors[0].shape[0] < 32
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of pictures that nothing is in
         html = page(result.report)

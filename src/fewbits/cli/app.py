@@ -182,12 +182,12 @@ def verify(
     """
     loaded = given(recipe, changes)
 
-    from fewbits import codec
+    from fewbits import codec, files
     from fewbits import job as jobs
     from fewbits.job import folder as outputs
     from fewbits.report.words import accuracy
 
-    codec.inspect(codec.read(file))  # a wrong path or a damaged file is found before any data is loaded
+    codec.inspect(files.read(file))  # a wrong path or a damaged file is found before any data is loaded
     beside = file.parent / "report.json"
     report = outputs.load_report(beside) if beside.is_file() else None
     job = jobs.skeleton(loaded)

@@ -51,11 +51,10 @@ def network_and_inputs(data: bytes, recipe: str | None) -> tuple[nn.Module, Tens
 
 def to_onnx(file: Path, out: Path, recipe: str | None) -> Exported:
     """Export a ``.few`` file after its network and the export agreed; see :func:`fewbits.deploy.onnx.to_onnx`."""
-    from fewbits import codec
     from fewbits.deploy.onnx import to_onnx as export
     from fewbits.pipeline.restore import restore
 
-    data = codec.read(file)
+    data = read(file)
     like, inputs = network_and_inputs(data, recipe)
     network, plan = restore(data, like)
     return export(network, inputs, out, plan=plan)
@@ -92,10 +91,10 @@ def bench_latency(
     import tempfile
     from importlib.metadata import version
 
-    from fewbits import codec
     from fewbits.deploy.latency import measure_latency
     from fewbits.deploy.onnx import to_onnx as export
     from fewbits.errors import RecipeError
+    from fewbits.files import read
     from fewbits.job.folder import write_text
     from fewbits.report.provenance import provenance
 
@@ -103,7 +102,7 @@ def bench_latency(
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.onnx"
         for file in files:
-            data = codec.read(file)
+            data = read(file)
             if file.suffix == ".few":
                 if not models:
                     export(*network_and_inputs(data, recipe), place)

@@ -30,13 +30,13 @@ def explain(
     """Which weights mattered: relevance before and after compression, in pictures and numbers."""
     loaded = given(recipe, changes)
 
-    from fewbits import codec
+    from fewbits import codec, files
     from fewbits import job as jobs
     from fewbits.job import folder as outputs
     from fewbits.report import page as make_page
     from fewbits.report import write_page
 
-    codec.inspect(codec.read(file))  # a wrong path or damaged file is found before anything is trained
+    codec.inspect(files.read(file))  # a wrong path or damaged file is found before anything is trained
     beside = file.parent / outputs.FLOAT
     trained = weights or (beside if beside.is_file() else None)
     with progress() as stage:

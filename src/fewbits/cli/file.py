@@ -26,11 +26,11 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
     """What a file holds: tensors, bits, bytes, and how good its coding is. Checks every checksum; needs no network."""
     from dataclasses import asdict
 
-    from fewbits import codec
+    from fewbits import codec, files
     from fewbits.job.folder import write_text
     from fewbits.report.words import human
 
-    data = codec.read(file)
+    data = files.read(file)
     summary = codec.inspect(data)
     limit = codec.LIMIT if limit is None else limit
     sections = codec.measure(data, limit=limit) if summary.count <= limit else []
@@ -105,7 +105,7 @@ def export(
     if recipe is not None and to is not Format.ONNX:
         raise typer.BadParameter("--recipe goes with --to onnx")
 
-    from fewbits import codec, deploy
+    from fewbits import codec, deploy, files
     from fewbits.report.words import human
 
     if to is Format.ONNX:
@@ -113,7 +113,7 @@ def export(
         writable(target)
         told(file, target, to_onnx(file, target, recipe), recipe)
         return
-    data = codec.read(file)
+    data = files.read(file)
     plan = codec.decode(data, codec.shapes(data, limit=codec.LIMIT if limit is None else limit))
     target = out or file.with_suffix(f".{to.value}")
     writable(target)

@@ -6,7 +6,6 @@ The format is defined in ``docs/format.md``. Nothing here unpickles, and a damag
 
 from fewbits.codec.coder import backend
 from fewbits.codec.container import decode, encode
-from fewbits.codec.files import read, write
 from fewbits.codec.summary import LIMIT, Decoded, Summary, TensorSummary, inspect, measure, shapes
 
 __all__ = [
@@ -19,7 +18,5 @@ __all__ = [
     "encode",
     "inspect",
     "measure",
-    "read",
     "shapes",
-    "write",
 ]

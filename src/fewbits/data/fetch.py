@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +20,8 @@ from fewbits.data.cifar import Images, read_cifar10, read_cifar100
 from fewbits.data.idx import TEST, TRAIN, unpack
 from fewbits.data.load import check_name, home, load
 from fewbits.data.sources import SOURCES, Download, Package, Source
-from fewbits.errors import DataError
+from fewbits.errors import DataError, FileError
+from fewbits.files import write
 
 _CHUNK = 1 << 18
 _CLIENT_PATIENCE = 1800.0  # seconds for a whole package; the clients have their own time-outs for silence
@@ -71,7 +71,7 @@ def fetch(
             _install(name, SOURCES[name], arrived, target)
     except DataError:
         raise
-    except OSError as error:
+    except (OSError, FileError) as error:
         raise DataError(f"cannot write {name} to {target}: {error}") from error
     return target
 
@@ -195,12 +195,7 @@ def _install(name: str, source: Source, arrived: Path, target: Path) -> None:
         for file, arrived_as in chosen.items():
             content = unpack(packed.pop(arrived_as), arrived_as)
             _check(file, content, source)
-            beside = target / f"{file}.part"
-            try:
-                beside.write_bytes(content)
-                os.replace(beside, target / file)
-            finally:
-                beside.unlink(missing_ok=True)
+            write(target / file, content)
 
 
 def _batches(images: Images) -> dict[str, bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import lzma
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.errors import DataError
+from fewbits.files import replacing
 
 # Above the 184 MB of CIFAR-10; a hostile xz file stops here instead of filling the memory.
 LIMIT = 400_000_000
@@ -57,14 +57,9 @@ def read_npz(path: Path, wanted: Mapping[str, tuple[str, int]]) -> dict[str, Arr
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write beside and rename, so that a broken run never leaves half a file under this name."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Write all of it or nothing, see :func:`fewbits.files.replacing`."""
+    with replacing(path) as beside, open(beside, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _unpack(path: Path) -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewbits import codec
+from fewbits import files
 from fewbits.errors import FormatError, MissingExtraError, RecipeError
 from fewbits.plan import Plan
 
@@ -60,7 +60,7 @@ def to_nnc(plan: Plan, path: str | os.PathLike[str]) -> Written:
             if name not in back or not np.array_equal(back[name].numpy(), array):
                 raise FormatError(f"the levels of {name!r} did not come back from nncodec as they were")
         data = beside.read_bytes()
-    codec.write(path, data)
+    files.write(path, data)
     return Written(len(data), len(levels), sum(array.size for array in levels.values()))
 
 
@@ -71,7 +71,7 @@ def from_nnc(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         MissingExtraError: ``nncodec`` is not installed. FileError: the file cannot be read.
         FormatError: it holds numbers that are not integers of 16 bits.
     """
-    codec.read(path)  # says in one sentence what is wrong with the path
+    files.read(path)  # says in one sentence what is wrong with the path
     found: dict[str, Tensor] = {}
     for name, values in _nnc().decompress(str(path)).items():
         array = np.asarray(values)

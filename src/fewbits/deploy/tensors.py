@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from fewbits import codec
+from fewbits import files
 from fewbits.plan import Clustered, Entry, Plan
 
 
@@ -34,7 +34,7 @@ def to_safetensors(plan: Plan, path: str | os.PathLike[str], *, levels: bool = F
         else:
             tensors[name] = _values(entry)
     data = save(tensors, metadata=notes)
-    codec.write(path, data)
+    files.write(path, data)
     return len(data)
 
 

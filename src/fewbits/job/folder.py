@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from fewbits import codec
+from fewbits import files
 from fewbits.data import Normalisation
 from fewbits.errors import DataError, FileError, RecipeError
 from fewbits.recipe import Recipe
@@ -113,7 +113,7 @@ def write_pictures(explanation: Explanation, out: Path) -> list[str]:
     for layer in explanation.layers:
         figures[f"relevance-{layer.name}.png"] = plots.relevance_v_magnitude(explanation, layer.name)
     for name, figure in figures.items():
-        codec.write(out / name, plots.figure_png(figure))
+        files.write(out / name, plots.figure_png(figure))
     return list(figures)
 
 
@@ -144,7 +144,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         FileError: it cannot be written.
     """
-    codec.write(path, text.encode())
+    files.write(path, text.encode())
 
 
 def save_float(network: nn.Module, path: Path, normalise: Normalisation, **more: str) -> None:
@@ -155,7 +155,7 @@ def save_float(network: nn.Module, path: Path, normalise: Normalisation, **more:
     """
     mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
     tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
-    codec.write(path, save(tensors, metadata={"normalise": f"mean {mean} std {std}", **more}))
+    files.write(path, save(tensors, metadata={"normalise": f"mean {mean} std {std}", **more}))
 
 
 def load_report(path: Path) -> Report:

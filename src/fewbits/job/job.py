@@ -11,7 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import nn
 
-from fewbits import codec, zoo
+from fewbits import files, zoo
 from fewbits.data import DataSet
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, NonFiniteError, RecipeError, UnsupportedError
@@ -79,7 +79,7 @@ class Job:
         Raises:
             FileError: the file is missing, damaged, or of another network.
         """
-        return restore(codec.read(path), self.network)[0]
+        return restore(files.read(path), self.network)[0]
 
 
 class _Bar(Callback):
@@ -279,7 +279,7 @@ def explain(job: Job, file: Path, rules: str) -> Explanation:
     Raises:
         FileError: missing, damaged, or of another network.
     """
-    after, plan = restore(codec.read(file), job.network)
+    after, plan = restore(files.read(file), job.network)
     inputs, targets = next(iter(job.dataset.loader("validation", 256)))
     return explain_network(
         job.network,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fewbits import codec
+from fewbits import files
 from fewbits import recipe as recipes
 from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import Cost, CostMaker, cost_of
@@ -103,7 +103,7 @@ class Trials:
             keep_state=True,
         )
         file = f"{FILES}/{point:03}/{recipe.output}"
-        codec.write(self.out / file, found.data)
+        files.write(self.out / file, found.data)
         costs = {name: cost(found.plan) for name, cost in self.costed().items()}
         forget(place)
         report = found.report

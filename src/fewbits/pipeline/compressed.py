@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fewbits import codec
+from fewbits import files
 from fewbits.channels.load import load_plan
 from fewbits.pipeline.restore import decoded, integer, network_of
 from fewbits.plan import Plan
@@ -28,7 +28,7 @@ class Compressed:
         Raises:
             FileError: it cannot be written; a file that was there stays intact.
         """
-        codec.write(path, self.data)
+        files.write(path, self.data)
 
     def into(self, model: nn.Module) -> nn.Module:
         """Give ``model`` (of the same class) the compressed tensors, and return it in evaluation mode.
@@ -49,7 +49,7 @@ def load(path: str | Path, like: nn.Module) -> nn.Module:
     Raises:
         FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
     """
-    plan = decoded(codec.read(path), like)
+    plan = decoded(files.read(path), like)
     if integer(plan, like):
         return network_of(plan, like)
     load_plan(like, plan)

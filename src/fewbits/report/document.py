@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewbits.errors import DataError
+from fewbits import files
 from fewbits.report.markup import Markup, el
 from fewbits.report.style import figure_png
 
@@ -121,18 +120,9 @@ def table(
 
 
 def write_page(path: str | os.PathLike[str], html: str) -> None:
-    """Write a page: beside its place first, then renamed into it, so that nobody ever sees half of one.
+    """Write a page, wholly or not at all.
 
     Raises:
-        DataError: it cannot be written.
+        FileError: it cannot be written.
     """
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-    try:
-        try:
-            draft.write_text(html, encoding="utf-8", newline="\n")
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{target} cannot be written: {error.strerror or error}") from error
+    files.write(path, html.encode())

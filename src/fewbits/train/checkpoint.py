@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import io
 import pickle
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,42 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from fewbits import files
 from fewbits.assign import LayerState, State
-from fewbits.errors import DataError, FileError
+from fewbits.errors import DataError
 
 _FORMAT = 10
 
 
 def save(path: Path, values: dict[str, Any]) -> None:
-    """Write atomically: plain data and tensors only (read back with torch's restricted loader).
+    """Write plain data and tensors (read back with torch's restricted loader), wholly or not at all.
 
     Raises:
-        FileError: the folder cannot be made, is not writable, or full; an older checkpoint stays intact.
+        FileError: it cannot be written; an older checkpoint stays intact.
     """
+    with files.uninterrupted():
+        payload = io.BytesIO()
+        torch.save({"format": _FORMAT, **values}, payload)
+        files.write_state(path, payload.getvalue())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The values that :func:`save` wrote, whomever they belong to.
+
+    Raises:
+        DataError: the file is damaged. FileError: it cannot be read.
+    """
+    payload = io.BytesIO(files.read_state(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise FileError(f"cannot write the checkpoint {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": _FORMAT, **values}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise FileError(f"cannot write the checkpoint {path}: {error}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        with files.uninterrupted():
+            # What a GPU left can be gone on from without one.
+            place = None if torch.cuda.is_available() else "cpu"
+            values = torch.load(payload, weights_only=True, map_location=place)
+    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+        values = None
+    if not isinstance(values, dict) or values.get("format") != _FORMAT:
+        raise DataError(f"{path} is not a checkpoint of this version; delete it to start anew")
+    return values
 
 
 def load(path: Path, recipe: str) -> dict[str, Any] | None:
@@ -51,17 +59,10 @@ def load(path: Path, recipe: str) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    try:
-        # What a GPU left can be gone on from without one.
-        values = torch.load(path, weights_only=True, map_location=None if torch.cuda.is_available() else "cpu")
-        good = isinstance(values, dict) and values.get("format") == _FORMAT
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
-        good = False
-    if not good:
-        raise DataError(f"{path} is not a checkpoint of this version; delete it to start anew")
+    values = read(path)
     if values["recipe"] != recipe:
         raise DataError(f"{path} belongs to another recipe; delete it to start anew")
-    return dict(values)
+    return values
 
 
 def random_state() -> dict[str, Any]:

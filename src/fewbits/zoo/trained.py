@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-import os
 import pickle
-import tempfile
 import urllib.request
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fewbits.data.load import home
-from fewbits.errors import DataError, RecipeError, did_you_mean
+from fewbits.errors import DataError, FileError, RecipeError, did_you_mean
+from fewbits.files import write
 
 _LARGEST = 1 << 26  # bytes; the published files have one to four million
 
@@ -79,11 +78,8 @@ def fetch_weights(name: str, folder: str | PathLike[str] | None = None, *, timeo
     tensors = _tensors(data, source.url)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".weights-") as scratch:
-            fresh = Path(scratch) / target.name
-            save_file(tensors, fresh, metadata=source.metadata | {"source": source.url})
-            os.replace(fresh, target)
-    except OSError as error:
+        write(target, save(tensors, metadata=source.metadata | {"source": source.url}))
+    except (OSError, FileError) as error:
         raise DataError(f"cannot write {target}: {error}") from error
     return target
 

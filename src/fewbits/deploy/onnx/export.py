@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from fewbits import codec
+from fewbits import files
 from fewbits.deploy.onnx.compare import FLOAT, Agreement, compare, distance
 from fewbits.deploy.onnx.graph import graph_of, without_notes
 from fewbits.deploy.onnx.weights import Integers, marked, put, smallest_width
@@ -73,7 +73,7 @@ def to_onnx(model: nn.Module, inputs: Tensor, path: str | os.PathLike[str], *, p
     put(graph, tensors, marks)
     agreement = compare(network, graph, inputs, integer=integer)
     data = without_notes(graph)
-    codec.write(path, data)
+    files.write(path, data)
     return Exported(len(data), agreement, tuple(notes))
 
 

@@ -1,0 +1,237 @@
+"""Files that are whole or not there: the one atomic write, state with a checksum, and a folder's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import signal
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from fewbits.errors import DataError, FileError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where folders are not locked
+    fcntl = None  # type: ignore[assignment]
+
+_MACHINE = hashlib.sha256(str(uuid.getnode()).encode()).hexdigest()[:8]  # whose process numbers these are
+_TEMPORARY = re.compile(r"\.fewbits-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{16}\.tmp")
+_KINDS = {"a FIFO": stat.S_ISFIFO, "a device": lambda m: stat.S_ISCHR(m) or stat.S_ISBLK(m), "a socket": stat.S_ISSOCK}
+_STATE = b"FEWBITS STATE 1\n"
+LOCK = ".fewbits.lock"
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """All bytes of a file; FileError where it is missing, a directory, or may not be read."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read {os.fspath(path)!r}: {_reason(error)}") from error
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put ``data`` at ``path``, wholly or not at all; see :func:`replacing`."""
+    with replacing(path) as beside:
+        handle = os.open(beside, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A temporary file beside ``path``, which takes its place once the block is over.
+
+    It goes to the disk first, and only then to its name. On any failure (disk full, interruption) it is removed and an
+    older file at ``path`` stays as it was; of one that is replaced, the mode is kept. A symbolic link is followed.
+    What killed processes of this machine left in the folder is removed.
+
+    Raises:
+        FileError: the file cannot be written, or ``path`` is something else than a file; the message says why.
+    """
+    try:
+        target = os.path.realpath(path)
+        mode = _mode(target)
+        folder = os.path.dirname(target)
+        _clean(folder)
+        name = f".fewbits-{_MACHINE}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(8)}.tmp"
+        beside = os.path.join(folder, name)
+        try:
+            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            yield beside
+            _sync(beside, os.O_RDWR)
+            if mode is not None:
+                os.chmod(beside, mode)
+            os.replace(beside, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+        with contextlib.suppress(OSError):  # not every system can make a name durable; the file is whole either way
+            _sync(folder)
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot write {os.fspath(path)!r}: {_reason(error)}") from error
+
+
+def _mode(target: str) -> int | None:
+    """The mode of a file that is there already."""
+    try:
+        found = os.stat(target).st_mode
+    except FileNotFoundError:
+        return None
+    for words, is_kind in _KINDS.items():
+        if is_kind(found):
+            raise FileError(f"cannot write {target!r}: it is {words}, not a file; give the name of a file")
+    return stat.S_IMODE(found)
+
+
+def _sync(path: str, how: int = os.O_RDONLY) -> None:
+    handle = os.open(path, how)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _clean(folder: str) -> None:
+    """Remove what processes of this machine left that are no more; another machine's may be alive."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            found = _TEMPORARY.fullmatch(name)
+            if found and found[1] == _MACHINE and _started(int(found[2])) != int(found[3]):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+
+
+def _started(process: int) -> int:
+    """When a process started, in units of the system: numbers of processes are used again. -1 if there is none."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return -1 if fields[0] == "Z" else int(fields[19])
+    except FileNotFoundError:
+        if os.path.exists("/proc/self/stat"):
+            return -1
+    except (OSError, ValueError, IndexError):
+        pass
+    try:  # no /proc: alive or not is all there is to know
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return -1
+    except OSError:
+        pass
+    return 0
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block is over: libraries make wrong errors of it, or end the process."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    waiting: list[object] = []
+    before = signal.signal(signal.SIGINT, lambda *_: waiting.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if waiting and callable(before):
+            before(signal.SIGINT, None)
+
+
+def write_state(path: Path, payload: bytes) -> None:
+    """Write what only :func:`read_state` reads: with its length and SHA-256.
+
+    Raises:
+        FileError: the folder cannot be made, is not writable, or full; an older state stays intact.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder {path.parent}: {_reason(error)}") from error
+    write(path, _STATE + len(payload).to_bytes(8, "big") + hashlib.sha256(payload).digest() + payload)
+
+
+def read_state(path: Path) -> bytes:
+    """What :func:`write_state` wrote.
+
+    Raises:
+        DataError: it is damaged, or something else. FileError: it cannot be read.
+    """
+    data = read(path)
+    head, rest = data[: len(_STATE)], data[len(_STATE) :]
+    length, digest, payload = rest[:8], rest[8:40], rest[40:]
+    if head != _STATE:
+        raise DataError(f"{path} is not a checkpoint of this version; delete it to start anew")
+    if len(payload) != int.from_bytes(length, "big") or hashlib.sha256(payload).digest() != digest:
+        raise DataError(f"{path} is damaged: its checksum does not fit; delete it to start anew")
+    return payload
+
+
+_held: dict[str, int] = {}  # folders that this process has locked, each with the thread
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Nobody else works in ``folder`` meanwhile; the lock goes with its process, however that ends.
+
+    The thread that holds a lock may take it again.
+
+    Args:
+        what: is done there, in a few words, for whoever finds it locked.
+
+    Raises:
+        FileError: somebody works there; the message says who, and since when. Or it cannot be written.
+    """
+    place = os.path.realpath(folder)
+    if fcntl is None or _held.get(place) == threading.get_ident():
+        yield
+        return
+    handle = _acquired(os.path.join(place, LOCK), folder)
+    try:
+        _held[place] = threading.get_ident()
+        words = {"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "what": what}
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(words).encode())
+        yield
+    finally:
+        _held.pop(place, None)
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(place, LOCK))
+        os.close(handle)
+
+
+def _acquired(path: str, folder: Path) -> int:
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise FileError(f"cannot write to the folder {folder}: {_reason(error)}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.fstat(handle).st_ino == os.stat(path).st_ino:
+                return handle
+        except BlockingIOError:
+            try:
+                holder = json.loads(os.read(handle, 4096))
+                who = f"process {holder['process']}, since {holder['since']} ({holder['what']})"
+            except (ValueError, KeyError, TypeError):
+                who = "another process"
+            os.close(handle)
+            raise FileError(f"{folder} is in use by {who}; wait for it, or give another --out") from None
+        os.close(handle)  # its last holder has removed it meanwhile
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
