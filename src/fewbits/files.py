@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fewbits.errors import DataError, FileError
@@ -25,7 +25,11 @@ except ImportError:  # not on Windows, where folders are not locked
 
 _MACHINE = hashlib.sha256(str(uuid.getnode()).encode()).hexdigest()[:8]  # whose process numbers these are
 _TEMPORARY = re.compile(r"\.fewbits-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{16}\.tmp")
-_KINDS = {"a FIFO": stat.S_ISFIFO, "a device": lambda m: stat.S_ISCHR(m) or stat.S_ISBLK(m), "a socket": stat.S_ISSOCK}
+_KINDS: dict[str, Callable[[int], bool]] = {
+    "a FIFO": stat.S_ISFIFO,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+    "a socket": stat.S_ISSOCK,
+}
 _STATE = b"FEWBITS STATE 1\n"
 LOCK = ".fewbits.lock"
 

@@ -71,12 +71,13 @@ def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
     try:
         with progress() if not out_console.quiet else nullcontext(lambda name: None) as stage:
             outputs.ready(recipe, out)
-            trained = outputs.unfinished(recipe, out)
-            if trained is not None:
-                tell(f"going on with the unfinished run in {out}")
-            state = out / outputs.TRAINING
-            job = jobs.prepare(recipe, say=tell, progress=stage("train"), trained=trained, state_file=state)
-            result = jobs.run(job, out, say=tell, progress=stage("compress"))
+            with outputs.working_in(out, recipe):
+                trained = outputs.unfinished(recipe, out)
+                if trained is not None:
+                    tell(f"going on with the unfinished run in {out}")
+                state = out / outputs.TRAINING
+                job = jobs.prepare(recipe, say=tell, progress=stage("train"), trained=trained, state_file=state)
+                result = jobs.run(job, out, say=tell, progress=stage("compress"))
     except KeyboardInterrupt:
         raise interrupted(out) from None
     if out_console.quiet:

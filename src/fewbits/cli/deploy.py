@@ -52,6 +52,7 @@ def network_and_inputs(data: bytes, recipe: str | None) -> tuple[nn.Module, Tens
 def to_onnx(file: Path, out: Path, recipe: str | None) -> Exported:
     """Export a ``.few`` file after its network and the export agreed; see :func:`fewbits.deploy.onnx.to_onnx`."""
     from fewbits.deploy.onnx import to_onnx as export
+    from fewbits.files import read
     from fewbits.pipeline.restore import restore
 
     data = read(file)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -59,6 +61,22 @@ def ready(recipe: Recipe, out: Path) -> None:
     for name in (recipe.output, FLOAT, "report.json"):
         if (out / name).is_dir():
             raise FileError(f"{out / name} is a folder; a file has to go there")
+
+
+@contextmanager
+def working_in(out: Path, recipe: Recipe) -> Iterator[None]:
+    """Make the folder, and let no other job work in it meanwhile; of several processes the main one sees to it.
+
+    Raises:
+        FileError: the folder cannot be made, or somebody works there.
+    """
+    if not is_main_process():
+        yield
+        return
+    folder(out)
+    name = recipe.network.name if recipe.network is not None else "a network"
+    with files.locked(out, f"{name}, seed {recipe.seed}"):
+        yield
 
 
 def unfinished(recipe: Recipe, out: Path) -> Path | None:

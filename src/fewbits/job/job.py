@@ -200,11 +200,16 @@ def run(
         resume: keep the state of the run in ``out``, and go on from the one that is there.
 
     Raises:
-        FileError: the folder cannot be written.
+        FileError: the folder cannot be written, or another job works in it.
     """
+    outputs.ready(job.recipe, out)
+    with outputs.working_in(out, job.recipe):
+        return _run(job, out, say, progress, resume)
+
+
+def _run(job: Job, out: Path, say: Say, progress: Progress | None, resume: bool) -> Compressed:
     recipe = job.recipe
     assert recipe.data is not None
-    outputs.ready(recipe, out)
     outputs.folder(out)
     writes = outputs.is_main_process()
     if writes and resume:

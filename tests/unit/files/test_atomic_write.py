@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fewbits.codec import files, read, write
+from fewbits import files
+from fewbits.files import read, write
 from fewbits.errors import FileError
 
 
