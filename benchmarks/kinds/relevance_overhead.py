@@ -1,0 +1,94 @@
+"""What relevance costs: time of an ECQx training step over an ECQ step, on the same network and batch.
+
+The paper (arXiv 2109.04236, 4.3) pays 1.2x on its MLP, 2.4x on VGG16 and 3.2x on ResNet-18. Steps of both kinds
+alternate in one process, and the ratio is taken pair by pair, so a machine whose speed drifts does not matter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from benchmarks.unit import Place, Row, Unit
+from fewbits import assign, zoo
+from fewbits.attach import attach
+from fewbits.graph import trace
+from fewbits.measure import RelevanceScorer
+from fewbits.measure.relevance import Rules, rules_of
+from fewbits.recipe import Finetuning
+from fewbits.train import task
+from fewbits.train.hold import Holding, finetuning_groups
+from fewbits.train.loop import optimizer_of
+from fewbits.weights import select
+
+INPUTS = {"mlp-gsc": (255,), "vgg16": (3, 32, 32), "resnet-20": (3, 32, 32)}
+
+
+def measure(unit: Unit, place: Place) -> list[Row]:
+    """One row: the median ratio over the repeats, on as many threads as the option says."""
+    chosen = unit.options
+    batch, samples, every = chosen["batch"], chosen["samples"], chosen["every"]
+    torch.set_num_threads(chosen["threads"])
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(batch, *INPUTS[chosen["model"]], generator=generator)
+    targets = torch.randint(10, (batch,), generator=generator)
+    rules = dataclasses.replace(rules_of(chosen["rules"]), precision=chosen["precision"])
+    plain, explained = (Stepper(chosen["model"], method, rules, samples, every) for method in ("ecq", "ecqx"))
+    for stepper in (plain, explained):
+        for _ in range(every):
+            stepper.step(inputs, targets)
+    ratios = []
+    for _ in range(chosen["repeats"]):  # of `every` steps one measures relevance; all reassign with what is known
+        base = sum(plain.step(inputs, targets) for _ in range(every))
+        ratios.append(sum(explained.step(inputs, targets) for _ in range(every)) / base)
+    return [
+        {
+            "model": chosen["model"], "method": "ecqx", "versus": "ecq step", "rules": chosen["rules"],
+            "precision": chosen["precision"], "batch": batch, "samples": samples, "every": every,
+            "threads": torch.get_num_threads(), "time_ratio": statistics.median(ratios),
+            "time_ratio_min": min(ratios), "time_ratio_max": max(ratios), "repeats": chosen["repeats"],
+        }
+    ]  # fmt: skip
+
+
+class Stepper:
+    """One training step after another, as the training loop makes them."""
+
+    def __init__(self, name: str, method: str, rules: Rules, samples: int, every: int) -> None:
+        model = zoo.build(name, seed=0)
+        lens = trace(model)
+        maker = getattr(assign, method)
+        options = {"zero_floor": 0.5}
+        weights = select(model)
+        assigner = maker(lam=0.3, **options)
+        plan, state = assigner.update(weights, None, assigner.init(weights))
+        attach(model, plan)
+        settings = Finetuning()
+        scorer = RelevanceScorer(model, lens, rules, samples=samples) if method == "ecqx" else None
+        self.holding = Holding(
+            model, lambda lam, _: maker(lam=lam, **options), state, 0.3, scorer=scorer, every=every, settings=settings,
+            accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
+        )  # fmt: skip
+        self.model = model.train()
+        self.optimizer = optimizer_of(finetuning_groups(model, settings), settings)
+        self.objective = task()
+        self.done = 0
+
+    def step(self, inputs: Tensor, targets: Tensor) -> float:
+        """Seconds of one step."""
+        begin = time.perf_counter()
+        with self.holding.watch():
+            logits = self.model(inputs)
+        loss = self.objective(logits, targets, inputs)
+        loss.backward()
+        self.holding.before_update(logits, targets)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
+        self.holding.after_update(self.done, 10**9, 0.0)
+        return time.perf_counter() - begin
