@@ -1,7 +1,5 @@
 """Columns of tables that take more than one row, or more than arithmetic."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd
@@ -11,15 +9,16 @@ from benchmarks.unit import share
 SETTING = ["result", "target", "epochs", "method", "step"]
 BESIDE = {"vgg16-bn": ("584.16 KB", "129 KB"), "mlp-gsc": ("87.52 KB",)}  # published: what the aims were set by
 AGENTS = ("terminal", "raw", "potential", "sparsity")
-NETWORKS = {
-    "resnet-20": "ResNet-20, CIFAR-10", "vgg16-bn": "VGG16-BN, CIFAR-10", "mlp-gsc": "MLP_GSC, keywords",
-    "mlp-activity": "MLP_GSC, human activity",
-}  # fmt: skip
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
-    """``how``: the method, and what was special about its training."""
-    return frame.assign(how=[_how(row._asdict()) for row in frame.itertuples(index=False)])
+    """``how``: the method, and what was special about its training; the learning rate, where no more than that differs
+    (not every older row says its own)."""
+    frame = frame.assign(how=[_how(row._asdict()) for row in frame.itertuples(index=False)])
+    for key, mine in frame.groupby(["result", "how", "epochs"]):
+        if mine.get("lr", pd.Series()).nunique() > 1:
+            frame.loc[mine.index, "how"] = [f"{key[1]}, learning rate {lr:g}" for lr in mine["lr"]]
+    return frame
 
 
 def _how(row: dict[str, Any]) -> str:
@@ -35,14 +34,6 @@ def _how(row: dict[str, Any]) -> str:
     text += ", gradual lambda" if has("gradual") else ""
     text += f", floor {100 * share(row['floor']):g} %" if has("floor") else ""
     return text + (f", {row['significand']:g} significant bits" if has("significand") else "")
-
-
-def rated(frame: pd.DataFrame) -> pd.DataFrame:
-    """``how`` with the learning rate, where trainings differ in no more than that; not every older row says its own."""
-    for key, mine in frame.groupby(["result", "how", "epochs"]):
-        if "lr" in mine and mine["lr"].nunique() > 1:
-            frame.loc[mine.index, "how"] = [f"{key[1]}, learning rate {lr:g}" for lr in mine["lr"]]
-    return frame
 
 
 def floats(frame: pd.DataFrame) -> pd.DataFrame:
@@ -72,17 +63,15 @@ def best(frame: pd.DataFrame) -> pd.DataFrame:
     frame["name"] = frame["result"].replace("combined", "vgg16-bn").str.removeprefix("ecqx/")
     frame["whole"] = frame["epochs"] + frame["channel_epochs"].fillna(0)
     kept = []
-    for name in NETWORKS:
-        mine = frame[frame["name"] == name]
+    for name, mine in frame.groupby("name", sort=False):
         ours = mine[mine["source"].isna()].sort_values("bytes", ascending=False)
         for _, sized in ours.groupby("target", sort=False):
             groups = [part for _, part in sized.groupby(["whole", "how", "lr"], dropna=False)]
             ranks = [(len(g), g["whole"].iloc[0], g["validation_accuracy"].mean()) for g in groups]
-            kept.append(groups[ranks.index(max(ranks))].assign(network=NETWORKS[name]))
+            kept.append(groups[ranks.index(max(ranks))].assign(network=name))
         others = mine[mine["source"].notna() & mine["target"].isin(BESIDE.get(name, ()))]
         told = [f"published: {m.split(',')[0]} ({s})" for m, s in zip(others["method"], others["source"], strict=True)]
-        network = {"vgg16-bn": "VGG16 of others", "mlp-gsc": "MLP_GSC of others"}.get(name, "")
-        kept.append(others.assign(how=told, network=network, seed=None))
+        kept.append(others.assign(how=told, network=f"{name} of others", seed=None))
     return pd.concat([part for part in kept if len(part)])
 
 

@@ -1,7 +1,5 @@
 """Experiments as data: a base recipe and what varies, from experiments/*.yaml to the units that are measured."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator
 from itertools import product
@@ -19,11 +17,8 @@ from fewbits.recipe import changed
 
 HERE = Path(__file__).parent
 FOLDER = HERE / "experiments"
-KEYS = {
-    "base", "recipe", "set", "result", "kind", "options", "label", "vary", "seeds", "minutes", "float_minutes",
-    "usual", "rows",
-}  # fmt: skip
-INHERITED = ("recipe", "set", "kind", "options", "usual", "minutes", "float_minutes")  # neither results nor axes
+INHERITED = ("recipe", "set", "kind", "options", "usual", "minutes", "float_minutes")  # from a base
+KEYS = {*INHERITED, "base", "result", "label", "vary", "seeds", "rows"}
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -119,10 +114,10 @@ def _axis(key: str, values: Any) -> list[tuple[str, Any, Row]]:
 
 def with_method(values: Row, method: str | None) -> Row:
     """A recipe's values with another method: ``ecq``, ``ecqx``, or a control in the place of relevance."""
-    if method in (None, "ecqx"):
-        return values
-    if method != "ecq":
+    if method not in (None, "ecq", "ecqx"):
         return values | {"measure": {"name": method, "every": values.get("measure", {}).get("every", 1)}}
+    if method != "ecq":
+        return values
     shared = inspect.signature(assign.ecq).parameters
     options = {name: v for name, v in values["assign"].get("options", {}).items() if name in shared}
     return values | {"assign": values["assign"] | {"method": "ecq", "options": options}}

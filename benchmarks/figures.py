@@ -3,8 +3,6 @@
 python -m benchmarks.figures [--demo out/demo]
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path
@@ -39,7 +37,7 @@ def drawn(section: str) -> str:
         if "picture" in description:
             parts.append(picture(description["picture"]))
         else:
-            parts += [table.text for table in tables.tables(description)]
+            parts += [text for text, _ in tables.tables(description)]
     return "\n\n".join(parts)
 
 

@@ -1,7 +1,5 @@
 """What concerns a process: its memory, by its own status (Linux), and having a folder to itself."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Iterator

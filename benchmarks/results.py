@@ -1,14 +1,12 @@
 """Result files: rows are only ever added, whole, and what stands in a file stays as it is to the byte."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.process import alone
-from benchmarks.unit import Row, Unit, keys_of
+from benchmarks.unit import Row, Unit, keys_of, words
 from fewbits.codec import write
 from fewbits.errors import DataError
 from fewbits.report import provenance
@@ -51,12 +49,12 @@ def add(name: str, rows: list[Row], folder: Path = FOLDER, command: str = "") ->
         if path.exists():
             text = path.read_text(encoding="utf-8")
             whole = json.loads(text)
-            if _text(whole) != text:
+            if json.dumps(whole, indent=1) + "\n" != text:
                 raise DataError(f"{path} would change but for its new rows: write it with json.dumps(..., indent=1)")
         else:
             whole = provenance(name, command) | {"rows": []}
         whole["rows"] += rows
-        write(path, _text(whole).encode())
+        write(path, (json.dumps(whole, indent=1) + "\n").encode())
 
 
 def stamped(unit: Unit, rows: list[Row]) -> list[Row]:
@@ -66,7 +64,7 @@ def stamped(unit: Unit, rows: list[Row]) -> list[Row]:
     origin: dict[str, Any] = {"commit": here["commit"], "machine": machine, "made_by": unit.experiment}
     origin |= {"kind": unit.kind, "options": unit.asked, "key": unit.key}
     if unit.recipe is not None:
-        origin["recipe"] = unit.words
+        origin["recipe"] = words(unit.recipe)
     return [{"seed": unit.seed} | row | origin for row in rows]
 
 
@@ -80,7 +78,3 @@ def take(source: Path, folder: Path = FOLDER) -> int:
             add(name, new, folder, json.loads(path.read_text(encoding="utf-8"))["command"])
             count += len(new)
     return count
-
-
-def _text(whole: Row) -> str:
-    return json.dumps(whole, indent=1) + "\n"

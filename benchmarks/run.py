@@ -9,8 +9,6 @@ A row is written whole or not at all. A stopped run leaves its state in --work, 
 there; float networks stay there, too. With --minutes no row is started that, by its estimate, would not end in time.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json
@@ -70,7 +68,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=1, help="processes side by side")
     made.add_argument("--threads", type=int, default=1, help="of each worker")
     made.add_argument("--more", nargs="+", default=[], metavar="KEY=VALUE", help="what single experiments ask for")
-    made.add_argument("--list", type=Path, default=experiments.FOLDER / "gpu.yaml", help=argparse.SUPPRESS)
     made.add_argument("--experiments", type=Path, default=experiments.FOLDER, help=argparse.SUPPRESS)
     return made
 
@@ -78,15 +75,14 @@ def parser() -> argparse.ArgumentParser:
 def _named(options: argparse.Namespace) -> Iterator[Unit]:
     changes = {key: yaml.safe_load(value) for key, value in (text.split("=", 1) for text in options.set)}
     for name in options.names or experiments.names(options.experiments):
-        yield from experiments.where(
-            experiments.units(name, options.experiments, changes, options.seeds), options.where
-        )
+        found = experiments.units(name, options.experiments, changes, options.seeds)
+        yield from experiments.where(found, options.where)
 
 
 def _listed(options: argparse.Namespace) -> Iterator[Unit]:
     """The units of the work list, most worth first, with their estimates for one large GPU."""
     seen = set()
-    for entry in yaml.safe_load(options.list.read_text(encoding="utf-8")):
+    for entry in yaml.safe_load((options.experiments / "gpu.yaml").read_text(encoding="utf-8")):
         found = experiments.units(entry["experiment"], options.experiments, entry.get("set"), entry.get("seeds"))
         for unit in experiments.where(found, entry.get("where")):
             if unit.key not in seen:  # entries may name a row again
@@ -143,13 +139,11 @@ def _name(unit: Unit) -> str:
 
 def _told(wanted: list[Unit], left: list[Unit], options: argparse.Namespace) -> int:
     """Say what is left: of each experiment, or of those named, each row."""
-    if options.names or options.gpu:
-        print("\n".join(f"{unit.key} {unit.minutes:6g} min  {_name(unit)}" for unit in left) or "nothing is left")
-        return 0
+    for unit in left if options.names or options.gpu else ():
+        print(f"{unit.key} {unit.minutes:6g} min  {_name(unit)}")
     for name in dict.fromkeys(unit.experiment for unit in wanted):
-        count, minutes = sum(u.experiment == name for u in wanted), sum(u.minutes for u in left if u.experiment == name)
-        open_ = sum(unit.experiment == name for unit in left)
-        print(f"{name:24} {count - open_:4} of {count:4} done" + (f", {minutes:g} minutes left" if open_ else ""))
+        count, rest = sum(u.experiment == name for u in wanted), [u.minutes for u in left if u.experiment == name]
+        print(f"{name:24} {count - len(rest):4} of {count:4} done, {sum(rest):g} minutes left")
     return 0
 
 

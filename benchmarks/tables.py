@@ -2,20 +2,16 @@
 
 A description: ``result`` (files, or ``given`` rows), ``where`` (a condition on rows as pandas reads it), ``derive``
 (functions of :mod:`benchmarks.derived`), ``eval`` (new columns from old ones), ``names`` and ``fill`` (of values),
-``sort`` (of columns, or of rows
-where there are none), ``split`` (a table for each value of these columns), ``title``, ``rows`` (label columns: rows that agree in
-them make one line), ``columns`` (a label: a block of cells for each), ``cells``, and ``last`` (cells after the blocks).
-Labels, cells and titles are format strings over columns. ``{accuracy}`` is mean and range, ``{bytes:,.0f}`` a mean;
-other figures are named before the format: ``{score:median:.3f}``, see :class:`Values`.
+``sort`` (of columns, or of rows where there are none), ``split`` (a table for each value of these columns), ``title``,
+``rows`` (label columns: rows that agree in them make one line), ``columns`` (a label: a block of cells for each) and
+``cells``. Labels, cells and titles are format strings over columns. ``{accuracy}`` is mean and range, ``{bytes:,.0f}``
+a mean; other figures are named before the format: ``{score:median:.3f}``, see :class:`Values`.
 """
-
-from __future__ import annotations
 
 import json
 import re
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +22,8 @@ from benchmarks import derived, results
 from benchmarks.unit import Row
 
 HERE = Path(__file__).parent
-Id = tuple[str, str, int]  # of a row: file, list in it, place in that
+Table = tuple[str, set[tuple[str, str, int]]]  # Markdown, and the rows in it: file, list in that, place in the list
 NONE = "-"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Markdown, and the rows that it shows."""
-
-    text: str
-    drawn: frozenset[Id]
 
 
 def load() -> dict[str, list[Row]]:
@@ -69,8 +57,7 @@ def tables(description: Row, folder: Path = results.FOLDER) -> Iterator[Table]:
     names = [told] if isinstance(told, str) else told
     parts = [frame_of(name, folder) for name in names] + [pd.DataFrame(description.get("given", []))]
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True) if any(map(len, parts)) else parts[-1]
-    if "id" not in frame:
-        frame["id"] = [None] * len(frame)
+    frame = frame.assign(**{key: None for key in ("id", "part") if key not in frame})
     for column, value in description.get("fill", {}).items():
         frame = frame.assign(**{column: frame[column].fillna(value) if column in frame else value})
     if "where" in description and len(frame):
@@ -83,26 +70,19 @@ def tables(description: Row, folder: Path = results.FOLDER) -> Iterator[Table]:
         frame = frame.assign(**{column: frame.eval(expression, engine="python")})
     for column, named in description.get("names", {}).items():
         frame = frame.assign(**{column: [named.get(value, value) for value in frame[column]]})
-    if split := description.get("split"):
-        for _, part in frame.groupby(split, sort=False, dropna=False):
-            yield _table(description, part)
-    else:
-        yield _table(description, frame)
-
-
-def _sorted(description: Row, frame: pd.DataFrame) -> pd.DataFrame:
-    key = description.get("sort")
-    return frame.sort_values(key.lstrip("-"), ascending=key[0] != "-", kind="stable") if key else frame
+    for _, part in frame.groupby(description.get("split", ["part"]), sort=False, dropna=False):
+        yield _table(description, part)
 
 
 def _table(description: Row, frame: pd.DataFrame) -> Table:
-    if "columns" not in description:
-        frame = _sorted(description, frame)
-    labels, cells, last = (description.get(key, {}) for key in ("rows", "cells", "last"))
-    lines = list(zip(*([_told(label, frame, i) for i in range(len(frame))] for label in labels.values()), strict=True))
-    column = description.get("columns")
-    blocks = [_told(column, frame, i) if column else "" for i in range(len(frame))]
-    order = list(dict.fromkeys(_sorted(description, frame.assign(block=blocks))["block"]))
+    labels, cells, column = description["rows"], description["cells"], description.get("columns", "")
+    ordered = frame
+    if key := description.get("sort"):
+        ordered = frame.sort_values(key.lstrip("-"), ascending=key[0] != "-", kind="stable")
+        frame = frame if column else ordered
+    order = list(dict.fromkeys(_filled(column, ordered.iloc[[i]]) for i in range(len(frame))))
+    blocks = [_filled(column, frame.iloc[[i]]) for i in range(len(frame))]
+    lines = [tuple(_filled(label, frame.iloc[[i]]) for label in labels.values()) for i in range(len(frame))]
     titles = [*labels]
     for block in order:
         mine = frame[[b == block for b in blocks]]
@@ -114,21 +94,12 @@ def _table(description: Row, frame: pd.DataFrame) -> Table:
         for block in order:
             mine = frame[[h and b == block for h, b in zip(here, blocks, strict=True)]]
             body[-1] += [_filled(cell, mine) for cell in cells.values()]
-            shown |= set(mine["id"]) if cells else set()
-        body[-1] += [_filled(cell, frame[here]) for cell in last.values()]
-        shown |= set(frame[here]["id"]) if last else set()
-    rows = [[*titles, *last], ["---"] * (len(titles) + len(last)), *body]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in rows)
-    ids = (i for found in shown for i in (found if isinstance(found, frozenset) else [found]) if i is not None)
-    return Table(f"{_filled(description['title'], frame)}\n\n{text}", frozenset(ids))
+            shown |= set(mine["id"])
+    text = "\n".join("| " + " | ".join(line) + " |" for line in [titles, ["---"] * len(titles), *body])
+    return f"{_filled(description['title'], frame)}\n\n{text}", shown - {None}
 
 
-def _told(label: str, frame: pd.DataFrame, number: int) -> str:
-    """A label of one row."""
-    return _filled(label, frame.iloc[number : number + 1])
-
-
-class Missing(Exception):
+class MissingError(Exception):
     """A column, or a value in it, that the rows do not have."""
 
 
@@ -140,11 +111,11 @@ class Values:
     """
 
     def __init__(self, values: list[Any]) -> None:
-        self.values = values
+        self.values = [str(value) if isinstance(value, bool | list) else value for value in values]
 
     def __format__(self, spec: str) -> str:
         if not self.values:
-            raise Missing
+            raise MissingError
         how, _, plain = spec.rpartition(":")
         if spec in ("n", "list", "span", "median", "mid", "min", "max", "sum"):
             how, plain = spec, ""
@@ -170,19 +141,10 @@ def _number(value: Any, spec: str) -> str:
 
 def _filled(text: str, frame: pd.DataFrame) -> str:
     """A format string filled with columns; a dash where one of them has no value."""
-    fields = {
-        name: Values([_plain(v) for v in frame[name] if not _empty(v)] if name in frame else [])
-        for name in re.findall(r"{([^}:]+)", text)
-    }
+    fields = {}
+    for name in re.findall(r"{([^}:]+)", text):
+        fields[name] = Values([v for v in frame[name] if v is not None and v == v] if name in frame else [])
     try:
         return text.format_map(fields)
-    except Missing:
+    except MissingError:
         return NONE
-
-
-def _empty(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, bool | list) else value

@@ -1,7 +1,5 @@
 """One thing to measure, its key, and where it finds what it needs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
@@ -45,17 +43,12 @@ class Unit:
     @property
     def key(self) -> str:
         """Hash of the resolved recipe, the kind with what it is asked, and the seed."""
-        return _hash(self.kind, self.words, self.asked, self.seed)
+        return hash_of(self.kind, self.recipe and words(self.recipe), self.asked, self.seed)
 
     @property
     def asked(self) -> Row:
         """What the kind measures. A recipe says all by itself, however the row is called."""
         return self.options if self.kind == "recipe" else self.options | self.labels
-
-    @property
-    def words(self) -> Row | None:
-        """The resolved recipe as plain data."""
-        return None if self.recipe is None else words(self.recipe)
 
     @property
     def settings(self) -> Row:
@@ -76,7 +69,7 @@ def keys_of(row: Row) -> set[str]:
     found = {row["key"]}
     if row.get("recipe"):
         with suppress(FewbitsError):  # of an older schema: its own key is all there is
-            found.add(_hash(row["kind"], words(make(row["recipe"])), row["options"], row["seed"]))
+            found.add(hash_of(row["kind"], words(make(row["recipe"])), row["options"], row["seed"]))
     return found
 
 
@@ -92,12 +85,8 @@ def words(recipe: Recipe) -> Row:
     return values
 
 
-def words_key(recipe: Recipe) -> str:
-    """Hash of a resolved recipe."""
-    return _hash(words(recipe))
-
-
-def _hash(*parts: Any) -> str:
+def hash_of(*parts: Any) -> str:
+    """A key of plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -162,7 +151,7 @@ class Place:
         """Where the float network is kept that all recipes with this network, data, training and seed share."""
         part = {key: words(recipe)[key] for key in ("network", "data", "pretrain", "seed")}
         assert recipe.network is not None
-        return self.work / "floats" / f"{recipe.network.name}-{recipe.seed}-{_hash(part)}.safetensors"
+        return self.work / "floats" / f"{recipe.network.name}-{recipe.seed}-{hash_of(part)}.safetensors"
 
     def minutes(self, unit: Unit) -> float:
         """Estimate for a unit here: with the training of its float network, if that is still to do."""

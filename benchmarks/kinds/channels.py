@@ -1,12 +1,4 @@
-"""Which channels to remove, at equal multiplications and equal training: every criterion from one float network.
-
-Channels go until the multiplications are at most the target, normalisations are recalibrated, and then all methods
-get the same steps, data order, optimizer and teacher. Ours add up over the channels of a unit (curvature, output,
-Taylor) or take their mean (magnitude). Torch-Pruning's importances run in its own pruner, global, in small steps until
-its network meets the target. Seconds are the processor's.
-"""
-
-from __future__ import annotations
+"""Which channels to remove, at equal multiplications and equal training: every criterion from one float network."""
 
 import copy
 import time
@@ -20,6 +12,7 @@ from benchmarks.kinds.recipe import prepared
 from benchmarks.unit import Place, Row, Unit
 from fewbits.channels import choose, criterion, dependencies, first_samples, measured, narrow, unit_scores
 from fewbits.hardware import count
+from fewbits.job.batches import training_batches
 from fewbits.pipeline.stages import remove_channels
 from fewbits.pipeline.stages.channels import sizes_of
 from fewbits.recipe import ChannelPruning, Recovery
@@ -43,23 +36,19 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     method, options, data = unit.labels["method"], unit.options, job.recipe.data
     assert data is not None
     shape, batch = job.dataset.input_shape, data.batch_size
-    loader = job.dataset.loader("train", batch, shuffle=True, augment=bool(data.augment), seed=unit.seed + 1)
+    loader = training_batches(job.dataset, data, seed=unit.seed + 1)
     plain = job.dataset.loader("train", batch, shuffle=True, seed=unit.seed + 1)
     test, left = job.evaluate("test"), FEWER[unit.labels["target"]]
     dense, model = count(job.network, shape), copy.deepcopy(job.network)
     row = {key: options[key] for key in ("epochs", "lr", "distill", "samples", "cap")} | {"batch": batch}
     row |= unit.labels | {"model": unit.settings["model"], "data": "cifar10", "split": "test"}
-    settings = Recovery(
-        epochs=options["epochs"] or 1, lr=options["lr"], distill=options["distill"], optimizer="sgd", weight_decay=5e-4,
-        precision="bfloat16",
-    )  # fmt: skip
+    usual: Row = {"optimizer": "sgd", "weight_decay": 5e-4, "precision": "bfloat16"}
+    settings = Recovery(epochs=options["epochs"] or 1, lr=options["lr"], distill=options["distill"], **usual)
     torch.manual_seed(unit.seed)
     begin = time.process_time()
     if rounds := options.get("rounds"):  # the same training, in parts between which scores are measured anew
-        part = ChannelPruning(
-            macs=left, criterion="output", measured=False, cap=options["cap"], samples=options["samples"],
-            rounds=rounds, train=settings,
-        )  # fmt: skip
+        choice: Row = {"criterion": "output", "measured": False, "cap": options["cap"], "samples": options["samples"]}
+        part = ChannelPruning(macs=left, rounds=rounds, train=settings, **choice)
         model = remove_channels(model, loader, part, seed=unit.seed).model
     else:
         if method in PEERS:
@@ -124,8 +113,7 @@ def peers(model: nn.Module, loader: Any, method: str, left: float, shape: tuple[
             loss = nn.functional.cross_entropy(model(inputs), targets, reduction="none")
             if method == "tp taylor":
                 loss.mean().backward()
-                continue
-            for one in loss:  # single samples, as the Hessian's diagonal is approximated
+            for one in loss if method == "tp hessian" else ():  # single samples, for the Hessian's diagonal
                 model.zero_grad()
                 one.backward(retain_graph=True)
                 importance.accumulate_grad(model)

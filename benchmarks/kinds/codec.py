@@ -1,12 +1,4 @@
-"""The entropy coder against NNCodec (ISO/IEC 15938-17) on the same integers: bytes, and speed.
-
-Levels: weights of really trained networks, quantized by ECQ to stated bits and shares of zeros (which needs no
-training), or those that training left in a `.few` file. Whole files are compared: ours hold step sizes and a SHA-256
-besides. Speed is processor time on one thread, NNCodec's in a process of its own, with an interpreter that has it
-(`--more nnc=PYTHON`); its parameter optimisation is on, its quantization off.
-"""
-
-from __future__ import annotations
+"""The entropy coder against NNCodec (ISO/IEC 15938-17) on the same integers: bytes, and speed."""
 
 import json
 import statistics
@@ -53,12 +45,11 @@ def measure(unit: Unit, place: Place) -> list[Row]:
         pairs = [[timed(time.perf_counter, job)[0] for job in jobs] for _ in range(repeats)]
         row["entropy_bytes"] = sum((s.entropy_bits or 0) * s.count for s in codec.measure(data)) / 8
         row[profile] = {
-            "bytes": len(data),
-            "bytes_ratio": len(data) / nnc["bytes"],
+            "bytes": len(data), "bytes_ratio": len(data) / nnc["bytes"],
             "encode_speed_ratio": statistics.median(nnc["encoding"]) / statistics.median(encoding),
             "decode_speed_ratio": statistics.median(nnc["decoding"]) / statistics.median(decoding),
             "decode_two_threads_ratio": statistics.median(one / two for one, two in pairs),
-        }
+        }  # fmt: skip
     return [row]
 
 
@@ -68,16 +59,14 @@ def levels_of(chosen: Row, place: Place) -> Plan:
         plan = codec.decode(codec.read(place.more["few"]), zoo.build(chosen["few"]))
         return Plan(plan.clustered)
     file = place.weights / chosen["file"]
-    if file.suffix == ".onnx":
-        return quantized(onnx_weights(file), chosen["bits"], chosen["zeros"])
-    weights = {k: v.float() for k, v in load_file(file).items() if v.dim() >= 2}
+    tensors = onnx_weights(file) if file.suffix == ".onnx" else load_file(file)
+    weights = {k: v.float() for k, v in tensors.items() if v.dim() >= 2}
     return quantized(weights, chosen["bits"], chosen["zeros"])
 
 
 def quantized(weights: dict[str, torch.Tensor], bits: int, zeros: float) -> Plan:
     """ECQ with one lambda for the whole network, found by bisection to give about this share of zeros."""
-    low, high = 0.0, 4.0
-    plan = Plan({})
+    low, high, plan = 0.0, 4.0, Plan({})
     for _ in range(9):
         lam = (low + high) / 2
         assigner = assign.ecq(bits=bits, lam=lam, zero_floor=0.5)
@@ -87,8 +76,7 @@ def quantized(weights: dict[str, torch.Tensor], bits: int, zeros: float) -> Plan
 
 
 def share_of_zeros(plan: Plan) -> float:
-    entries = plan.clustered.values()
-    return sum(int((e.levels == 0).sum()) for e in entries) / sum(e.levels.numel() for e in entries)
+    return float((torch.cat([e.levels.flatten() for e in plan.clustered.values()]) == 0).double().mean())
 
 
 def onnx_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -96,13 +84,10 @@ def onnx_weights(path: Path) -> dict[str, torch.Tensor]:
     import onnx  # only these rows need it
     from onnx import numpy_helper
 
-    model = onnx.load(str(path))
-    found = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
-    found |= {
-        node.output[0]: numpy_helper.to_array(node.attribute[0].t)
-        for node in model.graph.node
-        if node.op_type == "Constant" and node.attribute[0].HasField("t")
-    }
+    graph = onnx.load(str(path)).graph
+    constants = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].HasField("t")]
+    found = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    found |= {node.output[0]: numpy_helper.to_array(node.attribute[0].t) for node in constants}
     return {
         name: torch.from_numpy(np.array(a.T if a.ndim == 2 else a, order="C"))
         for name, a in found.items()
@@ -114,10 +99,9 @@ def peer(levels: dict[str, Any], repeats: int, python: str) -> dict[str, Any]:
     """NNCodec's bytes and seconds on the same integers, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "levels.npz", **levels)
-        told = subprocess.run(
-            [python, Path(__file__).with_name("nncodec_peer.py"), Path(folder) / "levels.npz", str(repeats)],
-            capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        ).stdout  # fmt: skip
+        command = [python, Path(__file__).with_name("nncodec_peer.py"), Path(folder) / "levels.npz", str(repeats)]
+        env = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+        told = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
     found: dict[str, Any] = json.loads(told.rsplit("RESULT ", 1)[1])
     assert found["exact"]
     return found

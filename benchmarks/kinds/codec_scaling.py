@@ -1,9 +1,4 @@
-"""The coder's time per weight and extra memory over the number of weights, in fresh processes (Linux).
-
-The encoder's memory is what it needs beside the int16 tensor, its output included; the decoder's includes the tensor.
-"""
-
-from __future__ import annotations
+"""The coder's time per weight and extra memory over the number of weights, in fresh processes (Linux)."""
 
 import subprocess
 import sys
@@ -32,11 +27,10 @@ def measure(unit: Unit, place: Place) -> list[Row]:
                 row[f"{part}_extra_memory"] = float(told[2])
         found[count] = row
     base = found[unit.options["base"]]
-    ratios = {n: {p: row[f"{p}_time"] / base[f"{p}_time"] for p in ("encode", "decode")} for n, row in found.items()}
-    for n, row in found.items():
-        for part in ("encode", "decode"):
-            del row[f"{part}_time"]
-            row[f"{part}_time_per_weight_ratio"] = ratios[n][part]
+    for part in ("encode", "decode"):
+        whole = base[f"{part}_time"]
+        for row in found.values():
+            row[f"{part}_time_per_weight_ratio"] = row.pop(f"{part}_time") / whole
     return list(found.values())
 
 

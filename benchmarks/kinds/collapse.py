@@ -1,9 +1,4 @@
-"""Where one global threshold empties layers, and a floor does not: a small MobileNetV2 on handwritten digits.
-
-A network with an empty layer in its path answers every input alike: chance.
-"""
-
-from __future__ import annotations
+"""Where one global threshold empties layers, and a floor does not: a small MobileNetV2 on handwritten digits."""
 
 import copy
 
@@ -31,7 +26,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     left = [int(entry.kept.sum()) for entry in found.plan.compressed.values()]
     return [
         unit.settings | {
-            "model": "small mobilenet-v2", "data": "digits", "sparsity": 100 * found.report.zeros, "split": "test",
+            "data": "digits", "sparsity": 100 * found.report.zeros, "split": "test",
             "accuracy": accuracy(found.into(copy.deepcopy(model)), test), "baseline_accuracy": before,
             "fewest_survivors": min(left), "collapsed_layers": sum(n == 0 for n in left),
             "bytes": found.report.file_bytes,

@@ -1,11 +1,9 @@
 """Channels first, then clusters: what one recipe with both sections does, its channel stage trained once and kept."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from benchmarks.kinds.recipe import prepared, row_of, say
-from benchmarks.unit import Place, Row, Unit, words_key
+from benchmarks.unit import Place, Row, Unit, hash_of, words
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.hardware import count
@@ -18,7 +16,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     parts = unit.recipe.model_dump(by_alias=True, exclude_unset=True, include={"network", "data", "channels", "seed"})
     first = recipes.make(parts | {"assign": {"method": "none"}, "floats": "float32", "merge_normalisation": False})
     job = prepared(unit, place, first)
-    kept = place.work / f"channels-{words_key(first)}"
+    kept = place.work / f"channels-{hash_of(words(first))}"
     if not (kept / "report.json").exists():  # what is written last
         jobs.run(job, kept, say=say)
     small = job.decoded(kept / first.output)

@@ -1,18 +1,10 @@
-"""Estimators of each channel's Hessian trace: how well they rank channels, what they cost, what they hold.
-
-EHAP (arXiv 2306.07030) prunes channels by ``Omega_c = tr H_cc / (2 p_c) ||w_c||^2``, its traces from hundreds of
-Hessian-vector products. Here every estimator sees the same training images; the reference is the exact trace, which
-for these networks is the Gauss-Newton trace. Hutchinson's probes come in blocks, and between the blocks the cheap
-estimators take their turns, so a machine whose speed drifts does not favour either. Peak memory is measured in a
-process of its own: resident memory above what was there before, or what the GPU's allocator held.
-"""
-
-from __future__ import annotations
+"""Estimators of each channel's Hessian trace: how well they rank channels, what they cost, what they hold."""
 
 import statistics
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +19,7 @@ from fewbits.report.correlation import spearman
 from fewbits.weights import select
 
 BLOCKS = (1, 1, 8, 40, 150)  # probes; the first n blocks are the rows of 1, 10, 50 and 200 probes
+VERSUS = "hutchinson, 200 probes, float32"
 CHEAP = (("sketched", 1), ("sketched", 2), ("sketched", 5), ("sampled", 1), ("sampled", 5))
 DRAWS = {"sketched": 1, "sampled": 1, "hutchinson": 2}  # where memory is measured
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,13 +34,11 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     for row in rows:
         where = (name, str(weights), str(place.data or ""), row["method"], row["precision"], str(chosen["peak_images"]))
         if row["method"] in ("exact", *DRAWS) and (row["precision"] != "float16" or DEVICE == "cuda"):
-            told = subprocess.run(
-                [sys.executable, "-m", __name__, *where], capture_output=True, text=True, check=True
-            ).stdout
-            row |= {"peak_bytes": int(told.split()[-1]), "peak_images": chosen["peak_images"]}
-    base = next(r for r in rows if r["method"] == "hutchinson" and r["draws"] == 200 and r["precision"] == "float32")
+            told = subprocess.run([sys.executable, "-m", __name__, *where], capture_output=True, text=True, check=True)
+            row |= {"peak_bytes": int(told.stdout.split()[-1]), "peak_images": chosen["peak_images"]}
+    base = next(r for r in rows if f"{r['method']}, {r['draws']} probes, {r['precision']}" == VERSUS)
     for row in rows:
-        row |= {"time_ratio": row["seconds"] / base["seconds"], "versus": "hutchinson, 200 probes, float32"}
+        row |= {"time_ratio": row["seconds"] / base["seconds"], "versus": VERSUS}
         row |= {"peak_ratio": row["peak_bytes"] / base["peak_bytes"]} if "peak_bytes" in row else {}
     model, batches = prepare(name, weights, place.data, chosen["many"])
     judge, exact = judged(model, batches)
@@ -61,11 +52,7 @@ def prepare(name: str, weights: Path, folder: Path | None, images: int) -> tuple
     found = zoo.normalisation(zoo.load_weights(model, weights))
     assert found is not None
     loader = data.load("cifar10", folder).normalised(found).loader("train", min(64, images), shuffle=True)
-    batches: Batches = []
-    for x, y in loader:
-        batches.append((x.to(DEVICE), y.to(DEVICE)))
-        if sum(len(x) for x, _ in batches) >= images:
-            break
+    batches = [(x.to(DEVICE), y.to(DEVICE)) for x, y in islice(loader, -(-images // 64))]
     return model.to(DEVICE), batches
 
 
@@ -115,12 +102,9 @@ def judged(model: nn.Module, batches: Batches) -> tuple[Judge, Row]:
 
 def mean_over(rows: list[Row]) -> Row:
     """Means over seeds, and the worst rank correlation; seconds are the median."""
-    row = dict(rows[0])
-    for key, value in rows[0].items():
-        if isinstance(value, float):
-            row[key] = statistics.mean(r[key] for r in rows)
-    row["seconds"] = statistics.median(r["seconds"] for r in rows)
-    return row | {"rank_correlation_min": min(r["rank_correlation"] or 0.0 for r in rows), "seeds": len(rows)}
+    row = {k: statistics.mean(r[k] for r in rows) if isinstance(v, float) else v for k, v in rows[0].items()}
+    row |= {"rank_correlation_min": min(r["rank_correlation"] or 0.0 for r in rows), "seeds": len(rows)}
+    return row | {"seconds": statistics.median(r["seconds"] for r in rows)}
 
 
 def over_seeds(judge: Judge, model: nn.Module, batches: Batches, method: str, draws: int) -> Row:
@@ -167,10 +151,8 @@ def together(blocks: list[tuple[float, Curvature]]) -> tuple[int, float, dict[st
 
 def lower(judge: Judge, model: nn.Module, batches: Batches, blocks: list[tuple[float, Curvature]], low: str) -> Row:
     """Hutchinson in low precision against float32 on the same probes."""
-    runs = [
-        timed(model, batches, estimator="hutchinson", draws=probes, seed=100 + index, precision=low)
-        for index, probes in enumerate(BLOCKS[: len(blocks)])
-    ]
+    settings = {"estimator": "hutchinson", "precision": low}
+    runs = [timed(model, batches, draws=n, seed=100 + i, **settings) for i, n in enumerate(BLOCKS[: len(blocks)])]
     (probes, seconds, trace), (_, plain, same) = together(runs), together(blocks)
     a, b = joined(trace), joined(same)
     return judge.row("hutchinson", probes, seconds, trace, low) | {

@@ -1,7 +1,5 @@
 """A float network, trained once for all that start from it: its accuracy on validation and on test data."""
 
-from __future__ import annotations
-
 import time
 
 import torch

@@ -1,7 +1,5 @@
 """INT8 with and without training: accuracy of the written file, and of its ONNX form in ONNX Runtime."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +21,12 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     integer = to_onnx(network, inputs, out / "int8.onnx", plan=plan)
     dense = to_onnx(job.network, inputs, out / "dense.onnx")
     channels = job.recipe.channels
-    training = None if channels is None else channels.train
+    training = channels and channels.train
     return [
         row_of(unit, job, result) | {
             "task": "accuracy", "method": result.report.method,
-            "multiple": None if channels is None else channels.multiple,
-            "recovery_epochs": None if training is None else training.epochs,
-            "recovery_lr": None if training is None else training.lr,
-            "recovery_distill": None if training is None else training.distill,
+            "multiple": channels and channels.multiple, "recovery_epochs": training and training.epochs,
+            "recovery_lr": training and training.lr, "recovery_distill": training and training.distill,
             "macs_left": result.report.macs_left, "macs": result.report.macs,
             "onnx_accuracy": scored(out / "int8.onnx", job), "onnx_difference": integer.agreement.difference,
             "onnx_bytes": integer.bytes, "dense_onnx_bytes": dense.bytes,

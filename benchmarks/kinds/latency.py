@@ -1,7 +1,5 @@
 """Latency in ONNX Runtime, INT8 against float32, the models taking turns: time does not depend on the weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -15,7 +13,7 @@ from fewbits.hardware import count
 from fewbits.int8 import RangedQuantizer, affine_plan, calibrate, integer_form
 from fewbits.int8.form import hold_affine
 from fewbits.pipeline.restore import network_of
-from fewbits.zoo.resnet import _stage
+from fewbits.zoo.resnet import ResNet20, _stage
 
 SHAPE = (3, 32, 32)
 
@@ -28,7 +26,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     models = both("", zoo.build(name, seed=0), file)
     whole, fewer = count(zoo.build(name, seed=0), SHAPE).macs, dict.fromkeys(models, 1.0)
     for widths, inner in unit.options.get("widths", ()):
-        net = Widths(widths, inner)
+        net = resnet_20(widths, inner)
         title = f"untrained, {'-'.join(map(str, widths))}"
         title += f", inside {'-'.join(map(str, inner))}, " if inner else ", "
         found = both(title, net, file)
@@ -63,22 +61,17 @@ def both(title: str, model: nn.Module, place: Path) -> dict[str, bytes]:
     return models | {f"{title}int8": place.read_bytes()}
 
 
-class Widths(nn.Module):
+def resnet_20(widths: list[int], inner: list[int] | None = None) -> nn.Module:
     """ResNet-20 with other widths of its stages, and inside of blocks: what channel pruning leaves, for its time."""
-
-    def __init__(self, widths: tuple[int, int, int], inner: tuple[int, int, int] | None = None) -> None:
-        super().__init__()
-        first, second, third = widths
-        self.head = nn.Sequential(nn.Conv2d(3, first, 3, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU())
-        stages = ((first, first, 1), (first, second, 2), (second, third, 2))
-        self.stages = nn.Sequential(*(_stage(3, before, after, stride=s) for before, after, s in stages))
-        for stage, width in zip(self.stages, inner or (), strict=bool(inner)):
-            for block in stage:
-                before, after, stride = block.conv1.in_channels, block.conv2.out_channels, block.conv1.stride
-                block.conv1 = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
-                block.bn1 = nn.BatchNorm2d(width)
-                block.conv2 = nn.Conv2d(width, after, 3, padding=1, bias=False)
-        self.tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(third, 10))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.tail(self.stages(self.head(x)))
+    net, (first, second, third) = ResNet20(), widths
+    net.conv1, net.bn1 = nn.Conv2d(3, first, 3, padding=1, bias=False), nn.BatchNorm2d(first)
+    net.layer1, net.layer2, net.layer3 = (
+        _stage(3, *shape) for shape in ((first, first, 1), (first, second, 2), (second, third, 2))
+    )
+    for stage, width in zip((net.layer1, net.layer2, net.layer3), inner or (), strict=bool(inner)):
+        for block in stage:
+            before, after, stride = block.conv1.in_channels, block.conv2.out_channels, block.conv1.stride
+            block.conv1, block.bn1 = nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+            block.conv2 = nn.Conv2d(width, after, 3, padding=1, bias=False)
+    net.linear = nn.Linear(third, 10)
+    return net

@@ -1,11 +1,4 @@
-"""How much to prune in each layer: PuRL's agent and the simple searchers, at equal numbers of network evaluations.
-
-An evaluation is one new choice of sparsities, recalibrated and run over the proxy samples, which are carved out of
-training data. The chosen masks are recalibrated on more training samples and looked at once on the test set, and once
-more after training under them. Answers are kept and shared by all searchers; each pays for what it asks.
-"""
-
-from __future__ import annotations
+"""How much to prune in each layer: PuRL's agent and the simple searchers, at equal numbers of network evaluations."""
 
 import copy
 import time
@@ -25,11 +18,7 @@ from fewbits.search.layer_rates.run import explore
 from fewbits.train import accuracy, recalibrate
 from fewbits.weights import select
 
-# Name in the results: searcher, reward. The simple ones go by their own names.
-AGENTS = {
-    "terminal": ("purl", "terminal"), "raw": ("purl", "raw"), "potential": ("purl", "potential"),
-    "sparsity": ("purl", "sparsity"), "qlp": ("qlp", "potential"),
-}  # fmt: skip
+AGENTS = ("terminal", "raw", "potential", "sparsity")  # PuRL's, by the reward; the others go by their own names
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
@@ -41,7 +30,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     ask = Proxy(job.network, space, proxy, calibration, precision=chosen["precision"], journal=journal)
     dense = ask(space.dense)
     begin, before = time.perf_counter(), ask.runs
-    searcher, reward = AGENTS.get(method, (method, "potential"))
+    searcher, reward = ("purl", method) if method in AGENTS else (method, "potential")
     targets = Targets(dense - chosen["drop"], chosen["sparsity"])
     found = explore(space, ask, targets, searcher, chosen["budget"], reward=reward, seed=unit.seed)
     if not found.finished:

@@ -1,8 +1,5 @@
 """Code the integer arrays of an .npz with NNCodec and say how big and how fast; run by codec.py with the interpreter
-of an environment that has `nncodec` (pip install nncodec==2.1.3), which wants older packages than fewbits.
-
-    python codec_nnc.py levels.npz repeats
-"""
+of an environment that has `nncodec` (pip install nncodec==2.1.3), which wants older packages than fewbits."""
 
 import json
 import os
@@ -13,18 +10,16 @@ import time
 import numpy as np
 from nncodec import nnc
 
-
-def main() -> None:
+if __name__ == "__main__":
     with np.load(sys.argv[1]) as file:
         levels = {name: file[name].astype(np.int32) for name in file.files}
     encoding, decoding = [], []
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "levels.nnc")
+        options = {"param_opt": True, "use_dq": False, "return_bitstream": True, "verbose": False}
         for _ in range(int(sys.argv[2])):
             begin = time.process_time()
-            nnc.compress(
-                levels, param_opt=True, use_dq=False, return_bitstream=True, verbose=False, bitstream_path=path
-            )
+            nnc.compress(levels, bitstream_path=path, **options)
             middle = time.process_time()
             back = nnc.decompress(path)
             decoding.append(time.process_time() - middle)
@@ -32,7 +27,3 @@ def main() -> None:
         size = os.path.getsize(path)
     exact = all(np.array_equal(np.asarray(back[name]), array) for name, array in levels.items())
     print("RESULT " + json.dumps({"bytes": size, "encoding": encoding, "decoding": decoding, "exact": exact}))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,9 @@
 """What stays floats, in fewer significant bits: bytes and accuracy of a finished file written again, untrained."""
 
-from __future__ import annotations
-
 import torch
 
 from benchmarks.kinds.recipe import made, prepared
-from benchmarks.unit import Place, Row, Unit, words_key
+from benchmarks.unit import Place, Row, Unit, hash_of, words
 from fewbits import codec
 from fewbits.attach.precision import shortened
 from fewbits.channels import load_plan
@@ -31,7 +29,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
         rows.append(unit.labels | {
             "model": unit.settings["model"], "data": job.dataset.name,
             "method": "pruned" if any(isinstance(e, Masked) for e in plan.values()) else "clustered",
-            "significand": bits, "floats": numbers, "bytes_before": len(data), "made_with": words_key(unit.recipe),
+            "significand": bits, "floats": numbers, "bytes_before": len(data), "made_with": hash_of(words(unit.recipe)),
             "bytes": len(codec.encode(changed, header=codec.inspect(data).header)),
             "validation_accuracy": job.evaluate("validation")(network), "accuracy": job.evaluate("test")(network),
         })  # fmt: skip

@@ -1,7 +1,5 @@
 """One-shot pruning without training: nothing, matched variances, recalibrated normalisation, or both."""
 
-from __future__ import annotations
-
 import copy
 import time
 from itertools import islice

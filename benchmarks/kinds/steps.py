@@ -1,7 +1,5 @@
 """What quantizing costs before any training: squared error of trained weights, at equal entropy or equal bytes."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -16,7 +14,6 @@ from fewbits.pipeline.rate_control.controllers import solve
 from fewbits.report.sizes import entropy
 
 MOST = 2_000_000  # weights: of a larger network, every k-th filter has the same statistics
-LAMBDAS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
@@ -66,17 +63,12 @@ def at_equal_error(weights: dict[str, Tensor]) -> list[Row]:
         state = assigner.init(weights)
         for _ in range(4 if rate == "coder" else 1):  # until the levels and what the coder says of them agree
             plan, state = assigner.update(weights, None, state)
-        errors = [
-            float((e.values() - weights[n]).square().sum() / weights[n].square().sum())
-            for n, e in plan.clustered.items()
-        ]
-        return sum(errors) / len(errors), len(codec.encode(plan))
+        parts = [(e.values() - weights[n], weights[n]) for n, e in plan.clustered.items()]
+        error = sum(float(wrong.square().sum() / right.square().sum()) for wrong, right in parts) / len(parts)
+        return error, len(codec.encode(plan))
 
     curve = sorted(at("entropy", float(lam)) for lam in np.geomspace(0.005, 8, 24))
     errors, sizes = (np.log(np.array(values)) for values in zip(*curve, strict=True))
-    rows = []
-    for lam in LAMBDAS:
-        error, size = at("coder", lam)
-        plain = float(np.exp(np.interp(np.log(error), errors, sizes)))
-        rows.append({"lam": lam, "error": error, "bytes": size, "bytes_ratio": size / plain})
-    return rows
+    found = [(lam, *at("coder", lam)) for lam in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)]
+    ratios = [size / float(np.exp(np.interp(np.log(error), errors, sizes))) for _, error, size in found]
+    return [{"lam": f[0], "error": f[1], "bytes": f[2], "bytes_ratio": r} for f, r in zip(found, ratios, strict=True)]

@@ -1,16 +1,12 @@
 """A sweep over a recipe's settings: its trials, and the one that validation data would have chosen for each budget."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Iterator
 from functools import partial
 
 from benchmarks.kinds.recipe import prepared
 from benchmarks.unit import Place, Row, Unit
-from fewbits.job import Swept, sweep
 from fewbits.job import folder as outputs
-from fewbits.job.job import Job
+from fewbits.job import sweep
 from fewbits.recipe.notation import parse_size
 
 
@@ -22,13 +18,9 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     shutil.copy(place.float_file(unit.recipe), out / outputs.FLOAT)
     found = sweep(place.located(unit.recipe), out, threads=1, progress=partial(print, unit.experiment, flush=True))
     rows = [{"seed": unit.seed, **unit.labels, **row, "method": "sweep"} for row in found.rows]
-    return rows + [unit.labels | row for row in _best(unit, job, found, place)]
-
-
-def _best(unit: Unit, job: Job, found: Swept, place: Place) -> Iterator[Row]:
     base = job.evaluate("validation")(job.network)
     for budget in [*unit.options["targets"], unit.options["max_drop"]]:
-        row: Row = {"seed": unit.seed, "method": "best trial", "split": "test"}
+        row: Row = unit.labels | {"method": "best trial", "split": "test"}
         if isinstance(budget, str):
             row |= {"target": budget, "target_bytes": parse_size(budget), "max_drop": None}
             fits = [t for t in found.rows if t["bytes"] <= parse_size(budget)]
@@ -40,5 +32,6 @@ def _best(unit: Unit, job: Job, found: Swept, place: Place) -> Iterator[Row]:
         row["trials_that_fit"] = len(fits)
         if best is not None:
             row |= {"best_bytes": best["bytes"], "best_validation_accuracy": best["accuracy"]}
-            row["best_accuracy"] = job.evaluate("test")(job.decoded(place.work / unit.key / best["file"]))
-        yield row
+            row["best_accuracy"] = job.evaluate("test")(job.decoded(out / best["file"]))
+        rows.append(row)
+    return rows

@@ -1,7 +1,5 @@
 """What two workers do to a sweep's time: on real trials, and on trials that wait and compute nothing."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -73,9 +71,9 @@ def _waiting(unit: Unit, place: Place, workers: int) -> tuple[float, list[Any]]:
     out = place.work / f"{unit.key}-{workers}"
     shutil.rmtree(out, ignore_errors=True)
     outputs.folder(out)
-    context = multiprocessing.get_context("spawn")
+    context, trials = multiprocessing.get_context("spawn"), unit.options["trials"]
     ready = context.Barrier(workers + 1)
-    team = [context.Process(target=wait, args=(out, unit.options["trials"], ready)) for _ in range(workers)]
+    team = [context.Process(target=wait, args=(out, trials, ready)) for _ in range(workers)]
     for process in team:
         process.start()
     ready.wait()
