@@ -88,8 +88,8 @@ def sooner(frame: pd.DataFrame) -> pd.DataFrame:
         goals = frame[(frame["experiment"] == network) & (frame["method"] == "terminal")]
         for seed, goal in zip(goals["seed"], goals["score"], strict=True):
             for row in mine.itertuples():
-                if len(mine) > 1 and row.seed != seed:  # a searcher without a seed meets the goal of every seed
-                    continue
+                if len(mine) > 1 and row.seed != seed:
+                    continue  # only a searcher without a seed meets the goal of every seed
                 count = min((n for n, s in row.history if s >= goal - 1e-12), default=float("inf"))
                 unit = row.layers if method in ("raw", "potential") else 1
                 found.append({

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from benchmarks import results, tables
+from benchmarks.unit import Row
 from fewbits import job as jobs
 from fewbits import recipe as recipes
 from fewbits.codec import write
@@ -25,15 +26,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.demo:
         demo(options.demo)
-    for section in tables.load():
+    for section, descriptions in tables.load().items():
         path, mark = (ROOT / "README.md", "figures") if section == README else (ROOT / "docs" / "figures.md", section)
-        path.write_text(pasted(path.read_text(), mark, drawn(section)))
+        path.write_text(pasted(path.read_text(), mark, drawn(descriptions)))
 
 
-def drawn(section: str) -> str:
+def drawn(descriptions: list[Row]) -> str:
     """All tables and pictures of a section, in Markdown."""
     parts = []
-    for description in tables.load()[section]:
+    for description in descriptions:
         if "picture" in description:
             parts.append(picture(description["picture"]))
         else:

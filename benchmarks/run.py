@@ -42,11 +42,10 @@ def main(given: Sequence[str] | None = None) -> int:
     place = Place(options.work, options.weights, options.data, options.validation, more)
     place.work.mkdir(parents=True, exist_ok=True)
     try:
-        failed = _in_turn(left, place, options) if options.workers == 1 else _at_once(left, place, options)
+        return 1 if (_in_turn if options.workers == 1 else _at_once)(left, place, options) else 0
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there")
         return 130
-    return 1 if failed else 0
 
 
 def parser() -> argparse.ArgumentParser:

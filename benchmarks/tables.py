@@ -57,7 +57,7 @@ def tables(description: Row, folder: Path = results.FOLDER) -> Iterator[Table]:
     names = [told] if isinstance(told, str) else told
     parts = [frame_of(name, folder) for name in names] + [pd.DataFrame(description.get("given", []))]
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True) if any(map(len, parts)) else parts[-1]
-    frame = frame.assign(**{key: None for key in ("id", "part") if key not in frame})
+    frame = frame if "id" in frame else frame.assign(id=None)
     for column, value in description.get("fill", {}).items():
         frame = frame.assign(**{column: frame[column].fillna(value) if column in frame else value})
     if "where" in description and len(frame):
@@ -70,7 +70,7 @@ def tables(description: Row, folder: Path = results.FOLDER) -> Iterator[Table]:
         frame = frame.assign(**{column: frame.eval(expression, engine="python")})
     for column, named in description.get("names", {}).items():
         frame = frame.assign(**{column: [named.get(value, value) for value in frame[column]]})
-    for _, part in frame.groupby(description.get("split", ["part"]), sort=False, dropna=False):
+    for _, part in frame.groupby(description.get("split", lambda _: 0), sort=False, dropna=False):
         yield _table(description, part)
 
 

@@ -41,7 +41,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     test, left = job.evaluate("test"), FEWER[unit.labels["target"]]
     dense, model = count(job.network, shape), copy.deepcopy(job.network)
     row = {key: options[key] for key in ("epochs", "lr", "distill", "samples", "cap")} | {"batch": batch}
-    row |= unit.labels | {"model": unit.settings["model"], "data": "cifar10", "split": "test"}
+    row |= unit.labels | {"model": unit.settings["model"], "data": job.dataset.name, "split": "test"}
     usual: Row = {"optimizer": "sgd", "weight_decay": 5e-4, "precision": "bfloat16"}
     settings = Recovery(epochs=options["epochs"] or 1, lr=options["lr"], distill=options["distill"], **usual)
     torch.manual_seed(unit.seed)

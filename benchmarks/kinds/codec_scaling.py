@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,19 +46,16 @@ def main(count: int, profile: str, part: str, path: Path) -> None:
         row.copy_((noise * noise.abs()).mul_(1.2).round_().clamp_(-7, 7))
     codec.encode(Plan({"w": Clustered(levels[:1], 4, step=0.1)}), profile=profile)
     if part == "encode":
-        plan = Plan({"w": Clustered(levels, 4, step=0.1)})
-        before, begin = forget_peak(), time.process_time()
-        data = codec.encode(plan, profile=profile, threads=1)
-        seconds = time.process_time() - begin
-        path.write_bytes(data)
+        job = partial(codec.encode, Plan({"w": Clustered(levels, 4, step=0.1)}), profile=profile, threads=1)
     else:
-        like = {"w": torch.empty(levels.shape, device="meta")}
+        job = partial(codec.decode, path.read_bytes(), {"w": torch.empty(levels.shape, device="meta")}, threads=1)
         del levels, row
-        data = path.read_bytes()
-        before, begin = forget_peak(), time.process_time()
-        _back = codec.decode(data, like, threads=1)
-        seconds = time.process_time() - begin
-    print(rows * columns, seconds, (resident() - before) / (2 * rows * columns))
+    before, begin = forget_peak(), time.process_time()
+    found = job()
+    seconds, held = time.process_time() - begin, resident() - before
+    if isinstance(found, bytes):
+        path.write_bytes(found)
+    print(rows * columns, seconds, held / (2 * rows * columns))
 
 
 if __name__ == "__main__":

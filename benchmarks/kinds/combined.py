@@ -13,7 +13,8 @@ from fewbits.report.sizes import float_bytes
 def measure(unit: Unit, place: Place) -> list[Row]:
     """One row; its ratio and baseline are the whole float network's."""
     assert unit.recipe is not None
-    parts = unit.recipe.model_dump(by_alias=True, exclude_unset=True, include={"network", "data", "channels", "seed"})
+    shared = {"network", "data", "pretrain", "channels", "seed"}
+    parts = unit.recipe.model_dump(by_alias=True, exclude_unset=True, include=shared)
     first = recipes.make(parts | {"assign": {"method": "none"}, "floats": "float32", "merge_normalisation": False})
     job = prepared(unit, place, first)
     kept = place.work / f"channels-{hash_of(words(first))}"

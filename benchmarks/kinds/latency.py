@@ -21,7 +21,6 @@ SHAPE = (3, 32, 32)
 def measure(unit: Unit, place: Place) -> list[Row]:
     """A row per model and batch: the network, ResNet-20s of ``widths``, and files of ``--more also=NAME:FILE,...``."""
     name = unit.options["model"]
-    place.work.mkdir(parents=True, exist_ok=True)
     file = place.work / "untrained.onnx"
     models = both("", zoo.build(name, seed=0), file)
     whole, fewer = count(zoo.build(name, seed=0), SHAPE).macs, dict.fromkeys(models, 1.0)

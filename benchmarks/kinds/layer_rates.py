@@ -5,7 +5,6 @@ import time
 from itertools import islice
 
 import torch
-from torch import nn
 
 from benchmarks.kinds.recipe import prepared
 from benchmarks.unit import Place, Row, Unit
@@ -52,7 +51,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
 
 def tested(job: Job, space: Space, kept: tuple[int, ...]) -> Row:
     """Accuracy on the test set, after the statistics were taken anew on more training samples."""
-    network: nn.Module = copy.deepcopy(job.network)
+    network = copy.deepcopy(job.network)
     with torch.no_grad():
         for i, (name, count) in enumerate(zip(space.names, kept, strict=True)):
             network.get_parameter(name).mul_(space.mask(i, count))
