@@ -2,21 +2,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check unit install clean
+.PHONY: demo test test-all check unit docs install clean
 
 demo: $(STAMP)
 	$(BIN)/fewbits demo --out out/demo
 
 test: check unit
 
+# And what takes minutes: the site, built strictly, and tests marked "long".
+test-all: test docs
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long tests
+
 check: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs/hooks
+	$(BIN)/ruff format --check src tests benchmarks docs/hooks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" tests
+
+# Pages open from the disk; their search wants a server: python -m http.server -d out/docs
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(STAMP)
 
@@ -25,7 +33,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt $(wildcard src/fewbits/codec/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[data,report,search,rl,onnx,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[data,report,search,rl,onnx,dev,docs]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps captum zennit torch-pruning
 	touch $(STAMP)
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from benchmarks.unit import share
 
-SETTING = ["result", "target", "epochs", "method", "step"]
+SETTING = ["result", "target", "epochs", "method", "step_rule"]
 BESIDE = {"vgg16-bn": ("584.16 KB", "129 KB"), "mlp-gsc": ("87.52 KB",)}  # published: what the aims were set by
 AGENTS = ("terminal", "raw", "potential", "sparsity")
 
@@ -29,10 +29,10 @@ def _how(row: dict[str, Any]) -> str:
     if row["method"].startswith("channels + "):
         text = f"{100 * row['macs_left'] / row['macs']:.0f} % of the multiplications, then {text}"
     text += f", damping {row['damping']:g}" if has("damping") else ""
-    text += ", steps by the rate" if has("step") == "rate" else ""
+    text += ", steps by the rate" if has("step_rule") == "rate" else ""
     text += ", without dropout" if has("dropout") is False else ""
     text += ", gradual lambda" if has("gradual") else ""
-    text += f", floor {100 * share(row['floor']):g} %" if has("floor") else ""
+    text += f", floor {100 * share(row['min_kept']):g} %" if has("min_kept") else ""
     return text + (f", {row['significand']:g} significant bits" if has("significand") else "")
 
 
@@ -46,7 +46,7 @@ def gains(frame: pd.DataFrame) -> pd.DataFrame:
     """``gain``: points of validation accuracy against the recipe as it is in the same setting and seed; else of steps
     by the rate against those of the range."""
     frame = frame.assign(gain=None)
-    for base, keys in (({"lever": "as it is"}, SETTING), ({"step": "range"}, [*SETTING[:-1], "lever"])):
+    for base, keys in (({"lever": "as it is"}, SETTING), ({"step_rule": "range"}, [*SETTING[:-1], "lever"])):
         plain = frame.query(" and ".join(f"{k} == {v!r}" for k, v in base.items()))
         known = plain.set_index([*keys, "seed"])["validation_accuracy"].to_dict()
         for i, row in frame.iterrows():

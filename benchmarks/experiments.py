@@ -72,8 +72,9 @@ def units(name: str, folder: Path = FOLDER, changes: Row | None = None, seeds: l
 
 def _plain(part: Row) -> Row:
     """What is set where nothing varies, if that is a recipe: older rows leave it out."""
+    plain = {key: value for key, value in part["set"].items() if key != "method" and not key.startswith("options.")}
     try:
-        return settings_of(recipes.make(changed(part["recipe"], part["set"])))
+        return settings_of(recipes.make(changed(part["recipe"], plain)))
     except (KeyError, RecipeError):
         return {}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.process import alone
-from benchmarks.unit import Row, Unit, keys_of, words
+from benchmarks.unit import EARLIER, Row, Unit, keys_of, words
 from fewbits.codec import write
 from fewbits.errors import DataError
 from fewbits.report import provenance
@@ -33,8 +33,11 @@ class Known:
         if name not in self.keys:
             rows = rows_in(name, *self.folders)
             self.keys[name] = {key for row in rows if "key" in row for key in keys_of(row)}
-            self.older[name] = [row for row in rows if "key" not in row and not row.get("source")]
-        return unit.key in self.keys[name] or any(unit.says(row) for row in self.older[name])
+            older = [row for row in rows if "key" not in row and not row.get("source")]
+            older = [{EARLIER.get(key, key): value for key, value in row.items()} for row in older]
+            blank = dict.fromkeys(key for row in older for key in row)
+            self.older[name] = [blank | row for row in older]
+        return unit.key in self.keys[name] or any(unit.is_of(row) for row in self.older[name])
 
 
 def add(name: str, rows: list[Row], folder: Path = FOLDER, command: str = "") -> None:

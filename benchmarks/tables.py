@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 
 from benchmarks import derived, results
-from benchmarks.unit import Row
+from benchmarks.unit import EARLIER, Row
 
 HERE = Path(__file__).parent
 Table = tuple[str, set[tuple[str, str, int]]]  # Markdown, and the rows in it: file, list in that, place in the list
@@ -46,7 +46,7 @@ def frame_of(name: str, folder: Path = results.FOLDER) -> pd.DataFrame:
                 elif isinstance(value, dict) and key != "recipe":
                     flat[key] = ", ".join(f"{k} {v}" for k, v in value.items())
                 elif key != "recipe":
-                    flat[key.replace(".", "_")] = value
+                    flat[EARLIER.get(key, key).replace(".", "_")] = value
             found.append(flat)
     return pd.DataFrame(found)
 

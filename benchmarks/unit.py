@@ -14,7 +14,10 @@ from fewbits.recipe import Recipe, make
 Row = dict[str, Any]
 
 # What an older row means that does not say it, beside what its experiment sets.
-USUAL: Row = {"damping": 0, "step": "range", "dropout": True, "gradual": False, "floor": 0, "significand": None}
+USUAL: Row = {
+    "damping": 0, "step_rule": "range", "dropout": True, "gradual": False, "min_kept": 0, "significand": None,
+}  # fmt: skip
+EARLIER = {"step": "step_rule", "floor": "min_kept"}  # what rows called settings before
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,13 @@ class Unit:
         """What was chosen, flat: part of every row."""
         return {"seed": self.seed} | (settings_of(self.recipe) if self.recipe else {}) | self.labels
 
-    def says(self, row: Row) -> bool:
-        """Whether a row from before rows had keys is of this unit, by what it says of its settings."""
-        told = self.usual | row
+    def is_of(self, row: Row) -> bool:
+        """Whether a row from before rows had keys is of this unit: whether it says the same of all it tells.
+
+        Args:
+            row: with all keys that any row of its file has; ``None`` is what the unit's ``usual`` says.
+        """
+        told = self.usual | {k: v for k, v in row.items() if v is not None or k not in self.usual}
         return all(same(told[k], value) for k, value in self.settings.items() if k in told)
 
 
@@ -97,8 +104,8 @@ def settings_of(recipe: Recipe) -> Row:
     if "train" in recipe.model_fields_set:
         found |= {"epochs": train.epochs, "lr": train.lr, "damping": train.damping, "gradual": train.gradual}
     if "assign" in recipe.model_fields_set:
-        found |= {"step": options.get("step", "range"), "significand": recipe.significand}
-        found["floor"] = options.get("floor") or (recipe.prune.floor if recipe.prune else 0)
+        found |= {"step_rule": options.get("step_rule", "range"), "significand": recipe.significand}
+        found["min_kept"] = options.get("min_kept") or (recipe.prune.min_kept if recipe.prune else 0)
     if recipe.network is not None:
         found |= {"model": recipe.network.name, "dropout": bool(recipe.network.options.get("dropout", True))}
     if recipe.data is not None:

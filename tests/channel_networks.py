@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.channels import dependencies
-from fewbits.channels.surgery import narrow, silence
+from fewbits.channels.surgery import prune_channels, zero_channels
 
 
 def conv(inputs: int, outputs: int, groups: int = 1, bias: bool = False) -> nn.Sequential:
@@ -90,7 +90,7 @@ class Attention(nn.Module):
         return self.head(x.mean(1))
 
 
-def removal(model: nn.Module, shape: tuple[int, ...], seed: int, share: float = 0.5) -> Channels:
+def removal(model: nn.Module, shape: tuple[int, ...], seed: int, share: float = 0.5) -> ChannelMasks:
     """A random removal that leaves every layer at least one channel."""
     found = dependencies(model, shape)
     order = torch.randperm(found.count, generator=torch.Generator().manual_seed(seed)).tolist()
@@ -103,11 +103,11 @@ def removal(model: nn.Module, shape: tuple[int, ...], seed: int, share: float = 
 
 
 @torch.no_grad()
-def disagreement(model: nn.Module, channels: Channels, inputs: Tensor) -> tuple[float, nn.Module]:
+def disagreement(model: nn.Module, channels: ChannelMasks, inputs: Tensor) -> tuple[float, nn.Module]:
     """How far the narrowed network is from the silenced one, relative to its largest output; and the narrowed one."""
     small, zeroed = copy.deepcopy(model), copy.deepcopy(model)
-    narrow(small, channels)
-    silence(zeroed, channels)
+    prune_channels(small, channels)
+    zero_channels(zeroed, channels)
     wanted, found = zeroed(inputs), small(inputs)
     assert wanted.shape == found.shape
     return float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1e-12)), small

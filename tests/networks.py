@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.graph.traced import trace
-from fewbits.measure.relevance import Epsilon, Gamma, Propagated, Recording, Rule, Rules, propagate, start_relevance
+from fewbits.measure.relevance import (
+    ActivationTape,
+    Epsilon,
+    Gamma,
+    Propagated,
+    Rule,
+    Rules,
+    propagate,
+    start_relevance,
+)
 from fewbits.plan import Clustered, Plan
 from fewbits.weights import select
 
@@ -48,9 +57,9 @@ def sharp(rules: Rules) -> Rules:
     return dataclasses.replace(rules, **changed, eps=SHARP)
 
 
-def record(model: nn.Module, x: Tensor, samples: int | None = None) -> tuple[Recording, Tensor]:
+def record(model: nn.Module, x: Tensor, samples: int | None = None) -> tuple[ActivationTape, Tensor]:
     """A recorded forward pass in the model's present mode, and its output."""
-    recording = Recording(trace(model), model, samples)
+    recording = ActivationTape(trace(model), model, samples)
     with recording.watch(), torch.no_grad():
         logits = model(x)
     return recording, logits

@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.kinds.recipe import prepared
 from benchmarks.unit import Place, Row, Unit
-from fewbits.channels import choose, criterion, dependencies, first_samples, measured, narrow, unit_scores
+from fewbits.channels import choose, criterion, dependencies, first_samples, measured, prune_channels, unit_scores
 from fewbits.hardware import count
 from fewbits.job.batches import training_batches
 from fewbits.pipeline.stages import remove_channels
@@ -90,7 +90,7 @@ def ours(model: nn.Module, loader: Any, unit: Unit, left: float, shape: tuple[in
         found, units, sizes_of(model, shape), left=left, cap=unit.options["cap"], per_saving="per mac" in method,
         exclude=INSIDE if method.endswith("inside") else (),
     )  # fmt: skip
-    narrow(model, choice.channels)
+    prune_channels(model, choice.channels)
     return seconds
 
 

@@ -12,7 +12,7 @@ from fewbits import recipe as recipes
 from fewbits.job import Job
 from fewbits.job import folder as outputs
 from fewbits.pipeline import compress
-from fewbits.search.layer_rates import Proxy, Space, Targets, carve
+from fewbits.search.layer_rates import Proxy, RateSpace, Targets, carve
 from fewbits.search.layer_rates.run import explore
 from fewbits.train import accuracy, recalibrate
 from fewbits.weights import select
@@ -23,7 +23,7 @@ AGENTS = ("terminal", "raw", "potential", "sparsity")  # PuRL's, by the reward; 
 def measure(unit: Unit, place: Place) -> list[Row]:
     """One row: the best sparsities a searcher found, and what they are worth on test data."""
     job, chosen, method = prepared(unit, place), unit.options, unit.labels["method"]
-    space = Space(select(job.network), chosen.get("floor", 0))
+    space = RateSpace(select(job.network), chosen.get("floor", 0))
     proxy, calibration = carve(job.dataset, chosen["proxy"], chosen["calibration"])
     journal = outputs.folder(place.work / "journals") / f"{unit.labels['experiment']}.journal"
     ask = Proxy(job.network, space, proxy, calibration, precision=chosen["precision"], journal=journal)
@@ -49,7 +49,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     return [row | tested(job, space, kept) | tuned(job, space, kept, chosen["tune"])]
 
 
-def tested(job: Job, space: Space, kept: tuple[int, ...]) -> Row:
+def tested(job: Job, space: RateSpace, kept: tuple[int, ...]) -> Row:
     """Accuracy on the test set, after the statistics were taken anew on more training samples."""
     network = copy.deepcopy(job.network)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def tested(job: Job, space: Space, kept: tuple[int, ...]) -> Row:
     return {"split": "test", "baseline_accuracy": accuracy(job.network, test), "accuracy": accuracy(network, test)}
 
 
-def tuned(job: Job, space: Space, kept: tuple[int, ...], epochs: float) -> Row:
+def tuned(job: Job, space: RateSpace, kept: tuple[int, ...], epochs: float) -> Row:
     """Accuracy after training under the mask that was found: a run of the main job."""
     prune = {"method": "layers", "rates": space.rates(kept)}
     train = {"epochs": epochs, "optimizer": "sgd", "lr": 0.02, "weight_decay": 1e-4}

@@ -17,7 +17,7 @@ from fewbits.measure import RelevanceScorer
 from fewbits.measure.relevance import Rules, rules_of
 from fewbits.recipe import Finetuning
 from fewbits.train import task
-from fewbits.train.hold import Holding, finetuning_groups
+from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
 from fewbits.weights import select
 
@@ -26,7 +26,7 @@ INPUTS = {"mlp-gsc": (255,), "vgg16": (3, 32, 32), "resnet-20": (3, 32, 32)}
 
 def measure(unit: Unit, place: Place) -> list[Row]:
     """One row: the median ratio over the repeats, on as many threads as the option says."""
-    chosen = unit.options
+    chosen = unit.asked
     samples, every = chosen["samples"], chosen["every"]
     torch.set_num_threads(chosen["threads"])
     generator = torch.Generator().manual_seed(0)
@@ -54,12 +54,12 @@ class Stepper:
 
     def __init__(self, name: str, method: str, rules: Rules, samples: int, every: int) -> None:
         model, settings = zoo.build(name, seed=0), Finetuning()
-        lens, weights = trace(model), select(model)
+        traced, weights = trace(model), select(model)
         maker = partial(getattr(assign, method), zero_floor=0.5)
         plan, state = maker(lam=0.3).update(weights, None, maker(lam=0.3).init(weights))
         attach(model, plan)
-        scorer = RelevanceScorer(model, lens, rules, samples=samples) if method == "ecqx" else None
-        self.holding = Holding(
+        scorer = RelevanceScorer(model, traced, rules, samples=samples) if method == "ecqx" else None
+        self.qat = QATCallback(
             model, lambda lam, _: maker(lam=lam), state, 0.3, scorer=scorer, every=every, settings=settings,
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
         )  # fmt: skip
@@ -69,13 +69,13 @@ class Stepper:
     def step(self, inputs: Tensor, targets: Tensor) -> float:
         """Seconds of one step."""
         begin = time.perf_counter()
-        with self.holding.watch():
+        with self.qat.watch():
             logits = self.model(inputs)
         loss = self.objective(logits, targets, inputs)
         loss.backward()
-        self.holding.before_update(logits, targets)
+        self.qat.before_update(logits, targets)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1
-        self.holding.after_update(self.done, 10**9, 0.0)
+        self.qat.after_update(self.done, 10**9, 0.0)
         return time.perf_counter() - begin

@@ -14,7 +14,7 @@ KEPT = "_fewbits_channels"  # an attribute of the root module: what is left of w
 
 
 @dataclass(frozen=True, eq=False)
-class Channels:
+class ChannelMasks:
     """Which channels of a larger network a plan's tensors are the rest of.
 
     Attributes:
@@ -58,14 +58,14 @@ class Channels:
         full[torch.meshgrid(*places, indexing="ij")] = values
         return full
 
-    def then(self, later: Channels) -> Channels:
+    def then(self, later: ChannelMasks) -> ChannelMasks:
         """Both removals in one: these channels first, and ``later`` of what they leave."""
         kept = dict(self.kept)
         for name, masks in later.kept.items():
             kept[name] = tuple(map(_both, self.kept.get(name, (None,) * len(masks)), masks))
-        return Channels(kept, {**self.paddings, **later.paddings})
+        return ChannelMasks(kept, {**self.paddings, **later.paddings})
 
-    def equals(self, other: Channels | None) -> bool:
+    def equals(self, other: ChannelMasks | None) -> bool:
         """Whether both say the same."""
         if other is None or set(self.kept) != set(other.kept) or dict(self.paddings) != dict(other.paddings):
             return False
@@ -87,10 +87,10 @@ def _both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return both
 
 
-def channels_of(model: nn.Module) -> Channels | None:
-    """Of which larger network this one is the rest, as :func:`fewbits.channels.narrow` left it.
+def channels_of(model: nn.Module) -> ChannelMasks | None:
+    """Of which larger network this one is the rest, as :func:`fewbits.channels.prune_channels` left it.
 
     ``None`` if it lost nothing.
     """
     found = model.__dict__.get(KEPT)
-    return found if isinstance(found, Channels) else None
+    return found if isinstance(found, ChannelMasks) else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.errors import RecipeError
 
 MAX_BITS = 16
@@ -96,7 +96,7 @@ class Masked:
     data: Tensor
     mask: Tensor
     shrink: float = 0.0
-    through: float = 0.0
+    straight_through: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool or not self.data.is_floating_point():
@@ -206,7 +206,7 @@ class Plan(Mapping[str, Entry]):
         RecipeError: ``channels`` does not fit the shape of an entry.
     """
 
-    def __init__(self, entries: Mapping[str, Entry], channels: Channels | None = None) -> None:
+    def __init__(self, entries: Mapping[str, Entry], channels: ChannelMasks | None = None) -> None:
         self._entries = dict(entries)
         self.channels = channels
         for name in channels.kept if channels is not None else ():

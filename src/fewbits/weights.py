@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from fewbits.errors import NonFiniteError, SelectionError, nearest
+from fewbits.errors import NonFiniteError, SelectionError, did_you_mean
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -42,7 +42,7 @@ def select(model: nn.Module, include: Iterable[str] = ("*",), exclude: Iterable[
     include, exclude = tuple(include), tuple(exclude)
     for pattern in (*include, *exclude):
         if not any(fnmatchcase(name, pattern) for name in found):
-            raise SelectionError(f"pattern {pattern!r} matches no weight{nearest(pattern, found)}")
+            raise SelectionError(f"pattern {pattern!r} matches no weight{did_you_mean(pattern, found)}")
     chosen = {
         name: tensor
         for name, tensor in found.items()

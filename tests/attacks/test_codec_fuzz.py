@@ -11,7 +11,7 @@ import torch
 from seal import seal, take_apart
 
 from conftest import encode_with
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.codec import decode, encode, inspect
 from fewbits.codec.container import open_file
 from fewbits.codec.directory import PRIME, bits, pack, unpack
@@ -123,7 +123,7 @@ def test_damaged_masks_of_channels() -> None:
         "b": Dense(torch.arange(float(small))),
         "v": Dense(torch.zeros(2, small)),
     }
-    plan = Plan(entries, Channels({"w": (mask, None), "b": (mask,), "v": (None, mask)}, {"pad": (1, 2)}))
+    plan = Plan(entries, ChannelMasks({"w": (mask, None), "b": (mask,), "v": (None, mask)}, {"pad": (1, 2)}))
     like = {"w": torch.zeros(12, 3), "b": torch.zeros(12), "v": torch.zeros(2, 12)}
     data, chance, refused = encode(plan), random.Random(5), 0
     head, chunks = take_apart(data, [section.size for section in open_file(data).sections])

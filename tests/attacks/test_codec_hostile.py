@@ -9,7 +9,7 @@ import pytest
 import torch
 from seal import check, raw_head, seal
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.codec import decode, encode, inspect
 from fewbits.codec import dense as dense_codec
 from fewbits.codec.coder import MIXING
@@ -77,7 +77,7 @@ def narrowed(column: bytes, shape: tuple[int, ...] = (2, 3), names: list[bytes] 
 
 
 ROW = MIXING.encode(np.array([[1, 0, -2]], np.int16), -7, 7)
-FIRST_ROW = Channels({"w": (torch.tensor([True, False]), None)}, {})
+FIRST_ROW = ChannelMasks({"w": (torch.tensor([True, False]), None)}, {})
 
 
 LEVELS = MIXING.encode(np.array([[5, 0, -3], [0, 127, 1]], np.int16), -127, 127)

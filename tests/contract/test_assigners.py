@@ -33,8 +33,8 @@ ASSIGNERS: dict[str, Callable[..., Assigner]] = {
     "ecq 8 bit": lambda lam=0.05: ecq(8, lam),
     "ecq 16 bit": lambda lam=0.05: ecq(16, lam),
     "ecq max": lambda lam=0.05: ecq(4, lam, scale="max"),
-    "ecq rate": lambda lam=0.05: ecq(4, lam, step="rate"),
-    "ecqx rate": lambda lam=0.05: ecqx(3, lam, zero_floor=0.5, step="rate"),
+    "ecq rate": lambda lam=0.05: ecq(4, lam, step_rule="rate"),
+    "ecqx rate": lambda lam=0.05: ecqx(3, lam, zero_floor=0.5, step_rule="rate"),
     "ecq zero floor": lambda lam=0.05: ecq(4, lam, zero_floor=0.5),
     "ecqx": lambda lam=0.05: ecqx(4, lam),
     "ecqx tight": lambda lam=0.05: ecqx(3, lam, p=0.02),
@@ -45,7 +45,7 @@ ASSIGNERS: dict[str, Callable[..., Assigner]] = {
 PRUNERS: dict[str, Callable[..., Assigner]] = {
     "global magnitude": lambda: global_magnitude(0.7),
     "global magnitude floor": lambda: global_magnitude(0.6, 1),
-    "global magnitude regrow": lambda: global_magnitude(0.7, regrow=True, through=1.0),
+    "global magnitude regrow": lambda: global_magnitude(0.7, regrow=True, straight_through=1.0),
     "lamp": lambda: lamp(0.7),
     "erk": lambda: erk(0.7),
     "uniform": lambda: uniform(0.7),
@@ -60,8 +60,8 @@ CHAINS: dict[str, Callable[..., Assigner]] = {
     "chain ternary": lambda lam=0.05: chain(uniform(0.5), ternary(lam)),
 }
 FLOORS: dict[str, Callable[..., Assigner]] = {
-    "ecq floor": lambda lam=0.05: ecq(4, lam, step="rate", floor=0.5),
-    "ecqx floor": lambda lam=0.05: ecqx(3, lam, zero_floor=0.5, floor=0.5),
+    "ecq floor": lambda lam=0.05: ecq(4, lam, step_rule="rate", min_kept=0.5),
+    "ecqx floor": lambda lam=0.05: ecqx(3, lam, zero_floor=0.5, min_kept=0.5),
 }
 EVERY = ASSIGNERS | PRUNERS | CHAINS | FLOORS
 WITH_RELEVANCE = [name for name in ASSIGNERS | CHAINS | FLOORS if "ecqx" in name]

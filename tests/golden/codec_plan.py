@@ -2,7 +2,7 @@
 
 import torch
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 
 HEADER = {"recipe": "golden", "note": "ünïcode", "seeds": [0, 1, 2]}
@@ -90,7 +90,7 @@ def narrowed_plan() -> Plan:
             "mean": Dense(torch.zeros(13)),
             "other": Dense(ramp[:4]),
         },
-        Channels(
+        ChannelMasks(
             {
                 "conv.weight": (rows, columns, None, None),
                 "conv.bias": (rows,),

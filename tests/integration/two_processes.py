@@ -55,7 +55,7 @@ def main(out: Path) -> None:
         return fetch(self, wanted)
 
     type(loader.dataset).__getitems__ = watched  # type: ignore[attr-defined, method-assign]
-    common: dict[str, Any] = {"rounds": 4, "assign": {"options": {"zero_floor": 0.5, "step": "rate"}}}
+    common: dict[str, Any] = {"rounds": 4, "assign": {"options": {"zero_floor": 0.5, "step_rule": "rate"}}}
     small = fb.compress(
         model,
         loader,
@@ -71,7 +71,7 @@ def main(out: Path) -> None:
     )
     listed.save(out / f"listed-{rank}.few")
 
-    prune = {"sparsity": 0.8, "schedule": "cubic", "floor": 10}
+    prune = {"sparsity": 0.8, "schedule": "cubic", "min_kept": 10}
     train = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
     few = fb.compress(model, batches, recipe=make({"prune": prune, "assign": {"method": "none"}, "train": train}))
     few.save(out / f"pruned-{rank}.few")

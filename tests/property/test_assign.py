@@ -59,7 +59,7 @@ def assert_cheapest(cost: Tensor, entry: Clustered) -> None:
     weights, lams, st.sampled_from([2, 3, 4, 6]), st.sampled_from(["min", "max"]), st.sampled_from(["range", "rate"])
 )
 def test_ecq_is_the_argmin(weight: Tensor, lam: float, bits: int, scale: str, step: str) -> None:
-    entry, record = run(ecq(bits, lam, scale=scale, step=step), weight)
+    entry, record = run(ecq(bits, lam, scale=scale, step_rule=step), weight)
     assert record.lam >= 0
     assert math.isfinite(record.lam)
     assert_cheapest(cost_matrix(weight, entry, record.lam), entry)
@@ -118,8 +118,8 @@ def test_ecqx_is_the_argmin_at_the_largest_allowed_beta(
     pair: tuple[Tensor, Tensor], lam: float, bits: int, p: float, rho: float, step: str
 ) -> None:
     weight, score = pair
-    entry, record = run(ecqx(bits, lam, p, rho, step=step), weight, score)
-    plain, _ = run(ecq(bits, lam, step=step), weight)
+    entry, record = run(ecqx(bits, lam, p, rho, step_rule=step), weight, score)
+    plain, _ = run(ecq(bits, lam, step_rule=step), weight)
     base, n = int((plain.levels == 0).sum()), weight.numel()
     zeros = int((entry.levels == 0).sum())
     assert zeros - base <= math.floor(p * n)

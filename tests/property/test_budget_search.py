@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewbits.pipeline.rate_control import Smallest, between, bracket
+from fewbits.pipeline.rate_control import SizeSearch, bracket, fill_to_size
 from fewbits.plan import Clustered, Plan
 
 falling = st.lists(st.integers(1, 100_000), min_size=2, max_size=40, unique=True).map(lambda s: sorted(s, reverse=True))
@@ -31,9 +31,9 @@ def test_a_bracket_holds_the_step_where_the_goal_is_passed(sizes: list[int], gue
         assert size_at(high) == max(s for s in sizes if s <= goal)
 
 
-def search(floor: float, limit: int | None, size_of, accuracy_of, start: int, tries: int) -> tuple[Smallest, list]:
+def search(floor: float, limit: int | None, size_of, accuracy_of, start: int, tries: int) -> tuple[SizeSearch, list]:
     """Run the search; returns it, and every (size, accuracy) that it saw."""
-    found = Smallest(floor, limit, tries=tries, close=1.01)
+    found = SizeSearch(floor, limit, tries=tries, close=1.01)
     seen = [(start, accuracy_of(start))]
     found.tell(*seen[0])
     while (goal := found.next()) is not None:
@@ -99,7 +99,7 @@ def test_single_weights_reach_a_size_between_two_plans(seed: int, share: float) 
 
     low, high = size_of(smaller), size_of(larger)
     goal = low + round(share * (high - low))
-    found = between(smaller, larger, weights, size_of, goal, tolerance=0.0)
+    found = fill_to_size(smaller, larger, weights, size_of, goal, tolerance=0.0)
     assert size_of(found) == goal
 
     def error(plan: Plan) -> float:
@@ -117,4 +117,4 @@ def test_single_weights_reach_a_size_between_two_plans(seed: int, share: float) 
 
 def test_two_equal_plans_have_nothing_between_them() -> None:
     plan = Plan({"a": Clustered(torch.ones(3, dtype=torch.int16), 3, step=1.0)})
-    assert between(plan, plan, {"a": torch.ones(3)}, lambda p: 5, 10) is plan
+    assert fill_to_size(plan, plan, {"a": torch.ones(3)}, lambda p: 5, 10) is plan

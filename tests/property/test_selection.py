@@ -21,24 +21,27 @@ TENSOR = st.lists(NUMBER, max_size=12).map(lambda v: torch.tensor(v, dtype=torch
 TENSORS = st.lists(TENSOR, min_size=1, max_size=5)
 
 
-def order_of(tensors: list[Tensor], barred: list[Tensor | None] | None = None) -> list[tuple[int, int]]:
+def order_of(tensors: list[Tensor], already_pruned: list[Tensor | None] | None = None) -> list[tuple[int, int]]:
     """``(tensor, index)`` of every element, in the order in which they are chosen: Python's sort, by definition."""
 
     def rank(place: tuple[int, int]) -> tuple[bool, float, int, int]:
         t, i = place
-        bar = barred[t] if barred is not None else None
+        bar = already_pruned[t] if already_pruned is not None else None
         return (bar is None or not bool(bar[i]), abs(float(tensors[t][i])), t, i)
 
     return sorted(((t, i) for t, x in enumerate(tensors) for i in range(len(x))), key=rank)
 
 
 def by_hand(
-    tensors: list[Tensor], count: int, limits: list[int] | None = None, barred: list[Tensor | None] | None = None
+    tensors: list[Tensor],
+    count: int,
+    limits: list[int] | None = None,
+    already_pruned: list[Tensor | None] | None = None,
 ) -> list[Tensor]:
     """Go through the elements in order; an element whose tensor has reached its limit is left out."""
     found = [torch.zeros(len(x), dtype=torch.bool) for x in tensors]
     left = count
-    for t, i in order_of(tensors, barred):
+    for t, i in order_of(tensors, already_pruned):
         if left and (limits is None or int(found[t].sum()) < limits[t]):
             found[t][i] = True
             left -= 1
@@ -64,7 +67,7 @@ def test_limits_per_tensor_and_what_is_chosen_already(tensors: list[Tensor], dat
     out = [0 if bar is None else int(bar.sum()) for bar in bars]
     limits = [data.draw(st.integers(n, len(x))) for n, x in zip(out, tensors, strict=True)]
     count = data.draw(st.integers(sum(out), sum(limits)))
-    cuts = smallest(tensors, count, limits=limits, barred=bars)
+    cuts = smallest(tensors, count, limits=limits, already_pruned=bars)
     expected = by_hand(tensors, count, limits, bars)
     for tensor, cut, bar, wanted in zip(tensors, cuts, bars, expected, strict=True):
         assert torch.equal(chosen(tensor, cut, bar), wanted)
@@ -146,23 +149,23 @@ def test_one_threshold(weights: dict[str, Tensor], sparsity: float) -> None:
 
 
 @given(WEIGHTS, SPARSITY, st.integers(0, 20))
-def test_the_floor_is_exact_and_the_rest_has_one_threshold(weights: dict[str, Tensor], s: float, floor: int) -> None:
-    most = sum(max(0, w.numel() - floor) for w in weights.values())
+def test_the_floor_is_exact_and_the_rest_has_one_threshold(weights: dict[str, Tensor], s: float, min_kept: int) -> None:
+    most = sum(max(0, w.numel() - min_kept) for w in weights.values())
     sparsity = min(s, most / TOTAL)
-    found = masks(global_magnitude(sparsity, floor), weights)
+    found = masks(global_magnitude(sparsity, min_kept), weights)
     assert sum(int((~m).sum()) for m in found.values()) == round(sparsity * TOTAL)
     fallen, free = [], []
     for name, mask in found.items():
         w, kept = weights[name].abs().flatten(), mask.flatten()
-        assert int(kept.sum()) >= min(floor, w.numel())
+        assert int(kept.sum()) >= min(min_kept, w.numel())
         if kept.any() and not kept.all():
             assert w[~kept].max() <= w[kept].min()
         fallen.append(w[~kept])
-        if int(kept.sum()) > min(floor, w.numel()):
+        if int(kept.sum()) > min(min_kept, w.numel()):
             free.append(w[kept])
     below, above = torch.cat(fallen), torch.cat(free) if free else torch.empty(0)
     if len(below) and len(above):
-        assert below.max() <= above.min(), "a weight that no floor protects is smaller than one that fell"
+        assert below.max() <= above.min(), "a weight that no min_kept protects is smaller than one that fell"
 
 
 @given(WEIGHTS, SPARSITY)

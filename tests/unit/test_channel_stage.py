@@ -63,8 +63,8 @@ def test_without_training_only_normalisations_are_recalibrated(trained: nn.Modul
     want = trained[5].weight.detach()
     want = want if rows is None else want[rows]
     assert torch.equal(found[5].weight, want if columns is None else want[:, columns])
-    wide, narrow = (sum(p.numel() for p in m.parameters()) for m in (trained, found))
-    assert narrow <= 0.6 * wide
+    wide, prune_channels = (sum(p.numel() for p in m.parameters()) for m in (trained, found))
+    assert prune_channels <= 0.6 * wide
 
 
 @pytest.mark.parametrize("layerwise", [True, False])

@@ -127,11 +127,11 @@ def test_a_recipe_prunes_and_everything_else_takes_the_file(recipe: Path, tmp_pa
     pruning = tmp_path / "prune.yaml"
     pruning.write_text(
         RECIPE.replace("assign: {options: {zero_floor: 0.5}}", "assign: {method: none}")
-        .replace("target: 14 KB", "prune: {sparsity: 0.9, floor: 20, schedule: cubic}\nrounds: 2")
+        .replace("target: 14 KB", "prune: {sparsity: 0.9, min_kept: 20, schedule: cubic}\nrounds: 2")
     )  # fmt: skip
     ran = fewbits("compress", pruning, "--out", tmp_path / "out")
     assert ran.code == 0, ran.err
-    assert "global-magnitude 0.9 with floor 20" in ran.out
+    assert "global-magnitude 0.9 keeping at least 20" in ran.out
     told = " ".join(ran.out.split())
     assert "zeros 90.0 % of the pruned weights (50,200), 89.3 % of all 50,610 parameters" in told
     assert "multiplications 5,020 of 50,200 per sample are with weights that are not zero (10.0 %)" in told
@@ -145,9 +145,9 @@ def test_a_recipe_prunes_and_everything_else_takes_the_file(recipe: Path, tmp_pa
     assert fewbits("verify", net, "--recipe", pruning).code == 0
     assert fewbits("explain", pruning, "--net", net).code == 0
     assert fewbits("export", net, "--to", "safetensors").code == 0
-    ran = fewbits("compress", pruning, "--out", tmp_path / "no", "--set", "prune.floor=90%")
+    ran = fewbits("compress", pruning, "--out", tmp_path / "no", "--set", "prune.min_kept=90%")
     assert ran.code == 2
-    assert "lower the sparsity or the floor" in ran.err
+    assert "lower the sparsity or min_kept" in ran.err
 
 
 def test_export(made: Path, tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_a_mistake_is_one_sentence(name: str, recipe: Path, made: Path, monkeypa
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("assign.options={floor: 120%}", "floor is a share"),
+        ("assign.options={min_kept: 120%}", "min_kept is a share"),
         ("assign.options={flor: 1}", "assign.options of ecqx: no 'flor'"),
     ],
 )
@@ -599,8 +599,8 @@ def test_normalisations_of_every_kind_come_back_from_the_float_file(tmp_path: Pa
 
 def test_a_second_training_of_a_stage_has_its_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
     update = progress._lines("compress")
-    for training in ("rehearsing", "training"):
+    for training in ("pilot run of", "training"):
         for done in range(1, 101):
             update(done, 100, training)
     told = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[1] for line in told] == ["rehearsing"] * 10 + ["training"] * 10
+    assert [line.split(": ")[1] for line in told] == ["pilot run of"] * 10 + ["training"] * 10

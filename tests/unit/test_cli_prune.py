@@ -24,7 +24,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_what_is_found_can_be_compressed(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    ran = fewbits("prune-search", recipe, "--out", out, "--method", "erk", "--evaluations", 30, "--floor", 9)
+    ran = fewbits("prune-search", recipe, "--out", out, "--method", "erk", "--evaluations", 30, "--min-kept", 9)
     assert ran.code == 0, ran.err
     assert "of 30 evaluations" in ran.out
     assert "fewbits compress" in ran.out
@@ -68,7 +68,7 @@ def test_an_interrupted_search_goes_on(recipe: Path, tmp_path: Path) -> None:
     [
         (["--method", "greedi"], "did you mean 'greedy'"),
         (["--precision", "float8"], "float32 or bfloat16"),
-        (["--floor", "x"], "floor is a number of weights or percent"),
+        (["--min-kept", "x"], "min_kept is a number of weights or percent"),
         (["--evaluations", 0], "at least one evaluation"),
         (["--proxy", 5000], "cannot be taken of the 1077 training samples"),
     ],

@@ -72,6 +72,15 @@ def test_what_is_told_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "for the front also of test data, which chose nothing" in page
 
 
+def test_costs_keep_the_digits_that_tell_them_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A latency is a part of a second, a count of multiplications has many digits."""
+    costs = [(0.000312499, 40_551_424.0), (0.25, 1_234.5), (0.0, 12.0)]
+    rows = tuple(row(i, 90.0, 900 + i, True, latency=s, macs=n) for i, (s, n) in enumerate(costs))
+    cli_sweep.tell(Swept(rows, (), ("accuracy", "latency", "macs")), tmp_path, [], "fewbits sweep x.yaml")
+    table = [line.split()[4:6] for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert table == [["0.0003125", "40,551,424"], ["0.25", "1,234"], ["0", "12"]]
+
+
 def test_the_picture_marks_the_front_and_joins_it_upwards() -> None:
     more = row(3, 85.0, 2000, True)  # of a third objective's: below others in this plane
     (axes,) = front([*SWEPT.rows, more]).axes

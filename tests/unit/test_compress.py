@@ -68,7 +68,10 @@ def test_a_budget_of_bytes_is_kept_and_the_file_decodes(trained, train, evaluate
     [
         {"assign": {"method": "ecq", "lam": 0.3}},
         {"assign": {"method": "ecqx", "lam": 0.3, "bits": 3}},
-        {"assign": {"method": "ecqx", "lam": 0.3, "options": {"step": "rate"}}, "train": {"epochs": 1, "learn": True}},
+        {
+            "assign": {"method": "ecqx", "lam": 0.3, "options": {"step_rule": "rate"}},
+            "train": {"epochs": 1, "learn": True},
+        },
         {"assign": {"method": "ternary", "lam": 0.1}, "train": {"epochs": 1, "lr": 1e-3, "learn": True}},
         {"assign": {"lam": 0.3}, "train": {"epochs": 1, "learn": True, "gradient_scale": False, "settle": 0}},
         {"assign": {"lam": 0.3}, "measure": {"name": "taylor"}},
@@ -140,7 +143,7 @@ def test_max_drop_is_kept_on_the_data_it_was_asked_on(trained, train, evaluate) 
 @pytest.mark.parametrize(("method", "step"), [("ecqx", "range"), ("ecqx", "rate"), ("ecq", "rate"), ("ternary", None)])
 @pytest.mark.parametrize("target", [1500, 900, 700])
 def test_the_file_is_within_two_percent_below_its_target(trained, train, method, step, target) -> None:
-    options = {} if method == "ternary" else {"options": {"zero_floor": 0.5, "step": step}}
+    options = {} if method == "ternary" else {"options": {"zero_floor": 0.5, "step_rule": step}}
     chosen = recipe(
         assign={"method": method, "bits": 2 if method == "ternary" else 4, **options},
         measure={"name": "magnitude"},
@@ -228,7 +231,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(trained, handwriting, tmp_
         net = nn.Sequential(*trained, nn.Identity())
         net.insert(5, nn.Dropout(0.2))  # draws random numbers in every step
         chosen = recipe(
-            assign={"options": {"step": step}}, train={"epochs": 2, "learn": True, "gradual": gradual, "arrive": 1.0},
+            assign={"options": {"step_rule": step}},
+            train={"epochs": 2, "learn": True, "gradual": gradual, "arrive": 1.0},
             measure={"name": "random"}, target="1 KB",
         )  # fmt: skip
         return fb.compress(net, loader, recipe=chosen, state_file=state_file, progress=progress).data

@@ -27,7 +27,7 @@ def weights() -> dict[str, Tensor]:
 def test_assignments(bits: int, step: str, lam: float) -> None:
     made = weights()
     scores = {name: w * torch.rand(w.shape, generator=torch.Generator().manual_seed(1)) for name, w in made.items()}
-    for assigner in (ecq(bits, lam, step=step), ecqx(bits, lam, step=step)):
+    for assigner in (ecq(bits, lam, step_rule=step), ecqx(bits, lam, step=step)):
         here = assigned(assigner, made, scores)
         there = assigned(assigner, on_gpu(made), on_gpu(scores))
         for name, levels in here.items():

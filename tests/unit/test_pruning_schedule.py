@@ -42,7 +42,7 @@ def test_a_schedule_beyond_the_settling_is_refused() -> None:
 
 def test_no_candidate_from_before_the_schedule_ended_is_kept() -> None:
     values = BASE | {
-        "assign": {"method": "ecq"}, "max_drop": 0.0, "rehearsals": 0,
+        "assign": {"method": "ecq"}, "max_drop": 0.0, "pilots": 0,
         "prune": {"sparsity": 0.9, "schedule": "linear", "end": 0.5},
     }  # fmt: skip
     scores = iter([100.0] * 2 + [0.0] * 50)
@@ -55,7 +55,7 @@ def test_patterns_want_quotes_and_floors_are_not_negative() -> None:
     with pytest.raises(RecipeError, match="in quotes"):
         recipes.make(BASE | {"prune": {"method": "n:m", "pattern": 124}})
     with pytest.raises(RecipeError, match="negative"):
-        recipes.make(BASE | {"prune": {"sparsity": 0.5, "floor": -3}})
+        recipes.make(BASE | {"prune": {"sparsity": 0.5, "min_kept": -3}})
 
 
 @pytest.mark.parametrize("seed", range(8))

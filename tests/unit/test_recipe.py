@@ -80,13 +80,13 @@ def test_values_are_checked() -> None:
         ({"method": "n:m", "pattern": "2:4", "sparsity": 0.5}, "only 'n:m' and 'layers' have their own"),
         ({"method": "n:m", "pattern": "2:4", "schedule": "cubic"}, "leave schedule out"),
         ({"sparsity": 0.9, "pattern": "2:4"}, "no other method does"),
-        ({"sparsity": 0.9, "method": "lamp", "floor": 5}, "floor goes with"),
-        ({"sparsity": 0.9, "floor": "5 percent"}, "floor is a number"),
+        ({"sparsity": 0.9, "method": "lamp", "min_kept": 5}, "min_kept goes with"),
+        ({"sparsity": 0.9, "min_kept": "5 percent"}, "min_kept is a number"),
         ({"sparsity": 0.9, "schedule": "cubic", "begin": 0.5, "end": 0.5}, "begin must lie before end"),
-        ({"sparsity": 0.9, "floor": "200 %"}, "at most 100 %"),
-        ({"sparsity": 0.9, "floor": True}, "floor is a number of weights"),
-        ({"sparsity": 0.9, "floor": 1.5}, "floor is a number of weights"),
-        ({"sparsity": 0.9, "floor": -1}, "must not be negative"),
+        ({"sparsity": 0.9, "min_kept": "200 %"}, "at most 100 %"),
+        ({"sparsity": 0.9, "min_kept": True}, "min_kept is a number of weights"),
+        ({"sparsity": 0.9, "min_kept": 1.5}, "min_kept is a number of weights"),
+        ({"sparsity": 0.9, "min_kept": -1}, "must not be negative"),
         ({"method": "n:m", "pattern": "4:2"}, "1 <= N <= M; got '4:2'"),
         ({"method": "n:m", "pattern": "0:4"}, "1 <= N <= M; got '0:4'"),
         ({"method": "n:m", "pattern": "half"}, "written like '2:4'"),
@@ -101,8 +101,8 @@ def test_prune_sections_are_checked(prune: dict, says: str) -> None:
 
 def test_pruning_alone_and_before_a_quantizer() -> None:
     assert make({"prune": {"sparsity": 0.9}}).assign.method == "ecqx"
-    alone = {"prune": {"sparsity": 0.9, "floor": "0.02%"}, "assign": {"method": "none"}}
-    assert make(alone).prune.floor == "0.02%"
+    alone = {"prune": {"sparsity": 0.9, "min_kept": "0.02%"}, "assign": {"method": "none"}}
+    assert make(alone).prune.min_kept == "0.02%"
     with pytest.raises(RecipeError, match="add a prune or a channels section"):
         make({"assign": {"method": "none"}})
     with pytest.raises(RecipeError, match="no lambda to steer"):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from fewbits.errors import NonFiniteError, RecipeError, SelectionError, nearest
+from fewbits.errors import NonFiniteError, RecipeError, SelectionError, did_you_mean
 from fewbits.plan import Entry, Plan
 
 Weights = Mapping[str, Tensor]
@@ -67,7 +67,7 @@ class State:
     def __getitem__(self, name: str) -> LayerState:
         """The record of one layer; an unknown name is a :class:`SelectionError`."""
         if name not in self.layers:
-            raise SelectionError(f"the assigner's state has no layer {name!r}{nearest(name, self.layers)}")
+            raise SelectionError(f"the assigner's state has no layer {name!r}{did_you_mean(name, self.layers)}")
         return self.layers[name]
 
     def updated(self, layers: Mapping[str, LayerState]) -> State:
@@ -103,7 +103,7 @@ def only(patterns: str | Iterable[str], assigner: Assigner, otherwise: Assigner 
     def split(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         for pattern in wanted:
             if not any(fnmatchcase(name, pattern) for name in weights):
-                raise SelectionError(f"pattern {pattern!r} matches no weight{nearest(pattern, weights)}")
+                raise SelectionError(f"pattern {pattern!r} matches no weight{did_you_mean(pattern, weights)}")
         chosen = {n: w for n, w in weights.items() if any(fnmatchcase(n, pattern) for pattern in wanted)}
         return chosen, {n: w for n, w in weights.items() if n not in chosen}
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewbits.assign.together import Asking, alone
+from fewbits.assign.batched import Query, run_alone
 
 Table = NDArray[np.float64]
 
@@ -118,17 +118,17 @@ def locate(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHE
 
 def count(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHERE) -> NDArray[np.int64]:
     """How many weights lie in each cell."""
-    return alone(counting(x, bounds, extremes))
+    return run_alone(counting(x, bounds, extremes))
 
 
-def counting(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHERE) -> Asking[NDArray[np.int64]]:
-    """As :func:`count`, for :func:`fewbits.assign.together.together`."""
+def counting(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes = EVERYWHERE) -> Query[NDArray[np.int64]]:
+    """As :func:`count`, for :func:`fewbits.assign.batched.run_batched`."""
     if x.device.type == "cpu" or len(bounds) > COMPARED:
         return _count(x, bounds, extremes)
     return (yield from compared(x, bounds))
 
 
-def compared(x: Tensor, bounds: NDArray[np.float32]) -> Asking[NDArray[np.int64]]:
+def compared(x: Tensor, bounds: NDArray[np.float32]) -> Query[NDArray[np.int64]]:
     """As :func:`counting`, by comparing every weight with every boundary at once: a byte of memory for each pair."""
     edges = torch.from_numpy(bounds).to(x.device, non_blocking=True).unsqueeze(1)
     above = (yield (x > edges).sum(1)).astype(np.int64)
@@ -156,7 +156,7 @@ def _count(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes) -> NDArra
     return above[:-1] - above[1:]
 
 
-def landmarks(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes) -> Asking[NDArray[np.int64]]:
+def landmarks(x: Tensor, bounds: NDArray[np.float32], extremes: Extremes) -> Query[NDArray[np.int64]]:
     """As :func:`counting`, exact for zero's cell and those of the extremes; what is between counts as one cell there.
 
     Four boundaries are compared with instead of all of them.

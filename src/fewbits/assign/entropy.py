@@ -16,13 +16,13 @@ from torch import Tensor
 
 from fewbits.assign import grid
 from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.batched import Query, run_batched
 from fewbits.assign.code import chances, surcharge, surcharged_levels
 from fewbits.assign.diagram import Table, boundaries, locate
-from fewbits.assign.floor import spare
+from fewbits.assign.min_kept import spare
 from fewbits.assign.rate import Rate
-from fewbits.assign.relevance import Relevance
-from fewbits.assign.together import Asking, together
-from fewbits.errors import SelectionError, nearest
+from fewbits.assign.relevance import RelevanceTerm
+from fewbits.errors import SelectionError, did_you_mean
 from fewbits.plan import Clustered, Plan
 from fewbits.recipe.notation import share_of
 
@@ -36,8 +36,8 @@ def ecq(
     zero_floor: float | None = None,
     rate: str = "entropy",
     refresh: int = 8,
-    step: str = "range",
-    floor: float | str = 0.0,
+    step_rule: str = "range",
+    min_kept: float | str = 0.0,
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
@@ -55,9 +55,9 @@ def ecq(
         zero_floor: least probability of the zero cluster: ``None`` is the paper, 0.5 the released code.
         rate: ``"entropy"`` is the paper; ``"coder"`` (ours) asks the entropy coder's model every ``refresh``
             updates what each weight costs at its place, see :mod:`fewbits.assign.code`.
-        step: ``"range"`` keeps the step sizes; ``"rate"`` (ours) widens them as lambda rises, see
+        step_rule: ``"range"`` keeps the step sizes; ``"rate"`` (ours) widens them as lambda rises, see
             :meth:`fewbits.assign.rate.Rate.wide`: the same bytes at less distortion.
-        floor: share of each layer's weights that stay non-zero at least, 0 to 1 or percent like ``"0.5%"``; where
+        min_kept: share of each layer's weights that stay non-zero at least, 0 to 1 or percent like ``"0.5%"``; where
             fewer would, the largest stay, too (ours, after the minimum threshold of arXiv 2209.14624): entropy alone
             may empty a layer. Pruned weights count, but stay zero. 0 is the paper.
         percentile: of ``|w|``, put on the outermost level, see :func:`fewbits.assign.grid.step_size`.
@@ -67,7 +67,7 @@ def ecq(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step, share_of(floor))
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step_rule, share_of(min_kept))
     return entropy_assigner(bits, terms, _grid_init(bits, percentile))
 
 
@@ -84,8 +84,8 @@ def ecqx(
     zero_floor: float | None = None,
     rate: str = "entropy",
     refresh: int = 8,
-    step: str = "range",
-    floor: float | str = 0.0,
+    step_rule: str = "range",
+    min_kept: float | str = 0.0,
     percentile: float = 99.9,
 ) -> Assigner:
     """ECQx (paper, eqs. 10 and 11): ECQ whose zero cost is multiplied by ``rho * R'**beta`` per weight.
@@ -103,7 +103,7 @@ def ecqx(
             0.1 is the released code, the paper gives no value.
         p_rule: ``"paper"`` allows up to p more zeros than ECQ. ``"released"`` keeps the share of zeros within
             ``[ECQ's - p, ECQ's]`` (it only takes zeros away) and may raise beta beyond 1 for it.
-        bits, lam, scale, sustain, zero_floor, rate, refresh, step, floor, percentile: as for :func:`ecq`; P and
+        bits, lam, scale, sustain, zero_floor, rate, refresh, step_rule, min_kept, percentile: as for :func:`ecq`; P and
             lambda(l) are those of plain ECQ.
 
     Raises:
@@ -112,13 +112,13 @@ def ecqx(
         NonFiniteError: from ``init`` and ``update``, naming the layer.
     """
     grid.highest(bits)
-    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step, share_of(floor))
-    relevance = Relevance(p, rho, momentum, p_rule)
+    terms = Rate(lam, scale, sustain, zero_floor, rate, refresh, step_rule, share_of(min_kept))
+    relevance = RelevanceTerm(p, rho, momentum, p_rule)
     return entropy_assigner(bits, terms, _grid_init(bits, percentile), relevance)
 
 
 def entropy_assigner(
-    bits: int, rate: Rate, init_layer: Callable[[str, Tensor], LayerState], relevance: Relevance | None = None
+    bits: int, rate: Rate, init_layer: Callable[[str, Tensor], LayerState], relevance: RelevanceTerm | None = None
 ) -> Assigner:
     """The assigner behind all of this family; ``init_layer(name, weight)`` makes a layer's first state."""
 
@@ -135,11 +135,11 @@ def entropy_assigner(
             measured = None
             if relevance is not None and scores is not None:
                 if name not in scores:
-                    raise SelectionError(f"no scores for weight {name!r}{nearest(name, scores)}")
+                    raise SelectionError(f"no scores for weight {name!r}{did_you_mean(name, scores)}")
                 measured = scores[name]
             assigning[name] = _assign(name, weight, measured, state[name], bits, rate, relevance, largest)
         devices = [weight.device for weight in weights.values()]
-        for name, found in zip(assigning, together(list(assigning.values()), devices), strict=True):
+        for name, found in zip(assigning, run_batched(list(assigning.values()), devices), strict=True):
             levels, table, layers[name] = found
             entries[name] = _entry(levels, layers[name], table, bits)
         return Plan(entries), state.updated(layers)
@@ -154,9 +154,9 @@ def _assign(
     layer: LayerState,
     bits: int,
     rate: Rate,
-    relevance: Relevance | None,
+    relevance: RelevanceTerm | None,
     largest: int,
-) -> Asking[tuple[Tensor, Table, LayerState]]:
+) -> Query[tuple[Tensor, Table, LayerState]]:
     """Levels of one layer, their centroids, and its record with what was decided."""
     if relevance is not None and measured is not None:
         layer = replace(layer, scores=(yield from relevance.mixed(name, measured, weight, layer.scores)))
@@ -186,11 +186,11 @@ def _assign(
     else:
         beta = None
         levels = locate(x, bounds, (low, high)) if levels is None else levels
-    kept, needed = x.numel() - zeros, math.ceil(rate.floor * x.numel() - 1e-9)
+    kept, needed = x.numel() - zeros, math.ceil(rate.min_kept * x.numel() - 1e-9)
     if beta is not None:
         kept = int((yield levels.count_nonzero())[0])
     if kept < needed:
-        finest = layer.step if rate.step == "rate" else None
+        finest = layer.step if rate.step_rule == "rate" else None
         levels, table = yield from spare(x, levels, table, needed, (low, high), finest, layer.gain)
         kept = int((yield levels.count_nonzero())[0])
     if extra is not None:
@@ -198,7 +198,7 @@ def _assign(
         if layer.age >= rate.refresh:
             layer = replace(layer, chances=chances(levels.view(weight.shape)), age=0)
     size = max(1, x.numel())
-    held = float(table[zero + 1]) if rate.step == "rate" else None
+    held = float(table[zero + 1]) if rate.step_rule == "rate" else None
     record = replace(
         layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=(x.numel() - kept) / size, held=held
     )

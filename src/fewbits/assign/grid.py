@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewbits.assign.batched import Query, run_alone
 from fewbits.assign.diagram import Table, boundaries, locate
-from fewbits.assign.together import Asking, alone
 from fewbits.errors import NonFiniteError, RecipeError, SelectionError
 from fewbits.plan import MAX_BITS, Clustered
 
@@ -35,10 +35,10 @@ def centroids(step: float, bits: int) -> Table:
 
 def flat(name: str, weight: Tensor) -> tuple[Tensor, float, float]:
     """:func:`flattening`, at once."""
-    return alone(flattening(name, weight))
+    return run_alone(flattening(name, weight))
 
 
-def flattening(name: str, weight: Tensor) -> Asking[tuple[Tensor, float, float]]:
+def flattening(name: str, weight: Tensor) -> Query[tuple[Tensor, float, float]]:
     """``weight`` as a flat float32 tensor, with its smallest and largest element (0 and 0 if it is empty).
 
     Raises:

@@ -8,13 +8,13 @@ from fnmatch import fnmatchcase
 from torch import Tensor
 
 from fewbits.assign.assigner import Assigner, Weights
-from fewbits.assign.pruning import Barred, Terms, pruner
+from fewbits.assign.pruning import AlreadyPruned, Terms, pruner
 from fewbits.assign.selection import Cut, smallest
-from fewbits.errors import RecipeError, SelectionError, nearest
+from fewbits.errors import RecipeError, SelectionError, did_you_mean
 
 
 def layerwise(
-    rates: Mapping[str, float], *, share: float = 1.0, regrow: bool = False, through: float = 0.0
+    rates: Mapping[str, float], *, share: float = 1.0, regrow: bool = False, straight_through: float = 0.0
 ) -> Assigner:
     """In each layer the weights of smallest magnitude become zero, as many as the layer's own rate says.
 
@@ -34,16 +34,16 @@ def layerwise(
         if not 0 <= rate <= 1:
             raise RecipeError(f"the rate of {name!r} must lie in 0..1, got {rate}")
 
-    def cuts(weights: Weights, barred: Barred, _: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+    def cuts(weights: Weights, already_pruned: AlreadyPruned, _: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
         wanted = rates_of(weights, rates)
         found = {}
         for name, weight in weights.items():
-            bar = barred[name]
+            bar = already_pruned[name]
             zeros = max(round(wanted[name] * share * weight.numel()), 0 if bar is None else int(bar.sum()))
-            (found[name],) = smallest([weight], zeros, barred=[bar], names=[name])
+            (found[name],) = smallest([weight], zeros, already_pruned=[bar], names=[name])
         return weights, found
 
-    return pruner(Terms(0.0, None, regrow, through), cuts)
+    return pruner(Terms(0.0, None, regrow, straight_through), cuts)
 
 
 def rates_of(weights: Weights, rates: Mapping[str, float]) -> dict[str, float]:
@@ -54,7 +54,7 @@ def rates_of(weights: Weights, rates: Mapping[str, float]) -> dict[str, float]:
     """
     for pattern in rates if weights else ():
         if not any(fnmatchcase(name, pattern) for name in weights):
-            raise SelectionError(f"the rate of {pattern!r} belongs to no weight{nearest(pattern, weights)}")
+            raise SelectionError(f"the rate of {pattern!r} belongs to no weight{did_you_mean(pattern, weights)}")
     found = {}
     for name in weights:
         rate = next((rate for pattern, rate in rates.items() if fnmatchcase(name, pattern)), None)

@@ -1,4 +1,4 @@
-"""Magnitude pruning: one global threshold with an exact floor, and what else costs the same.
+"""Magnitude pruning: one global threshold with an exact minimum per layer, and what else costs the same.
 
 Sources: Global MP with minimum threshold (Gupta et al., arXiv 2209.14624), LAMP (Lee et al., ICLR 2021),
 ERK (Evci et al., RigL, ICML 2020), Feather (Glentis Georgoulakis et al., BMVC 2023).
@@ -13,45 +13,45 @@ import torch
 from torch import Tensor
 
 from fewbits.assign.assigner import Assigner, Weights
-from fewbits.assign.pruning import Barred, Terms, pruner, rounded
+from fewbits.assign.pruning import AlreadyPruned, Terms, pruner, rounded
 from fewbits.assign.selection import Cut, smallest
 from fewbits.errors import RecipeError
-from fewbits.recipe.notation import floor_of
+from fewbits.recipe.notation import min_kept_of
 
 
 def global_magnitude(
     sparsity: float = 0.9,
-    floor: int | str = 0,
+    min_kept: int | str = 0,
     *,
     of: int | None = None,
     regrow: bool = False,
-    through: float = 0.0,
+    straight_through: float = 0.0,
 ) -> Assigner:
     """Global MP: the weights of smallest magnitude of all layers together become zero.
 
-    The floor (the paper's minimum threshold, MT) keeps the sigma largest weights of each layer, and a smaller layer
-    whole. It is exact: what the floor protects is left out of one common selection, so the number of zeros is
+    ``min_kept`` (the paper's minimum threshold, MT) keeps the sigma largest weights of each layer, and a smaller layer
+    whole. It is exact: what it protects is left out of one common selection, so the number of zeros is
     right to the weight and all other layers still share one threshold. (The released code moves budgets between
     layers in a loop until the sum is close, and prunes each layer with a threshold of its own.) Equal magnitudes fall
     in the order of layers, then of indices.
 
     Args:
         sparsity: share of zeros, 0..1.
-        floor: sigma, a number of weights or, as in the paper's tables, percent of all weights (``"0.02%"``).
+        min_kept: sigma, a number of weights or, as in the paper's tables, percent of all weights (``"0.02%"``).
         of: how many numbers ``sparsity`` is a share of; default: the weights that the assigner is given.
         regrow: whether a pruned weight may come back at a later update; its background weight needs ``through`` > 0
             or a straight-through quantizer behind (see :func:`fewbits.assign.chain`) to change.
         through: share of its gradient that reaches a pruned weight's background weight.
 
     Raises:
-        RecipeError: an impossible option; from ``update``, a floor that leaves too few weights to prune.
+        RecipeError: an impossible option; from ``update``, a min_kept that leaves too few weights to prune.
         NonFiniteError, SelectionError: from ``init`` and ``update``, naming the layer.
     """
-    return pruner(Terms(sparsity, of, regrow, through), _global_cuts(floor))
+    return pruner(Terms(sparsity, of, regrow, straight_through), _global_cuts(min_kept))
 
 
 def feather(
-    sparsity: float = 0.9, floor: int | str = 0, *, of: int | None = None, theta: float | None = None
+    sparsity: float = 0.9, min_kept: int | str = 0, *, of: int | None = None, theta: float | None = None
 ) -> Assigner:
     """Feather: Global MP with a smooth threshold and a straight-through gradient; masks may change at every update.
 
@@ -59,14 +59,14 @@ def feather(
     finalises with another operator than it trains with.)
 
     Args:
-        sparsity, floor, of: as for :func:`global_magnitude`.
+        sparsity, min_kept, of: as for :func:`global_magnitude`.
         theta: share of its gradient that reaches a pruned weight; default: :func:`feather_theta`.
 
     Raises:
         RecipeError, NonFiniteError, SelectionError: as for :func:`global_magnitude`.
     """
     theta = feather_theta(sparsity) if theta is None else theta
-    return pruner(Terms(sparsity, of, True, theta, shrink=True), _global_cuts(floor))
+    return pruner(Terms(sparsity, of, True, theta, shrink=True), _global_cuts(min_kept))
 
 
 def feather_theta(sparsity: float) -> float:
@@ -74,7 +74,9 @@ def feather_theta(sparsity: float) -> float:
     return 1.0 if sparsity <= 0.95 else 0.5
 
 
-def lamp(sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, through: float = 0.0) -> Assigner:
+def lamp(
+    sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, straight_through: float = 0.0
+) -> Assigner:
     """LAMP: one global threshold on ``w_u**2 / sum of w_v**2 over the v of its layer with |w_v| >= |w_u|``.
 
     The largest weight of a layer scores 1, the maximum, so a layer loses its last weight after all others only.
@@ -84,45 +86,56 @@ def lamp(sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, 
         sparsity, of, regrow, through: as for :func:`global_magnitude`.
     """
 
-    def cuts(weights: Weights, barred: Barred, count: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
-        return _joint({name: lamp_scores(w, barred[name]) for name, w in weights.items()}, barred, count)
+    def cuts(
+        weights: Weights, already_pruned: AlreadyPruned, count: int
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+        return _joint(
+            {name: lamp_scores(w, already_pruned[name]) for name, w in weights.items()}, already_pruned, count
+        )
 
-    return pruner(Terms(sparsity, of, regrow, through), cuts)
+    return pruner(Terms(sparsity, of, regrow, straight_through), cuts)
 
 
 def random_pruning(
-    sparsity: float = 0.9, seed: int = 0, *, of: int | None = None, regrow: bool = False, through: float = 0.0
+    sparsity: float = 0.9, seed: int = 0, *, of: int | None = None, regrow: bool = False, straight_through: float = 0.0
 ) -> Assigner:
     """Random weights fall, the same ones for the same seed: the control that every criterion must beat."""
 
-    def cuts(weights: Weights, barred: Barred, count: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+    def cuts(
+        weights: Weights, already_pruned: AlreadyPruned, count: int
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
         generator = torch.Generator().manual_seed(seed)
         drawn = {n: torch.rand(w.shape, generator=generator).to(w.device) for n, w in weights.items()}
-        return _joint(drawn, barred, count)
+        return _joint(drawn, already_pruned, count)
 
-    return pruner(Terms(sparsity, of, regrow, through), cuts)
+    return pruner(Terms(sparsity, of, regrow, straight_through), cuts)
 
 
-def uniform(sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, through: float = 0.0) -> Assigner:
+def uniform(
+    sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, straight_through: float = 0.0
+) -> Assigner:
     """The same sparsity in every layer, by magnitude; remainders go to layers so that the total is exact."""
-    return _layerwise(Terms(sparsity, of, regrow, through), lambda weight: 1.0)
+    return _layerwise(Terms(sparsity, of, regrow, straight_through), lambda weight: 1.0)
 
 
-def erk(sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, through: float = 0.0) -> Assigner:
+def erk(
+    sparsity: float = 0.9, *, of: int | None = None, regrow: bool = False, straight_through: float = 0.0
+) -> Assigner:
     """ERK: a layer's density is proportional to ``sum of its dimensions / product of its dimensions``, by magnitude.
 
     Layers whose density would exceed 1 stay whole, and the others share what is left.
     """
     return _layerwise(
-        Terms(sparsity, of, regrow, through), lambda weight: sum(weight.shape) / max(1, math.prod(weight.shape)) or 1.0
+        Terms(sparsity, of, regrow, straight_through),
+        lambda weight: sum(weight.shape) / max(1, math.prod(weight.shape)) or 1.0,
     )
 
 
-def lamp_scores(weight: Tensor, barred: Tensor | None = None) -> Tensor:
+def lamp_scores(weight: Tensor, already_pruned: Tensor | None = None) -> Tensor:
     """LAMP's score of every weight, float64, of the weight's shape; barred weights count as zero."""
     squares = weight.detach().to(torch.float64).square().reshape(-1)
-    if barred is not None:
-        squares = squares.masked_fill(barred.reshape(-1), 0.0)
+    if already_pruned is not None:
+        squares = squares.masked_fill(already_pruned.reshape(-1), 0.0)
     ordered, order = squares.sort(stable=True)
     larger = ordered.flip(0).cumsum(0).flip(0)  # itself and all that rank above
     scores = torch.zeros_like(squares)
@@ -150,43 +163,49 @@ def densities(weights: Weights, raw: Callable[[Tensor], float], kept: int) -> di
 
 
 def _layerwise(terms: Terms, raw: Callable[[Tensor], float]) -> Assigner:
-    def cuts(weights: Weights, barred: Barred, count: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+    def cuts(
+        weights: Weights, already_pruned: AlreadyPruned, count: int
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
         sizes = [weight.numel() for weight in weights.values()]
-        out = [0 if (bar := barred[name]) is None else int(bar.sum()) for name in weights]
+        out = [0 if (bar := already_pruned[name]) is None else int(bar.sum()) for name in weights]
         wanted = densities(weights, raw, sum(sizes) - count)
         room = [size - gone for size, gone in zip(sizes, out, strict=True)]
         kept = rounded(list(wanted.values()), room, sum(sizes) - count)
         found = {}
         for (name, weight), size, keep in zip(weights.items(), sizes, kept, strict=True):
-            (found[name],) = smallest([weight], size - keep, barred=[barred[name]], names=[name])
+            (found[name],) = smallest([weight], size - keep, already_pruned=[already_pruned[name]], names=[name])
         return weights, found
 
     return pruner(terms, cuts)
 
 
 def _global_cuts(
-    floor: int | str,
-) -> Callable[[Weights, Barred, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]:
-    def cuts(weights: Weights, barred: Barred, count: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+    min_kept: int | str,
+) -> Callable[[Weights, AlreadyPruned, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]:
+    def cuts(
+        weights: Weights, already_pruned: AlreadyPruned, count: int
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
         sizes = [weight.numel() for weight in weights.values()]
-        sigma = floor_of(floor, sum(sizes))
+        sigma = min_kept_of(min_kept, sum(sizes))
         limits = [size - min(size, sigma) for size in sizes]
         if count > sum(limits):
             kept = sum(sizes) - sum(limits)
             raise RecipeError(
-                f"a floor of {sigma:,} weights keeps {kept:,} of the {sum(sizes):,} weights ({len(sizes)} layers keep "
-                f"their {sigma:,} largest each, smaller ones all), so at most {sum(limits):,} can be pruned; {count:,} "
-                "were asked for: lower the sparsity or the floor"
+                f"a min_kept of {sigma:,} weights keeps {kept:,} of the {sum(sizes):,} weights ({len(sizes)} layers "
+                f"keep their {sigma:,} largest each, smaller ones all), so at most {sum(limits):,} can be pruned; "
+                f"{count:,} were asked for: lower the sparsity or min_kept"
             )
-        return _joint(weights, barred, count, limits)
+        return _joint(weights, already_pruned, count, limits)
 
     return cuts
 
 
 def _joint(
-    compared: Mapping[str, Tensor], barred: Barred, count: int, limits: list[int] | None = None
+    compared: Mapping[str, Tensor], already_pruned: AlreadyPruned, count: int, limits: list[int] | None = None
 ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
     """One threshold over all layers."""
     names = list(compared)
-    cuts = smallest(list(compared.values()), count, limits=limits, barred=[barred[n] for n in names], names=names)
+    cuts = smallest(
+        list(compared.values()), count, limits=limits, already_pruned=[already_pruned[n] for n in names], names=names
+    )
     return compared, dict(zip(names, cuts, strict=True))

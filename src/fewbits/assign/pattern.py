@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewbits.assign.assigner import Assigner, Scores, State, Weights
-from fewbits.assign.pruning import Terms, barred_of, init, masked, singles
+from fewbits.assign.pruning import Terms, already_pruned_of, init, masked, singles
 from fewbits.plan import Plan
 from fewbits.recipe.notation import parse_pattern
 
 
-def n_of_m(pattern: str = "2:4", *, regrow: bool = False, through: float = 0.0) -> Assigner:
+def n_of_m(pattern: str = "2:4", *, regrow: bool = False, straight_through: float = 0.0) -> Assigner:
     """Of every M weights along the inputs (dimension 1; a vector's only one) the N of largest magnitude survive.
 
     Each output, and each place of a kernel, has groups of its own. If the inputs are no multiple of M, the last
@@ -30,16 +30,16 @@ def n_of_m(pattern: str = "2:4", *, regrow: bool = False, through: float = 0.0) 
         RecipeError: no pattern. NonFiniteError, SelectionError: from ``init`` and ``update``, naming the layer.
     """
     n, m = parse_pattern(pattern)
-    terms = Terms(0.0, None, regrow, through)
+    terms = Terms(0.0, None, regrow, straight_through)
 
     @torch.no_grad()
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
         weights = singles(weights)
-        barred = barred_of(weights, state)
+        already_pruned = already_pruned_of(weights, state)
         masks = {}
         for name, weight in weights.items():
             masks[name] = pattern_mask(weight, n, m)
-            bar = barred[name]
+            bar = already_pruned[name]
             if bar is not None:
                 masks[name] &= ~bar
         return masked(weights, masks, state, terms, dict.fromkeys(weights, 0.0))

@@ -15,10 +15,10 @@ from fewbits.assign.selection import Cut, chosen
 from fewbits.errors import RecipeError
 from fewbits.plan import Entry, Masked, Plan, surviving
 
-Barred = Mapping[str, Tensor | None]
+AlreadyPruned = Mapping[str, Tensor | None]
 """Per weight name, the weights that may not come back (bool), or ``None``."""
 
-Cuts = Callable[[Weights, Barred, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]
+Cuts = Callable[[Weights, AlreadyPruned, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]
 """``cuts(weights, barred, count) -> (what is compared, a cut of it)`` by weight name."""
 
 
@@ -37,7 +37,7 @@ class Terms:
     sparsity: float
     of: int | None = None
     regrow: bool = False
-    through: float = 0.0
+    straight_through: float = 0.0
     shrink: bool = False
 
     def __post_init__(self) -> None:
@@ -45,8 +45,8 @@ class Terms:
             raise RecipeError(f"sparsity must lie in 0..1, got {self.sparsity}")
         if self.of is not None and self.of < 1:
             raise RecipeError(f"sparsity must be a share of at least one number, got {self.of}")
-        if not 0 <= self.through <= 1:
-            raise RecipeError(f"the share of the gradient must lie in 0..1, got {self.through}")
+        if not 0 <= self.straight_through <= 1:
+            raise RecipeError(f"the share of the gradient must lie in 0..1, got {self.straight_through}")
 
     def count(self, weights: int) -> int:
         """How many of ``weights`` fall; RecipeError if these are fewer."""
@@ -65,12 +65,12 @@ def pruner(terms: Terms, cuts: Cuts) -> Assigner:
     @torch.no_grad()
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
         weights = singles(weights)
-        barred = barred_of(weights, state)
+        already_pruned = already_pruned_of(weights, state)
         count = terms.count(sum(weight.numel() for weight in weights.values()))
         # Where nothing may come back, sparsity cannot fall either.
-        count = max(count, sum(int(bar.sum()) for bar in barred.values() if bar is not None))
-        compared, found = cuts(weights, barred, count)
-        masks = {name: ~chosen(compared[name], found[name], barred[name]) for name in weights}
+        count = max(count, sum(int(bar.sum()) for bar in already_pruned.values() if bar is not None))
+        compared, found = cuts(weights, already_pruned, count)
+        masks = {name: ~chosen(compared[name], found[name], already_pruned[name]) for name in weights}
         shrink = {name: found[name].threshold if terms.shrink else 0.0 for name in weights}
         return masked(weights, masks, state, terms, shrink)
 
@@ -88,7 +88,7 @@ def singles(weights: Weights) -> dict[str, Tensor]:
     return {name: grid.flat(name, weight)[0].view(weight.shape) for name, weight in weights.items()}
 
 
-def barred_of(weights: Weights, state: State) -> dict[str, Tensor | None]:
+def already_pruned_of(weights: Weights, state: State) -> dict[str, Tensor | None]:
     """What the masks in the state forbid; SelectionError for a weight that the state lacks."""
     masks = {name: state[name].mask for name in weights}
     return {name: None if mask is None else ~mask.to(weights[name].device) for name, mask in masks.items()}
@@ -102,7 +102,7 @@ def masked(
     layers = {}
     for name, weight in weights.items():
         mask = masks[name]
-        entries[name] = Masked(surviving(weight, mask, shrink[name]), mask, shrink[name], terms.through)
+        entries[name] = Masked(surviving(weight, mask, shrink[name]), mask, shrink[name], terms.straight_through)
         share = 1 - int(mask.sum()) / max(1, mask.numel())
         layers[name] = replace(state[name], mask=None if terms.regrow else mask, sparsity=share, sparsity_plain=share)
     return Plan(entries), state.updated(layers)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewbits.assign.batched import Query
 from fewbits.assign.diagram import Table, boundaries, counting, landmarks
-from fewbits.assign.together import Asking
-from fewbits.errors import RecipeError, nearest
+from fewbits.errors import RecipeError, did_you_mean
 
 SCALES = ("min", "max")
 SOURCES = ("entropy", "coder")
@@ -41,8 +41,8 @@ class Rate:
         source: ``"entropy"`` is the paper: one P per layer. ``"coder"`` (ours) takes the cost of being zero or
             not, weight by weight, from the adaptive model of the entropy coder, see :mod:`fewbits.assign.code`.
         refresh: updates from one question to that model to the next; it costs as much as coding the layer.
-        step: ``"range"`` keeps the steps of the grid; ``"rate"`` (ours) widens them with lambda, see :meth:`wide`.
-        floor: share of a layer's weights that stay non-zero at least, 0 to 1, see :mod:`fewbits.assign.floor`.
+        step_rule: ``"range"`` keeps the steps of the grid; ``"rate"`` (ours) widens them with lambda, see :meth:`wide`.
+        min_kept: share of a layer's weights that stay non-zero at least, 0 to 1, see :mod:`fewbits.assign.min_kept`.
     """
 
     lam: float
@@ -51,43 +51,45 @@ class Rate:
     zero_floor: float | None = None
     source: str = "entropy"
     refresh: int = 8
-    step: str = "range"
-    floor: float = 0.0
+    step_rule: str = "range"
+    min_kept: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lam) and self.lam >= 0):
             raise RecipeError(f"lam must be finite and not negative, got {self.lam}")
         if self.scale not in SCALES:
-            hint = nearest(self.scale, SCALES)
+            hint = did_you_mean(self.scale, SCALES)
             raise RecipeError(f"scale must be one of {SCALES}, got {self.scale!r}{hint}")
         if not 0 <= self.sustain <= 1:
             raise RecipeError(f"sustain must lie in 0..1, got {self.sustain}")
         if self.zero_floor is not None and not 0 < self.zero_floor < 1:
             raise RecipeError(f"zero_floor must lie between 0 and 1, got {self.zero_floor}")
         if self.source not in SOURCES:
-            hint = nearest(self.source, SOURCES)
+            hint = did_you_mean(self.source, SOURCES)
             raise RecipeError(f"rate must be one of {SOURCES}, got {self.source!r}{hint}")
-        if self.step not in STEPS:
-            raise RecipeError(f"step must be one of {STEPS}, got {self.step!r}{nearest(self.step, STEPS)}")
+        if self.step_rule not in STEPS:
+            raise RecipeError(
+                f"step_rule must be one of {STEPS}, got {self.step_rule!r}{did_you_mean(self.step_rule, STEPS)}"
+            )
         if self.refresh < 1:
             raise RecipeError(f"refresh must be at least 1, got {self.refresh}")
 
     def costs(
         self, x: Tensor, low: float, high: float, table: Table, share: float, gain: float = 1.0
-    ) -> Asking[tuple[float, Table, Table]]:
+    ) -> Query[tuple[float, Table, Table]]:
         """lambda(l), the centroids, and the rate term ``-lambda(l) * log2 P_c`` of each in squared weight units.
 
         Args:
             x: flat float32 weights of the layer, with extremes ``low`` and ``high``.
-            table: rising centroids, the zero cluster in the middle; with ``step="rate"`` a uniform grid, and the
+            table: rising centroids, the zero cluster in the middle; with ``step_rule="rate"`` a uniform grid, and the
                 centroids that come back may be those of a wider one.
             share: the layer's size relative to the largest layer, in (0, 1].
-            gain: factor on the step, with ``step="rate"``.
+            gain: factor on the step, with ``step_rule="rate"``.
         """
         nothing, largest = np.zeros_like(table), max(-low, high)
         lam, bits = 0.0, nothing
         if self.lam and x.numel():
-            tally = counting if self.step == "range" else landmarks
+            tally = counting if self.step_rule == "range" else landmarks
             counts = yield from tally(x, boundaries(table, nothing), (low, high))
             bits = self.information(counts)
             delta = (share + self.sustain) / (1 + self.sustain)
@@ -95,14 +97,14 @@ class Rate:
         table = self.wide(table, lam, largest, gain)
         if lam == 0:  # also for an outlier so far off that float64 sees no difference: zero times infinity is no cost
             return 0.0, table, nothing
-        if self.step == "rate":
+        if self.step_rule == "rate":
             bits = self.information((yield from counting(x, boundaries(table, nothing), (low, high))))
         return lam, table, lam * bits
 
     def wide(self, table: Table, lam: float, largest: float, gain: float = 1.0) -> Table:
         """The uniform grid whose step pays for itself at lambda(l) ``lam``, or ``table`` where that is wider.
 
-        With ``step="range"`` it is ``table``.
+        With ``step_rule="range"`` it is ``table``.
 
         A grid so fine that few weights are worth more than zero spends its rate on magnitudes: at 1.3 bits a weight,
         15 levels over the range of a Gaussian have 1.5 times the squared error of a step three times as wide. The best
@@ -118,7 +120,7 @@ class Rate:
         zero = len(table) // 2
         least = table[zero + 1]
         step = gain * max(least, min(math.sqrt(lam / SLOPE), 2.0 * largest))
-        if self.step == "range" or step == least:
+        if self.step_rule == "range" or step == least:
             return table
         return (np.arange(len(table)) - zero) * np.float64(np.float32(min(step, OUTERMOST / zero)))
 

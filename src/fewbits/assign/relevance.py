@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewbits.assign.batched import Query
 from fewbits.assign.diagram import EVERYWHERE, Extremes, Table, boundaries, chunks, locate
 from fewbits.assign.grid import kth_smallest
-from fewbits.assign.together import Asking
-from fewbits.errors import NonFiniteError, RecipeError, SelectionError, nearest
+from fewbits.errors import NonFiniteError, RecipeError, SelectionError, did_you_mean
 
 P_RULES = ("paper", "released")
 LEAST = 1e-12
@@ -34,7 +34,7 @@ FARTHEST = 1e18
 
 
 @dataclass(frozen=True)
-class Relevance:
+class RelevanceTerm:
     """How scores enter the assignment; :func:`fewbits.assign.ecqx` says what each attribute does."""
 
     p: float = 0.4
@@ -50,10 +50,10 @@ class Relevance:
         if not 0 <= self.momentum < 1:
             raise RecipeError(f"momentum must lie in [0, 1), got {self.momentum}")
         if self.p_rule not in P_RULES:
-            hint = nearest(self.p_rule, P_RULES)
+            hint = did_you_mean(self.p_rule, P_RULES)
             raise RecipeError(f"p_rule must be one of {P_RULES}, got {self.p_rule!r}{hint}")
 
-    def mixed(self, name: str, score: Tensor, weight: Tensor, previous: Tensor | None) -> Asking[Tensor]:
+    def mixed(self, name: str, score: Tensor, weight: Tensor, previous: Tensor | None) -> Query[Tensor]:
         """``(1 - momentum) * score + momentum * previous``: signed, float32, on the weight's device."""
         if score.shape != weight.shape:
             raise SelectionError(
@@ -77,7 +77,7 @@ class Relevance:
         zeros: int,
         extra: Tensor | None = None,
         extremes: Extremes = EVERYWHERE,
-    ) -> Asking[tuple[Tensor, float] | None]:
+    ) -> Query[tuple[Tensor, float] | None]:
         """int16 levels and beta, or ``None`` where relevance has no say and plain ECQ holds.
 
         It has no say if it is zero everywhere or the same everywhere (then R' = 1 throughout and no beta
@@ -123,7 +123,7 @@ def keep(levels: Tensor, kept: Tensor) -> Tensor:
     return levels.mul_(kept.view(torch.int8))
 
 
-def largest_beta(tau: Tensor, start: float, least: int, most: int) -> Asking[float | None]:
+def largest_beta(tau: Tensor, start: float, least: int, most: int) -> Query[float | None]:
     """The exponent nearest to ``start`` with ``least <= count(tau <= beta) <= most``.
 
     The upper bound has priority where ties or unreachable weights (tau infinite) rule out the lower one.

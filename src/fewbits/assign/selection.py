@@ -70,7 +70,7 @@ def smallest(
     count: int,
     *,
     limits: Sequence[int] | None = None,
-    barred: Sequence[Tensor | None] | None = None,
+    already_pruned: Sequence[Tensor | None] | None = None,
     names: Sequence[str] | None = None,
     shards: Shards = WHOLE,
 ) -> list[Cut]:
@@ -94,7 +94,7 @@ def smallest(
         if count:
             raise RecipeError(f"{count} elements cannot be chosen of no tensor")
         return []
-    bars = list(barred) if barred is not None else [None] * len(values)
+    bars = list(already_pruned) if already_pruned is not None else [None] * len(values)
     bits = 63 if values[0].dtype == torch.float64 else 31
     out = torch.tensor([0 if bar is None else int(bar.sum()) for bar in bars])
     sizes = torch.tensor([v.numel() for v in values])
@@ -122,11 +122,11 @@ def smallest(
     return cuts
 
 
-def chosen(values: Tensor, cut: Cut, barred: Tensor | None = None) -> Tensor:
+def chosen(values: Tensor, cut: Cut, already_pruned: Tensor | None = None) -> Tensor:
     """The elements that a cut chooses, as a bool tensor of the shape of ``values``."""
     found = torch.empty(values.numel(), dtype=torch.bool, device=values.device)
     ties = cut.ties
-    for part, keys, bar in _chunks(values, barred):
+    for part, keys, bar in _chunks(values, already_pruned):
         view = found[part]
         torch.lt(keys, cut.key, out=view)
         if ties:
@@ -181,9 +181,9 @@ def _histogram(values: Tensor, bar: Tensor | None, prefix: int | None, high: int
     """How often each digit ``key[low:high]`` occurs among the keys that begin with ``prefix``; int64, on the CPU."""
     size = 1 << (high - low)
     total = torch.zeros(size, dtype=torch.int64, device=values.device)
-    for _, keys, barred in _chunks(values, bar):
-        if barred is not None:
-            keys = keys[~barred]
+    for _, keys, already_pruned in _chunks(values, bar):
+        if already_pruned is not None:
+            keys = keys[~already_pruned]
         if prefix is not None:
             keys = keys[(keys >> high) == prefix] & ((1 << high) - 1)
         if keys.numel():
@@ -191,10 +191,10 @@ def _histogram(values: Tensor, bar: Tensor | None, prefix: int | None, high: int
     return total.cpu()
 
 
-def _chunks(values: Tensor, barred: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+def _chunks(values: Tensor, already_pruned: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
     """``(where, keys, barred)`` of stretches of a tensor, in index order."""
     flat = values.detach().reshape(-1)
-    bar = None if barred is None else barred.reshape(-1)
+    bar = None if already_pruned is None else already_pruned.reshape(-1)
     for start in range(0, flat.numel(), CHUNK):
         part = slice(start, start + CHUNK)
         piece = flat[part]

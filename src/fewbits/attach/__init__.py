@@ -1,8 +1,18 @@
 """How a plan is held on a network: attach it, read it, fold it."""
 
 from fewbits.attach.attach import attach, background, evaluating, fold, held, plan_of
-from fewbits.attach.hold import Held
-from fewbits.attach.mask import HeldMask
+from fewbits.attach.hold import ClusteredWeight
+from fewbits.attach.mask import MaskedWeight
 from fewbits.attach.normalisation import merge_statistics
 
-__all__ = ["Held", "HeldMask", "attach", "background", "evaluating", "fold", "held", "merge_statistics", "plan_of"]
+__all__ = [
+    "ClusteredWeight",
+    "MaskedWeight",
+    "attach",
+    "background",
+    "evaluating",
+    "fold",
+    "held",
+    "merge_statistics",
+    "plan_of",
+]

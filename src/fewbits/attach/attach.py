@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fewbits.attach.hold import Held
-from fewbits.attach.mask import HeldMask
+from fewbits.attach.hold import ClusteredWeight
+from fewbits.attach.mask import MaskedWeight
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import channels_of
-from fewbits.errors import MismatchError, SelectionError, UnsupportedError, nearest
+from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_you_mean
 from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
 
 # Counts the training batches of a normalisation; no part of what the network computes.
@@ -53,18 +53,18 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
             raise SelectionError(f"{name} already carries a plan; fold it first")
     for name, entry in entries.items():
         module, attribute = _owner(model, name)
-        holder = HeldMask(entry) if isinstance(entry, Masked) else Held(entry, learn=learn)
+        holder = MaskedWeight(entry) if isinstance(entry, Masked) else ClusteredWeight(entry, learn=learn)
         parametrize.register_parametrization(module, attribute, holder.to(getattr(module, attribute).device))
 
 
-def held(model: nn.Module) -> dict[str, Held | HeldMask]:
+def held(model: nn.Module) -> dict[str, ClusteredWeight | MaskedWeight]:
     """``{tensor name: what holds it}`` of every attached weight, in the model's order."""
-    found: dict[str, Held | HeldMask] = {}
+    found: dict[str, ClusteredWeight | MaskedWeight] = {}
     for path, module in model.named_modules():
         if not parametrize.is_parametrized(module):
             continue
         for attribute, chain in module.parametrizations.items():
-            if isinstance(chain[0], Held | HeldMask):
+            if isinstance(chain[0], ClusteredWeight | MaskedWeight):
                 found[f"{path}.{attribute}".lstrip(".")] = chain[0]
     return found
 
@@ -144,5 +144,5 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     except AttributeError:
         present = False
     if not present:
-        raise MismatchError(f"the network has no tensor {name!r}{nearest(name, model.state_dict())}")
+        raise MismatchError(f"the network has no tensor {name!r}{did_you_mean(name, model.state_dict())}")
     return module, attribute

@@ -37,7 +37,7 @@ class _StraightThrough(torch.autograd.Function):
         return gradient, to_table, None, None, None
 
 
-class Held(nn.Module):
+class ClusteredWeight(nn.Module):
     """A parametrization: the weight's float background copy in, the clustered tensor out.
 
     Args:

@@ -15,21 +15,21 @@ class _Through(torch.autograd.Function):
     """:func:`surviving`; a survivor's gradient goes to its weight as it is, a pruned weight gets a share of its own."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor, shrink: float, through: float) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, shrink: float, straight_through: float) -> Tensor:
         ctx.save_for_backward(mask)
-        ctx.through = through
+        ctx.straight_through = straight_through
         return surviving(weight, mask, shrink)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        if ctx.through == 1.0:
+        if ctx.straight_through == 1.0:
             return gradient, None, None, None
         (mask,) = ctx.saved_tensors
-        return torch.where(mask, gradient, gradient * ctx.through), None, None, None
+        return torch.where(mask, gradient, gradient * ctx.straight_through), None, None, None
 
 
-class HeldMask(nn.Module):
+class MaskedWeight(nn.Module):
     """A parametrization: the weight's float background copy in, the pruned tensor out.
 
     Args:
@@ -43,10 +43,10 @@ class HeldMask(nn.Module):
     def __init__(self, entry: Masked) -> None:
         super().__init__()
         self.register_buffer("mask", entry.mask.clone())  # updates must not reach into the entry
-        self.shrink, self.through = entry.shrink, entry.through
+        self.shrink, self.straight_through = entry.shrink, entry.straight_through
 
     def forward(self, weight: Tensor) -> Tensor:
-        value: Tensor = _Through.apply(weight, self.mask, self.shrink, self.through)
+        value: Tensor = _Through.apply(weight, self.mask, self.shrink, self.straight_through)
         return value
 
     def update(self, entry: Masked) -> None:
@@ -58,15 +58,15 @@ class HeldMask(nn.Module):
         if self.mask.shape != entry.shape:
             raise MismatchError(f"an entry of shape {entry.shape} cannot replace one of shape {tuple(self.mask.shape)}")
         self.mask.copy_(entry.mask)
-        self.shrink, self.through = entry.shrink, entry.through
+        self.shrink, self.straight_through = entry.shrink, entry.straight_through
 
     def entry(self, weight: Tensor) -> Masked:
         """The plan entry as it stands, made from the background weight; it shares the mask."""
-        return Masked(surviving(weight.detach(), self.mask, self.shrink), self.mask, self.shrink, self.through)
+        return Masked(surviving(weight.detach(), self.mask, self.shrink), self.mask, self.shrink, self.straight_through)
 
     # The threshold belongs to what a checkpoint keeps, as the mask does.
     def get_extra_state(self) -> dict[str, float]:
-        return {"shrink": self.shrink, "through": self.through}
+        return {"shrink": self.shrink, "straight_through": self.straight_through}
 
     def set_extra_state(self, state: dict[str, float]) -> None:
-        self.shrink, self.through = state["shrink"], state["through"]
+        self.shrink, self.straight_through = state["shrink"], state["straight_through"]

@@ -14,12 +14,12 @@ from fewbits.channels.dependencies import Dependencies
 from fewbits.channels.layer_losses import measured
 from fewbits.channels.load import load_plan
 from fewbits.channels.read import dependencies
-from fewbits.channels.select import Choice, Sizes, choose, unit_scores
-from fewbits.channels.surgery import narrow, silence
+from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
+from fewbits.channels.surgery import prune_channels, zero_channels
 
 __all__ = [
     "CRITERIA",
-    "Choice",
+    "ChannelChoice",
     "Dependencies",
     "Sizes",
     "by_chance",
@@ -33,7 +33,7 @@ __all__ = [
     "first_samples",
     "load_plan",
     "measured",
-    "narrow",
-    "silence",
+    "prune_channels",
     "unit_scores",
+    "zero_channels",
 ]

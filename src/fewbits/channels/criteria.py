@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
-from fewbits.errors import DataError, RecipeError, nearest
+from fewbits.errors import DataError, RecipeError, did_you_mean
 from fewbits.graph.traced import graph_of
 from fewbits.measure.curvature import curvature, sensitivity
 from fewbits.measure.curvature.gradients import Passes
@@ -153,7 +153,9 @@ def criterion(name: str, model: nn.Module, batches: Batches, *, seed: int = 0) -
         RecipeError: an unknown name. DataError, UnsupportedError, NonFiniteError: as the criterion.
     """
     if name not in CRITERIA:
-        raise RecipeError(f"no criterion is called {name!r}{nearest(name, CRITERIA)} (known: {', '.join(CRITERIA)})")
+        raise RecipeError(
+            f"no criterion is called {name!r}{did_you_mean(name, CRITERIA)} (known: {', '.join(CRITERIA)})"
+        )
     return CRITERIA[name](model, batches, seed)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 
 FIXED = -1
 """Instead of a unit: the channel stays whatever happens."""
@@ -59,7 +59,7 @@ class Dependencies:
             found.setdefault(tuple(where[unit]), []).append(unit)
         return tuple(map(tuple, found.values()))
 
-    def without(self, removed: Sequence[int]) -> Channels:
+    def without(self, removed: Sequence[int]) -> ChannelMasks:
         """What is left of each tensor without these units."""
         gone = torch.zeros(self.count + 1, dtype=torch.bool)  # the last place is that of FIXED, -1
         gone[list(removed)] = True
@@ -72,4 +72,4 @@ class Dependencies:
             for path, (before, after) in self.paddings.items()
             if bool(gone[before].any() or gone[after].any())
         }
-        return Channels(kept, paddings)
+        return ChannelMasks(kept, paddings)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.dependencies import Dependencies
-from fewbits.channels.surgery import narrow
+from fewbits.channels.surgery import prune_channels
 from fewbits.errors import DataError, MismatchError, NonFiniteError
 from fewbits.task.batches import laid_out
 from fewbits.weights import NORMS
@@ -71,7 +71,7 @@ def measured(
             if count == len(order) and _empties(left):
                 break
             small = copy.deepcopy(model)
-            narrow(small, left)
+            prune_channels(small, left)
             points.append((count, _loss(small, inputs, answers)))
         rank = torch.arange(len(order), dtype=torch.float64) / len(order)
         result[order] = _slopes(points, len(order)) + 1e-12 * rank  # equal ones keep the order
@@ -85,7 +85,7 @@ def _joined(inputs: list[Tensor]) -> list[Tensor]:
     return inputs
 
 
-def _empties(left: Channels) -> bool:
+def _empties(left: ChannelMasks) -> bool:
     return any(mask is not None and not bool(mask.any()) for masks in left.kept.values() for mask in masks)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fewbits.attach.attach import COUNTER
-from fewbits.channels.surgery import narrow
-from fewbits.errors import MismatchError, nearest
+from fewbits.channels.surgery import prune_channels
+from fewbits.errors import MismatchError, did_you_mean
 from fewbits.plan import Plan
 
 
@@ -22,11 +22,11 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
     """
     state = model.state_dict()
     if plan.channels is not None and _is_larger(state, plan):
-        narrow(model, plan.channels)
+        prune_channels(model, plan.channels)
         state = model.state_dict()
     for name, tensor in plan.tensors().items():
         if name not in state:
-            raise MismatchError(f"the plan has {name!r}, which the network lacks{nearest(name, state)}")
+            raise MismatchError(f"the plan has {name!r}, which the network lacks{did_you_mean(name, state)}")
         if state[name].shape != tensor.shape:
             raise MismatchError(
                 f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}"

@@ -15,9 +15,9 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.dependencies import FIXED, Dependencies
-from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError, SelectionError, nearest
+from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError, SelectionError, did_you_mean
 
 OVER = ("macs", "parameters", "channels")
 REDUCE = ("sum", "mean")
@@ -37,7 +37,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChannelChoice:
     """What was chosen, and what it leaves.
 
     Attributes:
@@ -46,7 +46,7 @@ class Choice:
         macs, parameters, outputs: shares that are left, 0 to 1, of multiplications, parameters and output channels.
     """
 
-    channels: Channels
+    channels: ChannelMasks
     removed: tuple[int, ...]
     macs: float
     parameters: float
@@ -155,7 +155,7 @@ def choose(
     per_saving: bool = False,
     exclude: Iterable[str] = (),
     multiple: int = 1,
-) -> Choice:
+) -> ChannelChoice:
     """Remove the units with the lowest scores until at most a share ``left`` remains.
 
     One ranking over the whole network, as HAP (arXiv 2101.08940) and EHAP (arXiv 2306.07030) rank; a unit is passed
@@ -211,7 +211,7 @@ def choose(
             f"{left:.3g} of all {over} cannot be reached with a cap of {cap:g}: at least {share:.3g} are left"
         )
     shares = (getattr(state, name) / whole[name] if whole[name] else 1.0 for name in OVER)
-    return Choice(found.without(removed), tuple(removed), *shares)
+    return ChannelChoice(found.without(removed), tuple(removed), *shares)
 
 
 def blocks(found: Dependencies, scores: Tensor, multiple: int) -> list[list[int]]:
@@ -232,7 +232,7 @@ def _excluded(found: Dependencies, patterns: tuple[str, ...]) -> set[int]:
     for pattern in patterns:
         names = [name for name in found.outputs if fnmatchcase(name, pattern)]
         if not names:
-            raise SelectionError(f"pattern {pattern!r} matches no layer{nearest(pattern, found.outputs)}")
+            raise SelectionError(f"pattern {pattern!r} matches no layer{did_you_mean(pattern, found.outputs)}")
         for name in names:
             units = found.axes.get(name, (None,))[0]
             stay.update(() if units is None else units.tolist())

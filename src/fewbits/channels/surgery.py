@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewbits.channel_masks import KEPT, Channels, channels_of
-from fewbits.errors import MismatchError, nearest
+from fewbits.channel_masks import KEPT, ChannelMasks, channels_of
+from fewbits.errors import MismatchError, did_you_mean
 
 PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)
 
 
 @torch.no_grad()
-def narrow(model: nn.Module, channels: Channels) -> None:
+def prune_channels(model: nn.Module, channels: ChannelMasks) -> None:
     """Remove channels from a plain network, in place.
 
     Parameters and buffers become smaller ones under the same names, and layers are told their new sizes. A network may
@@ -33,7 +33,7 @@ def narrow(model: nn.Module, channels: Channels) -> None:
     for name, masks in channels.kept.items():
         if name not in state:
             raise MismatchError(
-                f"channels are to be removed from {name!r}, which the network lacks{nearest(name, state)}"
+                f"channels are to be removed from {name!r}, which the network lacks{did_you_mean(name, state)}"
             )
         tensor = state[name]
         wanted = channels.full(name, tuple(int(m.sum()) if m is not None else -1 for m in masks))
@@ -82,12 +82,12 @@ def _groups(model: nn.Module, smaller: dict[int, Tensor]) -> dict[nn.Module, int
     return found
 
 
-def _pads(model: nn.Module, channels: Channels) -> list[tuple[nn.Module, tuple[int, int]]]:
+def _pads(model: nn.Module, channels: ChannelMasks) -> list[tuple[nn.Module, tuple[int, int]]]:
     modules = {path: m for path, m in model.named_modules() if isinstance(m, PADDING)}
     found: list[tuple[nn.Module, tuple[int, int]]] = []
     for path, counts in channels.paddings.items():
         if path not in modules:
-            raise MismatchError(f"the network has no layer {path!r} that pads channels{nearest(path, modules)}")
+            raise MismatchError(f"the network has no layer {path!r} that pads channels{did_you_mean(path, modules)}")
         present = modules[path].padding[4:]
         if any(not 0 <= count <= there for count, there in zip(counts, present, strict=True)):
             raise MismatchError(f"{path}: {counts} channels of padding cannot be left of {tuple(present)}")
@@ -110,8 +110,8 @@ def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
 
 
 @torch.no_grad()
-def silence(model: nn.Module, channels: Channels) -> None:
-    """The same removal without surgery, in place: everything that :func:`narrow` would take away becomes zero.
+def zero_channels(model: nn.Module, channels: ChannelMasks) -> None:
+    """The same removal without surgery, in place: everything that :func:`prune_channels` would take away becomes zero.
 
     The network keeps its shapes and computes what the narrowed one does, up to rounding. For tests and comparisons.
     """

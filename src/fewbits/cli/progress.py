@@ -52,7 +52,7 @@ def _lines(name: str) -> Update:
     def update(done: int, total: int, state: str) -> None:
         nonlocal last
         tenth = 10 * done // total
-        if tenth < last:  # after the rehearsals, the training
+        if tenth < last:  # after the pilots, the training
             last = 0
         if tenth > last:
             last = tenth

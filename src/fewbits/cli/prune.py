@@ -29,7 +29,7 @@ def prune_search(
     sparsity: Annotated[float, typer.Option(help="Share of zeros to reach, 0 to 1.")] = 0.8,
     max_drop: Annotated[float, typer.Option(help="Points of accuracy that may be lost, on the proxy samples.")] = 1.0,
     evaluations: Annotated[int, typer.Option(help="How often the network may be run.")] = 200,
-    floor: Annotated[str, typer.Option(help="Weights of each layer that stay: a number, or percent of all.")] = "0",
+    min_kept: Annotated[str, typer.Option(help="Weights of each layer that stay: a number, or percent of all.")] = "0",
     reward: Annotated[str, typer.Option(help="Of an agent: raw, potential, sparsity or terminal.")] = "potential",
     proxy: Annotated[int, typer.Option(help="Training samples that accuracy is taken on.")] = 500,
     calibration: Annotated[int, typer.Option(help="Other ones, for normalisation statistics.")] = 128,
@@ -42,18 +42,18 @@ def prune_search(
     The recipe's own prune section, if it has one, is replaced. The same command goes on after an interruption.
     """
     from fewbits import job as jobs
-    from fewbits.errors import RecipeError, nearest
+    from fewbits.errors import RecipeError, did_you_mean
     from fewbits.job import folder as outputs
-    from fewbits.recipe.notation import floor_of
+    from fewbits.recipe.notation import min_kept_of
     from fewbits.search.layer_rates import run
 
     if method not in run.METHODS:
-        hint = nearest(method, run.METHODS)
+        hint = did_you_mean(method, run.METHODS)
         raise RecipeError(f"no searcher is called {method!r}{hint} (known: {', '.join(run.METHODS)})")
     if precision not in ("float32", "bfloat16"):
         raise RecipeError(f"precision is float32 or bfloat16, not {precision!r}")
-    least = int(floor) if floor.isdecimal() else floor
-    floor_of(least, 1)
+    least = int(min_kept) if min_kept.isdecimal() else min_kept
+    min_kept_of(least, 1)
     if evaluations < 1:
         raise RecipeError(f"a search needs at least one evaluation, got {evaluations}")
     if method in run.AGENTS:  # a missing extra is told before anything is trained
@@ -80,7 +80,7 @@ def prune_search(
             sparsity=sparsity,
             max_drop=max_drop,
             evaluations=evaluations,
-            floor=least,
+            min_kept=least,
             reward=reward,
             include=loaded.select.include,
             exclude=loaded.select.exclude,

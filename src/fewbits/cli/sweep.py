@@ -108,10 +108,15 @@ def shown(swept: Swept, settings: list[str]) -> Table:
         if tested:
             percent = row.get("test_accuracy")
             figures.append("" if percent is None else f"{percent:.2f}")
-        figures += [f"{row['bytes']:,}", *(f"{row[name]:,.0f}" for name in costs), f"{row['sparsity']:.1f}"]
+        figures += [f"{row['bytes']:,}", *(_cost(row[name]) for name in costs), f"{row['sparsity']:.1f}"]
         chosen = [f"{row[key]:.4g}" if isinstance(row[key], float) else _word(row[key]) for key in settings]
         table.add_row("*" if row["front"] else "", *figures, *chosen, style="bold" if row["front"] else "")
     return table
+
+
+def _cost(value: float) -> str:
+    """Large ones in whole numbers, small ones (seconds, joules) by four digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _word(value: Any) -> str:

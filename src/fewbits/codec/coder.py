@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.codec.cursor import Cursor, varint
-from fewbits.errors import FormatError, RecipeError, nearest
+from fewbits.errors import FormatError, RecipeError, did_you_mean
 
 Array = NDArray[Any]
 
@@ -164,7 +164,9 @@ def encoding(levels: Array, lowest: int, highest: int, profile: str) -> list[Cal
         RecipeError: there is no such profile.
     """
     if profile not in PROFILES:
-        raise RecipeError(f"no coding profile named {profile!r}{nearest(profile, PROFILES)} ({', '.join(PROFILES)})")
+        raise RecipeError(
+            f"no coding profile named {profile!r}{did_you_mean(profile, PROFILES)} ({', '.join(PROFILES)})"
+        )
     first, second, most = PROFILES[profile]
     if levels.size <= most:
         return [partial(_shorter, (first, second), levels, lowest, highest)]

@@ -20,7 +20,7 @@ from fewbits.codec.directory import pack, unpack
 from fewbits.codec.parts import channels_of, narrowed, record_of
 from fewbits.codec.record import CONSTANT, Record, Section, grouping
 from fewbits.codec.work import run
-from fewbits.errors import FormatError, MismatchError, RecipeError, nearest
+from fewbits.errors import FormatError, MismatchError, RecipeError, did_you_mean
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 
 MAGIC = b"\x8afew\r\n\x1a\n"
@@ -297,7 +297,7 @@ def _compare(records: list[Record], valid: Mapping[str, tuple[int, ...]]) -> Non
     for record in records:
         shape = valid.get(record.name)
         if shape is None:
-            hint = nearest(record.name[:100], valid)
+            hint = did_you_mean(record.name[:100], valid)
             raise MismatchError(
                 f"the file holds tensor {record.name[:100]!r} of shape {_show(record.shape)}, "
                 f"which the network lacks{hint}"
@@ -310,7 +310,7 @@ def _compare(records: list[Record], valid: Mapping[str, tuple[int, ...]]) -> Non
     present = {record.name for record in records}
     for name, shape in valid.items():
         if name not in present and not name.endswith(TRAINING_COUNTER):
-            hint = nearest(name, present)
+            hint = did_you_mean(name, present)
             raise MismatchError(f"the network has tensor {name!r} of shape {_show(shape)}, which the file lacks{hint}")
 
 

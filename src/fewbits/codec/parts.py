@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.codec import dense
 from fewbits.codec.coder import Array
 from fewbits.codec.record import CONSTANT, OWN, SHARED, SURVIVORS, Record, overflows
@@ -133,7 +133,7 @@ def _float32(name: str, value: float, what: str) -> float:
     return rounded
 
 
-def narrowed(parts: Parts, channels: Channels) -> Parts:
+def narrowed(parts: Parts, channels: ChannelMasks) -> Parts:
     """With what is left of a larger network's dimensions; masks that keep everything are left out."""
     masks = tuple(
         None if mask is None or bool(mask.all()) else mask.cpu().numpy()
@@ -144,7 +144,7 @@ def narrowed(parts: Parts, channels: Channels) -> Parts:
     return replace(parts, record=replace(parts.record, kept=masks))
 
 
-def channels_of(records: list[Record], paddings: Mapping[str, tuple[int, int]]) -> Channels | None:
+def channels_of(records: list[Record], paddings: Mapping[str, tuple[int, int]]) -> ChannelMasks | None:
     """The inverse of :func:`narrowed`, over all records; ``None`` if none is narrowed."""
     tensors: dict[int, Tensor] = {}  # tensors with the same mask share it
     kept: dict[str, tuple[Tensor | None, ...]] = {}
@@ -152,4 +152,4 @@ def channels_of(records: list[Record], paddings: Mapping[str, tuple[int, int]]) 
         if record.kept is not None:
             tensors |= {id(m): torch.from_numpy(m) for m in record.kept if m is not None and id(m) not in tensors}
             kept[record.name] = tuple(None if mask is None else tensors[id(mask)] for mask in record.kept)
-    return Channels(kept, dict(paddings)) if kept else None
+    return ChannelMasks(kept, dict(paddings)) if kept else None

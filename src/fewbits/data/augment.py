@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewbits.errors import RecipeError, nearest
+from fewbits.errors import RecipeError, did_you_mean
 
 FILLS = ("black", "edge")
 
@@ -34,7 +34,7 @@ class CropFlip:
         if self.padding < 0:
             raise RecipeError(f"an augmentation cannot pad by {self.padding} pixels")
         if self.fill not in FILLS:
-            raise RecipeError(f"no augmentation fills with {self.fill!r}{nearest(self.fill, FILLS)}")
+            raise RecipeError(f"no augmentation fills with {self.fill!r}{did_you_mean(self.fill, FILLS)}")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Choices for ``count`` images: int64 [count, 3], the crop's top and left, and 1 to mirror."""

@@ -13,7 +13,7 @@ from fewbits.data.augment import CropFlip
 from fewbits.data.loader import Order, Samples, as_is
 from fewbits.data.normalisation import Normalisation
 from fewbits.data.stratify import stratify
-from fewbits.errors import DataError, RecipeError, nearest
+from fewbits.errors import DataError, RecipeError, did_you_mean
 
 SPLITS = ("train", "validation", "test")
 
@@ -94,7 +94,7 @@ class DataSet:
         """``train``, ``validation`` or ``test``."""
         if name not in SPLITS:
             known = ", ".join(SPLITS)
-            raise RecipeError(f"no split is called {name!r}{nearest(name, SPLITS)} (known: {known})")
+            raise RecipeError(f"no split is called {name!r}{did_you_mean(name, SPLITS)} (known: {known})")
         found: Split = getattr(self, name)
         return found
 

@@ -14,7 +14,7 @@ from fewbits.data.dataset import DataSet
 from fewbits.data.digits import digits
 from fewbits.data.idx import fashion_mnist, mnist
 from fewbits.data.speech import speech_commands
-from fewbits.errors import RecipeError, nearest
+from fewbits.errors import RecipeError, did_you_mean
 
 _LOADERS: dict[str, Callable[..., DataSet]] = {
     "activity": activity,
@@ -51,7 +51,7 @@ def load(name: str, folder: str | PathLike[str] | None = None, **options: object
     for option in options:
         if option not in valid:
             known = ", ".join(valid) or "none"
-            raise RecipeError(f"{name} has no option {option!r}{nearest(option, valid)} (it has: {known})")
+            raise RecipeError(f"{name} has no option {option!r}{did_you_mean(option, valid)} (it has: {known})")
     if name == "digits":
         return loader(**options)
     root = home() if folder is None else Path(folder)
@@ -69,4 +69,4 @@ def home() -> Path:
 def check_name(name: str) -> None:
     """Raise RecipeError for an unknown data set, with the nearest known one."""
     if name not in _LOADERS:
-        raise RecipeError(f"no data set is called {name!r}{nearest(name, NAMES)} (known: {', '.join(NAMES)})")
+        raise RecipeError(f"no data set is called {name!r}{did_you_mean(name, NAMES)} (known: {', '.join(NAMES)})")

@@ -13,7 +13,7 @@ from fewbits.data import files
 from fewbits.data.dataset import DataSet, Split
 from fewbits.data.normalisation import Normalisation
 from fewbits.data.npz import Array, read_npz
-from fewbits.errors import DataError, RecipeError, nearest
+from fewbits.errors import DataError, RecipeError, did_you_mean
 
 LAYOUTS = {"15x17": "speech_commands_mfcc15x17.npz", "10x49": "speech_commands_mfcc10x49.npz.xz"}
 
@@ -33,7 +33,7 @@ def speech_commands(folder: str | PathLike[str], layout: str = "15x17") -> DataS
         RecipeError: an unknown layout.
     """
     if layout not in LAYOUTS:
-        raise RecipeError(f"no layout {layout!r}{nearest(layout, LAYOUTS)} (known: {', '.join(LAYOUTS)})")
+        raise RecipeError(f"no layout {layout!r}{did_you_mean(layout, LAYOUTS)} (known: {', '.join(LAYOUTS)})")
     path = Path(folder)
     path = path / LAYOUTS[layout] if path.is_dir() else path
     if not path.is_file():

@@ -44,8 +44,8 @@ def _values(entry: Entry) -> Tensor:
 
 def _integers(name: str, entry: Clustered) -> dict[str, Tensor]:
     levels = entry.levels.cpu().contiguous()
-    narrow = levels.numel() == 0 or (int(levels.min()) >= -128 and int(levels.max()) <= 127)
-    found = {name: levels.to(torch.int8) if narrow else levels.clone()}
+    prune_channels = levels.numel() == 0 or (int(levels.min()) >= -128 and int(levels.max()) <= 127)
+    found = {name: levels.to(torch.int8) if prune_channels else levels.clone()}
     if entry.codebook is not None:
         return found | {f"{name}.codebook": torch.tensor(entry.codebook, dtype=torch.float32)}
     return found | {f"{name}.step": torch.tensor(entry.step, dtype=torch.float32)}

@@ -134,7 +134,7 @@ def kind_of_module(module: nn.Module, extra: Mapping[Any, Kind] | None = None) -
 
 
 @dataclass(frozen=True, eq=False)
-class Lens:
+class TracedGraph:
     """The computation graph of a network, each node with its :class:`Kind`.
 
     Attributes:
@@ -177,7 +177,7 @@ def graph_of(model: nn.Module, extra: Mapping[Any, Kind] | None = None) -> fx.Gr
         raise UnsupportedError(f"cannot read the structure of {type(model).__name__} with torch.fx: {error}") from error
 
 
-def trace(model: nn.Module, operations: Mapping[Any, Kind | str] | None = None) -> Lens:
+def trace(model: nn.Module, operations: Mapping[Any, Kind | str] | None = None) -> TracedGraph:
     """Read the structure of a network.
 
     Args:
@@ -217,7 +217,7 @@ def trace(model: nn.Module, operations: Mapping[Any, Kind | str] | None = None) 
         # Reshapes, dropout at rest and the like may give out the very memory that they were given.
         if overwrites(node, model) or (node in mutated and kinds[node] in (Kind.PASS, Kind.MOVE)):
             mutated.update(node.all_input_nodes[:1])
-    return Lens(graph, kinds, calls, folds, frozenset(mutated))
+    return TracedGraph(graph, kinds, calls, folds, frozenset(mutated))
 
 
 def _kind(node: fx.Node, model: nn.Module, known: Mapping[fx.Node, Kind], extra: Mapping[Any, Kind]) -> Kind:

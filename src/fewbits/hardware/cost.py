@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from fewbits.errors import MismatchError, RecipeError, nearest
+from fewbits.errors import MismatchError, RecipeError, did_you_mean
 from fewbits.hardware.count import count
 from fewbits.plan import Plan
 
@@ -33,7 +33,9 @@ def parameters(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
             wanted = stayed | {n for n in plan if n.endswith(".bias")}
         missing = sorted(wanted - set(plan))
         if missing:
-            raise MismatchError(f"the plan lacks {missing[0]!r}, a parameter of the network{nearest(missing[0], plan)}")
+            raise MismatchError(
+                f"the plan lacks {missing[0]!r}, a parameter of the network{did_you_mean(missing[0], plan)}"
+            )
         return float(sum(int(plan[name].values().count_nonzero()) for name in wanted))
 
     return cost
@@ -46,7 +48,9 @@ def macs(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     def cost(plan: Plan) -> float:
         missing = sorted(set(uses) - set(plan))
         if missing:
-            raise MismatchError(f"the plan lacks {missing[0]!r}, a layer of the network{nearest(missing[0], plan)}")
+            raise MismatchError(
+                f"the plan lacks {missing[0]!r}, a layer of the network{did_you_mean(missing[0], plan)}"
+            )
         return float(sum(times * int(plan[name].values().count_nonzero()) for name, times in uses.items()))
 
     return cost
@@ -84,5 +88,5 @@ def maker_of(name: str, more: Mapping[str, CostMaker] | None = None) -> CostMake
     """
     makers = {**COSTS, **(more or {})}
     if name not in makers:
-        raise RecipeError(f"no cost named {name!r}{nearest(name, makers)}; there are {', '.join(sorted(makers))}")
+        raise RecipeError(f"no cost named {name!r}{did_you_mean(name, makers)}; there are {', '.join(sorted(makers))}")
     return makers[name]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fewbits.errors import MismatchError, UnsupportedError, nearest
+from fewbits.errors import MismatchError, UnsupportedError, did_you_mean
 from fewbits.graph.traced import graph_of
 from fewbits.plan import Plan
 from fewbits.weights import WEIGHTED, parameters_of
@@ -157,7 +157,7 @@ def _layer(model: nn.Module, path: str, uses: int, plan: Mapping[str, Any] | Non
     kept = weight
     if plan is not None:
         if name not in plan:
-            raise MismatchError(f"the plan lacks {name!r}, a layer of the network{nearest(name, plan)}")
+            raise MismatchError(f"the plan lacks {name!r}, a layer of the network{did_you_mean(name, plan)}")
         kept = plan[name].values()
         if kept.shape != weight.shape:
             raise MismatchError(f"{name}: {tuple(kept.shape)} in the plan, {tuple(weight.shape)} in the network")

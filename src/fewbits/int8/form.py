@@ -17,13 +17,13 @@ from torch.nn.utils import parametrize
 
 from fewbits.attach.attach import COUNTER
 from fewbits.attach.precision import shortened
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
 from fewbits.errors import DataError, NonFiniteError, SelectionError
 from fewbits.int8.affine_grid import to_levels, weight_scales, with_room_for
 from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
-from fewbits.int8.quantizer import HeldAffine, Quantizer, RangedQuantizer
+from fewbits.int8.quantizer import AffineWeight, Quantizer, RangedQuantizer
 from fewbits.plan import Affine, Dense, Entry, Plan
 from fewbits.weights import layers
 
@@ -63,7 +63,7 @@ def is_integer(model: nn.Module) -> bool:
 def hold_affine(net: fx.GraphModule) -> None:
     """Let every layer of an integer form compute with its nearest INT8 weights, in place."""
     for layer in layers(net).values():
-        parametrize.register_parametrization(layer, "weight", HeldAffine())
+        parametrize.register_parametrization(layer, "weight", AffineWeight())
 
 
 @torch.no_grad()
@@ -102,7 +102,9 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Tensor]) -> int:
 
 
 @torch.no_grad()
-def affine_plan(net: fx.GraphModule, *, channels: Channels | None = None, floats: torch.dtype = torch.float32) -> Plan:
+def affine_plan(
+    net: fx.GraphModule, *, channels: ChannelMasks | None = None, floats: torch.dtype = torch.float32
+) -> Plan:
     """The plan of an integer form in training: INT8 weights, quantizers, and the rest as floats.
 
     Args:
@@ -127,14 +129,14 @@ def affine_plan(net: fx.GraphModule, *, channels: Channels | None = None, floats
     return Plan(entries, None if channels is None else _of_integer_form(channels, entries))
 
 
-def _of_integer_form(channels: Channels, entries: Mapping[str, Entry]) -> Channels:
+def _of_integer_form(channels: ChannelMasks, entries: Mapping[str, Entry]) -> ChannelMasks:
     """The same removal from the integer form: without folded normalisation, and with the biases that it left."""
     kept = {name: masks for name, masks in channels.kept.items() if name in entries}
     for name, masks in list(kept.items()):
         bias = f"{name.removesuffix('weight')}bias"
         if name.endswith("weight") and bias in entries:
             kept.setdefault(bias, (masks[0],))
-    return Channels(kept, channels.paddings)
+    return ChannelMasks(kept, channels.paddings)
 
 
 def _affine(weight: Tensor, bias: Tensor | None, grid: Quantizer | None) -> Affine:

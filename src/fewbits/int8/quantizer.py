@@ -72,7 +72,7 @@ class RangedQuantizer(nn.Module):
             return x
         if self.training and not self.learned:
             self._move(*torch.aminmax(x.detach()), 1 - MOMENTUM)
-        result: Tensor = _StraightThrough.apply(x, self.low, self.high)
+        result: Tensor = _FakeQuantize.apply(x, self.low, self.high)
         return result
 
     def start(self) -> None:
@@ -92,7 +92,7 @@ class RangedQuantizer(nn.Module):
         self.high.lerp_(high.float(), share)
 
 
-class _StraightThrough(torch.autograd.Function):
+class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
         scale, zero_point = range_parameters(low, high)
@@ -118,7 +118,7 @@ class _StraightThrough(torch.autograd.Function):
         return to_x, to_low, to_high
 
 
-class HeldAffine(nn.Module):
+class AffineWeight(nn.Module):
     """A parametrization: the weight's float background copy in, its nearest INT8 levels times their scales out.
 
     Scales follow the weights (the largest of each channel over 127), so nothing is cut off, and gradients go to the

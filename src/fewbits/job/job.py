@@ -26,7 +26,7 @@ from fewbits.recipe.sections import Network
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
-from fewbits.train import Companion, accuracy, pretrain
+from fewbits.train import Callback, accuracy, pretrain
 from fewbits.train.kept import KeptTraining
 
 Say = Callable[[str], None]
@@ -80,7 +80,7 @@ class Job:
         return restore(codec.read(path), self.network)[0]
 
 
-class _Bar(Companion):
+class _Bar(Callback):
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
 
@@ -120,7 +120,7 @@ def prepare(
     if recipe.network.weights is None and recipe.pretrain is not None:
         words = recipe.model_dump_json(include={"network", "data", "pretrain", "seed"})
         bar = _Bar(progress) if progress else None
-        job = replace(job, kept=KeptTraining(state_file, words, Accelerator(), companion=bar))
+        job = replace(job, kept=KeptTraining(state_file, words, Accelerator(), callback=bar))
     if weights is not None:
         say(f"{name}: trained weights from {Path(weights).name}")
     elif job.kept is not None:

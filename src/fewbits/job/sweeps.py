@@ -26,7 +26,7 @@ from fewbits.recipe import Recipe
 from fewbits.search.sweep import points, storage
 from fewbits.search.sweep.front import front
 from fewbits.search.sweep.queue import Queue
-from fewbits.search.sweep.space import Space
+from fewbits.search.sweep.space import SweepSpace
 from fewbits.search.sweep.worker import IDLE, words, work
 
 NAME = "sweep"
@@ -144,7 +144,7 @@ def _possible(base: Recipe, costs: Mapping[str, CostMaker]) -> None:
     for name in base.sweep.objectives:
         if name not in ("accuracy", "bytes"):
             maker_of(name, costs)
-    space, problems = Space.of(base.sweep), []
+    space, problems = SweepSpace.of(base.sweep), []
     any_network = nn.Linear(1, 1)
     first = points.different(points.spread(space, base.sweep), min(10, base.sweep.trials))
     for params in first:

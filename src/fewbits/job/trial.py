@@ -18,12 +18,12 @@ from fewbits.job.folder import STATE, folder, forget
 from fewbits.pipeline import compress, resume
 from fewbits.recipe import Recipe
 from fewbits.recipe.variation import changed
-from fewbits.search.sweep.space import Params, Space
+from fewbits.search.sweep.space import Params, SweepSpace
 
 FILES = "trials"  # folder of the trials' files, in that of the sweep
 
 
-def recipe_of(base: Recipe, space: Space, params: Params) -> Recipe:
+def recipe_of(base: Recipe, space: SweepSpace, params: Params) -> Recipe:
     """The recipe of a setting.
 
     Raises:
@@ -59,10 +59,10 @@ class Trials:
         return self.base.sweep.objectives
 
     @property
-    def space(self) -> Space:
+    def space(self) -> SweepSpace:
         """What the sweep chooses from."""
         assert self.base.sweep is not None
-        return Space.of(self.base.sweep)
+        return SweepSpace.of(self.base.sweep)
 
     def costed(self) -> dict[str, Cost]:
         """The objectives that are costs, bound to the network.

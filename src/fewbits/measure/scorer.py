@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fewbits.errors import RecipeError, nearest
-from fewbits.graph.traced import Lens
-from fewbits.measure.relevance import Recording, Rules, propagate, start_relevance
+from fewbits.errors import RecipeError, did_you_mean
+from fewbits.graph.traced import TracedGraph
+from fewbits.measure.relevance import ActivationTape, Rules, propagate, start_relevance
 from fewbits.measure.scores import Scores
 
 
@@ -68,7 +68,7 @@ class RelevanceScorer(Scorer):
     def __init__(
         self,
         model: nn.Module,
-        lens: Lens,
+        traced: TracedGraph,
         rules: Rules,
         *,
         start: str = "score",
@@ -77,7 +77,7 @@ class RelevanceScorer(Scorer):
     ) -> None:
         if on not in ("background", "quantized"):
             raise RecipeError(f"relevance on {on!r}: it must be 'background' or 'quantized'")
-        self._recording = Recording(lens, model, samples)
+        self._recording = ActivationTape(traced, model, samples)
         self._rules, self._start, self._on = rules, start, on
 
     @contextmanager
@@ -148,4 +148,4 @@ def control(name: str, seed: int) -> Scorer:
             return MagnitudeScorer()
         case "random":
             return RandomScorer(seed)
-    raise RecipeError(f"no measure named {name!r}{nearest(name, CONTROLS)}")
+    raise RecipeError(f"no measure named {name!r}{did_you_mean(name, CONTROLS)}")

@@ -22,7 +22,7 @@ Evaluate = Callable[[nn.Module], float]
 """``evaluate(model) -> percent``; on validation data, because choices are made with it."""
 
 
-def agreed(value: float) -> float:
+def broadcast_from_main(value: float) -> float:
     """The main process's number on every process: rounding must not lead to different plans."""
     found = [value]
     broadcast_object_list(found)
@@ -75,7 +75,7 @@ class Candidates:
         """Percent of a plain network on validation data, the main process's on every process."""
         assert self.evaluate is not None
         with torch.random.fork_rng():  # how often somebody looks must not change what is trained
-            return agreed(float(self.evaluate(model)))
+            return broadcast_from_main(float(self.evaluate(model)))
 
     @torch.no_grad()
     def identical(self, plan: Plan, data: bytes, train: Any) -> bool:

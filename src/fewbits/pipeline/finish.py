@@ -12,18 +12,18 @@ from fewbits.recipe import Recipe
 from fewbits.report.method import method_of
 from fewbits.report.report import Report
 from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
-from fewbits.train.hold import Holding
+from fewbits.train.hold import QATCallback
 from fewbits.weights import parameters_of
 
 
-def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Compressed:
+def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Compressed:
     """Choose the plan, write it to bytes, decode them again, and say what came out.
 
     Raises:
         BudgetError: no file is as small as the target.
     """
     recipe, candidates, before = rounds.recipe, rounds.candidates, rounds.before
-    search = Final(rounds, holding)
+    search = Final(rounds, qat)
     plan, accuracy = search.choose()
     data = candidates.encoded(plan)
     summary = codec.inspect(data)
@@ -47,7 +47,7 @@ def finish(rounds: Rounds, holding: Holding, train: Any, seconds: float) -> Comp
         max_drop=recipe.max_drop,
         met=met(recipe, len(data), before, accuracy),
         seed=recipe.seed,
-        steps=holding.steps,
+        steps=qat.steps,
         seconds=seconds,
         history=tuple(rounds.history),
         search=tuple(search.tries),

@@ -9,12 +9,12 @@ from dataclasses import replace
 from torch import nn
 
 from fewbits import assign
-from fewbits.errors import RecipeError, nearest
-from fewbits.graph.traced import Lens
+from fewbits.errors import RecipeError, did_you_mean
+from fewbits.graph.traced import TracedGraph
 from fewbits.measure import RelevanceScorer, Scorer, control
 from fewbits.measure.relevance import rules_of
 from fewbits.pipeline.pruners import pruner_of
-from fewbits.pipeline.rate_control import Fixed, Steering, TowardSize, WithinDrop
+from fewbits.pipeline.rate_control import Fixed, MaxDrop, RateController, TargetSize
 from fewbits.recipe import Recipe
 from fewbits.train.hold import AssignerAt
 from fewbits.weights import parameters_of
@@ -51,7 +51,7 @@ def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> A
         taken = [name for name in inspect.signature(makers[part.method]).parameters if name not in ("lam", *fixed)]
         for name in part.options:
             if name not in taken:
-                hint = nearest(name, taken)
+                hint = did_you_mean(name, taken)
                 raise RecipeError(f"assign.options of {part.method}: no {name!r}{hint} (there are {', '.join(taken)})")
     try:
         at(0.0, 0.0)  # impossible values are refused now
@@ -60,18 +60,18 @@ def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> A
     return at
 
 
-def scorer(recipe: Recipe, model: nn.Module, lens: Lens | None) -> Scorer | None:
+def scorer(recipe: Recipe, model: nn.Module, traced: TracedGraph | None) -> Scorer | None:
     """What measures the scores while ``model`` trains; ``lens`` is its graph, for relevance."""
     part = recipe.measure
     if measured(recipe) is None:
         return None
-    if lens is None:
+    if traced is None:
         return control(part.name, recipe.seed)
     rules = replace(rules_of(part.rules), precision=part.precision)
-    return RelevanceScorer(model, lens, rules, start=part.start, on=part.on, samples=part.samples)
+    return RelevanceScorer(model, traced, rules, start=part.start, on=part.on, samples=part.samples)
 
 
-def steering(recipe: Recipe, before: float | None, size: int | None = None) -> Steering:
+def controller(recipe: Recipe, before: float | None, size: int | None = None) -> RateController:
     """What chooses lambda.
 
     Args:
@@ -79,12 +79,12 @@ def steering(recipe: Recipe, before: float | None, size: int | None = None) -> S
         size: bytes that were found to keep it.
     """
     if size is not None:
-        return TowardSize(size, recipe.train.arrive)
+        return TargetSize(size, recipe.train.arrive)
     if recipe.max_drop is not None:
         assert before is not None
-        return WithinDrop(before - recipe.max_drop, recipe.target_bytes)
+        return MaxDrop(before - recipe.max_drop, recipe.target_bytes)
     if recipe.target_bytes is not None:
-        return TowardSize(recipe.target_bytes, recipe.train.arrive)
+        return TargetSize(recipe.target_bytes, recipe.train.arrive)
     if recipe.assign.method == "none":
         return Fixed(0.0)
     return Fixed(0.05 if recipe.assign.lam is None else recipe.assign.lam)

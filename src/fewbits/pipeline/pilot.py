@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fewbits.errors import BudgetError, RecipeError
-from fewbits.pipeline.rate_control import Smallest, worth
+from fewbits.pipeline.rate_control import SizeSearch, rank_key
 from fewbits.pipeline.trial_cache import Outcome
 from fewbits.recipe import Recipe
-from fewbits.report.report import Rehearsal
+from fewbits.report.report import PilotRun
 
 BITS = (2, 3, 4, 5)
 SHARE = 0.25  # of the training, each; with a tenth, small networks got the wrong bits
@@ -29,8 +29,8 @@ ATTEMPTS, LARGER = 3, 1.2  # trainings to a size at most, each so much larger th
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What rehearsals chose.
+class PilotChoice:
+    """What pilots chose.
 
     Attributes:
         bits: of the grid, where the recipe left them open. size: bytes, the smallest that kept the drop of accuracy;
@@ -40,10 +40,10 @@ class Choice:
 
     bits: int | None = None
     size: int | None = None
-    seen: tuple[Rehearsal, ...] = ()
+    seen: tuple[PilotRun, ...] = ()
     attempt: int = 1
 
-    def larger(self, limit: int | None) -> Choice | None:
+    def larger(self, limit: int | None) -> PilotChoice | None:
         """For a training that did not keep the drop: another one to a larger size, or ``None`` to leave it at that."""
         if self.size is None or self.attempt == ATTEMPTS or (limit is not None and self.size >= limit):
             return None
@@ -56,7 +56,7 @@ Short = Callable[[Recipe, str, int, int], Outcome]
 
 
 def check(recipe: Recipe, evaluate: Any) -> None:
-    """Refuse a recipe whose bits no rehearsal can choose.
+    """Refuse a recipe whose bits no pilot run can choose.
 
     Raises:
         RecipeError: no budget, or no evaluation.
@@ -65,19 +65,19 @@ def check(recipe: Recipe, evaluate: Any) -> None:
         return
     if recipe.target is None and recipe.max_drop is None:
         raise RecipeError("assign.bits: auto needs a budget, target or max_drop, to compare bits at")
-    if recipe.max_drop is not None and not recipe.rehearsals:
-        raise RecipeError("assign.bits: auto with max_drop needs rehearsals, to compare bits in")
+    if recipe.max_drop is not None and not recipe.pilots:
+        raise RecipeError("assign.bits: auto with max_drop needs pilots, to compare bits in")
     if evaluate is None:
         raise RecipeError("assign.bits: auto needs evaluate: a function that gives a network's accuracy in percent")
 
 
 def share_of(steps: int) -> float:
-    """The length of a rehearsal of a training of so many steps, relative to it."""
+    """The length of a pilot run of a training of so many steps, relative to it."""
     return max(SHARE, min(1.0, STEPS / steps))
 
 
-def choose(recipe: Recipe, short: Short, before: float | None, float_bytes: int, steps: int) -> Choice:
-    """Rehearse what the recipe leaves open.
+def choose(recipe: Recipe, short: Short, before: float | None, float_bytes: int, steps: int) -> PilotChoice:
+    """Make pilot runs what the recipe leaves open.
 
     Args:
         before: percent of the float network that the user gave, on validation data. float_bytes: its size.
@@ -86,12 +86,12 @@ def choose(recipe: Recipe, short: Short, before: float | None, float_bytes: int,
     Raises:
         BudgetError: no bits reach the target.
     """
-    if recipe.max_drop is not None and recipe.rehearsals:
+    if recipe.max_drop is not None and recipe.pilots:
         assert before is not None  # max_drop needs evaluate
         return _Sizes(recipe, short, before - recipe.max_drop, float_bytes, share_of(steps)).choose()
     if recipe.assign.bits == "auto":
         return _bits(recipe, short, share_of(steps))
-    return Choice()
+    return PilotChoice()
 
 
 def _trial(recipe: Recipe, share: float, bits: int | None, target: int | None = None) -> Recipe:
@@ -104,7 +104,7 @@ def _trial(recipe: Recipe, share: float, bits: int | None, target: int | None = 
     return recipe.updated(train=train, rounds=rounds, channels=None, sweep=None, **changes)
 
 
-def _bits(recipe: Recipe, short: Short, share: float) -> Choice:
+def _bits(recipe: Recipe, short: Short, share: float) -> PilotChoice:
     """With a byte target, the bits of the most accurate file; of equal ones the fewest."""
     seen, why = [], ""
     for index, bits in enumerate(BITS):
@@ -112,41 +112,41 @@ def _bits(recipe: Recipe, short: Short, share: float) -> Choice:
         if isinstance(found, str):
             why = found
         else:
-            seen.append(Rehearsal(bits, *found, kept=True))
+            seen.append(PilotRun(bits, *found, kept=True))
     if not seen:
         raise BudgetError(why)
-    return Choice(max(seen, key=lambda r: (r.accuracy, -r.bits)).bits, None, tuple(seen))
+    return PilotChoice(max(seen, key=lambda r: (r.accuracy, -r.bits)).bits, None, tuple(seen))
 
 
-def _rank(found: Rehearsal) -> tuple[bool, int, float, int]:
-    """Of files for one target: those that kept the floor, much smaller ones first, then accuracy and fewer bits."""
+def _rank(found: PilotRun) -> tuple[bool, int, float, int]:
+    """Of files for one target: those that kept the accuracy, much smaller ones first, then accuracy and fewer bits."""
     size = -round(math.log(found.bytes) / math.log(CLOSE)) if found.kept else 0
     return found.kept, size, found.accuracy, -found.bits
 
 
 class _Sizes:
-    """With a drop of accuracy: ever smaller targets, until the floor is lost, then between them.
+    """With a drop of accuracy: ever smaller targets, until the accuracy is lost, then between them.
 
-    Open bits are all compared until a file keeps the floor; after it only the best two, the second where the first
-    fails. Bits whose file misses the floor and would not get any larger are given up.
+    Open bits are all compared until a file keeps the accuracy; after it only the best two, the second where the first
+    fails. Bits whose file misses the accuracy and would not get any larger are given up.
     """
 
-    def __init__(self, recipe: Recipe, short: Short, floor: float, float_bytes: int, share: float) -> None:
-        self.recipe, self.short, self.floor, self.share = recipe, short, floor, share
+    def __init__(self, recipe: Recipe, short: Short, min_accuracy: float, float_bytes: int, share: float) -> None:
+        self.recipe, self.short, self.min_accuracy, self.share = recipe, short, min_accuracy, share
         self.start = max(1, float_bytes // START)
         self.open = recipe.assign.bits == "auto"
         self.order: list[int | None] = list(BITS) if self.open else [None]
         given = recipe.assign.bits
         self.given = 2 if recipe.assign.method == "ternary" or not isinstance(given, int) else given
-        self.seen: list[Rehearsal] = []
+        self.seen: list[PilotRun] = []
         self.index = 0
-        self.count = recipe.rehearsals + (len(BITS) - 1 if self.open else 0)
+        self.count = recipe.pilots + (len(BITS) - 1 if self.open else 0)
 
-    def choose(self) -> Choice:
+    def choose(self) -> PilotChoice:
         limit = self.recipe.target_bytes
-        search = Smallest(self.floor, limit, tries=self.recipe.rehearsals, close=CLOSE, down=STEP, up=1 / STEP)
+        search = SizeSearch(self.min_accuracy, limit, tries=self.recipe.pilots, close=CLOSE, down=STEP, up=1 / STEP)
         goal: float | None = self.start if limit is None else min(self.start, limit)
-        best: Rehearsal | None = None
+        best: PilotRun | None = None
         while goal is not None and self.order:
             found = self._at(round(goal), everything=best is None or not best.kept)
             if found is None:
@@ -154,21 +154,21 @@ class _Sizes:
                 search.tries -= 1
             else:
                 search.tell(found.bytes, found.accuracy, goal)
-                best = found if best is None else max(best, found, key=lambda r: worth(r.kept, r.bytes, r.accuracy))
+                best = found if best is None else max(best, found, key=lambda r: rank_key(r.kept, r.bytes, r.accuracy))
             goal = search.next()
         bits = (best.bits if best is not None else BITS[-1]) if self.open else None
-        return Choice(bits, best.bytes if best is not None and best.kept else None, tuple(self.seen))
+        return PilotChoice(bits, best.bytes if best is not None and best.kept else None, tuple(self.seen))
 
-    def _at(self, target: int, *, everything: bool) -> Rehearsal | None:
+    def _at(self, target: int, *, everything: bool) -> PilotRun | None:
         """The best file of this size, or ``None`` where no bits give one."""
-        found: list[tuple[int | None, Rehearsal]] = []
+        found: list[tuple[int | None, PilotRun]] = []
         for bits in self.order:
             words = f"{target:,} bytes" + ("" if bits is None else f" with {bits} bits")
             told = self.short(_trial(self.recipe, self.share, bits, target), words, self.index, self.count)
             self.index += 1
             if isinstance(told, str):
                 continue
-            found.append((bits, Rehearsal(bits or self.given, *told, kept=told[1] >= self.floor)))
+            found.append((bits, PilotRun(bits or self.given, *told, kept=told[1] >= self.min_accuracy)))
             self.seen.append(found[-1][1])
             if found[-1][1].kept and not everything:
                 break

@@ -27,7 +27,7 @@ def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
     if (
         recipe.assign.method == "none"
     ):  # floats need a gradient to come back; a quantizer's background weights have theirs
-        common["through"] = float(part.regrow)
+        common["straight_through"] = float(part.regrow)
     if part.pattern is not None:
         fixed = assign.n_of_m(part.pattern, **common)
         return lambda share: fixed
@@ -39,9 +39,9 @@ def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
     final = part.sparsity
     common["of"] = parameters if part.over == "parameters" else None
     if part.method == "feather":
-        common = {"of": common["of"], "floor": part.floor, "theta": feather_theta(final)}
+        common = {"of": common["of"], "min_kept": part.min_kept, "theta": feather_theta(final)}
     makers: dict[str, Callable[..., assign.Assigner]] = {
-        "global-magnitude": partial(assign.global_magnitude, floor=part.floor),
+        "global-magnitude": partial(assign.global_magnitude, min_kept=part.min_kept),
         "lamp": assign.lamp,
         "erk": assign.erk,
         "uniform": assign.uniform,

@@ -12,29 +12,29 @@ from torch import nn
 from fewbits import codec
 from fewbits.errors import DataError
 from fewbits.pipeline.compressed import Compressed
-from fewbits.pipeline.pilot import Choice
+from fewbits.pipeline.pilot import PilotChoice
 from fewbits.pipeline.rounds import Kept, Rounds
 from fewbits.pipeline.stages.channels import stage_belongs, stage_file, stage_training_file
-from fewbits.pipeline.trial_cache import notebook_file, noted
+from fewbits.pipeline.trial_cache import noted, trial_cache_file
 from fewbits.recipe import Recipe
-from fewbits.report.report import Rehearsal, Report, Round
+from fewbits.report.report import PilotRun, Report, Round
 from fewbits.train import checkpoint
-from fewbits.train.hold import Holding, Ramp
+from fewbits.train.hold import QATCallback, Ramp
 
 
 def save(
     path: Path,
     accelerator: Accelerator,
     rounds: Rounds,
-    holding: Holding,
+    qat: QATCallback,
     optimizer: torch.optim.Optimizer,
-    chosen: Choice,
+    chosen: PilotChoice,
     done: Compressed | None,
 ) -> None:
     """Write the state of a run; the main process does.
 
     Args:
-        chosen: what rehearsals chose. done: the best of the trainings before this one.
+        chosen: what pilots chose. done: the best of the trainings before this one.
 
     Raises:
         FileError: it cannot be written.
@@ -55,27 +55,27 @@ def save(
             },
             "done": None if done is None else (done.data, done.report.to_json()),
             "before": rounds.before,
-            "steps": holding.steps,
-            "lam": holding.lam,
-            "share": holding.share,
-            "ramp": None if holding.ramp is None else tuple(holding.ramp),
-            "settled": holding.settled,
-            "state": checkpoint.pack(holding.state),
-            "model": holding.model.state_dict(),
+            "steps": qat.steps,
+            "lam": qat.lam,
+            "share": qat.share,
+            "ramp": None if qat.ramp is None else tuple(qat.ramp),
+            "settled": qat.settled,
+            "state": checkpoint.pack(qat.state),
+            "model": qat.model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "steering": vars(rounds.steering),
+            "steering": vars(rounds.controller),
             "history": [vars(r) for r in rounds.history],
             "best": None if best is None else (rounds.candidates.encoded(best.plan), best.lam, best.accuracy),
             "random": checkpoint.random_state(),
-            "scorer": holding.scorer.state() if holding.scorer is not None else None,
+            "scorer": qat.scorer.state() if qat.scorer is not None else None,
         },
     )
 
 
-def choice(state: dict[str, Any]) -> Choice:
-    """What the rehearsals of an interrupted run chose."""
+def choice(state: dict[str, Any]) -> PilotChoice:
+    """What the pilots of an interrupted run chose."""
     saved = state["chosen"]
-    return Choice(saved["bits"], saved["size"], tuple(Rehearsal(**r) for r in saved["seen"]), saved["attempt"])
+    return PilotChoice(saved["bits"], saved["size"], tuple(PilotRun(**r) for r in saved["seen"]), saved["attempt"])
 
 
 def done(state: dict[str, Any], full: nn.Module) -> Compressed | None:
@@ -94,7 +94,7 @@ def check(path: Path, recipe: Recipe) -> None:
     """
     for place in (path, stage_training_file(path)):
         checkpoint.load(place, recipe.model_dump_json())
-    noted(notebook_file(path), recipe)
+    noted(trial_cache_file(path), recipe)
 
 
 def belongs(path: Path, recipe: Recipe) -> bool:
@@ -108,23 +108,23 @@ def belongs(path: Path, recipe: Recipe) -> bool:
 
 def forget(path: Path) -> None:
     """Remove all that an interrupted run would go on from: the state first, as it is nothing without the rest."""
-    for place in (path, notebook_file(path), stage_training_file(path), stage_file(path)):
+    for place in (path, trial_cache_file(path), stage_training_file(path), stage_file(path)):
         place.unlink(missing_ok=True)
 
 
-def restore(state: dict[str, Any], rounds: Rounds, holding: Holding, optimizer: torch.optim.Optimizer) -> None:
+def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: torch.optim.Optimizer) -> None:
     """Take up a run where :func:`save` left it."""
-    holding.model.load_state_dict(state["model"])
+    qat.model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    holding.state = checkpoint.unpack(state["state"])
-    holding.steps, holding.share = state["steps"], state["share"]
-    holding.lam, holding.settled = state["lam"], state["settled"]
-    holding.ramp = None if state["ramp"] is None else Ramp(*state["ramp"])
-    vars(rounds.steering).update(state["steering"])
+    qat.state = checkpoint.unpack(state["state"])
+    qat.steps, qat.share = state["steps"], state["share"]
+    qat.lam, qat.settled = state["lam"], state["settled"]
+    qat.ramp = None if state["ramp"] is None else Ramp(*state["ramp"])
+    vars(rounds.controller).update(state["steering"])
     rounds.history = [Round(**r) for r in state["history"]]
     if state["best"] is not None:
         data, lam, accuracy = state["best"]
         rounds.best = Kept(codec.decode(data, like=rounds.candidates.full), lam, len(data), accuracy)
     checkpoint.set_random_state(state["random"])
-    if holding.scorer is not None:
-        holding.scorer.restore(state["scorer"])
+    if qat.scorer is not None:
+        qat.scorer.restore(state["scorer"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fewbits.pipeline.candidates import Candidates, agreed
-from fewbits.pipeline.rate_control import HEADROOM, SizeAt, Steering, TowardSize, between, bracket
+from fewbits.pipeline.candidates import Candidates, broadcast_from_main
+from fewbits.pipeline.rate_control import HEADROOM, RateController, SizeAt, TargetSize, bracket, fill_to_size
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.report.report import Round
-from fewbits.train.hold import Holding, next_round
+from fewbits.train.hold import QATCallback, next_round
 
 Progress = Callable[[int, int, str], None]
 """``progress(steps done, steps in total, one line of text)``."""
@@ -42,75 +42,77 @@ class Rounds:
             accurate of those as large as the target allows.
     """
 
-    def __init__(self, recipe: Recipe, candidates: Candidates, steering: Steering, before: float | None) -> None:
-        self.recipe, self.candidates, self.steering, self.before = recipe, candidates, steering, before
+    def __init__(
+        self, recipe: Recipe, candidates: Candidates, controller: RateController, before: float | None
+    ) -> None:
+        self.recipe, self.candidates, self.controller, self.before = recipe, candidates, controller, before
         self.history: list[Round] = []
         self.best: Kept | None = None
 
-    def first(self, holding: Holding) -> None:
+    def first(self, qat: QATCallback) -> None:
         """Before the first step."""
-        base = self.candidates.of(holding.model)
+        base = self.candidates.of(qat.model)
         size = self.candidates.size(base)
         accuracy = self._accuracy(base)
-        size_at = self.size_at(holding, base)
-        self._note(holding, base, size, accuracy, 0)
-        self._onward(holding, 0.0, 1 / self.recipe.rounds, size, accuracy, size_at)
+        size_at = self.size_at(qat, base)
+        self._note(qat, base, size, accuracy, 0)
+        self._onward(qat, 0.0, 1 / self.recipe.rounds, size, accuracy, size_at)
 
-    def next(self, holding: Holding, done: int, total: int) -> None:
+    def next(self, qat: QATCallback, done: int, total: int) -> None:
         """After ``done`` of ``total`` steps."""
-        base = self.candidates.of(holding.model)
+        base = self.candidates.of(qat.model)
         size = self.candidates.size(base)
         accuracy = self._accuracy(base)
-        self._note(holding, base, size, accuracy, done)
-        if holding.settled:
+        self._note(qat, base, size, accuracy, done)
+        if qat.settled:
             return
-        size_at = self.size_at(holding, base)
+        size_at = self.size_at(qat, base)
         if done >= round(total * (1 - self.recipe.train.settle)) or done == total:
-            holding.share = 1.0  # a schedule of pruning is over, to the weight
-            self.steering.see(size, accuracy)
-            holding.take(agreed(self.steering.final(size_at)))
-            if isinstance(self.steering, TowardSize):
-                self._fill(holding, base, size_at, round(self.steering.target * HEADROOM))
-            holding.settled = True
+            qat.share = 1.0  # a schedule of pruning is over, to the weight
+            self.controller.see(size, accuracy)
+            qat.take(broadcast_from_main(self.controller.final(size_at)))
+            if isinstance(self.controller, TargetSize):
+                self._fill(qat, base, size_at, round(self.controller.target * HEADROOM))
+            qat.settled = True
         else:
             until = next_round(done, total, self.recipe.rounds) / total
-            self._onward(holding, done / total, until, size, accuracy, size_at)
+            self._onward(qat, done / total, until, size, accuracy, size_at)
 
     def _onward(
-        self, holding: Holding, share: float, until: float, size: int, accuracy: float | None, size_at: SizeAt
+        self, qat: QATCallback, share: float, until: float, size: int, accuracy: float | None, size_at: SizeAt
     ) -> None:
         """Set lambda for the time from ``share`` of the training to ``until``, the next round."""
-        gradual = self.recipe.train.gradual and isinstance(self.steering, TowardSize)
-        lam = agreed(self.steering.next(min(1.0, until) if gradual else share, size, accuracy, size_at))
+        gradual = self.recipe.train.gradual and isinstance(self.controller, TargetSize)
+        lam = broadcast_from_main(self.controller.next(min(1.0, until) if gradual else share, size, accuracy, size_at))
         if gradual:
-            holding.toward(lam)
+            qat.toward(lam)
         else:
-            holding.take(lam)
+            qat.take(lam)
 
-    def size_at(self, holding: Holding, base: Plan) -> SizeAt:
+    def size_at(self, qat: QATCallback, base: Plan) -> SizeAt:
         """Bytes of the file for any lambda, with the weights as of now; ``base`` has everything else."""
         known: dict[float, int] = {}
 
         def size_at(lam: float) -> int:
             if lam not in known:
-                plan, _ = holding.plan_at(lam)
+                plan, _ = qat.plan_at(lam)
                 known[lam] = self.candidates.size(base.updated(plan))
             return known[lam]
 
         return size_at
 
     def _accuracy(self, plan: Plan) -> float | None:
-        known = self.candidates.evaluate is not None and (self.steering.steers or self.steering.needs_accuracy)
+        known = self.candidates.evaluate is not None and (self.controller.steers or self.controller.needs_accuracy)
         return self.candidates.accuracy(plan) if known else None
 
-    def _fill(self, holding: Holding, base: Plan, size_at: SizeAt, goal: int) -> None:
+    def _fill(self, qat: QATCallback, base: Plan, size_at: SizeAt, goal: int) -> None:
         """Where lambda jumps over the goal, hold single weights of the larger assignment."""
-        if holding.lam == 0.0 or size_at(holding.lam) >= goal * NEAR:
+        if qat.lam == 0.0 or size_at(qat.lam) >= goal * NEAR:
             return
-        larger, _ = bracket(size_at, goal, holding.lam)
-        smaller, _ = holding.plan_at(holding.lam)
-        holding.hold(
-            between(smaller, holding.plan_at(agreed(larger))[0], holding.weights,
+        larger, _ = bracket(size_at, goal, qat.lam)
+        smaller, _ = qat.plan_at(qat.lam)
+        qat.hold(
+            fill_to_size(smaller, qat.plan_at(broadcast_from_main(larger))[0], qat.weights,
                     lambda plan: self.candidates.size(base.updated(plan)), goal)
         )  # fmt: skip
 
@@ -122,14 +124,14 @@ class Rounds:
             parts.append(f"{last.accuracy:.2f} %")
         return ", ".join(parts)
 
-    def _note(self, holding: Holding, plan: Plan, size: int, accuracy: float | None, done: int) -> None:
+    def _note(self, qat: QATCallback, plan: Plan, size: int, accuracy: float | None, done: int) -> None:
         kept = [entry.kept for entry in plan.compressed.values()]
         zeros = 1 - sum(int(k.sum()) for k in kept) / max(1, sum(k.numel() for k in kept))
-        self.history.append(Round(done, holding.lam, size, zeros, accuracy))
+        self.history.append(Round(done, qat.lam, size, zeros, accuracy))
         if accuracy is None or self.before is None:
             return
         prune, target, drop = self.recipe.prune, self.recipe.target_bytes, self.recipe.max_drop
-        if prune is not None and prune.schedule != "one-shot" and holding.share < prune.end:
+        if prune is not None and prune.schedule != "one-shot" and qat.share < prune.end:
             return  # not yet as sparse as was asked for
         if target is not None and size > target:
             return
@@ -139,4 +141,4 @@ class Rounds:
             assert target is not None  # a steering that sees accuracies has a budget
             better = size >= NEAR * target and (self.best is None or accuracy >= self.best.accuracy)
         if better:
-            self.best = Kept(plan, holding.lam, size, accuracy)
+            self.best = Kept(plan, qat.lam, size, accuracy)

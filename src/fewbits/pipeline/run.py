@@ -15,22 +15,22 @@ from torch import nn
 from fewbits import recipe as recipes
 from fewbits.attach import attach
 from fewbits.errors import BudgetError, RecipeError
-from fewbits.graph.traced import Lens, trace
+from fewbits.graph.traced import TracedGraph, trace
 from fewbits.pipeline import parts, resume
 from fewbits.pipeline.candidates import Candidates, Evaluate
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.finish import finish
-from fewbits.pipeline.pilot import LARGER, Choice, check, choose
+from fewbits.pipeline.pilot import LARGER, PilotChoice, check, choose
 from fewbits.pipeline.pruners import pruner_of
-from fewbits.pipeline.rate_control import worth
+from fewbits.pipeline.rate_control import rank_key
 from fewbits.pipeline.rounds import Progress, Rounds
 from fewbits.pipeline.stages.channels import channel_stage
 from fewbits.pipeline.stages.int8 import quantize
-from fewbits.pipeline.trial_cache import Notebook, Outcome, notebook_file
+from fewbits.pipeline.trial_cache import Outcome, TrialCache, trial_cache_file
 from fewbits.recipe import Recipe
 from fewbits.report.sizes import float_bytes
 from fewbits.train import checkpoint
-from fewbits.train.hold import Holding, finetuning_groups
+from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of, total_steps
 from fewbits.train.objectives import objective_of
 from fewbits.weights import parameters_of, select
@@ -38,9 +38,9 @@ from fewbits.weights import parameters_of, select
 __all__ = ["Evaluate", "Progress", "Run", "compress"]
 
 
-def _worth(done: Compressed) -> tuple[bool, float]:
+def _rank_key(done: Compressed) -> tuple[bool, float]:
     report = done.report
-    return worth(report.met is not False, report.file_bytes, report.accuracy_after or 0.0)
+    return rank_key(report.met is not False, report.file_bytes, report.accuracy_after or 0.0)
 
 
 def compress(
@@ -139,15 +139,15 @@ class Run:
         self.teacher = whole if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
         self.candidates = Candidates(recipe, original, evaluate, whole)
         self.model = copy.deepcopy(original)
-        self.lens: Lens | None = trace(self.model) if parts.measured(recipe) == "relevance" else None
+        self.traced: TracedGraph | None = trace(self.model) if parts.measured(recipe) == "relevance" else None
         self.rounds: Rounds
-        self.chosen = Choice()
+        self.chosen = PilotChoice()
         self.done: Compressed | None = None  # the best of the trainings that have ended
 
     def go(self) -> Compressed:
-        """Rehearse, train under the plan, and finish; again to a larger size if a drop of accuracy was not kept."""
+        """Make pilot runs, train under the plan, finish; again to a larger size if a drop of accuracy was not kept."""
         begin = time.perf_counter()
-        saved = checkpoint.agreed(self.state_file, self.recipe.model_dump_json(), self.accelerator)
+        saved = checkpoint.load_shared(self.state_file, self.recipe.model_dump_json(), self.accelerator)
         if saved is None:
             before = self.candidates.evaluated(self.candidates.full) if self.candidates.evaluate else None
             self.chosen = self._choose(before)
@@ -159,14 +159,14 @@ class Run:
         while self._missed(last) and (larger := self.chosen.larger(self.recipe.target_bytes)) is not None:
             self.chosen = larger
             self.model = copy.deepcopy(self.candidates.original)
-            self.lens = None if self.lens is None else trace(self.model)
+            self.traced = None if self.traced is None else trace(self.model)
             last = self._train(None, before)
             self.done = self._better(last)
         seconds = time.perf_counter() - begin
-        return replace(self.done, report=self.done.report.updated(rehearsals=self.chosen.seen, seconds=seconds))
+        return replace(self.done, report=self.done.report.updated(pilots=self.chosen.seen, seconds=seconds))
 
     def _better(self, last: Compressed) -> Compressed:
-        return last if self.done is None else max(self.done, last, key=_worth)
+        return last if self.done is None else max(self.done, last, key=_rank_key)
 
     def _missed(self, done: Compressed) -> bool:
         """Whether a training to a size did not keep the drop there; an early, large candidate may have kept it."""
@@ -181,33 +181,33 @@ class Run:
         assigner_at = parts.assigners(recipe, original, self.chosen.bits)
         weights = select(self.model, recipe.select.include, recipe.select.exclude)
         pruner_at = pruner_of(recipe, parameters_of(original))
-        if pruner_at is not None:  # a floor that the final sparsity does not allow is refused now, not half-way
+        if pruner_at is not None:  # a min_kept that the final sparsity does not allow is refused now, not half-way
             pruner_at(1.0).update(weights, None, pruner_at(1.0).init(weights))
         state = assigner_at(0.0, 0.0).init(weights)
         plan, state = assigner_at(0.0, 0.0).update(weights, None, state)
         attach(self.model, plan, learn=settings.learn)
         self.optimizer = optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
-        holding = Holding(
-            self.model, assigner_at, state, 0.0, scorer=parts.scorer(recipe, self.model, self.lens),
+        qat = QATCallback(
+            self.model, assigner_at, state, 0.0, scorer=parts.scorer(recipe, self.model, self.traced),
             every=recipe.measure.every, settings=settings, accelerator=self.accelerator, on_round=self._round,
             rounds=recipe.rounds, optimizer=optimizer,
         )  # fmt: skip
-        self.rounds = Rounds(recipe, self.candidates, parts.steering(recipe, before, self.chosen.size), before)
+        self.rounds = Rounds(recipe, self.candidates, parts.controller(recipe, before, self.chosen.size), before)
         if saved is None:
-            self.rounds.first(holding)
+            self.rounds.first(qat)
         else:
-            resume.restore(saved, self.rounds, holding, optimizer)
+            resume.restore(saved, self.rounds, qat, optimizer)
         if plan or recipe.channels is None:  # else channels are all there was to remove, and it is done
             fit(
                 self.model, self.train, objective_of(settings, self.teacher), optimizer, settings,
-                companion=holding, accelerator=self.accelerator, start=holding.steps,
+                callback=qat, accelerator=self.accelerator, start=qat.steps,
             )  # fmt: skip
-        return finish(self.rounds, holding, self.train, time.perf_counter() - begin)
+        return finish(self.rounds, qat, self.train, time.perf_counter() - begin)
 
-    def _choose(self, before: float | None) -> Choice:
-        """What the recipe leaves to rehearsals; those that an interrupted run has finished are not trained again."""
-        place = None if self.state_file is None else notebook_file(self.state_file)
-        notes = Notebook(place, self.recipe, self.accelerator)
+    def _choose(self, before: float | None) -> PilotChoice:
+        """What the recipe leaves to pilots; those that an interrupted run has finished are not trained again."""
+        place = None if self.state_file is None else trial_cache_file(self.state_file)
+        notes = TrialCache(place, self.recipe, self.accelerator)
 
         def short(trial: Recipe, what: str, index: int, count: int) -> Outcome:
             if trial not in notes:
@@ -221,7 +221,7 @@ class Run:
         def told(done: int, total: int, line: str) -> None:
             if self.progress is not None:
                 whole = max(count, index + 1) * total
-                self.progress(index * total + done, whole, f"rehearsing {what}: {line}")
+                self.progress(index * total + done, whole, f"pilot run {what}: {line}")
 
         try:
             report = compress(
@@ -233,11 +233,11 @@ class Run:
         assert report.accuracy_after is not None
         return report.file_bytes, report.accuracy_after
 
-    def _round(self, holding: Holding, done: int, total: int) -> None:
-        self.rounds.next(holding, done, total)
+    def _round(self, qat: QATCallback, done: int, total: int) -> None:
+        self.rounds.next(qat, done, total)
         if self.progress is not None:
-            self.progress(done, total, self.rounds.line(holding.loss))
+            self.progress(done, total, self.rounds.line(qat.loss))
         if self.state_file is not None and done < total:
             resume.save(
-                self.state_file, self.accelerator, self.rounds, holding, self.optimizer, self.chosen, self.done
+                self.state_file, self.accelerator, self.rounds, qat, self.optimizer, self.chosen, self.done
             )  # fmt: skip

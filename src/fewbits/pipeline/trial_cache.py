@@ -1,4 +1,4 @@
-"""The outcomes of finished rehearsals beside a run's state, so that an interruption costs one of them at most."""
+"""The outcomes of finished pilots beside a run's state, so that an interruption costs one of them at most."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Outcome = tuple[int, float] | str
 """Bytes and percent, or why the target is out of reach."""
 
 
-def notebook_file(state_file: Path) -> Path:
+def trial_cache_file(state_file: Path) -> Path:
     """Where the notes of a run are kept."""
-    return state_file.with_name(f"{state_file.name}.rehearsals")
+    return state_file.with_name(f"{state_file.name}.pilots")
 
 
 def noted(place: Path | None, recipe: Recipe) -> dict[str, Outcome]:
@@ -37,13 +37,13 @@ def noted(place: Path | None, recipe: Recipe) -> dict[str, Outcome]:
             for trial, found in outcomes.items()
         }
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise DataError(f"{place} is not a list of rehearsals; delete it to start anew") from None
+        raise DataError(f"{place} is not a list of pilots; delete it to start anew") from None
     if whose != recipe.model_dump_json():
         raise DataError(f"{place} belongs to another recipe; delete it to start anew")
     return known
 
 
-class Notebook:
+class TrialCache:
     """Outcomes by the recipe of their training, the main process's on every process.
 
     Args:

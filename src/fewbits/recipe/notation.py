@@ -49,25 +49,25 @@ def share_of(share: float | str) -> float:
     found = _PERCENT.fullmatch(share) if isinstance(share, str) else None
     value = float(found[1]) / 100 if found else share
     if isinstance(value, bool | str) or not isinstance(value, float | int) or not 0 <= value <= 1:
-        raise RecipeError(f"floor is a share of each layer's weights, 0 to 1 or percent like '0.5%', got {share!r}")
+        raise RecipeError(f"min_kept is a share of each layer's weights, 0 to 1 or percent like '0.5%', got {share!r}")
     return float(value)
 
 
-def floor_of(floor: int | str, weights: int) -> int:
+def min_kept_of(min_kept: int | str, weights: int) -> int:
     """The minimum threshold sigma as a number of weights: an int, or percent of all ``weights`` (``"0.02%"``).
 
     Raises:
         RecipeError: neither, negative, or more than 100 %.
     """
-    if isinstance(floor, str):
-        found = _PERCENT.fullmatch(floor)
+    if isinstance(min_kept, str):
+        found = _PERCENT.fullmatch(min_kept)
         if not found:
-            raise RecipeError(f"floor is a number of weights or percent like '0.02%', got {floor!r}")
+            raise RecipeError(f"min_kept is a number of weights or percent like '0.02%', got {min_kept!r}")
         if float(found[1]) > 100:
-            raise RecipeError(f"floor is a share of all weights, so at most 100 %, got {floor!r}")
+            raise RecipeError(f"min_kept is a share of all weights, so at most 100 %, got {min_kept!r}")
         return int(weights * float(found[1]) / 100)
-    if isinstance(floor, bool) or not isinstance(floor, int):
-        raise RecipeError(f"floor is a number of weights or percent like '0.02%', got {floor!r}")
-    if floor < 0:
-        raise RecipeError(f"floor must not be negative, got {floor}")
-    return floor
+    if isinstance(min_kept, bool) or not isinstance(min_kept, int):
+        raise RecipeError(f"min_kept is a number of weights or percent like '0.02%', got {min_kept!r}")
+    if min_kept < 0:
+        raise RecipeError(f"min_kept must not be negative, got {min_kept}")
+    return min_kept

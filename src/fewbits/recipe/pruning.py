@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fewbits.recipe.notation import floor_of, parse_pattern
+from fewbits.recipe.notation import min_kept_of, parse_pattern
 from fewbits.recipe.sections import Part
 from fewbits.recipe.training import Recovery
 
@@ -72,12 +72,14 @@ class Prune(Part):
             ``random`` or ``layers``.
         sparsity: share of zeros, 0 to 1, of the numbers that ``over`` names; exact. Not for ``n:m`` and ``layers``.
         over: ``weights`` (those selected) or ``parameters`` (all of the network).
-        floor: the minimum threshold, of ``global-magnitude`` and ``feather``: so many weights of each layer stay, or so
-            many percent of all selected weights (``0.02%``); a smaller layer stays whole.
+        min_kept: the minimum threshold, of ``global-magnitude`` and ``feather``: so many weights of each layer stay, or
+            so many percent of all selected weights (``0.02%``); a smaller layer stays whole.
         rates: of ``layers``: share of zeros by weight name or shell pattern; the first that matches counts. `fewbits
             prune-search` finds some.
         pattern: of ``n:m``, for example ``"2:4"``.
-        schedule: ``one-shot``, ``linear`` or ``cubic``: sparsity rises from share ``begin`` of the training to ``end``.
+        schedule: ``one-shot``, ``linear`` or ``cubic``: how sparsity rises.
+        begin: share of the training after which sparsity begins to rise.
+        end: share of the training after which it has risen.
         regrow: whether pruned weights go on training unseen, and may come back (``feather`` always lets them).
     """
 
@@ -86,7 +88,7 @@ class Prune(Part):
     )
     sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
     over: Literal["weights", "parameters"] = "weights"
-    floor: int | str = 0
+    min_kept: int | str = 0
     rates: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
     pattern: str | None = None
     schedule: Literal["one-shot", "linear", "cubic"] = "one-shot"
@@ -103,10 +105,10 @@ class Prune(Part):
             parse_pattern(value)
         return value
 
-    @field_validator("floor", mode="before")
+    @field_validator("min_kept", mode="before")
     @classmethod
     def _countable(cls, value: Any) -> Any:
-        floor_of(value, 0)  # whatever the network, a floor that is none is refused here
+        min_kept_of(value, 0)  # whatever the network, one that is none is refused here
         return value
 
     @model_validator(mode="after")
@@ -123,8 +125,8 @@ class Prune(Part):
             raise ValueError("give a sparsity, for example 0.9; only 'n:m' and 'layers' have their own")
         if patterned and self.schedule != "one-shot":
             raise ValueError("an n:m pattern is there from the start: leave schedule out")
-        if self.floor and self.method not in ("global-magnitude", "feather"):
-            raise ValueError(f"floor goes with global-magnitude and feather, not with {self.method}")
+        if self.min_kept and self.method not in ("global-magnitude", "feather"):
+            raise ValueError(f"min_kept goes with global-magnitude and feather, not with {self.method}")
         if self.schedule != "one-shot" and not self.begin < self.end:
             raise ValueError(f"begin must lie before end, got {self.begin:g} and {self.end:g}")
         return self

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from fewbits.errors import RecipeError, nearest
+from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import MEMBERS, Assign, Data, Measure, Network, Part, Select
@@ -25,8 +25,11 @@ class Recipe(Part):
     ``assign.lam`` (the paper's lambda).
 
     Attributes:
+        schema_version: written ``schema``; the version of these keys.
+        target: bytes of the file at most, as ``200 KB``, ``1.5 MB`` or a plain number.
+        max_drop: points of accuracy on validation data that may be lost at most.
         tries: candidates of the final search for ``max_drop``, each coded and evaluated without further training.
-        rehearsals: sizes that are tried for ``max_drop``, each in a training of a quarter of the length (500 steps
+        pilots: sizes that are tried for ``max_drop``, each in a training of a quarter of the length (500 steps
             at least), before the training to the smallest that kept it. 0 trains once and lets each round's accuracy
             steer: much quicker, and the file often larger.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
@@ -39,6 +42,8 @@ class Recipe(Part):
         coding: profile of the entropy coder: the smallest file, or the fastest.
         sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
         merge_normalisation: store normalisation as scale and shift: no running statistics, no biases before it.
+        seed: of everything that is drawn; the same seed gives the same bytes.
+        output: name of the file in the folder of results.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -55,7 +60,7 @@ class Recipe(Part):
     max_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 20
     tries: Annotated[int, Field(ge=0)] = 8
-    rehearsals: Annotated[int, Field(ge=0)] = 6
+    pilots: Annotated[int, Field(ge=0)] = 6
     floats: Literal["float16", "bfloat16", "float32"] = "float16"
     significand: Annotated[int, Field(ge=2, le=24)] | None = None
     coding: Literal["small", "fast"] = "small"
@@ -118,9 +123,9 @@ class Recipe(Part):
         if self.train.gradual:
             if self.assign.method in ("none", "int8"):
                 raise ValueError(f"train.gradual moves lambda; assign.method {self.assign.method} has none")
-            steered = self.max_drop is not None and self.target is None and not self.rehearsals
+            steered = self.max_drop is not None and self.target is None and not self.pilots
             if self.assign.lam is not None or steered:
-                raise ValueError("train.gradual moves lambda toward a size: give a target, or max_drop with rehearsals")
+                raise ValueError("train.gradual moves lambda toward a size: give a target, or max_drop with pilots")
         return self
 
     @model_validator(mode="after")
@@ -176,7 +181,7 @@ def load(source: str | Path) -> Recipe:
     else:
         if path.is_dir():
             raise RecipeError(f"{str(source)!r} is a folder; a recipe is a YAML file")
-        hint = nearest(str(source), names())
+        hint = did_you_mean(str(source), names())
         raise RecipeError(f"no recipe file {str(source)!r}{hint}; recipes that come along: {', '.join(names())}")
     try:
         values = yaml.safe_load(text)
@@ -222,7 +227,7 @@ def _sentence(error: ValidationError) -> str:
         where = ".".join(place)
         if problem["type"] == "extra_forbidden":
             known = [f.alias or name for name, f in part.model_fields.items()]
-            parts.append(f"unknown key {where!r}{nearest(place[-1], known)}")
+            parts.append(f"unknown key {where!r}{did_you_mean(place[-1], known)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             parts.append(f"{where}: {message}" if where else message)

@@ -14,7 +14,13 @@ class Part(BaseModel):
 
 
 class Network(Part):
-    """The network: a name of the zoo, with options of its constructor, and a file of trained weights."""
+    """The network, and its trained weights.
+
+    Attributes:
+        name: of the zoo, for example ``resnet-20``.
+        options: of the network's constructor.
+        weights: a ``.safetensors`` file of trained weights; without one, ``pretrain`` trains them.
+    """
 
     name: str
     options: dict[str, Any] = {}
@@ -22,7 +28,11 @@ class Network(Part):
 
 
 class Normalise(Part):
-    """``(x - mean) / std``, one value or one per channel; images are divided by 255 first."""
+    """``(x - mean) / std``; images are divided by 255 first.
+
+    Attributes:
+        mean, std: one value, or one per channel.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -56,11 +66,15 @@ def _yes_or_no(value: Any) -> Any:
 class Data(Part):
     """The data set: its name, where it lies, and how it is fed.
 
-    ``augment`` is true for what the data set is customarily trained with, or says how. It should be what the network
-    was trained with: normalisation statistics of images that it has not seen cost points.
-
-    ``normalise`` is for networks that want their inputs other than the data set's default; a weight file that
-    says how (metadata ``normalise``) goes first.
+    Attributes:
+        name: of the data set, for example ``cifar10``.
+        folder: where its files lie; default: ``FEWBITS_DATA``, else the user's cache.
+        options: of the data set's loader.
+        normalise: for networks that want their inputs other than the data set's default; a weight file that says how
+            (metadata ``normalise``) goes first.
+        augment: true for what the data set is customarily trained with, or a section that says how. It should be what
+            the network was trained with: normalisation statistics of images that it has not seen cost points.
+        batch_size: samples per step, of each process.
     """
 
     name: str
@@ -75,20 +89,28 @@ class Data(Part):
 
 
 class Select(Part):
-    """Which weights are compressed: shell patterns on their names."""
+    """Which weights are compressed.
+
+    Attributes:
+        include: shell patterns of weight names.
+        exclude: patterns of those that are left out all the same.
+    """
 
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
 
 
 class Assign(Part):
-    """What each weight becomes. ``options`` go to the assigner (see :mod:`fewbits.assign`).
+    """What each weight becomes.
 
     With method ``none`` the weights that ``prune`` leaves stay floating-point numbers. Method ``int8`` makes integers
     of weights and activations, for runtimes that multiply integers; it has 8 bits and one option, ``calibrate``:
     batches from which the ranges of activations are taken (16).
 
     Attributes:
+        method: the assigner; with ``none`` weights stay floats.
+        lam: strength of the entropy term, the paper's lambda; a budget finds it.
+        options: of the assigner, see :mod:`fewbits.assign`.
         bits: bit width of the grid, 2 to 16; ``auto`` (ours, with a budget): the best of 2 to 5 in short trainings.
     """
 
@@ -129,7 +151,9 @@ class Measure(Part):
 
     Attributes:
         name: ``relevance``, or a control: ``taylor``, ``fisher``, ``magnitude``, ``random``.
-        rules: a composite of relevance rules; start: relevance of the outputs; on: see ``RelevanceScorer``.
+        rules: a composite of relevance rules.
+        start: relevance of the outputs, see ``RelevanceScorer``.
+        on: the weights whose relevance is taken: ``background`` ones, or the ``quantized`` ones that the layer uses.
         precision: what relevance multiplies in at convolutions; bfloat16 is faster on hardware that has it.
         samples: samples per batch whose relevance is taken; ``None`` for all.
         every: steps from one measurement to the next.

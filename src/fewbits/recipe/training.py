@@ -15,8 +15,10 @@ class Training(Part):
     Attributes:
         epochs: passes over the training data; fractions are allowed.
         optimizer: ``adam`` or ``sgd`` (momentum 0.9, Nesterov).
-        lr: peak learning rate. schedule: ``cosine`` to zero, or ``constant``.
+        lr: peak learning rate.
+        schedule: of the learning rate: ``cosine`` to zero, or ``constant``.
         weight_decay: on weights of linear and convolutional layers only.
+        label_smoothing: share of the true class that goes to all classes alike.
         clip: largest gradient norm, or none.
         precision: what layers multiply in while training; ``bfloat16`` (autocast, images channels-last) is faster
             on hardware that has it. Weights, updates and every evaluation stay float32.
@@ -41,8 +43,10 @@ class Finetuning(Training):
             (ECQx, fig. 5). Off by default: with Adam it cost accuracy in the one trial made.
         damping: share of the way to its cluster's value that every background weight goes at each step: weights then
             swing less between clusters (the aim of Nagel et al. 2022, arXiv 2203.08797; here apart from the optimizer).
-        learn: train step sizes and centroids; ``lr_steps`` is their learning rate, relative to their size.
-        distill: weight of soft answers in the objective, 0 to 1; ``temperature`` softens them.
+        learn: train step sizes and centroids.
+        lr_step_size: learning rate of step sizes and centroids, relative to their size.
+        distill: weight of soft answers in the objective, 0 to 1.
+        temperature: divides the logits of both networks, and so softens the answers.
         teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
         arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
@@ -58,7 +62,7 @@ class Finetuning(Training):
     gradient_scale: bool = False
     damping: Annotated[float, Field(ge=0, le=1)] = 0.0
     learn: bool = False
-    lr_steps: Annotated[float, Field(gt=0)] = 1e-3
+    lr_step_size: Annotated[float, Field(gt=0)] = 1e-3
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0
     teacher: Network | None = None
     temperature: Annotated[float, Field(gt=0)] = 2.0
@@ -77,7 +81,11 @@ class Finetuning(Training):
 
 
 class Recovery(Training):
-    """Training after channels were removed. ``distill`` and ``temperature``: as in :class:`Finetuning`."""
+    """Training after channels were removed.
+
+    Attributes:
+        distill, temperature: as in ``train``.
+    """
 
     epochs: Annotated[float, Field(gt=0)] = 10
     optimizer: Literal["adam", "sgd"] = "sgd"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from fewbits.errors import RecipeError, nearest
+from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.sections import Part
 
@@ -68,11 +68,13 @@ class Sweep(Part):
 
     Attributes:
         over: dotted keys of the recipe, each with a list of values (any YAML, such as whole sections) or a range.
-        trials: how many settings. objectives: ``accuracy`` (validation, percent), ``bytes``, and costs of a plan:
-            ``parameters`` (not zero), ``macs``, ``flops``.
+        trials: how many settings.
+        objectives: ``accuracy`` (validation, percent), ``bytes``, and costs of a plan: ``parameters`` (not zero),
+            ``macs``, ``flops``.
         sampler: ``tpe`` learns from finished trials, ``sobol`` spreads them evenly, ``random`` does not care.
         batch: settings that ``tpe`` draws at a time, once all before them are finished. So the settings depend on the
             seed alone, however many workers there are; a multiple of their number keeps all of them busy.
+        seed: of the list of settings; the seed of training is the recipe's.
     """
 
     over: dict[str, list[Any] | Range]
@@ -123,7 +125,7 @@ def _values(key: str, values: Any) -> list[Any] | Range:
         raise ValueError(f"{key}: give a list of values, or a range like {{from: 0.1, to: 2, log: true}}")
     unknown = sorted(set(values) - {"from", "to", "log", "step"})
     if unknown:
-        hint = nearest(unknown[0], ["from", "to", "log", "step"])
+        hint = did_you_mean(unknown[0], ["from", "to", "log", "step"])
         raise ValueError(f"{key}: a range has 'from', 'to', 'log' and 'step', not {unknown[0]!r}{hint}")
     try:
         return Range.model_validate(values)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.errors import DataError, MismatchError
 from fewbits.graph.traced import Kind
 from fewbits.int8.quantizer import Quantizer
@@ -106,7 +106,7 @@ def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
 
 def _kept(plan: Plan) -> dict[str, Tensor]:
     """Of every weight that lost something, which of the float network's are left: bool, of its shape."""
-    removed = plan.channels or Channels({}, {})
+    removed = plan.channels or ChannelMasks({}, {})
     found = {}
     for name, entry in plan.items():
         if isinstance(entry, Dense) and (name not in removed.kept or len(entry.shape) < 2):

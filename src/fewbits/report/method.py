@@ -13,9 +13,9 @@ def method_of(recipe: Recipe) -> str:
         measured = ", layers measured" if channels.measured else ""
         parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}{measured}")
     if prune is not None:
-        floor = f" with floor {prune.floor}" if prune.floor else ""
+        min_kept = f" keeping at least {prune.min_kept}" if prune.min_kept else ""
         amount = prune.pattern or prune.sparsity or f"with {len(prune.rates or {})} rates"
-        parts.append(f"{prune.method} {amount}{floor}")
+        parts.append(f"{prune.method} {amount}{min_kept}")
     method = recipe.assign.method
     if method == "ecqx" and recipe.measure.name != "relevance":
         parts.append(f"ecqx with {recipe.measure.name}")

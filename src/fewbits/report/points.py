@@ -29,12 +29,14 @@ MEASURED = {
 _LARGEST = sys.float_info.max
 _NAMES = ("model", "data", "method", "seed", "split", "versus")
 _SERIES: dict[str, tuple[Any, str]] = {
-    "damping": (0.0, "damping {:g}"), "step": ("range", "{} steps"), "epochs": (None, "{:g} epochs"),
+    "damping": (0.0, "damping {:g}"), "step_rule": ("range", "{} steps"), "epochs": (None, "{:g} epochs"),
     "lr": (None, "learning rate {:g}"), "dropout": (True, "without dropout"),
-    "gradual": (False, "gradual lambda"), "floor": (0.0, "floor {:.2%}"),
+    "gradual": (False, "gradual lambda"), "min_kept": (0.0, "min_kept {:.2%}"),
     "significand": (None, "{:g} significant bits"),
 }  # fmt: skip
 """Settings of a training, with what a row means that does not say them: where they differ, so do the methods."""
+_EARLIER = {"step": "step_rule", "floor": "min_kept"}
+"""What rows of published results call some of these; the rows stay as they were written."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def by_task(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 def points(rows: Sequence[Row]) -> list[Point]:
     """Rows of one task as points: method by method, setting by setting, in the order of first appearance."""
+    rows = [{_EARLIER.get(key, key): value for key, value in row.items()} for row in rows]
     methods: dict[str, list[Row]] = {}
     for row, name in zip(rows, _names(rows), strict=True):
         methods.setdefault(name, []).append(row)

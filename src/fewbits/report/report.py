@@ -66,7 +66,7 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class PilotRun:
     """A short training to a size with some bits, before they were chosen.
 
     Attributes:
@@ -94,7 +94,7 @@ class Report:
         accuracy_before, accuracy_after: percent on the data named in ``split``; ``None`` when not evaluated.
         identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
         target, max_drop, met: the budget that was asked for, and whether the result keeps it.
-        history: the controller's path, round by round. search: the candidates of the final search. rehearsals: what
+        history: the controller's path, round by round. search: the candidates of the final search. pilots: what
             bits were chosen by, if the recipe left them open.
     """
 
@@ -123,7 +123,7 @@ class Report:
     macs: int | None = None
     macs_left: int | None = None
     search: tuple[Try, ...] = ()
-    rehearsals: tuple[Rehearsal, ...] = ()
+    pilots: tuple[PilotRun, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -192,7 +192,7 @@ class Report:
         values["tensors"] = tuple(TensorRow(**row | {"shape": tuple(row["shape"])}) for row in rows)
         values["history"] = tuple(Round(**r) for r in values["history"])
         values["search"] = tuple(Try(**t) for t in values.get("search", ()))
-        values["rehearsals"] = tuple(Rehearsal(**r) for r in values.get("rehearsals", ()))
+        values["pilots"] = tuple(PilotRun(**r) for r in values.get("pilots", ()))
         return Report(**values)
 
     def __str__(self) -> str:

@@ -116,7 +116,7 @@ def facts(report: Report) -> list[Fact]:
         *([bits] if some else []),
         Fact("accuracy", f"{before} -> {after} on {report.split} data{lost}"),
         _budget(report),
-        *_rehearsed(report),
+        *_piloted(report),
         *_search(report),
         Fact(
             "decoded == compressed",
@@ -177,16 +177,16 @@ def _search(report: Report) -> list[Fact]:
     return [Fact("search", f"{words}: {WRITTEN.get(kept.what, kept.what)}")]
 
 
-def _rehearsed(report: Report) -> list[Fact]:
+def _piloted(report: Report) -> list[Fact]:
     """What the bits, or the size, were chosen by."""
-    if not report.rehearsals:
+    if not report.pilots:
         return []
     bits = next((row.bits for row in report.tensors), 0)
     if report.max_drop is None:
-        seen = ", ".join(f"{r.bits}: {r.accuracy:.2f} % at {r.bytes:,} bytes" for r in report.rehearsals)
+        seen = ", ".join(f"{r.bits}: {r.accuracy:.2f} % at {r.bytes:,} bytes" for r in report.pilots)
         return [Fact("bits", f"{bits}, after short trainings with {seen}")]
-    seen = ", ".join(f"{r.accuracy:.2f} % at {r.bytes:,} bytes with {r.bits} bits" for r in report.rehearsals)
-    return [Fact("rehearsals", f"{seen} in short trainings")]
+    seen = ", ".join(f"{r.accuracy:.2f} % at {r.bytes:,} bytes with {r.bits} bits" for r in report.pilots)
+    return [Fact("pilots", f"{seen} in short trainings")]
 
 
 def comparison(report: Report) -> list[tuple[str, int, float]]:

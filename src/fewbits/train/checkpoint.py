@@ -75,7 +75,7 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["gpu"].cpu())
 
 
-def agreed(path: Path | None, recipe: str, accelerator: Accelerator) -> dict[str, Any] | None:
+def load_shared(path: Path | None, recipe: str, accelerator: Accelerator) -> dict[str, Any] | None:
     """The values that the main process reads, on every process; the others may not see its disk.
 
     Raises:

@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fewbits.assign import Assigner, State, gradient_scale, with_codebooks, with_steps
-from fewbits.attach import Held, background, held
+from fewbits.attach import ClusteredWeight, background, held
 from fewbits.measure.scorer import Scorer, Step
 from fewbits.plan import Plan
 from fewbits.recipe.training import Finetuning
-from fewbits.train.loop import Companion, agree
+from fewbits.train.loop import Callback, sync_buffers
 
 AssignerAt = Callable[[float, float], Assigner]
 """The assigner for a lambda and the share of the training that is over; all of them share one kind of state."""
@@ -42,7 +42,7 @@ class Ramp(NamedTuple):
         return begin * (end / begin) ** way
 
 
-class Holding(Companion):
+class QATCallback(Callback):
     """Keeps the plan of an attached network up to date while it trains.
 
     Args:
@@ -69,7 +69,7 @@ class Holding(Companion):
         every: int,
         settings: Finetuning,
         accelerator: Accelerator,
-        on_round: Callable[[Holding, int, int], None],
+        on_round: Callable[[QATCallback, int, int], None],
         rounds: int,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
@@ -115,7 +115,7 @@ class Holding(Companion):
         self._scores = None
         if self.settled:
             for name, holder in held(self.model).items():
-                if isinstance(holder, Held):  # the clusters stay, so the weights behind them stay, too
+                if isinstance(holder, ClusteredWeight):  # the clusters stay, so the weights behind them stay, too
                     weights[name].grad = None
             return
         if self.scorer is not None and self._measures:
@@ -127,7 +127,7 @@ class Holding(Companion):
         if self.settings.gradient_scale:
             for name, holder in held(self.model).items():
                 gradient = weights[name].grad
-                if gradient is not None and isinstance(holder, Held):
+                if gradient is not None and isinstance(holder, ClusteredWeight):
                     gradient.mul_(gradient_scale(holder.entry()).to(gradient.device))
 
     def after_update(self, done: int, total: int, loss: float) -> None:
@@ -143,7 +143,7 @@ class Holding(Companion):
             plan, self.state = self.assigner_at(self.lam, self.share).update(self.weights, self._scores, self.state)
             self.hold(plan)
         if done in (total, next_round(done - 1, total, self.rounds)):
-            agree(self.model, self.accelerator)
+            sync_buffers(self.model, self.accelerator)
             self.on_round(self, done, total)
 
     @torch.no_grad()
@@ -151,7 +151,7 @@ class Holding(Companion):
         """Weights near a boundary swing between two clusters, and the network never sees what it trains for."""
         weights = self.weights
         for name, holder in held(self.model).items():
-            if isinstance(holder, Held):
+            if isinstance(holder, ClusteredWeight):
                 weights[name].lerp_(holder(weights[name]), self.settings.damping)
 
     @torch.no_grad()
@@ -167,7 +167,7 @@ class Holding(Companion):
         """Compute with ``plan`` from now on, until the next assignment."""
         entries = plan.compressed
         for name, holder in held(self.model).items():
-            trained = self.settings.learn and isinstance(holder, Held) and holder.uniform
+            trained = self.settings.learn and isinstance(holder, ClusteredWeight) and holder.uniform
             before = float(holder.table) if trained else 0.0  # type: ignore[arg-type]
             holder.update(entries[name])  # type: ignore[arg-type]  # an assigner gives one kind
             if trained:
@@ -186,7 +186,7 @@ class Holding(Companion):
         """Hand trained steps and centroids back to the assigner."""
         steps, books = {}, {}
         for name, holder in held(self.model).items():
-            if not isinstance(holder, Held):
+            if not isinstance(holder, ClusteredWeight):
                 continue
             if holder.uniform:
                 holder.table.clamp_(min=1e-9)
@@ -202,7 +202,7 @@ class Holding(Companion):
 def finetuning_groups(model: nn.Module, settings: Finetuning) -> list[dict[str, Any]]:
     """Background weights, step sizes and centroids (each relative to its own size), and everything else."""
     weights = list(background(model).values())
-    tables = [h.table for h in held(model).values() if isinstance(h, Held)]
+    tables = [h.table for h in held(model).values() if isinstance(h, ClusteredWeight)]
     taken = {id(p) for p in (*weights, *tables)}
     others = [p for p in model.parameters() if id(p) not in taken and p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -212,5 +212,5 @@ def finetuning_groups(model: nn.Module, settings: Finetuning) -> list[dict[str, 
     if settings.learn:
         for table in tables:
             size = float(table.detach().abs().max())
-            groups.append({"params": [table], "lr": settings.lr_steps * size, "weight_decay": 0.0})
+            groups.append({"params": [table], "lr": settings.lr_step_size * size, "weight_decay": 0.0})
     return groups

@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fewbits.train import checkpoint
-from fewbits.train.loop import Companion
+from fewbits.train.loop import Callback
 
 
-class KeptTraining(Companion):
+class KeptTraining(Callback):
     """Writes the state of a training now and then, and takes it up again.
 
     Args:
@@ -40,13 +40,13 @@ class KeptTraining(Companion):
         accelerator: Accelerator,
         *,
         times: int = 20,
-        companion: Companion | None = None,
+        callback: Callback | None = None,
         agree: Callable[[], None] = lambda: None,
     ) -> None:
         self.path, self.recipe, self.accelerator, self.times = path, recipe, accelerator, times
         self.agree = agree
-        self.companion = companion or Companion()
-        self.saved = checkpoint.agreed(path, recipe, accelerator)
+        self.callback = callback or Callback()
+        self.saved = checkpoint.load_shared(path, recipe, accelerator)
         self.notes: dict[str, Any] = {}
         self.model: nn.Module
         self.optimizer: torch.optim.Optimizer
@@ -63,10 +63,10 @@ class KeptTraining(Companion):
         return int(saved["steps"])
 
     def watch(self) -> AbstractContextManager[Any]:
-        return self.companion.watch()
+        return self.callback.watch()
 
     def before_update(self, logits: Tensor, targets: Tensor) -> None:
-        self.companion.before_update(logits, targets)
+        self.callback.before_update(logits, targets)
 
     def after_update(self, done: int, total: int, loss: float) -> None:
         due = done * self.times // total > (done - 1) * self.times // total
@@ -85,7 +85,7 @@ class KeptTraining(Companion):
                     "notes": self.notes,
                 },
             )
-        self.companion.after_update(done, total, loss)  # last: it may be where the user interrupts
+        self.callback.after_update(done, total, loss)  # last: it may be where the user interrupts
 
     def forget(self) -> None:
         """Remove the file: what was trained is safe elsewhere."""

@@ -20,7 +20,7 @@ from fewbits.task.classification import check_targets
 from fewbits.train.objectives import Objective
 
 
-class Companion:
+class Callback:
     """What accompanies training: looks at each step, and acts between backward and update, and after it.
 
     This base does nothing; it is what plain training uses.
@@ -109,7 +109,7 @@ def own_share(batches: Any, accelerator: Accelerator) -> Any:
 
 
 @torch.no_grad()
-def agree(model: nn.Module, accelerator: Accelerator) -> None:
+def sync_buffers(model: nn.Module, accelerator: Accelerator) -> None:
     """Give every process the main one's running statistics, which each has from its own batches since the step."""
     if accelerator.num_processes > 1:
         for buffer in model.buffers():
@@ -129,7 +129,7 @@ def fit(
     optimizer: torch.optim.Optimizer,
     training: Training,
     *,
-    companion: Companion | None = None,
+    callback: Callback | None = None,
     accelerator: Accelerator | None = None,
     start: int = 0,
 ) -> None:
@@ -149,7 +149,7 @@ def fit(
         DataError: no batches, or targets that do not fit the network. NonFiniteError: the loss is not finite.
     """
     accelerator = accelerator or Accelerator()
-    companion = companion or Companion()
+    callback = callback or Callback()
     batches_of(loader)
     if accelerator.num_processes > 1:
         # Levels and masks of a held plan: every process derives the same ones, and no backend sends 16-bit integers.
@@ -169,7 +169,7 @@ def fit(
         with computing(training.precision, accelerator.device):
             if training.precision != "float32":
                 inputs = laid_out(inputs)
-            with companion.watch():
+            with callback.watch():
                 logits = wrapped(inputs)
             if training.precision != "float32":
                 logits = logits.float()
@@ -180,13 +180,13 @@ def fit(
         if not math.isfinite(value):
             raise NonFiniteError(f"the training loss is {value} at step {done}; lower the learning rate")
         accelerator.backward(loss)
-        companion.before_update(logits, targets)
+        callback.before_update(logits, targets)
         if training.clip is not None:
             accelerator.clip_grad_norm_(model.parameters(), training.clip)
         prepared.step()
         prepared.zero_grad(set_to_none=True)
-        companion.after_update(done + 1, total, value)
-    agree(model, accelerator)
+        callback.after_update(done + 1, total, value)
+    sync_buffers(model, accelerator)
     accelerator.wait_for_everyone()
 
 

@@ -30,4 +30,4 @@ def pretrain(model: nn.Module, loader: Any, training: Training, *, seed: int, ke
     optimizer = optimizer_of(parameter_groups(model, training), training)
     start = kept.begin(model, optimizer)
     objective = task(training.label_smoothing)
-    fit(model, loader, objective, optimizer, training, companion=kept, accelerator=accelerator, start=start)
+    fit(model, loader, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start)

@@ -7,7 +7,7 @@ import inspect
 import torch
 from torch import nn
 
-from fewbits.errors import RecipeError, nearest
+from fewbits.errors import RecipeError, did_you_mean
 from fewbits.zoo.digitsnet import DigitsNet
 from fewbits.zoo.fastgrnn import FastGRNN
 from fewbits.zoo.lenet import LeNet5, LeNet300100
@@ -58,13 +58,13 @@ def build(name: str, *, seed: int | None = None, **options: object) -> nn.Module
     """
     if name not in NETWORKS:
         known = ", ".join(NETWORKS)
-        raise RecipeError(f"no network is called {name!r}{nearest(name, NETWORKS)} (known: {known})")
+        raise RecipeError(f"no network is called {name!r}{did_you_mean(name, NETWORKS)} (known: {known})")
     network = NETWORKS[name]
     valid = list(inspect.signature(network).parameters)
     for option in options:
         if option not in valid:
             known = ", ".join(valid)
-            raise RecipeError(f"{name} has no option {option!r}{nearest(option, valid)} (it has: {known})")
+            raise RecipeError(f"{name} has no option {option!r}{did_you_mean(option, valid)} (it has: {known})")
     try:
         if seed is None:
             return network(**options)

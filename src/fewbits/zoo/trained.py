@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from fewbits.data.load import home
-from fewbits.errors import DataError, RecipeError, nearest
+from fewbits.errors import DataError, RecipeError, did_you_mean
 
 _LARGEST = 1 << 26  # bytes; the published files have one to four million
 
@@ -67,7 +67,7 @@ def fetch_weights(name: str, folder: str | PathLike[str] | None = None, *, timeo
     """
     if name not in PUBLISHED:
         known = ", ".join(PUBLISHED)
-        raise RecipeError(f"no published weights for {name!r}{nearest(name, PUBLISHED)} (known: {known})")
+        raise RecipeError(f"no published weights for {name!r}{did_you_mean(name, PUBLISHED)} (known: {known})")
     target = weights_file(name, folder)
     if target.is_file():
         return target

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fewbits.data.normalisation import Normalisation
-from fewbits.errors import DataError, MismatchError, NonFiniteError, nearest
+from fewbits.errors import DataError, MismatchError, NonFiniteError, did_you_mean
 
 # A counter that older checkpoints lack and that evaluation never reads.
 _OPTIONAL = "num_batches_tracked"
@@ -35,7 +35,7 @@ def load_weights(model: nn.Module, path: str | PathLike[str]) -> dict[str, str]:
     wanted = model.state_dict()
     for name, tensor in tensors.items():
         if name not in wanted:
-            raise MismatchError(f"{path} has a tensor {name!r} that the network lacks{nearest(name, wanted)}")
+            raise MismatchError(f"{path} has a tensor {name!r} that the network lacks{did_you_mean(name, wanted)}")
         mine = wanted[name]
         if tensor.shape != mine.shape:
             raise MismatchError(f"{name!r} is {list(tensor.shape)} in {path} but {list(mine.shape)} in the network")
@@ -45,7 +45,7 @@ def load_weights(model: nn.Module, path: str | PathLike[str]) -> dict[str, str]:
             raise NonFiniteError(f"{name!r} in {path} holds NaN or infinity")
     for name in wanted:
         if name not in tensors and not name.endswith(_OPTIONAL):
-            raise MismatchError(f"{path} lacks the network's tensor {name!r}{nearest(name, tensors)}")
+            raise MismatchError(f"{path} lacks the network's tensor {name!r}{did_you_mean(name, tensors)}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             wanted[name].copy_(tensor)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from channel_networks import Drawn
 from fewbits.channels import Dependencies, by_magnitude, dependencies
 from fewbits.channels.select import Sizes, blocks, choose, unit_scores
-from fewbits.channels.surgery import narrow
+from fewbits.channels.surgery import prune_channels
 from fewbits.errors import BudgetError, MismatchError, NonFiniteError, RecipeError, SelectionError
 from fewbits.hardware import count
 
@@ -54,7 +54,7 @@ def test_the_shortest_beginning_of_the_ranking_that_meets_the_target(
             continue
         removed.append(unit)
         small = network(blocks)
-        narrow(small, found.without(removed))
+        prune_channels(small, found.without(removed))
         if amount(small, over) <= left * whole:
             break
     else:  # Every layer is down to its last unit, and that is not little enough.
@@ -116,7 +116,7 @@ def test_ranking_by_what_is_saved() -> None:
     saved = []
     for unit in range(found.count):
         small = network(["plain"])
-        narrow(small, found.without([unit]))
+        prune_channels(small, found.without([unit]))
         saved.append(amount(model, "macs") - amount(small, "macs"))
     choice = choose(found, torch.ones(found.count), sizes_of(model), left=0.99, per_saving=True)
     assert choice.removed[0] == saved.index(max(saved))
@@ -148,8 +148,8 @@ def test_a_multiple_of_the_channels_stays(kinds: list[str], multiple: int, per_s
         kept = [unit for unit in group if unit not in gone]
         assert not lost or not kept or scores[lost].max() <= scores[kept].min()
     small, nearly = network(kinds), network(kinds)
-    narrow(small, choice.channels)
-    narrow(nearly, found.without([unit for unit in choice.removed if unit not in last]))
+    prune_channels(small, choice.channels)
+    prune_channels(nearly, found.without([unit for unit in choice.removed if unit not in last]))
     whole = amount(model, "macs")
     assert amount(small, "macs") <= 0.7 * whole < amount(nearly, "macs")
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fewbits.assign import diagram, ecq, ecqx
+from fewbits.assign.batched import run_alone
 from fewbits.assign.relevance import largest_beta
-from fewbits.assign.together import alone
 from fewbits.errors import RecipeError
 from fewbits.plan import Clustered
 
@@ -119,7 +119,7 @@ def test_without_any_scores_it_is_ecq() -> None:
 
 
 def beta_of(tau: Tensor, start: float, least: int, most: int) -> float | None:
-    return alone(largest_beta(tau, start, least, most))
+    return run_alone(largest_beta(tau, start, least, most))
 
 
 def test_largest_beta() -> None:

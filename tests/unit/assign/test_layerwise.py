@@ -89,7 +89,7 @@ def test_a_recipe_takes_rates() -> None:
         ({"method": "layers", "rates": {"*": 0.5}, "sparsity": 0.5}, "leave sparsity"),
         ({"method": "layers", "rates": {"*": 0.5}, "over": "parameters"}, "leave sparsity and over"),
         ({"method": "layers", "rates": {"*": 1.5}}, "less than or equal to 1"),
-        ({"method": "layers", "rates": {"*": 0.5}, "floor": 3}, "floor goes with"),
+        ({"method": "layers", "rates": {"*": 0.5}, "min_kept": 3}, "min_kept goes with"),
     ],
 )
 def test_recipes_that_are_refused(prune: dict[str, object], told: str) -> None:

@@ -22,7 +22,7 @@ from fewbits.assign.pruning import rounded
 from fewbits.assign.selection import smallest
 from fewbits.errors import NonFiniteError, RecipeError
 from fewbits.plan import Clustered, Masked
-from fewbits.recipe.notation import floor_of
+from fewbits.recipe.notation import min_kept_of
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -45,7 +45,7 @@ def test_plain_global_pruning_empties_a_layer_that_the_floor_and_lamp_keep() -> 
 
 
 def test_an_impossible_floor_is_refused_with_the_arithmetic() -> None:
-    with pytest.raises(RecipeError, match=r"floor of 100 weights keeps 200 of the 708 .* at most 508 .*; 637 "):
+    with pytest.raises(RecipeError, match=r"min_kept of 100 weights keeps 200 of the 708 .* at most 508 .*; 637 "):
         pruned(global_magnitude(0.9, 100))
     pruned(global_magnitude(508 / 708, 100))  # the last setting that is possible
     with pytest.raises(RecipeError, match=r"0\.9 of 10,000 numbers needs 9,000 zeros, but only 708"):
@@ -58,7 +58,7 @@ def test_sparsity_counts_over_what_is_stated() -> None:
     assert state["a"].sparsity == pytest.approx(float((~plan["a"].kept).double().mean()))
 
 
-@pytest.mark.parametrize("options", [{"sparsity": 1.1}, {"sparsity": -0.1}, {"of": 0}, {"through": 2.0}])
+@pytest.mark.parametrize("options", [{"sparsity": 1.1}, {"sparsity": -0.1}, {"of": 0}, {"straight_through": 2.0}])
 def test_impossible_options(options) -> None:
     with pytest.raises(RecipeError):
         global_magnitude(**options)
@@ -71,15 +71,15 @@ def test_what_is_no_floor(floor) -> None:
 
 
 def test_floors() -> None:
-    assert floor_of(12, 1000) == 12
-    assert floor_of("0.02%", 2_261_824) == 452
-    assert floor_of(" 5 % ", 100) == 5
+    assert min_kept_of(12, 1000) == 12
+    assert min_kept_of("0.02%", 2_261_824) == 452
+    assert min_kept_of(" 5 % ", 100) == 5
 
 
 @pytest.mark.parametrize("make", [global_magnitude, lamp, uniform, random_pruning])
 def test_zeros_stay_zeros_unless_they_may_regrow(make) -> None:
     w = weights()
-    fixed, free = make(0.6), make(0.6, regrow=True, through=1.0)
+    fixed, free = make(0.6), make(0.6, regrow=True, straight_through=1.0)
     first, state = pruned(fixed, w)
     moved = {n: x + 2.0 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) for n, x in w.items()}
     second, _ = fixed.update(moved, None, state)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fewbits.assign import Assigner, ecq, ecqx, ternary, with_steps
+from fewbits.assign.batched import run_alone
 from fewbits.assign.diagram import boundaries, count, landmarks, locate
 from fewbits.assign.rate import SLOPE, Rate
-from fewbits.assign.together import alone
 from fewbits.errors import RecipeError
-from fewbits.pipeline.rate_control.fill import between
+from fewbits.pipeline.rate_control.fill import fill_to_size
 from fewbits.plan import Clustered, Plan
 
 
@@ -40,12 +40,12 @@ def result(assigner: Assigner, weight: Tensor, step: float | None = None) -> tup
     return entropy(entry.levels), float((entry.values() - weight).square().mean())
 
 
-def error_at(rate: float, weight: Tensor, bits: int, fixed: float | None = None, step: str = "range") -> float:
+def error_at(rate: float, weight: Tensor, bits: int, fixed: float | None = None, step_rule: str = "range") -> float:
     """The squared error where lambda gives this entropy; infinity where the grid has no such point."""
     low, high = 1e-6, 1e4
     for _ in range(40):
         lam = (low * high) ** 0.5
-        found, error = result(ecq(bits, lam, zero_floor=0.5, step=step), weight, fixed)
+        found, error = result(ecq(bits, lam, zero_floor=0.5, step_rule=step_rule), weight, fixed)
         low, high = (lam, high) if found > rate else (low, lam)
     return error if abs(found - rate) < 0.02 else float("inf")
 
@@ -54,7 +54,7 @@ def error_at(rate: float, weight: Tensor, bits: int, fixed: float | None = None,
 @pytest.mark.parametrize("rate", [0.3, 0.9, 1.3])
 def test_no_other_step_has_much_less_error_at_the_same_rate(kind: str, rate: float) -> None:
     weight = drawn(kind)
-    own = error_at(rate, weight, 4, step="rate")
+    own = error_at(rate, weight, 4, step_rule="rate")
     best = min(error_at(rate, weight, 5, float(step)) for step in np.arange(0.8, 3.5, 0.3))
     assert best < float("inf")
     assert own <= 1.05 * best
@@ -67,7 +67,7 @@ def test_without_lambda_the_steps_are_those_of_the_range(make) -> None:
     score = {name: w * 0.5 for name, w in weight.items()}
     plans = []
     for step in ("range", "rate"):
-        assigner = make(4, 0.0, step=step)
+        assigner = make(4, 0.0, step_rule=step)
         plans.append(assigner.update(weight, score, assigner.init(weight))[0])
     assert plans[0].equals(plans[1])
 
@@ -75,7 +75,7 @@ def test_without_lambda_the_steps_are_those_of_the_range(make) -> None:
 @pytest.mark.parametrize("lam", [0.001, 0.05, 0.5, 5.0, 1e9])
 def test_the_step_is_the_root_of_lambda_between_its_bounds(lam: float) -> None:
     weight = drawn("laplacian", 3000)
-    assigner = ecq(4, lam, zero_floor=0.5, step="rate")
+    assigner = ecq(4, lam, zero_floor=0.5, step_rule="rate")
     first = assigner.init({"a": weight})
     plan, state = assigner.update({"a": weight}, None, first)
     wide = min((state["a"].lam / SLOPE) ** 0.5, 2 * float(weight.abs().max()))
@@ -90,7 +90,7 @@ def test_lambda_is_that_of_the_paper() -> None:
     weight = {"a": drawn("t", 4000), "b": drawn("gaussian", 300)}
     records = []
     for step in ("range", "rate"):
-        assigner = ecq(4, 0.3, zero_floor=0.5, step=step)
+        assigner = ecq(4, 0.3, zero_floor=0.5, step_rule=step)
         records.append(assigner.update(weight, None, assigner.init(weight))[1])
     for name in weight:
         assert records[0][name].lam == records[1][name].lam
@@ -99,7 +99,7 @@ def test_lambda_is_that_of_the_paper() -> None:
 @pytest.mark.parametrize("extreme", [1e-30, 1e37])
 def test_steps_stay_within_float32(extreme: float) -> None:
     weight = torch.tensor([[extreme, -extreme, 0.3 * extreme, 0.0]])
-    assigner = ecq(8, 1e6, step="rate")
+    assigner = ecq(8, 1e6, step_rule="rate")
     entry = assigner.update({"a": weight}, None, assigner.init({"a": weight}))[0].clustered["a"]
     assert torch.isfinite(torch.tensor(127.0) * torch.tensor(entry.step, dtype=torch.float32))
     assert torch.isfinite(entry.values()).all()
@@ -112,7 +112,7 @@ def test_landmarks_count_the_outermost_cells_and_zero() -> None:
         table = np.arange(-7, 8) * rng.uniform(0.05, 1)
         bounds = boundaries(table, np.zeros(15))
         extremes = float(x.min()), float(x.max())
-        every, some = count(x, bounds), alone(landmarks(x, bounds, extremes))
+        every, some = count(x, bounds), run_alone(landmarks(x, bounds, extremes))
         assert every.tolist() == count(x, bounds, extremes).tolist()
         assert torch.equal(locate(x, bounds), locate(x, bounds, extremes))
         assert some.sum() == every.sum()
@@ -126,29 +126,29 @@ def test_between_moves_levels_and_not_steps() -> None:
     weight = {"a": torch.tensor([0.2, 1.1, 2.2, -0.9])}
     smaller = Plan({"a": Clustered(torch.tensor([0, 0, 1, 0], dtype=torch.int16), 4, step=2.0)})
     larger = Plan({"a": Clustered(torch.tensor([0, 1, 1, -1], dtype=torch.int16), 4, step=1.9)})
-    found = between(smaller, larger, weight, lambda plan: int(plan.clustered["a"].levels.count_nonzero()), 2)
+    found = fill_to_size(smaller, larger, weight, lambda plan: int(plan.clustered["a"].levels.count_nonzero()), 2)
     entry = found.clustered["a"]
     assert entry.step == 2.0
     assert entry.levels.tolist() == [0, 1, 1, 0]
     # -0.9 is nearer to 0 than to -2: at this step the move would be a loss, whatever room there is.
-    every = between(smaller, larger, weight, lambda plan: int(plan.clustered["a"].levels.count_nonzero()), 3)
+    every = fill_to_size(smaller, larger, weight, lambda plan: int(plan.clustered["a"].levels.count_nonzero()), 3)
     assert every.equals(found)
-    assert between(smaller, smaller, weight, lambda plan: 0, 3) is smaller
+    assert fill_to_size(smaller, smaller, weight, lambda plan: 0, 3) is smaller
 
 
 def test_impossible_options() -> None:
     with pytest.raises(RecipeError, match="did you mean 'rate'"):
-        Rate(0.1, step="rates")
+        Rate(0.1, step_rule="rates")
     with pytest.raises(TypeError):
-        ternary(step="rate")  # its centroids are trained
+        ternary(step_rule="rate")  # its centroids are trained
 
 
 def test_what_training_makes_of_a_step_is_a_factor_that_stays() -> None:
     weight = {"a": drawn("laplacian", 3000)}
-    strong, weak = (ecq(4, lam, zero_floor=0.5, step="rate") for lam in (0.5, 0.02))
+    strong, weak = (ecq(4, lam, zero_floor=0.5, step_rule="rate") for lam in (0.5, 0.02))
     plan, state = strong.update(weight, None, strong.init(weight))
     trained = with_steps(state, {"a": 1.25 * plan.clustered["a"].step})
-    for assigner in (strong, weak, ecq(4, 0.0, step="rate")):
+    for assigner in (strong, weak, ecq(4, 0.0, step_rule="rate")):
         plain = assigner.update(weight, None, state)[0].clustered["a"].step
         wider, after = assigner.update(weight, None, trained)
         assert wider.clustered["a"].step == pytest.approx(1.25 * plain, rel=1e-6)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.assign import feather, global_magnitude
-from fewbits.attach import HeldMask, attach, background, fold, held, plan_of
+from fewbits.attach import MaskedWeight, attach, background, fold, held, plan_of
 from fewbits.channels.load import load_plan
 from fewbits.codec import decode, encode
 from fewbits.errors import MismatchError
@@ -31,7 +31,7 @@ def pruned(assigner=None) -> tuple[Residual, Plan]:
 @pytest.mark.parametrize("assigner", [global_magnitude(0.6), feather(0.6)])
 def test_the_network_computes_with_the_plans_tensors_to_the_bit(assigner) -> None:
     model, plan = pruned(assigner)
-    assert all(isinstance(holder, HeldMask) for holder in held(model).values())
+    assert all(isinstance(holder, MaskedWeight) for holder in held(model).values())
     for name, entry in plan.items():
         assert torch.equal(model.get_submodule(name.removesuffix(".weight")).weight, entry.values())
     found = plan_of(model)
@@ -45,15 +45,15 @@ def test_the_network_computes_with_the_plans_tensors_to_the_bit(assigner) -> Non
     assert torch.equal(plain(x), model(x))
 
 
-@pytest.mark.parametrize("through", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("straight_through", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("shrink", [0.0, 0.3])
-def test_a_survivor_gets_its_gradient_and_a_pruned_weight_its_share(through: float, shrink: float) -> None:
+def test_a_survivor_gets_its_gradient_and_a_pruned_weight_its_share(straight_through: float, shrink: float) -> None:
     weight = torch.tensor([0.1, -0.5, 0.8, -0.2], requires_grad=True)
     mask = torch.tensor([False, True, True, False])
-    holder = HeldMask(Masked(weight.detach(), mask, shrink, through))
+    holder = MaskedWeight(Masked(weight.detach(), mask, shrink, straight_through))
     upstream = torch.tensor([1.0, 2.0, 3.0, 4.0])
     (holder(weight) * upstream).sum().backward()
-    assert weight.grad.tolist() == [through, 2.0, 3.0, 4.0 * through]
+    assert weight.grad.tolist() == [straight_through, 2.0, 3.0, 4.0 * straight_through]
 
 
 def test_feathers_operator_has_no_jump_and_spares_large_weights() -> None:

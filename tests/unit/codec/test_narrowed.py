@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewbits.channel_masks import Channels
+from fewbits.channel_masks import ChannelMasks
 from fewbits.codec import decode, encode, inspect, shapes
 from fewbits.errors import MismatchError
 from fewbits.plan import Clustered, Dense, Masked, Plan
@@ -25,7 +25,7 @@ def plan() -> Plan:
             "b.bias": Dense(torch.zeros(2)),
             "b.steps": Dense(torch.tensor(3)),
         },
-        Channels({"a.weight": (MASK, None), "a.bias": (MASK,), "b.weight": (None, MASK)}, {"pad": (0, 3)}),
+        ChannelMasks({"a.weight": (MASK, None), "a.bias": (MASK,), "b.weight": (None, MASK)}, {"pad": (0, 3)}),
     )
 
 
@@ -58,13 +58,13 @@ def test_a_mask_is_written_once_and_costs_its_bits() -> None:
     assert len(encode(plan())) - without < 3 + 5 + 3 + 1 + 4 + 2 + 8  # mask, references, kinds, padding, larger sizes
     again = plan().updated({f"{i}.bias": Dense(torch.arange(7.0) + i) for i in range(20)})
     assert again.channels is not None
-    more = Channels(dict(again.channels.kept) | {f"{i}.bias": (MASK,) for i in range(20)}, {})
+    more = ChannelMasks(dict(again.channels.kept) | {f"{i}.bias": (MASK,) for i in range(20)}, {})
     assert len(encode(Plan(dict(again), more))) - len(encode(Plan(dict(again)))) < 20 * 2.5 + 30
 
 
 def test_files_without_removed_channels_have_the_bytes_they_had() -> None:
     whole = Plan(dict(plan()))
-    assert encode(Plan(dict(plan()), Channels({}, {}))) == encode(whole)
+    assert encode(Plan(dict(plan()), ChannelMasks({}, {}))) == encode(whole)
     assert decode(encode(whole), like=shapes(encode(whole))).channels is None
 
 
@@ -81,7 +81,7 @@ def test_any_masks_come_back(data: st.DataObject) -> None:
         small = [s if m is None else int(m.sum()) for s, m in zip(full, masks, strict=True)]
         entries[str(i)] = Dense(torch.randn(small))
         kept[str(i)] = tuple(masks)
-    found = Plan(entries, Channels(kept, {"p": (1, 2)}))
+    found = Plan(entries, ChannelMasks(kept, {"p": (1, 2)}))
     assert found.channels is not None
     like = {n: torch.zeros(found.channels.full(n, e.shape)) for n, e in entries.items()}
     decoded = decode(encode(found), like=like)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from channel_networks import Drawn
 from fewbits.channels import Dependencies, dependencies, measured
-from fewbits.channels.surgery import silence
+from fewbits.channels.surgery import zero_channels
 from fewbits.errors import DataError, MismatchError, NonFiniteError
 from networks import randomised
 
@@ -32,7 +32,7 @@ def network(blocks: list[str]) -> nn.Module:
 def loss(model: nn.Module, found: Dependencies, removed: list[int]) -> float:
     """KL divergence from the whole network's answers, by its definition; the channels are zero, not gone."""
     other = copy.deepcopy(model)
-    silence(other, found.without(removed))
+    zero_channels(other, found.without(removed))
     for module in other.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train()

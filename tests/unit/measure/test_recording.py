@@ -14,7 +14,7 @@ from fewbits.attach import attach, background, fold
 from fewbits.errors import UnsupportedError
 from fewbits.graph.traced import trace
 from fewbits.measure import RelevanceScorer, Step
-from fewbits.measure.relevance import COMPOSITES, Recording, propagate, start_relevance
+from fewbits.measure.relevance import COMPOSITES, ActivationTape, propagate, start_relevance
 from networks import Residual, plan_for, randomised, record
 
 
@@ -103,7 +103,7 @@ def test_samples_equals_propagating_through_the_first_samples_alone():
 
 def test_hooks_are_gone_afterwards_and_after_a_failure(attached, batch):
     x, _ = batch
-    recording = Recording(trace(attached), attached)
+    recording = ActivationTape(trace(attached), attached)
     assert hooks(attached) == 0
     with recording.watch():
         attached(x)
@@ -115,12 +115,12 @@ def test_hooks_are_gone_afterwards_and_after_a_failure(attached, batch):
 
 
 def test_hooks_are_gone_when_the_lens_is_of_another_network(attached):
-    recording = Recording(trace(nn.Sequential(nn.ReLU(), nn.Linear(2, 2))), attached)
+    recording = ActivationTape(trace(nn.Sequential(nn.ReLU(), nn.Linear(2, 2))), attached)
     with pytest.raises(AttributeError), recording.watch():
         pass
     assert hooks(attached) == 0
     partly = nn.Sequential(nn.ReLU())
-    with pytest.raises(AttributeError), Recording(recording.lens, partly).watch():
+    with pytest.raises(AttributeError), ActivationTape(recording.traced, partly).watch():
         pass
     assert hooks(partly) == 0
 
@@ -128,7 +128,7 @@ def test_hooks_are_gone_when_the_lens_is_of_another_network(attached):
 def test_the_last_of_two_forward_passes_counts(attached, batch):
     x, y = batch
     attached.eval()
-    recording = Recording(trace(attached), attached)
+    recording = ActivationTape(trace(attached), attached)
     with recording.watch(), torch.no_grad():
         attached(torch.ones_like(x))
         logits = attached(x)
@@ -139,7 +139,7 @@ def test_the_last_of_two_forward_passes_counts(attached, batch):
 
 
 def test_without_a_forward_pass_there_is_nothing_to_propagate(attached):
-    recording = Recording(trace(attached), attached)
+    recording = ActivationTape(trace(attached), attached)
     with pytest.raises(UnsupportedError, match="no forward pass"):
         propagate(recording, torch.ones(1, 4), COMPOSITES["plus"])
 
@@ -207,13 +207,13 @@ def test_the_input_may_be_overwritten():
     model = Shifting().eval()
     x = torch.randn(5, 4)
     recording, _ = record(model, x.clone())
-    torch.testing.assert_close(recording[recording.lens.input], x, rtol=0, atol=0)
+    torch.testing.assert_close(recording[recording.traced.input], x, rtol=0, atol=0)
 
 
 def test_an_overwrite_behind_the_graph_is_noticed(attached, batch):
     attached.eval()
     recording, logits = record(attached, batch[0])
-    linear = next(n for n in recording.lens.graph.nodes if n.target == "linear")
+    linear = next(n for n in recording.traced.graph.nodes if n.target == "linear")
     recording._recorded[linear].add_(1.0)
     with pytest.raises(UnsupportedError, match="'linear' is overwritten"):
         propagate(recording, start_relevance(logits, batch[1]), COMPOSITES["plus"])
@@ -243,7 +243,7 @@ def test_an_addition_in_place_is_told_from_one_that_is_not():
 def test_mixed_precision(batch):
     torch.manual_seed(0)
     model, (x, y) = Residual().eval(), batch
-    recording = Recording(trace(model), model)
+    recording = ActivationTape(trace(model), model)
     with recording.watch(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = model(x)
     found = propagate(recording, start_relevance(logits.float(), y), COMPOSITES["plus"]).weights

@@ -13,11 +13,11 @@ from torch.autograd.functional import jacobian
 from fewbits.graph.traced import trace
 from fewbits.measure.relevance import (
     COMPOSITES,
+    ActivationTape,
     AlphaBeta,
     Epsilon,
     Flat,
     Gamma,
-    Recording,
     Rule,
     Rules,
     ZPlus,
@@ -116,7 +116,7 @@ def test_rule_equals_its_formula(make, shape, rule, signed):
     x = torch.randn(2, *shape, dtype=torch.float64)
     x = x if signed else x.clamp(min=0)
     model = nn.Sequential(layer)
-    recording = Recording(trace(model), model)
+    recording = ActivationTape(trace(model), model)
     with recording.watch():
         start = torch.randn_like(model(x))
     rules = Rules(dense=rule, conv=rule, weight=None)
@@ -134,7 +134,7 @@ def test_the_rule_of_the_weights_is_independent_of_the_rule_toward_the_inputs(we
     layer = nn.Conv2d(2, 3, 3, padding=1).double()
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
     model = nn.Sequential(layer)
-    recording = Recording(trace(model), model)
+    recording = ActivationTape(trace(model), model)
     with recording.watch():
         start = torch.randn_like(model(x))
     found = propagate(recording, start, Rules(conv=ZPlus(), first=Flat(), weight=weight), inputs=True)
@@ -153,7 +153,7 @@ def test_a_folded_normalisation_is_a_layer_with_other_weights():
     norm.bias.normal_()
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
     model = nn.Sequential(conv, norm)
-    recording = Recording(trace(model), model)
+    recording = ActivationTape(trace(model), model)
     with recording.watch():
         start = torch.randn_like(model(x))
     found = propagate(recording, start, Rules(conv=AlphaBeta(2, 1), weight=None), inputs=True)

@@ -119,9 +119,9 @@ def test_methods_are_told_apart_by_how_they_were_trained() -> None:
         {"method": "ecq", "target": target, "seed": seed, "epochs": epochs, "accuracy": accuracy, "bytes": size, **more}
         for target, seed, epochs, accuracy, size, more in (
             ("60 KB", 0, 2.0, 90.0, 60_000, {}),
-            ("60 KB", 1, 2.0, 92.0, 60_000, {"step": "range", "damping": 0.0}),
+            ("60 KB", 1, 2.0, 92.0, 60_000, {"step_rule": "range", "damping": 0.0}),
             ("43 KB", 0, 2.0, 80.0, 43_000, {}),
-            ("43 KB", 0, 10.0, 91.0, 43_000, {"step": "rate"}),
+            ("43 KB", 0, 10.0, 91.0, 43_000, {"step_rule": "rate"}),
             ("43 KB", 0, 10.0, 85.0, 43_000, {"damping": 0.1}),
         )
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fewbits.search.layer_rates import Evaluator, Space, Targets
+from fewbits.search.layer_rates import Evaluator, RateSpace, Targets
 from fewbits.search.layer_rates.space import Kept
 
 
@@ -16,7 +16,7 @@ def weights(sizes: tuple[int, ...] = (40, 60)) -> dict[str, Tensor]:
     return {f"layer{i}": torch.randn(size, generator=generator) for i, size in enumerate(sizes)}
 
 
-def smooth(space: Space, costs: tuple[float, ...]) -> Callable[[Kept], float]:
+def smooth(space: RateSpace, costs: tuple[float, ...]) -> Callable[[Kept], float]:
     """Accuracy that falls with the square of each layer's sparsity, by another amount in each layer."""
 
     def measure(kept: Kept) -> float:
@@ -27,7 +27,11 @@ def smooth(space: Space, costs: tuple[float, ...]) -> Callable[[Kept], float]:
 
 
 def evaluator(
-    budget: int = 1000, costs: tuple[float, ...] = (30.0, 5.0), sparsity: float = 0.9, floor: int = 0, **options: bool
+    budget: int = 1000,
+    costs: tuple[float, ...] = (30.0, 5.0),
+    sparsity: float = 0.9,
+    min_kept: int = 0,
+    **options: bool,
 ) -> Evaluator:
-    space = Space(weights(tuple([40, 60, 30, 50][: len(costs)])), floor)
+    space = RateSpace(weights(tuple([40, 60, 30, 50][: len(costs)])), min_kept)
     return Evaluator(space, smooth(space, costs), Targets(99.0, sparsity), budget, **options)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewbits.errors import BudgetError
-from fewbits.pipeline.rate_control import Fixed, TowardSize, WithinDrop, solve
+from fewbits.pipeline.rate_control import Fixed, MaxDrop, TargetSize, solve
 
 
 def curve(lam: float) -> int:
@@ -39,49 +39,49 @@ def test_the_impossible_is_explained() -> None:
 
 
 def test_toward_size_falls_geometrically_and_stays() -> None:
-    steering = TowardSize(1000, arrive=0.5)
+    controller = TargetSize(1000, arrive=0.5)
     sizes = [10_000]
     for share in (0.0, 0.25, 0.5, 0.75):
-        sizes.append(curve(steering.next(share, sizes[-1], None, curve)))
+        sizes.append(curve(controller.next(share, sizes[-1], None, curve)))
     assert sizes[1] == 10_000
     assert sizes[2] == pytest.approx((10_000 * 1000) ** 0.5, rel=0.03)
     assert 970 <= sizes[3] <= 1000
     assert 970 <= sizes[4] <= 1000
-    assert 990 <= curve(steering.final(curve)) <= 997
+    assert 990 <= curve(controller.final(curve)) <= 997
 
 
 def test_toward_size_refuses_when_asked_first_for_a_later_share() -> None:
     with pytest.raises(BudgetError, match="500 bytes"):
-        TowardSize(400).next(0.25, 10_000, None, curve)
+        TargetSize(400).next(0.25, 10_000, None, curve)
 
 
 def test_within_drop_ends_near_the_smallest_size_that_keeps_the_floor() -> None:
     """Accuracy is lost below 2,000 bytes; twenty rounds get within 15 % of that."""
-    steering = WithinDrop(floor=90.0)
+    controller = MaxDrop(min_accuracy=90.0)
     size, best = 10_000, 10_000
     for step in range(20):
         accurate = 95.0 if size >= 2000 else 80.0
         if accurate >= 90:
             best = min(best, size)
-        size = curve(steering.next(step / 20, size, accurate, curve))
+        size = curve(controller.next(step / 20, size, accurate, curve))
     assert 2000 <= best <= 2300
-    assert curve(steering.final(curve)) <= best
+    assert curve(controller.final(curve)) <= best
 
 
-@pytest.mark.parametrize("steering", [TowardSize(450), WithinDrop(floor=90.0, target=450)])
-def test_a_target_below_every_file_is_refused_before_the_first_step(steering: TowardSize | WithinDrop) -> None:
+@pytest.mark.parametrize("controller", [TargetSize(450), MaxDrop(min_accuracy=90.0, target=450)])
+def test_a_target_below_every_file_is_refused_before_the_first_step(controller: TargetSize | MaxDrop) -> None:
     with pytest.raises(BudgetError, match="450 bytes cannot be reached: at its smallest the file still has 500 bytes"):
-        steering.next(0.0, 10_000, 95.0, curve)
+        controller.next(0.0, 10_000, 95.0, curve)
 
 
 def test_within_drop_goes_as_far_as_it_can_where_any_accuracy_will_do() -> None:
     """Its own goals fall below the smallest file; nobody asked for those."""
-    steering = WithinDrop(floor=0.0)
+    controller = MaxDrop(min_accuracy=0.0)
     size = 10_000
     for step in range(30):
-        size = curve(steering.next(step / 30, size, 50.0, curve))
+        size = curve(controller.next(step / 30, size, 50.0, curve))
     assert size == 500
-    assert curve(steering.final(curve)) == 500
+    assert curve(controller.final(curve)) == 500
 
 
 def test_fixed_is_fixed() -> None:
@@ -89,8 +89,8 @@ def test_fixed_is_fixed() -> None:
 
 
 def test_a_target_may_be_reached_at_once_or_late() -> None:
-    assert TowardSize(1000, arrive=0.0).goal(0.0, 8000) == 1000
-    late = TowardSize(1000, arrive=0.75)
+    assert TargetSize(1000, arrive=0.0).goal(0.0, 8000) == 1000
+    late = TargetSize(1000, arrive=0.75)
     assert late.goal(0.0, 8000) == 8000
     assert late.goal(0.5, 8000) == pytest.approx(2000)
     assert late.goal(0.75, 8000) == late.goal(1.0, 8000) == 1000

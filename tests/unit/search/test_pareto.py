@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fewbits.errors import DataError, MissingExtraError, RecipeError
 from fewbits.recipe.variation import Sweep
-from fewbits.search.sweep import Space, front, owner, points
+from fewbits.search.sweep import SweepSpace, front, owner, points
 from fewbits.search.sweep.queue import ATTEMPTS, Queue
 from fewbits.search.sweep.storage import opened
 
@@ -40,7 +40,7 @@ def section(**changes: Any) -> Sweep:
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=len(OVER), max_size=len(OVER)))
 def test_every_point_is_a_setting_that_optuna_takes_and_a_recipe_gets(place: list[float]) -> None:
-    space = Space.of(section())
+    space = SweepSpace.of(section())
     params = space.at(place)
     assert list(params) == list(OVER)
     for name, distribution in space.distributions().items():
@@ -57,25 +57,27 @@ def test_every_point_is_a_setting_that_optuna_takes_and_a_recipe_gets(place: lis
 
 
 def test_ends_of_ranges_are_reached_and_logarithms_are_even() -> None:
-    space = Space.of(section())
+    space = SweepSpace.of(section())
     n = len(OVER)
     assert space.at([0.0] * n)["rounds"] == 3
     assert space.at([1 - 1e-12] * n)["rounds"] == 9
     assert space.at([1 - 1e-12] * n)["train.epochs"] == 2
     assert space.at([0.5] * n)["assign.lam"] == pytest.approx(math.sqrt(0.3))
     assert space.size is None
-    small = Space.of(section(over={"a": [1, 2], "b": {"from": 2, "to": 4}, "c": {"from": 0, "to": 1, "step": 0.3}}))
+    small = SweepSpace.of(
+        section(over={"a": [1, 2], "b": {"from": 2, "to": 4}, "c": {"from": 0, "to": 1, "step": 0.3}})
+    )
     assert small.size == 2 * 3 * 4
 
 
 def test_equal_values_of_different_kinds_are_told_apart() -> None:
-    space = Space.of(section(over={"a": [1, True, 0, False]}))
+    space = SweepSpace.of(section(over={"a": [1, True, 0, False]}))
     assert [type(space.changes({"a": v})["a"]) for v in (1, True, 0, False)] == [int, bool, int, bool]
 
 
 @pytest.mark.parametrize("sampler", ["sobol", "random", "tpe"])
 def test_settings_depend_on_the_seed_alone(sampler: str) -> None:
-    space = Space.of(section())
+    space = SweepSpace.of(section())
     seen = [(p, (90.0 + i, 1000.0 * i)) for i, p in enumerate(points.planned(space, section(sampler=sampler), []))]
     first, again = (points.planned(space, section(sampler=sampler), seen) for _ in range(2))
     assert first == again
@@ -86,7 +88,7 @@ def test_settings_depend_on_the_seed_alone(sampler: str) -> None:
 
 
 def test_tpe_plans_a_batch_ahead_and_learns_from_what_was_seen() -> None:
-    space, wanted = Space.of(section()), section()
+    space, wanted = SweepSpace.of(section()), section()
     first = points.planned(space, wanted, [])
     assert len(first) == 5
     small = [(p, (90.0, 100.0 if p["assign.bits"] == 2 else 9000.0)) for p in first]
@@ -99,8 +101,8 @@ def test_tpe_plans_a_batch_ahead_and_learns_from_what_was_seen() -> None:
 @pytest.mark.parametrize("sampler", ["sobol", "random", "tpe"])
 def test_an_exhausted_space_ends_the_list(sampler: str) -> None:
     wanted = section(over={"a": [1, 2, 3], "b": [False, True]}, sampler=sampler)
-    found = points.planned(Space.of(wanted), wanted, [])
-    while len(more := points.planned(Space.of(wanted), wanted, [(p, (1.0, 2.0)) for p in found])) > len(found):
+    found = points.planned(SweepSpace.of(wanted), wanted, [])
+    while len(more := points.planned(SweepSpace.of(wanted), wanted, [(p, (1.0, 2.0)) for p in found])) > len(found):
         found = more
     assert sorted((p["a"], p["b"]) for p in found) == [(a, b) for a in (1, 2, 3) for b in (False, True)]
 

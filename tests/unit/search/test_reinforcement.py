@@ -18,7 +18,7 @@ from small_spaces import evaluator, smooth, weights
 
 from fewbits.assign import global_magnitude, layerwise
 from fewbits.errors import MissingExtraError, RecipeError
-from fewbits.search.layer_rates import METHODS, Evaluator, Space, Spent, Targets
+from fewbits.search.layer_rates import METHODS, Evaluator, RateSpace, Spent, Targets
 from fewbits.search.layer_rates.environment import ALPHAS, REWARDS, SHARES, ManyVisits, OnePass
 from fewbits.search.layer_rates.run import explore
 from fewbits.search.layer_rates.searchers import SIMPLE, scan
@@ -29,7 +29,7 @@ PLANS = list(itertools.product(range(3), repeat=2))
 
 def table(accuracies: list[float], sparsity: float) -> Evaluator:
     """Two layers and three thresholds each: every one of the nine networks has the accuracy that is given."""
-    space = Space(weights())
+    space = RateSpace(weights())
     levels = [[space.above(layer, alpha) for alpha in THREE] for layer in range(2)]
     known = {
         (levels[0][a], levels[1][b]): accuracy for (a, b), accuracy in zip(PLANS, accuracies, strict=True)
@@ -195,11 +195,11 @@ def test_a_search_ends_when_both_targets_are_met() -> None:
         asked((10, 11))
 
 
-@pytest.mark.parametrize("floor", [0, 7, 45, "10%"])
+@pytest.mark.parametrize("min_kept", [0, 7, 45, "10%"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_searcher_obeys_floors_and_its_budget(method: str, floor: int | str) -> None:
-    space = Space(weights(), floor)
-    sigma = {0: 1, 7: 7, 45: 45, "10%": 10}[floor]
+def test_every_searcher_obeys_floors_and_its_budget(method: str, min_kept: int | str) -> None:
+    space = RateSpace(weights(), min_kept)
+    sigma = {0: 1, 7: 7, 45: 45, "10%": 10}[min_kept]
     asked = []
     inner = smooth(space, (30.0, 5.0))
 
@@ -221,7 +221,7 @@ def test_every_searcher_obeys_floors_and_its_budget(method: str, floor: int | st
 def test_the_same_seed_gives_the_same_search_and_touches_no_global_state(method: str) -> None:
     def once(seed: int) -> tuple[object, list[object]]:
         asked = []
-        space = Space(weights((40, 60, 30)))
+        space = RateSpace(weights((40, 60, 30)))
         inner = smooth(space, (30.0, 5.0, 9.0))
         found = explore(
             space, lambda kept: asked.append(kept) or inner(kept), Targets(99.0, 0.99), method, 30, seed=seed
@@ -248,14 +248,14 @@ def test_an_agent_finds_a_good_one_of_few_choices() -> None:
 
 
 def test_a_search_without_new_choices_comes_to_an_end() -> None:
-    space = Space({"a": torch.tensor([1.0, 2.0])})
+    space = RateSpace({"a": torch.tensor([1.0, 2.0])})
     for method in METHODS:
         found = explore(space, lambda kept: 100.0 * kept[0] / 2, Targets(99.0, 0.9), method, 20)
         assert found.evaluations <= 1
 
 
 def test_scans_zoom_in() -> None:
-    space = Space({"a": torch.linspace(1, 2, 10_000)})
+    space = RateSpace({"a": torch.linspace(1, 2, 10_000)})
     asked = Evaluator(space, lambda kept: 100 - abs(kept[0] - 4321) / 100, Targets(100.0, 0.0001), 60)
     scan(asked, lambda x: (max(1, round(x * 10_000)),), 0.0, 1.0, 60)
     assert abs(asked.best.kept[0] - 4321) <= 2
@@ -264,7 +264,7 @@ def test_scans_zoom_in() -> None:
 
 def test_choices_are_the_masks_of_the_assigners() -> None:
     w = {"a": torch.tensor([[3.0, -1.0, 1.0, 2.0, -1.0]]), "b": weights()["layer1"].view(6, 10)}
-    space = Space(w)
+    space = RateSpace(w)
     plan, _ = global_magnitude(0.55).update(w, None, global_magnitude(0.55).init(w))
     kept = tuple(int(entry.kept.sum()) for entry in plan.compressed.values())
     mine = layerwise(space.rates(kept))
@@ -276,21 +276,21 @@ def test_choices_are_the_masks_of_the_assigners() -> None:
 
 @given(st.integers(0, 22), st.integers(0, 80))
 @settings(deadline=None)
-def test_thresholds_count_what_is_above_them(action: int, floor: int) -> None:
-    space = Space(weights(), floor)
+def test_thresholds_count_what_is_above_them(action: int, min_kept: int) -> None:
+    space = RateSpace(weights(), min_kept)
     for i, weight in enumerate(weights().values()):
         wide = weight.double()
         above = int((wide.abs() >= ALPHAS[action] * wide.std(correction=0)).sum())
-        assert space.above(i, ALPHAS[action]) == max(above, min(floor, len(weight)), 1)
+        assert space.above(i, ALPHAS[action]) == max(above, min(min_kept, len(weight)), 1)
 
 
 def test_what_cannot_be_searched() -> None:
     with pytest.raises(RecipeError, match="did you mean 'random'"):
-        explore(Space(weights()), lambda kept: 50.0, Targets(40.0, 0.5), "randon", 5)
+        explore(RateSpace(weights()), lambda kept: 50.0, Targets(40.0, 0.5), "randon", 5)
     with pytest.raises(RecipeError, match="did you mean 'terminal'"):
-        explore(Space(weights()), lambda kept: 50.0, Targets(40.0, 0.5), "purl", 5, reward="terminl")
+        explore(RateSpace(weights()), lambda kept: 50.0, Targets(40.0, 0.5), "purl", 5, reward="terminl")
     with pytest.raises(RecipeError, match="needs layers"):
-        Space({})
+        RateSpace({})
     with pytest.raises(RecipeError, match="two thresholds"):
         OnePass(evaluator(), alphas=(0.5,))
     with pytest.raises(RecipeError, match="visited at least once"):
@@ -305,14 +305,14 @@ def test_a_missing_extra_is_a_sentence(absent: str, method: str) -> None:
         for name in gone:
             del sys.modules[name]
         with pytest.raises(MissingExtraError, match=r"pip install 'fewbits\[rl\]'"):
-            explore(Space(weights()), lambda kept: 50.0, Targets(40.0, 0.5), method, 5)
-        assert explore(Space(weights()), lambda kept: 50.0, Targets(40.0, 0.5), "lamp", 5).evaluations
+            explore(RateSpace(weights()), lambda kept: 50.0, Targets(40.0, 0.5), method, 5)
+        assert explore(RateSpace(weights()), lambda kept: 50.0, Targets(40.0, 0.5), "lamp", 5).evaluations
     sys.modules.update(gone)
 
 
 def test_interrupted_searches_keep_the_best_so_far() -> None:
     for method in METHODS:
-        space = Space(weights())
+        space = RateSpace(weights())
         inner = smooth(space, (30.0, 5.0))
         calls = iter(range(100))
 

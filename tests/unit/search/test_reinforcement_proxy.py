@@ -12,7 +12,7 @@ from torch import nn
 from fewbits.attach import attach, fold
 from fewbits.data import DataSet
 from fewbits.errors import DataError, FileError, RecipeError, SelectionError
-from fewbits.search.layer_rates import Proxy, Space, carve, search
+from fewbits.search.layer_rates import Proxy, RateSpace, carve, search
 from fewbits.train import accuracy, recalibrate
 from fewbits.weights import select
 
@@ -49,7 +49,7 @@ def test_impossible_parts(handwriting: DataSet, proxy: int, calibration: int) ->
 def test_an_answer_is_that_of_the_pruned_and_recalibrated_network(trained: nn.Module, handwriting: DataSet) -> None:
     proxy, calibration = carve(handwriting, 200, 64)
     before = copy.deepcopy(trained.state_dict())
-    space = Space(select(trained), 5)
+    space = RateSpace(select(trained), 5)
     measure = Proxy(trained, space, proxy, calibration)
     choices = [(40, 800, 100), (20, 300, 60), space.dense, (5, 5, 5)]
     answers = [measure(kept) for kept in choices]
@@ -71,7 +71,7 @@ def test_an_answer_is_that_of_the_pruned_and_recalibrated_network(trained: nn.Mo
 
 def test_bfloat16_is_close(trained: nn.Module, handwriting: DataSet) -> None:
     proxy, calibration = carve(handwriting, 200, 64)
-    space = Space(select(trained))
+    space = RateSpace(select(trained))
     both = [Proxy(trained, space, proxy, calibration, precision=p)((60, 2000, 250)) for p in ("float32", "bfloat16")]
     assert abs(both[0] - both[1]) < 3
 
@@ -111,7 +111,7 @@ def test_a_search_with_its_journal_goes_on_where_it_was(
 
 def test_what_is_found_is_a_recipe_and_an_assigner(trained: nn.Module, handwriting: DataSet) -> None:
     proxy, calibration = carve(handwriting, 200, 64)
-    found = search(trained, proxy, calibration, method="lamp", evaluations=15, sparsity=0.9, floor=4)
+    found = search(trained, proxy, calibration, method="lamp", evaluations=15, sparsity=0.9, min_kept=4)
     assert list(found.recipe()["prune"]["rates"]) == list(select(trained))
     weights = select(trained)
     assigner = found.assigner()

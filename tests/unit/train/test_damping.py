@@ -16,7 +16,7 @@ from fewbits.errors import RecipeError
 from fewbits.recipe import make
 from fewbits.recipe.training import Finetuning
 from fewbits.train import fit, task
-from fewbits.train.hold import Holding, finetuning_groups
+from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
 from fewbits.weights import select
 
@@ -28,12 +28,12 @@ def trained_for(model: nn.Module, loader, settings: Finetuning, *, settled: bool
     weights = select(model)
     plan, state = assigner.update(weights, None, assigner.init(weights))
     attach(model, plan)
-    holding = Holding(
+    qat = QATCallback(
         model, lambda lam, share: assigner, state, 0.1, scorer=None, every=1, settings=settings,
         accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
     )  # fmt: skip
-    holding.settled = settled
-    fit(model, loader, task(), optimizer_of(finetuning_groups(model, settings), settings), settings, companion=holding)
+    qat.settled = settled
+    fit(model, loader, task(), optimizer_of(finetuning_groups(model, settings), settings), settings, callback=qat)
     return {name: weight.detach().clone() for name, weight in background(model).items()}
 
 
@@ -72,20 +72,20 @@ def test_weights_change_clusters_less_often(trained: nn.Module, handwriting: Dat
         attach(model, plan)
         settings = Finetuning(epochs=2, lr=1e-3, damping=damping, settle=0.0)
 
-        class Counting(Holding):
+        class Counting(QATCallback):
             def after_update(self, done: int, total: int, loss: float) -> None:
                 nonlocal count
                 before = {name: holder.levels.clone() for name, holder in held(model).items()}
                 super().after_update(done, total, loss)
                 count += sum(int((holder.levels != before[name]).sum()) for name, holder in held(model).items())
 
-        holding = Counting(
+        qat = Counting(
             model, lambda lam, share: assigner, state, 0.1, scorer=None, every=1, settings=settings,
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
         )  # fmt: skip
         loader = handwriting.loader("train", 32, shuffle=True)
         fit(model, loader, task(), optimizer_of(finetuning_groups(model, settings), settings), settings,
-            companion=holding)  # fmt: skip
+            callback=qat)  # fmt: skip
         assert plan_of(model).clustered
         return count
 

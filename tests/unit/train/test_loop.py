@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fewbits.errors import DataError, NonFiniteError
 from fewbits.recipe.training import Training
 from fewbits.train import accuracy, distillation, fit, pretrain, task
-from fewbits.train.loop import Companion, endless, factor, optimizer_of, total_steps
+from fewbits.train.loop import Callback, endless, factor, optimizer_of, total_steps
 
 
 def batches(count: int = 4) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -68,7 +68,7 @@ def test_beginning_an_epoch_again_draws_nothing_anew() -> None:
 
 
 def test_companion_sees_every_step() -> None:
-    class Notes(Companion):
+    class Notes(Callback):
         def __init__(self) -> None:
             self.steps: list[tuple[int, int]] = []
             self.gradients = 0
@@ -87,7 +87,7 @@ def test_companion_sees_every_step() -> None:
         task(),
         optimizer_of([{"params": list(model.parameters())}], settings),
         settings,
-        companion=notes,
+        callback=notes,
     )
     assert notes.steps == [(i, 8) for i in range(1, 9)]
     assert notes.gradients == 8

@@ -17,29 +17,29 @@ from fewbits.errors import DataError, MismatchError, RecipeError
 from fewbits.recipe import make
 from fewbits.recipe.training import Finetuning
 from fewbits.train import accuracy, fit, match_variance, recalibrate, task
-from fewbits.train.hold import Holding, finetuning_groups
+from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
 from fewbits.weights import select
 
 
-def train_pruned(model: nn.Module, at, loader, settings: Finetuning, watch=lambda holding: None) -> Holding:
+def train_pruned(model: nn.Module, at, loader, settings: Finetuning, watch=lambda qat: None) -> QATCallback:
     weights = select(model)
     assigner = at(0.0, 0.0)
     plan, state = assigner.update(weights, None, assigner.init(weights))
     attach(model, plan)
 
-    class Watched(Holding):
+    class Watched(QATCallback):
         def after_update(self, done: int, total: int, loss: float) -> None:
             super().after_update(done, total, loss)
             watch(self)
 
-    holding = Watched(
+    qat = Watched(
         model, at, state, 0.0, scorer=None, every=1, settings=settings, accelerator=Accelerator(),
         on_round=lambda *_: None, rounds=1,
     )  # fmt: skip
     optimizer = optimizer_of(finetuning_groups(model, settings), settings)
-    fit(model, loader, task(), optimizer, settings, companion=holding)
-    return holding
+    fit(model, loader, task(), optimizer, settings, callback=qat)
+    return qat
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -51,12 +51,12 @@ def test_momentum_and_decay_do_not_move_what_may_not_come_back(trained, handwrit
     settings = Finetuning(epochs=2, optimizer=optimizer, lr=0.05 if optimizer == "sgd" else 5e-3, weight_decay=0.1)
     moved = []
 
-    def watch(holding: Holding) -> None:
-        pairs = [(weight.detach(), holding.state[name].mask) for name, weight in holding.weights.items()]
+    def watch(qat: QATCallback) -> None:
+        pairs = [(weight.detach(), qat.state[name].mask) for name, weight in qat.weights.items()]
         moved.append(max(float(weight[~mask].abs().max()) for weight, mask in pairs))
 
-    holding = train_pruned(trained, at, handwriting.loader("train", 64, shuffle=True), settings, watch)
-    assert len(moved) == holding.steps
+    qat = train_pruned(trained, at, handwriting.loader("train", 64, shuffle=True), settings, watch)
+    assert len(moved) == qat.steps
     assert max(moved) == 0.0
     kept = torch.cat([entry.kept.flatten() for entry in plan_of(trained).compressed.values()])
     assert float((~kept).float().mean()) >= 0.8 - 1e-3
@@ -66,7 +66,7 @@ def test_momentum_and_decay_do_not_move_what_may_not_come_back(trained, handwrit
 
 def test_without_the_mask_momentum_would_have_moved_them(trained, handwriting) -> None:
     """The test above can fail: a straight-through mask lets background weights move."""
-    free = global_magnitude(0.8, regrow=True, through=1.0)
+    free = global_magnitude(0.8, regrow=True, straight_through=1.0)
     settings = Finetuning(epochs=1, optimizer="sgd", lr=0.05)
     train_pruned(trained, lambda lam, share: free, handwriting.loader("train", 64, shuffle=True), settings)
     for name, weight in background(trained).items():
@@ -97,10 +97,10 @@ def test_every_method_prunes_exactly_and_decodes(trained, handwriting, method) -
 
 def test_an_impossible_floor_is_refused_before_the_first_step(trained, handwriting) -> None:
     """Although the schedule would get there only later."""
-    prune = {"sparsity": 0.9, "floor": "10%", "schedule": "cubic"}
+    prune = {"sparsity": 0.9, "min_kept": "10%", "schedule": "cubic"}
     recipe = make({"prune": prune, "assign": {"method": "none"}, "rounds": 100, "train": {"epochs": 1}})
     seen: list[int] = []
-    with pytest.raises(RecipeError, match="lower the sparsity or the floor"):
+    with pytest.raises(RecipeError, match="lower the sparsity or min_kept"):
         fb.compress(
             trained,
             handwriting.loader("train", 64),
@@ -113,7 +113,7 @@ def test_an_impossible_floor_is_refused_before_the_first_step(trained, handwriti
 def test_sparsity_over_all_parameters_and_a_floor(trained, handwriting) -> None:
     recipe = make(
         {
-            "prune": {"sparsity": 0.7, "over": "parameters", "floor": "2%"},
+            "prune": {"sparsity": 0.7, "over": "parameters", "min_kept": "2%"},
             "assign": {"method": "none"},
             "train": {"epochs": 0.1},
         }
@@ -160,10 +160,10 @@ def test_masks_follow_the_schedule(trained, handwriting) -> None:
     curve = rising("cubic", 0.0, 0.5)
     found = []
 
-    def watch(holding: Holding) -> None:
-        masks = [holder.mask for holder in held(holding.model).values()]
+    def watch(qat: QATCallback) -> None:
+        masks = [holder.mask for holder in held(qat.model).values()]
         zeros = sum(int((~m).sum()) for m in masks)
-        found.append((zeros, round(0.8 * curve(holding.share) * sum(m.numel() for m in masks))))
+        found.append((zeros, round(0.8 * curve(qat.share) * sum(m.numel() for m in masks))))
 
     at = lambda lam, share: feather(0.8 * curve(share))  # noqa: E731
     train_pruned(trained, at, handwriting.loader("train", 64), Finetuning(epochs=1, settle=0.0), watch)

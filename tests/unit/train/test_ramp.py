@@ -46,7 +46,7 @@ def test_rounds_are_the_steps_at_which_their_count_rises(total: int, rounds: int
         ({"assign": {"method": "int8"}}, "int8 has none"),
         ({"assign": {"method": "none"}, "prune": {"sparsity": 0.5}}, "none has none"),
         ({"assign": {"lam": 0.1}}, "give a target"),
-        ({"max_drop": 1.0, "rehearsals": 0}, "give a target"),
+        ({"max_drop": 1.0, "pilots": 0}, "give a target"),
     ],
 )
 def test_a_gradual_lambda_needs_a_size_to_go_to(changes: dict[str, Any], says: str) -> None:

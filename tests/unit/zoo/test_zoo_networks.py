@@ -109,12 +109,12 @@ def test_pad_shortcut_subsamples_and_adds_zero_channels():
 
 
 def test_pad_shortcut_can_be_a_leaf():
-    class Lens(fx.Tracer):
+    class TracedGraph(fx.Tracer):
         def is_leaf_module(self, m, name):
             return isinstance(m, zoo.PadShortcut) or super().is_leaf_module(m, name)
 
     model = zoo.ResNet20()
-    nodes = list(Lens().trace(model).nodes)
+    nodes = list(TracedGraph().trace(model).nodes)
     assert sum(isinstance(model.get_submodule(n.target), zoo.PadShortcut) for n in nodes if n.op == "call_module") == 2
     assert {n.target.__name__ for n in nodes if n.op == "call_function"} == {"add"}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
-from fewbits.errors import DataError, MismatchError, NonFiniteError, RecipeError, nearest
+from fewbits.errors import DataError, MismatchError, NonFiniteError, RecipeError, did_you_mean
 from fewbits.measure.curvature.gradients import Passes, by_gradients
 from fewbits.measure.curvature.hutchinson import PRECISIONS, Probes, by_probes
 from fewbits.measure.curvature.moments import Moments, OverDraws, OverSamples
@@ -151,7 +151,7 @@ def sensitivity(found: Curvature, weights: Mapping[str, Tensor]) -> dict[str, Te
 
 def _given(weights: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in weights:
-        raise MismatchError(f"curvature was measured for {name!r}, which the weights lack{nearest(name, weights)}")
+        raise MismatchError(f"curvature was measured for {name!r}, which the weights lack{did_you_mean(name, weights)}")
     return weights[name].detach()
 
 
@@ -163,7 +163,7 @@ def _checked(per: str, estimator: str, draws: int | None, precision: str, worksp
         ("precision", precision, tuple(PRECISIONS)),
     ):
         if value not in valid:
-            raise RecipeError(f"{word} must be one of {', '.join(valid)}, got {value!r}{nearest(value, valid)}")
+            raise RecipeError(f"{word} must be one of {', '.join(valid)}, got {value!r}{did_you_mean(value, valid)}")
     if precision != "float32" and estimator != "hutchinson":
         raise RecipeError(f"precision {precision!r} is for estimator 'hutchinson', not for {estimator!r}")
     if draws is not None and estimator in ("exact", "empirical"):

@@ -3,25 +3,25 @@
 LRP is patented; outside research and private use, take advice (see ``docs/legal.md``).
 """
 
-from fewbits.graph.traced import Kind, Lens, trace
+from fewbits.graph.traced import Kind, TracedGraph, trace
 from fewbits.measure.relevance.measure import Relevance, relevance, rules_of, start_relevance
 from fewbits.measure.relevance.propagate import Propagated, propagate
-from fewbits.measure.relevance.record import Recording
+from fewbits.measure.relevance.record import ActivationTape
 from fewbits.measure.relevance.rules import COMPOSITES, AlphaBeta, Epsilon, Flat, Gamma, Rule, Rules, ZPlus
 
 __all__ = [
     "COMPOSITES",
+    "ActivationTape",
     "AlphaBeta",
     "Epsilon",
     "Flat",
     "Gamma",
     "Kind",
-    "Lens",
     "Propagated",
-    "Recording",
     "Relevance",
     "Rule",
     "Rules",
+    "TracedGraph",
     "ZPlus",
     "propagate",
     "relevance",

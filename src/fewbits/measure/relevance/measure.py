@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
-from fewbits.errors import DataError, MismatchError, RecipeError, nearest
-from fewbits.graph.traced import Kind, Lens, trace
+from fewbits.errors import DataError, MismatchError, RecipeError, did_you_mean
+from fewbits.graph.traced import Kind, TracedGraph, trace
 from fewbits.measure.relevance.propagate import propagate
-from fewbits.measure.relevance.record import Recording
+from fewbits.measure.relevance.record import ActivationTape
 from fewbits.measure.relevance.rules import COMPOSITES, Rules
 from fewbits.task.classification import check_targets
 from fewbits.weights import layers
@@ -41,7 +41,9 @@ def rules_of(rules: Rules | str) -> Rules:
     if isinstance(rules, Rules):
         return rules
     if rules not in COMPOSITES:
-        raise RecipeError(f"no relevance rules named {rules!r}{nearest(rules, COMPOSITES)} ({', '.join(COMPOSITES)})")
+        raise RecipeError(
+            f"no relevance rules named {rules!r}{did_you_mean(rules, COMPOSITES)} ({', '.join(COMPOSITES)})"
+        )
     return COMPOSITES[rules]
 
 
@@ -55,7 +57,7 @@ def start_relevance(logits: Tensor, targets: Tensor, start: str = "score") -> Te
             ``"probability"``, its softmax probability; ``"ones"``, all samples alike (ECQx fig. 4).
     """
     if start not in STARTS:
-        raise RecipeError(f"start must be one of {', '.join(STARTS)}, got {start!r}{nearest(start, STARTS)}")
+        raise RecipeError(f"start must be one of {', '.join(STARTS)}, got {start!r}{did_you_mean(start, STARTS)}")
     check_targets(logits, targets)
     index = targets.reshape(-1, 1).long()
     values = {
@@ -75,7 +77,7 @@ def relevance(
     at: Mapping[str, Tensor] | None = None,
     inputs: bool = False,
     operations: Mapping[Any, Kind | str] | None = None,
-    lens: Lens | None = None,
+    traced: TracedGraph | None = None,
 ) -> Relevance:
     """Layer-wise relevance propagation over batches, in evaluation mode.
 
@@ -91,7 +93,7 @@ def relevance(
         UnsupportedError: an operation without a rule. DataError: no samples, or targets that do not fit.
         MismatchError: ``at`` does not fit the network. NonFiniteError: overflow.
     """
-    lens = lens or trace(model, operations)
+    traced = traced or trace(model, operations)
     chosen = rules_of(rules)
     for name, tensor in (at or {}).items():
         _check_at(model, name, tensor)
@@ -100,7 +102,7 @@ def relevance(
     of_inputs, samples = None, 0
     with evaluating(model):
         for x, y in batches:
-            recording = Recording(lens, model)
+            recording = ActivationTape(traced, model)
             with recording.watch():
                 logits = model(x.to(place.device))
             begin = start_relevance(logits, y.to(place.device), start)
@@ -116,7 +118,7 @@ def relevance(
 def _check_at(model: nn.Module, name: str, tensor: Tensor) -> None:
     weights: dict[str, Any] = {f"{path}.weight": layer for path, layer in layers(model).items()}
     if name not in weights:
-        raise MismatchError(f"the network has no weight {name!r}{nearest(name, weights)}")
+        raise MismatchError(f"the network has no weight {name!r}{did_you_mean(name, weights)}")
     if tensor.shape != weights[name].weight.shape:
         raise MismatchError(
             f"{name}: the given weights have shape {tuple(tensor.shape)}, the network's "

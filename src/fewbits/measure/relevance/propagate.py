@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fewbits.errors import NonFiniteError
-from fewbits.graph.traced import Kind, Lens
+from fewbits.graph.traced import Kind, TracedGraph
 from fewbits.measure.relevance.layer import LinearMap
-from fewbits.measure.relevance.record import Recording, run_node
+from fewbits.measure.relevance.record import ActivationTape, run_node
 from fewbits.measure.relevance.rules import Epsilon, Flat, Rule, Rules, stabilise
 from fewbits.measure.relevance.step import Carried, Step
 from fewbits.weights import layers
@@ -45,7 +45,7 @@ class Propagated:
 
 
 def propagate(
-    recording: Recording,
+    recording: ActivationTape,
     start: Tensor,
     rules: Rules,
     *,
@@ -74,10 +74,10 @@ def propagate(
 
 class _Pass:
     def __init__(
-        self, recording: Recording, rules: Rules, at: Mapping[str, Tensor], inputs: bool, account: bool
+        self, recording: ActivationTape, rules: Rules, at: Mapping[str, Tensor], inputs: bool, account: bool
     ) -> None:
         self.values = recording
-        self.lens: Lens = recording.lens
+        self.traced: TracedGraph = recording.traced
         self.model: nn.Module = recording.model
         self.rules = rules
         self.at = at
@@ -91,8 +91,8 @@ class _Pass:
     def _wanted(self) -> set[fx.Node]:
         """Nodes that have a weight, or the input if that is asked for, behind them."""
         wanted: set[fx.Node] = set()
-        for node in self.lens.graph.nodes:
-            kind = self.lens.kinds[node]
+        for node in self.traced.graph.nodes:
+            kind = self.traced.kinds[node]
             if (
                 kind is Kind.WEIGHTED
                 or (kind is Kind.INPUT and self.inputs)
@@ -103,13 +103,13 @@ class _Pass:
 
     @torch.no_grad()
     def run(self, start: Tensor) -> Propagated:
-        self.arrived[self.lens.result] = Carried(start)
-        first = next((n for n in self.lens.graph.nodes if self.lens.kinds[n] is Kind.WEIGHTED), None)
-        for node in reversed(self.lens.graph.nodes):
-            if node not in self.arrived or self.lens.kinds[node] is Kind.INPUT:
+        self.arrived[self.traced.result] = Carried(start)
+        first = next((n for n in self.traced.graph.nodes if self.traced.kinds[n] is Kind.WEIGHTED), None)
+        for node in reversed(self.traced.graph.nodes):
+            if node not in self.arrived or self.traced.kinds[node] is Kind.INPUT:
                 continue
             carried = self.arrived.pop(node)
-            match self.lens.kinds[node]:
+            match self.traced.kinds[node]:
                 case Kind.PASS:
                     self._pass(node, carried)
                 case Kind.MOVE:
@@ -120,8 +120,8 @@ class _Pass:
                     self._norm(node, carried)
                 case Kind.WEIGHTED:
                     self._weighted(node, carried, is_first=node is first)
-        if self.inputs and self.lens.input in self.arrived:
-            self.found.inputs = self.arrived[self.lens.input].relevance(self.values[self.lens.input])
+        if self.inputs and self.traced.input in self.arrived:
+            self.found.inputs = self.arrived[self.traced.input].relevance(self.values[self.traced.input])
         self._check()
         known = self.found.weights
         every: dict[str, Any] = {f"{path}.weight": module for path, module in layers(self.model).items()}
@@ -170,7 +170,7 @@ class _Pass:
 
     def _transpose(self, node: fx.Node, relevance: Tensor) -> dict[fx.Node, Tensor]:
         """Relevance through the transposed Jacobian of a weight-free operation, per tensor input."""
-        sources = [n for n in node.all_input_nodes if self.lens.kinds[n] is not Kind.DATA]
+        sources = [n for n in node.all_input_nodes if self.traced.kinds[n] is not Kind.DATA]
         with torch.enable_grad():
             leaves = {n: self.values[n].detach().requires_grad_() for n in sources}
             given = {n: leaves[n] if n in leaves else self.values[n] for n in node.all_input_nodes}
@@ -229,9 +229,9 @@ class _Pass:
 
     def _folds(self, node: fx.Node, relevance: Tensor) -> bool:
         """Whether the normalisation's channels are the outputs of the layer before it."""
-        if node not in self.lens.folds:
+        if node not in self.traced.folds:
             return False
-        dense = isinstance(self.model.get_submodule(str(self.lens.folds[node].target)), nn.Linear)
+        dense = isinstance(self.model.get_submodule(str(self.traced.folds[node].target)), nn.Linear)
         return relevance.dim() == 2 or not dense
 
     def _affine(self, node: fx.Node) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits.errors import UnsupportedError
-from fewbits.graph.traced import DROPOUTS, Lens, arguments, overwrites
+from fewbits.graph.traced import DROPOUTS, TracedGraph, arguments, overwrites
 
 
-class Recording:
+class ActivationTape:
     """Values of the graph's nodes, taken from the layers' own forward and completed on demand.
 
     The model runs as it always does (in training mode, under a wrapper, with a plan attached); hooks on its
@@ -25,8 +25,8 @@ class Recording:
         samples: keep only this many first samples of the batch for relevance; ``None`` for all.
     """
 
-    def __init__(self, lens: Lens, model: nn.Module, samples: int | None = None) -> None:
-        self.lens = lens
+    def __init__(self, traced: TracedGraph, model: nn.Module, samples: int | None = None) -> None:
+        self.traced = traced
         self.model = model
         self.samples = samples
         self._recorded: dict[fx.Node, Tensor] = {}  # whole batch
@@ -35,11 +35,11 @@ class Recording:
         self._values: dict[fx.Node, Any] = {}  # the samples that count
 
     @contextmanager
-    def watch(self) -> Iterator[Recording]:
+    def watch(self) -> Iterator[ActivationTape]:
         """Record the forward passes inside the ``with`` block; the last one counts."""
         self.clear()
         with ExitStack() as hooks:
-            for path, nodes in self.lens.calls.items():
+            for path, nodes in self.traced.calls.items():
                 module = self.model.get_submodule(path)
                 handle = module.register_forward_hook(self._hook(path, nodes), with_kwargs=True)
                 hooks.callback(handle.remove)
@@ -53,7 +53,7 @@ class Recording:
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.clear()
-        self._keep(self.lens.input, (*args, *kwargs.values())[0])
+        self._keep(self.traced.input, (*args, *kwargs.values())[0])
 
     def _hook(self, path: str, nodes: list[fx.Node]) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> None:
@@ -74,7 +74,7 @@ class Recording:
         value = tensor.detach()
         if value.dtype in (torch.float16, torch.bfloat16):  # under autocast
             value = value.float()
-        elif node in self.lens.mutated:
+        elif node in self.traced.mutated:
             value = value.clone()
         self._recorded[node] = value
         self._versions[node] = value._version

@@ -3,26 +3,26 @@
 from fewbits.pipeline.rate_control.controllers import (
     HEADROOM,
     Fixed,
+    MaxDrop,
+    RateController,
     SizeAt,
-    Steering,
-    TowardSize,
-    WithinDrop,
+    TargetSize,
     bracket,
     solve,
 )
-from fewbits.pipeline.rate_control.fill import between
-from fewbits.pipeline.rate_control.size_search import Smallest, worth
+from fewbits.pipeline.rate_control.fill import fill_to_size
+from fewbits.pipeline.rate_control.size_search import SizeSearch, rank_key
 
 __all__ = [
     "HEADROOM",
     "Fixed",
+    "MaxDrop",
+    "RateController",
     "SizeAt",
-    "Smallest",
-    "Steering",
-    "TowardSize",
-    "WithinDrop",
-    "between",
+    "SizeSearch",
+    "TargetSize",
     "bracket",
+    "fill_to_size",
+    "rank_key",
     "solve",
-    "worth",
 ]

@@ -56,7 +56,7 @@ def bracket(
             raise BudgetError(
                 f"{goal:.0f} bytes cannot be reached: at its smallest the file still has {size} bytes, which are "
                 "biases, normalisation and the header (significand: 5 makes them smaller), the weights that "
-                "assign.options.floor keeps, and with ecqx those that relevance keeps (a larger assign.options.p "
+                "assign.options.min_kept keeps, and with ecqx those that relevance keeps (a larger assign.options.p "
                 f"lets more of them go); ask for {math.ceil(1.1 * size)} bytes or more"
             )
     while low == 0.0:  # the guess was large enough: find a lambda that is not
@@ -88,7 +88,7 @@ def check(size_at: SizeAt, target: int) -> None:
         solve(size_at, target, LARGEST)
 
 
-class Steering(ABC):
+class RateController(ABC):
     """Chooses lambda round by round."""
 
     needs_accuracy = False
@@ -115,7 +115,7 @@ class Steering(ABC):
         """What came of the last rounds, before :meth:`final`."""
 
 
-class Fixed(Steering):
+class Fixed(RateController):
     """The paper's way: lambda is given."""
 
     steers = False
@@ -130,7 +130,7 @@ class Fixed(Steering):
         return self.lam
 
 
-class TowardSize(Steering):
+class TargetSize(RateController):
     """The size falls geometrically from where it starts to the target, and stays there.
 
     Asked with the share of the training that will be over at the next round, it gives the lambda to move toward until
@@ -162,26 +162,26 @@ class TowardSize(Steering):
         return self.lam
 
 
-class WithinDrop(Steering):
-    """Smaller as long as accuracy stays above a floor, in growing steps; where it does not, first wait, then back.
+class MaxDrop(RateController):
+    """Smaller as long as accuracy stays above a least one, in growing steps; where it does not, first wait, then back.
 
     A network that has just lost weights recovers while it trains on, so one loss of accuracy says little: the size
-    is held for a round. A second one in a row sends it half the way back to the smallest size that kept the floor,
+    is held for a round. A second one in a row sends it half the way back to the smallest size that kept the accuracy,
     and makes the next steps smaller. Towards the end, when there is no time to recover, every loss counts.
 
     Args:
-        floor: percent on validation data that a file must reach.
+        min_accuracy: percent on validation data that a file must reach.
         target: upper bound on bytes, if there is one as well.
     """
 
     needs_accuracy = True
     late = 0.75  # share of the training after which it does not wait
 
-    def __init__(self, floor: float, target: int | None = None) -> None:
-        self.floor, self.target = floor, target
+    def __init__(self, min_accuracy: float, target: int | None = None) -> None:
+        self.min_accuracy, self.target = min_accuracy, target
         self.shrink = 0.75
         self.best: float | None = None
-        self.lost = 0  # rounds in a row below the floor
+        self.lost = 0  # rounds in a row below it
         self.lam = 0.05
 
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
@@ -194,12 +194,12 @@ class WithinDrop(Steering):
         return self._toward(size_at, goal, 0.02)
 
     def see(self, size: int, accuracy: float | None) -> None:
-        if accuracy is not None and accuracy >= self.floor:
+        if accuracy is not None and accuracy >= self.min_accuracy:
             self.best = size if self.best is None else min(self.best, size)
 
     def _goal(self, share: float, size: int, accuracy: float) -> float:
         self.see(size, accuracy)
-        if accuracy >= self.floor:
+        if accuracy >= self.min_accuracy:
             self.lost = 0
             step, self.shrink = self.shrink, max(0.5, self.shrink**1.25)
             return size * step

@@ -12,7 +12,7 @@ from fewbits.plan import Clustered, Plan
 
 
 @torch.no_grad()
-def between(
+def fill_to_size(
     smaller: Plan,
     larger: Plan,
     weights: Mapping[str, Tensor],

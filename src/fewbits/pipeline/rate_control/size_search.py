@@ -1,32 +1,32 @@
-"""The smallest file that keeps a floor of accuracy, in few tries."""
+"""The smallest file that keeps a least accuracy, in few tries."""
 
 from __future__ import annotations
 
 import math
 
 
-def worth(kept: bool, size: int, accuracy: float) -> tuple[bool, float]:
-    """What the best file is the maximum of: the smallest of those that kept the floor, else the most accurate."""
+def rank_key(kept: bool, size: int, accuracy: float) -> tuple[bool, float]:
+    """What the best file is the maximum of: the smallest accurate enough, else the most accurate."""
     return kept, -size if kept else accuracy
 
 
-class Smallest:
+class SizeSearch:
     """A search by asking and telling: :meth:`next` names a size to try, :meth:`tell` says what came of it.
 
-    While nothing keeps the floor it goes up; while everything does, down; then it halves the gap, on a scale of
-    ratios. What is kept has been measured, so noise in the accuracy costs bytes, never the promise.
+    While nothing is accurate enough it goes up; while everything is, down; then it halves the gap, on a
+    scale of ratios. What is kept has been measured, so noise in the accuracy costs bytes, never the promise.
 
     Args:
-        floor: percent that a file must reach.
+        min_accuracy: percent that a file must reach.
         limit: upper bound on bytes, if there is one as well.
         tries: how many sizes at most.
-        close: ratio of the smallest size that kept the floor to the largest below it that did not, at which to stop.
-        down, up: from one size to the next while all keep the floor, or none does.
+        close: ratio of the smallest size that was accurate enough to the largest below it that was not, to stop at.
+        down, up: from one size to the next while all keep the least accuracy, or none does.
     """
 
     def __init__(
         self,
-        floor: float,
+        min_accuracy: float,
         limit: int | None = None,
         *,
         tries: int = 8,
@@ -34,9 +34,9 @@ class Smallest:
         down: float = 0.85,
         up: float = 1.25,
     ) -> None:
-        self.floor, self.limit, self.tries, self.close = floor, limit, tries, close
+        self.min_accuracy, self.limit, self.tries, self.close = min_accuracy, limit, tries, close
         self.down, self.up = down, up
-        self.kept: int | None = None  # smallest size that keeps the floor
+        self.kept: int | None = None  # smallest size that keeps the least accuracy
         self.lost: float | None = None  # largest size below it that does not
         self.fitting = limit is None  # whether anything no larger than the limit was seen
 
@@ -66,7 +66,7 @@ class Smallest:
         if self.limit is not None and size > self.limit:
             return
         self.fitting = True
-        if accuracy >= self.floor:
+        if accuracy >= self.min_accuracy:
             self.kept = size if self.kept is None else min(self.kept, size)
             if self.lost is not None and self.lost >= self.kept:
                 self.lost = None
@@ -74,6 +74,6 @@ class Smallest:
             self.fail(size if goal is None else goal)
 
     def fail(self, goal: float) -> None:
-        """A size that does not keep the floor, or that no file has."""
+        """A size that does not keep the least accuracy, or that no file has."""
         if self.kept is None or goal < self.kept:
             self.lost = goal if self.lost is None else max(self.lost, goal)

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from fewbits import codec
 from fewbits.attach import evaluating, plan_of
-from fewbits.channel_masks import Channels, channels_of
+from fewbits.channel_masks import ChannelMasks, channels_of
 from fewbits.channels import criterion, dependencies, first_samples, measured
 from fewbits.channels.load import load_plan
-from fewbits.channels.select import Choice, Sizes, choose, unit_scores
-from fewbits.channels.surgery import narrow, silence
+from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
+from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import DataError, FileError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.recipe import Recipe
 from fewbits.recipe.pruning import ChannelPruning
 from fewbits.train.kept import KeptTraining
-from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, parameter_groups
+from fewbits.train.loop import Callback, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
 
@@ -40,7 +40,7 @@ class Narrowed:
     """A network without the channels that matter least, and what was chosen in each round."""
 
     model: nn.Module
-    choices: tuple[Choice, ...]
+    choices: tuple[ChannelChoice, ...]
 
 
 def remove_channels(
@@ -96,11 +96,11 @@ def remove_channels(
             if kept.path is not None:
                 kept.notes = {"round": done, "network": codec.encode(plan_of(small, floats=torch.float32))}
             start = kept.begin(small, optimizer)
-            fit(small, train, objective, optimizer, settings, companion=kept, accelerator=accelerator, start=start)
+            fit(small, train, objective, optimizer, settings, callback=kept, accelerator=accelerator, start=start)
     return Narrowed(small.eval(), tuple(choices))
 
 
-class _Told(Companion):
+class _Told(Callback):
     """Says twenty times in a training how far it is."""
 
     def __init__(self, progress: Callable[[int, int, str], None]) -> None:
@@ -126,7 +126,7 @@ def _chosen(
     outputs: dict[str, int],
     shape: tuple[int, ...],
     seed: int,
-) -> Choice:
+) -> ChannelChoice:
     found = dependencies(model, shape)
     scores = criterion(part.criterion, model, first_samples(_epoch(train), part.samples), seed=seed)
     reduce = part.reduce or ("sum" if part.criterion in ADDITIVE else "mean")
@@ -160,12 +160,12 @@ def _amount(sizes: Sizes, over: str, outputs: tuple[str, ...]) -> int:
     return sum(numel.values()) if over == "parameters" else sum(sizes.shapes[name][0] for name in outputs)
 
 
-def _remove(model: nn.Module, channels: Channels, train: Any) -> None:
+def _remove(model: nn.Module, channels: ChannelMasks, train: Any) -> None:
     """Narrow in place, and find out at once whether the network still computes, and computes the same."""
     inputs = _first(train)[:8].to(next(model.parameters()).device)
     expected = copy.deepcopy(model)
-    silence(expected, channels)
-    narrow(model, channels)
+    zero_channels(expected, channels)
+    prune_channels(model, channels)
     name = type(model).__name__
     with evaluating(expected), evaluating(model):
         wanted = expected(inputs)
@@ -228,7 +228,7 @@ def channel_stage(
         return found.eval()
     told = _Told(progress) if progress else None
     training = None if state_file is None else stage_training_file(state_file)
-    kept = KeptTraining(training, recipe.model_dump_json(), accelerator, companion=told)
+    kept = KeptTraining(training, recipe.model_dump_json(), accelerator, callback=told)
     small = remove_channels(model, train, recipe.channels, seed=recipe.seed, accelerator=accelerator, kept=kept).model
     if place is not None and accelerator.is_main_process:
         left = plan_of(small, floats=torch.float32)

@@ -27,7 +27,7 @@ from fewbits.report.method import method_of
 from fewbits.report.report import Report
 from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
 from fewbits.train.kept import KeptTraining
-from fewbits.train.loop import Companion, batches_of, endless, fit, optimizer_of, total_steps
+from fewbits.train.loop import Callback, batches_of, endless, fit, optimizer_of, total_steps
 from fewbits.train.objectives import objective_of
 from fewbits.weights import layers, parameters_of
 
@@ -66,7 +66,7 @@ def quantize(
         listened = full if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
         kept = KeptTraining(
             state_file, recipe.model_dump_json(), accelerator, times=recipe.rounds,
-            companion=_Told(progress, recipe.rounds), agree=partial(_agree, net, accelerator),
+            callback=_Told(progress, recipe.rounds), agree=partial(_agree, net, accelerator),
         )  # fmt: skip
         steps = _train(net, listened, train, settings, kept, accelerator)
     plan = affine_plan(net, channels=channels_of(original), floats=getattr(torch, recipe.floats))
@@ -129,7 +129,7 @@ def _agree(net: nn.Module, accelerator: Accelerator) -> None:
                     end.copy_(accelerator.reduce(end.detach(), reduction="mean"))
 
 
-class _Told(Companion):
+class _Told(Callback):
     """Reports progress."""
 
     def __init__(self, progress: Any, rounds: int) -> None:
@@ -163,8 +163,8 @@ def _train(
     ]
     for end, size in ends:
         if end.requires_grad:
-            groups.append({"params": [end], "lr": settings.lr_steps * size, "weight_decay": 0.0})
+            groups.append({"params": [end], "lr": settings.lr_step_size * size, "weight_decay": 0.0})
     objective, optimizer = objective_of(settings, teacher), optimizer_of(groups, settings)
     start = kept.begin(net, optimizer)
-    fit(net, train, objective, optimizer, settings, companion=kept, accelerator=accelerator, start=start)
+    fit(net, train, objective, optimizer, settings, callback=kept, accelerator=accelerator, start=start)
     return total_steps(train, settings)

@@ -5,6 +5,6 @@ from fewbits.search.layer_rates.objective import Targets
 from fewbits.search.layer_rates.outcome import Outcome
 from fewbits.search.layer_rates.proxy import Proxy, carve
 from fewbits.search.layer_rates.run import METHODS, search
-from fewbits.search.layer_rates.space import Space
+from fewbits.search.layer_rates.space import RateSpace
 
-__all__ = ["METHODS", "Evaluation", "Evaluator", "Outcome", "Proxy", "Space", "Spent", "Targets", "carve", "search"]
+__all__ = ["METHODS", "Evaluation", "Evaluator", "Outcome", "Proxy", "RateSpace", "Spent", "Targets", "carve", "search"]

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbits.errors import MissingExtraError, RecipeError, nearest
+from fewbits.errors import MissingExtraError, RecipeError, did_you_mean
 from fewbits.search.layer_rates.evaluator import Evaluator
 from fewbits.search.layer_rates.space import Kept
 
@@ -63,7 +63,9 @@ class PruningEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def __init__(self, evaluator: Evaluator, reward: str = "potential", scale: float = 1.0) -> None:
         if reward not in REWARDS:
-            raise RecipeError(f"no reward is called {reward!r}{nearest(reward, REWARDS)} (known: {', '.join(REWARDS)})")
+            raise RecipeError(
+                f"no reward is called {reward!r}{did_you_mean(reward, REWARDS)} (known: {', '.join(REWARDS)})"
+            )
         self.evaluator, self.space, self.reward, self.scale = evaluator, evaluator.space, reward, scale
         self.episodes = 0
         self._start()

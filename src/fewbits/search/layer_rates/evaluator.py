@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fewbits.errors import RecipeError
 from fewbits.search.layer_rates.objective import Targets
-from fewbits.search.layer_rates.space import Kept, Space
+from fewbits.search.layer_rates.space import Kept, RateSpace
 
 Measure = Callable[[Kept], float]
 """``measure(kept) -> accuracy in percent`` on the proxy samples, of the pruned and recalibrated network."""
@@ -45,7 +45,7 @@ class Evaluator:
 
     def __init__(
         self,
-        space: Space,
+        space: RateSpace,
         measure: Measure,
         targets: Targets,
         budget: int,

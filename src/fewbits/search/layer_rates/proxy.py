@@ -15,7 +15,7 @@ from fewbits.data.dataset import DataSet
 from fewbits.data.stratify import stratify
 from fewbits.errors import DataError
 from fewbits.search.layer_rates.journal import Journal
-from fewbits.search.layer_rates.space import Kept, Space
+from fewbits.search.layer_rates.space import Kept, RateSpace
 from fewbits.train.loop import accuracy, computing, laid_out
 from fewbits.train.recalibrate import recalibrate
 
@@ -70,7 +70,7 @@ class Proxy:
     def __init__(
         self,
         model: nn.Module,
-        space: Space,
+        space: RateSpace,
         proxy: Batches,
         calibration: Batches,
         *,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from torch import nn
 
-from fewbits.errors import RecipeError, nearest
+from fewbits.errors import RecipeError, did_you_mean
 from fewbits.search.layer_rates.evaluator import Evaluator, Measure, Spent
 from fewbits.search.layer_rates.objective import Targets
 from fewbits.search.layer_rates.outcome import Outcome
 from fewbits.search.layer_rates.proxy import Batches, Proxy
 from fewbits.search.layer_rates.searchers import SIMPLE
-from fewbits.search.layer_rates.space import Space
+from fewbits.search.layer_rates.space import RateSpace
 from fewbits.weights import select
 
 AGENTS = ("purl", "qlp")
@@ -34,7 +34,7 @@ def search(
     sparsity: float = 0.8,
     max_drop: float = 1.0,
     evaluations: int = 400,
-    floor: int | str = 0,
+    min_kept: int | str = 0,
     reward: str = "potential",
     include: Iterable[str] = ("*",),
     exclude: Iterable[str] = (),
@@ -54,7 +54,7 @@ def search(
         max_drop: points below the dense network's accuracy on the proxy samples: the target T_A.
         evaluations: budget, see :class:`~fewbits.search.layer_rates.Evaluator` for what counts. The search ends
             earlier where both targets are met.
-        floor: so many weights of each layer stay, or so many percent of all (``"0.02%"``).
+        min_kept: so many weights of each layer stay, or so many percent of all (``"0.02%"``).
         reward: of the agents: ``raw``, ``potential``, ``sparsity`` or ``terminal``.
         include, exclude: patterns of weight names, as in a recipe's ``select``.
         precision: of the evaluations, ``float32`` or ``bfloat16``.
@@ -66,7 +66,7 @@ def search(
         MissingExtraError: an agent without the extra ``rl``. RecipeError: an unknown method or reward, or an impossible
             number. SelectionError, NonFiniteError: from the weights. DataError: no samples, or another journal.
     """
-    space = Space(select(model, include, exclude), floor)
+    space = RateSpace(select(model, include, exclude), min_kept)
     measure = Proxy(model, space, proxy, calibration, precision=precision, journal=journal)
     targets = Targets(measure(space.dense) - max_drop, sparsity)
     return explore(
@@ -75,7 +75,7 @@ def search(
 
 
 def explore(
-    space: Space,
+    space: RateSpace,
     measure: Measure,
     targets: Targets,
     method: str,
@@ -88,7 +88,9 @@ def explore(
 ) -> Outcome:
     """A search over given choices with a given measure of accuracy; arguments and errors as for :func:`search`."""
     if method not in METHODS:
-        raise RecipeError(f"no searcher is called {method!r}{nearest(method, METHODS)} (known: {', '.join(METHODS)})")
+        raise RecipeError(
+            f"no searcher is called {method!r}{did_you_mean(method, METHODS)} (known: {', '.join(METHODS)})"
+        )
 
     def told(evaluator: Evaluator) -> None:
         if progress is not None:

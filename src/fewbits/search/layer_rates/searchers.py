@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 
 from fewbits import assign
-from fewbits.recipe.notation import floor_of
+from fewbits.recipe.notation import min_kept_of
 from fewbits.search.layer_rates.evaluator import Evaluator
-from fewbits.search.layer_rates.space import Kept, Space
+from fewbits.search.layer_rates.space import Kept, RateSpace
 
 Searcher = Callable[[Evaluator, int], None]
 """``searcher(evaluator, seed)`` asks until it has no further question, or ``Spent`` is raised."""
@@ -56,13 +56,13 @@ def scan(evaluator: Evaluator, curve: Curve, low: float, high: float, evaluation
 def global_magnitude(evaluator: Evaluator, seed: int = 0) -> None:
     """Global MP: the sparsity is scanned for five floors with half of the budget, then for the best of them."""
 
-    def scanned(floor: str, evaluations: int) -> float:
-        make = partial(assign.global_magnitude, floor=floor)
-        return scan(evaluator, _curve(evaluator.space, make), 0.0, _most(evaluator.space, floor), evaluations)
+    def scanned(min_kept: str, evaluations: int) -> float:
+        make = partial(assign.global_magnitude, min_kept=min_kept)
+        return scan(evaluator, _curve(evaluator.space, make), 0.0, _most(evaluator.space, min_kept), evaluations)
 
     share = evaluator.budget // 2 // len(FLOORS)
-    scores = {floor: scanned(floor, share) for floor in FLOORS}
-    scanned(max(scores, key=lambda floor: scores[floor]), evaluator.left)
+    scores = {min_kept: scanned(min_kept, share) for min_kept in FLOORS}
+    scanned(max(scores, key=lambda min_kept: scores[min_kept]), evaluator.left)
 
 
 def lamp(evaluator: Evaluator, seed: int = 0) -> None:
@@ -125,7 +125,7 @@ def _crossing(alphas: list[float], losses: np.ndarray, allowed: float) -> float:
     return float(alphas[last] + way * (alphas[last + 1] - alphas[last]))
 
 
-def _curve(space: Space, make: Callable[[float], assign.Assigner]) -> Curve:
+def _curve(space: RateSpace, make: Callable[[float], assign.Assigner]) -> Curve:
     def at(sparsity: float) -> Kept:
         assigner = make(sparsity)
         plan, _ = assigner.update(space.weights, None, assigner.init(space.weights))
@@ -134,9 +134,9 @@ def _curve(space: Space, make: Callable[[float], assign.Assigner]) -> Curve:
     return at
 
 
-def _most(space: Space, floor: str = "0%") -> float:
+def _most(space: RateSpace, min_kept: str = "0%") -> float:
     """The largest sparsity that a floor allows."""
-    sigma = floor_of(floor, space.total)
+    sigma = min_kept_of(min_kept, space.total)
     return sum(size - min(size, sigma) for size in space.sizes) / space.total
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from fewbits.assign.pruning import singles
 from fewbits.errors import RecipeError
-from fewbits.recipe.notation import floor_of
+from fewbits.recipe.notation import min_kept_of
 
 Kept = tuple[int, ...]
 """Weights that each layer keeps, in the order of the layers: its largest ones."""
 
 
-class Space:
+class RateSpace:
     """The prunable layers of a network, as numbers.
 
     A layer keeps its weights of largest magnitude; among equal ones the higher indices, so that a choice is the same
@@ -23,21 +23,21 @@ class Space:
 
     Args:
         weights: dense weights by name; they are copied, not changed.
-        floor: so many weights of each layer stay (a smaller layer whole), or so many percent of all of them
+        min_kept: so many weights of each layer stay (a smaller layer whole), or so many percent of all of them
             (``"0.02%"``); one weight stays in any case.
 
     Raises:
         NonFiniteError: naming the layer. RecipeError: no weights, or no such floor.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], floor: int | str = 0) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], min_kept: int | str = 0) -> None:
         self.weights = {name: weight.detach().clone() for name, weight in singles(weights).items()}
         if not self.weights or not all(w.numel() for w in self.weights.values()):
             raise RecipeError("a search needs layers, and weights in each of them")
         self.names = tuple(self.weights)
         self.sizes = tuple(weight.numel() for weight in self.weights.values())
         self.total = sum(self.sizes)
-        sigma = floor_of(floor, self.total)
+        sigma = min_kept_of(min_kept, self.total)
         self.floors = tuple(max(1, min(size, sigma)) for size in self.sizes)
         self.stds = tuple(float(w.double().std(correction=0)) for w in self.weights.values())
         self._ascending: list[Tensor] = []

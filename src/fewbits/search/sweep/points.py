@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from fewbits.recipe.variation import Sweep
-from fewbits.search.sweep.space import Params, Space
+from fewbits.search.sweep.space import Params, SweepSpace
 
 Seen = tuple[Params, Sequence[float] | None]
 """A setting, and its objectives; ``None`` where it failed."""
@@ -18,7 +18,7 @@ Seen = tuple[Params, Sequence[float] | None]
 _PATIENCE = 200  # drawn settings in a row that were there already, before the space counts as exhausted
 
 
-def spread(space: Space, sweep: Sweep) -> Iterator[Params]:
+def spread(space: SweepSpace, sweep: Sweep) -> Iterator[Params]:
     """Settings for ever: scrambled Sobol points, or random ones."""
     keys = len(space.over)
     if sweep.sampler == "random":
@@ -30,7 +30,7 @@ def spread(space: Space, sweep: Sweep) -> Iterator[Params]:
         yield space.at(engine.draw(1, dtype=torch.float64)[0].clamp(0, 1 - 1e-9).tolist())
 
 
-def planned(space: Space, sweep: Sweep, seen: Sequence[Seen]) -> list[Params]:
+def planned(space: SweepSpace, sweep: Sweep, seen: Sequence[Seen]) -> list[Params]:
     """The first settings of a sweep, none of them twice, at most ``sweep.trials``.
 
     Args:
@@ -70,7 +70,7 @@ def key(params: Params) -> str:
     return json.dumps(params, sort_keys=True)
 
 
-def _suggested(space: Space, sweep: Sweep, seen: Sequence[Seen]) -> Iterator[Params]:
+def _suggested(space: SweepSpace, sweep: Sweep, seen: Sequence[Seen]) -> Iterator[Params]:
     """Settings that Optuna's tree-structured Parzen estimator expects to improve the front."""
     import optuna
 

@@ -13,7 +13,7 @@ from typing import Any
 from fewbits.errors import DataError
 from fewbits.recipe.variation import Sweep
 from fewbits.search.sweep import owner, points
-from fewbits.search.sweep.space import Params, Space
+from fewbits.search.sweep.space import Params, SweepSpace
 from fewbits.search.sweep.storage import optuna
 
 ATTEMPTS = 3  # a setting that ends its process so often is not tried again
@@ -38,7 +38,7 @@ class Queue:
         self, storage: Any, name: str, sweep: Sweep, identity: Mapping[str, str], *, pulse: owner.Pulse | None = None
     ) -> None:
         self.library = optuna()
-        self.sweep, self.space, self.pulse = sweep, Space.of(sweep), pulse or owner.Pulse()
+        self.sweep, self.space, self.pulse = sweep, SweepSpace.of(sweep), pulse or owner.Pulse()
         self._due: list[Params] | None = None
         self._ready = 0  # batches that were finished when the list was made
         self.study = self.library.create_study(

@@ -23,14 +23,14 @@ def label(value: Any) -> str | int | float | bool | None:
 
 
 @dataclass(frozen=True)
-class Space:
+class SweepSpace:
     """The keys of a sweep, in order."""
 
     over: dict[str, list[Any] | Range]
 
     @staticmethod
-    def of(sweep: Sweep) -> Space:
-        return Space(dict(sweep.over))
+    def of(sweep: Sweep) -> SweepSpace:
+        return SweepSpace(dict(sweep.over))
 
     @property
     def size(self) -> int | None:

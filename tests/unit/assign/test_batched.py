@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fewbits.assign import Assigner, State, ecq, ecqx, ternary, together
+from fewbits.assign import Assigner, State, batched, ecq, ecqx, ternary
+from fewbits.assign.batched import Query, Values, run_alone, run_batched
 from fewbits.assign.diagram import compared, count
-from fewbits.assign.together import Asking, Values, alone
 from fewbits.plan import Plan
 
 CPU = torch.device("cpu")
 
 
-def collatz(start: int) -> Asking[int]:
+def collatz(start: int) -> Query[int]:
     """Asks until it is at 1: jobs of different starts ask differently often."""
     steps, at = 0, start
     while at != 1:
@@ -32,31 +32,31 @@ def collatz(start: int) -> Asking[int]:
 
 @given(st.lists(st.integers(1, 60), max_size=6))
 def test_in_step_as_alone(starts: list[int]) -> None:
-    expected = [alone(collatz(start)) for start in starts]
-    assert together.together([collatz(start) for start in starts], [CPU] * len(starts)) == expected
-    assert together._answered([collatz(start) for start in starts]) == expected
+    expected = [run_alone(collatz(start)) for start in starts]
+    assert run_batched([collatz(start) for start in starts], [CPU] * len(starts)) == expected
+    assert batched._answered([collatz(start) for start in starts]) == expected
 
 
 def test_one_transfer_serves_all() -> None:
     fetched: list[int] = []
-    real = together._fetched
+    real = batched._fetched
 
     def counted(asked: dict[int, Tensor]) -> dict[int, Values]:
         fetched.append(len(asked))
         return real(asked)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(together, "_fetched", counted)
-        together._answered([collatz(start) for start in (1, 2, 4, 8)])
+        patch.setattr(batched, "_fetched", counted)
+        batched._answered([collatz(start) for start in (1, 2, 4, 8)])
     assert fetched == [3, 2, 1, 0]
 
 
 def test_answers_are_exact() -> None:
-    def asks(value: Tensor) -> Asking[Values]:
+    def asks(value: Tensor) -> Query[Values]:
         return (yield value)
 
     values = torch.tensor([1 / 3, 3e38, -1e-38]), torch.tensor(2**53), torch.tensor([True, False])
-    for value, answer in zip(values, together._answered([asks(v) for v in values]), strict=True):
+    for value, answer in zip(values, batched._answered([asks(v) for v in values]), strict=True):
         assert answer.dtype == np.float64
         assert answer.tolist() == value.reshape(-1).tolist()
 
@@ -64,7 +64,7 @@ def test_answers_are_exact() -> None:
 def test_an_error_of_one_ends_all() -> None:
     ended: list[str] = []
 
-    def asks(name: str) -> Asking[None]:
+    def asks(name: str) -> Query[None]:
         try:
             yield torch.zeros(1)
             if name == "b":
@@ -74,7 +74,7 @@ def test_an_error_of_one_ends_all() -> None:
             ended.append(name)
 
     with pytest.raises(ValueError, match="b"):
-        together._answered([asks(name) for name in "abc"])
+        batched._answered([asks(name) for name in "abc"])
     assert sorted(ended) == ["a", "b", "c"]
 
 
@@ -82,15 +82,15 @@ def test_an_error_of_one_ends_all() -> None:
 def test_counting_by_comparing_with_all_boundaries(weights: list[float], edges: list[float]) -> None:
     """What a GPU does."""
     x, bounds = torch.tensor(weights), np.array(sorted(edges), dtype=np.float32)
-    assert alone(compared(x, bounds)).tolist() == count(x, bounds).tolist()
+    assert run_alone(compared(x, bounds)).tolist() == count(x, bounds).tolist()
 
 
 @pytest.mark.parametrize(
     "assigner",
     [
-        ecq(4, 0.4), ecq(2, 0.1, step="rate"), ecq(7, 0.4), ecq(4, 0.3, rate="coder"), ternary(0.2),
-        ecqx(4, 0.4, step="rate"), ecqx(4, 0.4, p=0.9, momentum=0.9), ecqx(4, 0.2, p_rule="released"),
-        ecq(4, 9.0, step="rate", floor=0.3), ecqx(4, 9.0, floor=0.3),
+        ecq(4, 0.4), ecq(2, 0.1, step_rule="rate"), ecq(7, 0.4), ecq(4, 0.3, rate="coder"), ternary(0.2),
+        ecqx(4, 0.4, step_rule="rate"), ecqx(4, 0.4, p=0.9, momentum=0.9), ecqx(4, 0.2, p_rule="released"),
+        ecq(4, 9.0, step_rule="rate", min_kept=0.3), ecqx(4, 9.0, min_kept=0.3),
     ],
 )  # fmt: skip
 def test_a_whole_assignment_in_step(assigner: Assigner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,11 +106,11 @@ def test_a_whole_assignment_in_step(assigner: Assigner, monkeypatch: pytest.Monk
     plan, state = after_two()
     joined: list[int] = []
 
-    def in_step(jobs: list[Asking[Any]], devices: list[torch.device]) -> list[Any]:
+    def in_step(jobs: list[Query[Any]], devices: list[torch.device]) -> list[Any]:
         joined.append(len(jobs))
-        return together._answered(jobs)
+        return batched._answered(jobs)
 
-    monkeypatch.setattr("fewbits.assign.entropy.together", in_step)
+    monkeypatch.setattr("fewbits.assign.entropy.run_batched", in_step)
     monkeypatch.setattr("fewbits.assign.rate.counting", lambda x, bounds, extremes: compared(x, bounds))
     found, later = after_two()
     assert joined == [3, 3]

@@ -20,24 +20,24 @@ T = TypeVar("T")
 Values = NDArray[np.float64]
 """Flat values of a tensor: exact for float32, and for whole numbers up to 2**53."""
 
-Asking = Generator[Tensor, Values, T]
+Query = Generator[Tensor, Values, T]
 """Yields tensors, is sent the values of each, and returns a T."""
 
 
-def alone(job: Asking[T]) -> T:
+def run_alone(job: Query[T]) -> T:
     """The result of one job: each of its questions is answered at once."""
     return _answered([job])[0]
 
 
-def together(jobs: Sequence[Asking[T]], devices: Iterable[torch.device]) -> list[T]:
+def run_batched(jobs: Sequence[Query[T]], devices: Iterable[torch.device]) -> list[T]:
     """The results of all jobs: on one GPU in step, one transfer for what all of them ask; else one after the other."""
     places = set(devices)
     if len(places) != 1 or places.pop().type != "cuda":
-        return [alone(job) for job in jobs]
+        return [run_alone(job) for job in jobs]
     return _answered(jobs)
 
 
-def _answered(jobs: Sequence[Asking[T]]) -> list[T]:
+def _answered(jobs: Sequence[Query[T]]) -> list[T]:
     results: dict[int, T] = {}
     asked: dict[int, Tensor] = {}
     answers: dict[int, Values] = {}

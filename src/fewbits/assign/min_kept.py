@@ -1,7 +1,7 @@
 """No layer loses all of its weights: the minimum threshold of Global MP (arXiv 2209.14624), for clusters.
 
-Where a layer would keep fewer weights than its floor, its largest ones stay, too. The layer then no longer depends on
-lambda, so that bytes fall with lambda as far as there, but may rise by a few percent where a floor begins to hold: its
+Where a layer would keep fewer weights than ``min_kept``, its largest ones stay, too. It then no longer depends on
+lambda, so that bytes fall with lambda as far as there, but may rise by a few percent where that begins to hold: its
 weights go to their nearest clusters then, where entropy drew them together before.
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewbits.assign.batched import Query
 from fewbits.assign.diagram import Extremes, Table, boundaries, locate
 from fewbits.assign.grid import kth_smallest
-from fewbits.assign.together import Asking
 
 REACH = 1.5
 """Widest step, relative to the smallest weight that is kept: that weight is then nearer to its cluster than to zero."""
@@ -21,7 +21,7 @@ REACH = 1.5
 
 def spare(
     x: Tensor, levels: Tensor, table: Table, needed: int, extremes: Extremes, finest: float | None, gain: float
-) -> Asking[tuple[Tensor, Table]]:
+) -> Query[tuple[Tensor, Table]]:
     """Levels and centroids with which the ``needed`` largest weights are not zero, nor any that was not before.
 
     On a grid whose step may change, all of them go to their nearest clusters; else those that were not zero stay where

@@ -19,9 +19,9 @@ from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError
 from fewbits.job import folder as outputs
 from fewbits.pipeline import resume
-from fewbits.pipeline.pilot import BITS, Choice, choose, share_of
+from fewbits.pipeline.pilot import BITS, PilotChoice, choose, share_of
 from fewbits.pipeline.run import Run
-from fewbits.pipeline.trial_cache import Outcome, notebook_file
+from fewbits.pipeline.trial_cache import Outcome, trial_cache_file
 from fewbits.report.report import Report
 from fewbits.train import accuracy
 
@@ -57,7 +57,7 @@ def test_the_bits_of_the_most_accurate_file(outcomes: dict, best: int) -> None:
     assert [r.bits for r in found.seen] == [b for b in BITS if not isinstance(outcomes[b], str)]
 
 
-def test_the_length_of_a_rehearsal() -> None:
+def test_the_length_of_a_pilot_run() -> None:
     assert [share_of(steps) for steps in (1, 499, 500, 1000, 1999, 2000, 100_000)] == [
         1, 1, 1, 0.5, pytest.approx(0.25, abs=1e-3), 0.25, 0.25,
     ]  # fmt: skip
@@ -68,8 +68,10 @@ def test_no_bits_reach_the_target() -> None:
         choose(recipe(target=10), lambda *_: "too large", None, 10_000, 4000)
 
 
-def told_sizes(asked: recipes.Recipe, accuracy_at, smallest: float = 0.0) -> tuple[Choice, list[tuple[object, int]]]:
-    """Rehearse where a network's accuracy is ``accuracy_at(bits, bytes)``; the float one has 99 % in 32,000 bytes."""
+def told_sizes(
+    asked: recipes.Recipe, accuracy_at, smallest: float = 0.0
+) -> tuple[PilotChoice, list[tuple[object, int]]]:
+    """Pilot runs where a network's accuracy is ``accuracy_at(bits, bytes)``; the float one has 99 % in 32,000 bytes."""
     seen = []
 
     def short(trial: recipes.Recipe, what: str, index: int, count: int) -> Outcome:
@@ -166,7 +168,7 @@ def test_what_is_chosen_was_seen_to_keep_the_floor(needed: int, tries: int, limi
     def measured(bits: int, size: int) -> float:
         return (99.0 if size >= needed else 97.5) + draw.uniform(-noise, noise)
 
-    budget = {"max_drop": 1.0, "rehearsals": tries} | ({} if limit is None else {"target": limit})
+    budget = {"max_drop": 1.0, "pilots": tries} | ({} if limit is None else {"target": limit})
     found, seen = told_sizes(recipe(3, **budget), measured)
     assert 1 <= len(seen) <= tries
     assert limit is None or all(target <= limit for _, target in seen)
@@ -175,7 +177,7 @@ def test_what_is_chosen_was_seen_to_keep_the_floor(needed: int, tries: int, limi
 
 
 def test_a_run_is_that_of_the_chosen_bits(trained: nn.Module, handwriting: DataSet, tmp_path) -> None:
-    """Rehearsals leave no trace in the training, interrupted or not."""
+    """Pilot runs leave no trace in the training, interrupted or not."""
 
     def evaluate(model: nn.Module) -> float:
         return accuracy(model, handwriting.loader("validation", 256))
@@ -189,27 +191,27 @@ def test_a_run_is_that_of_the_chosen_bits(trained: nn.Module, handwriting: DataS
     found = run(recipe(target=1500), progress=lambda done, total, line: told.append(line))
     bits = {entry.bits for entry in found.plan.clustered.values()}
     assert len(bits) == 1
-    best = max(found.report.rehearsals, key=lambda r: (r.accuracy, -r.bits))
+    best = max(found.report.pilots, key=lambda r: (r.accuracy, -r.bits))
     assert bits == {best.bits}
     assert found.data == run(recipe(best.bits, target=1500)).data
-    assert any("rehearsing with 3 bits" in line for line in told)
+    assert any("pilot run with 3 bits" in line for line in told)
     assert f"{best.bits}, after short trainings with" in str(found.report)
-    assert Report.from_json(found.report.to_json()).rehearsals == found.report.rehearsals
+    assert Report.from_json(found.report.to_json()).pilots == found.report.pilots
 
     state = tmp_path / "run.state"
     rounds = iter(range(100))
 
     def stop(done: int, total: int, line: str) -> None:
-        if "rehearsing" not in line and next(rounds) == 1:
+        if "pilot run" not in line and next(rounds) == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(recipe(target=1500), progress=stop, state_file=state)
     again: list[str] = []
     resumed = run(recipe(target=1500), progress=lambda *line: again.append(line[2]), state_file=state)
-    assert not any("rehearsing" in line for line in again)
+    assert not any("pilot run" in line for line in again)
     assert resumed.data == found.data
-    assert resumed.report.rehearsals == found.report.rehearsals
+    assert resumed.report.pilots == found.report.pilots
 
 
 def test_what_cannot_be_chosen(trained: nn.Module, handwriting: DataSet) -> None:
@@ -218,8 +220,8 @@ def test_what_cannot_be_chosen(trained: nn.Module, handwriting: DataSet) -> None
         fb.compress(trained, batches, evaluate=lambda net: 0.0, recipe=recipe())
     with pytest.raises(RecipeError, match="needs evaluate"):
         fb.compress(trained, batches, recipe=recipe(target=1500))
-    with pytest.raises(RecipeError, match="needs rehearsals"):
-        fb.compress(trained, batches, evaluate=lambda net: 0.0, recipe=recipe(max_drop=1.0, rehearsals=0))
+    with pytest.raises(RecipeError, match="needs pilots"):
+        fb.compress(trained, batches, evaluate=lambda net: 0.0, recipe=recipe(max_drop=1.0, pilots=0))
     with pytest.raises(RecipeError, match="ternary has no bits to choose"):
         recipes.make({"assign": {"method": "ternary", "bits": "auto"}})
     for wrong in (1, 17, "automatic", True, 3.5):
@@ -230,55 +232,55 @@ def test_what_cannot_be_chosen(trained: nn.Module, handwriting: DataSet) -> None
 def test_the_smallest_size_that_kept_the_floor_is_trained_to(
     trained: nn.Module, handwriting: DataSet, tmp_path
 ) -> None:
-    """An interruption in the rehearsals costs one of them; the file is the one without an interruption."""
+    """An interruption in the pilots costs one of them; the file is the one without an interruption."""
 
     def evaluate(model: nn.Module) -> float:
         return accuracy(model, handwriting.loader("validation", 256))
 
     def run(**more: object) -> fb.Compressed:
-        asked = recipe(3, max_drop=12.0, rehearsals=3)
+        asked = recipe(3, max_drop=12.0, pilots=3)
         batches = handwriting.loader("train", 64, shuffle=True, seed=3)
         return fb.compress(trained, batches, evaluate=evaluate, recipe=asked, **more)
 
     found = run()
     report = found.report
     assert report.met
-    assert len(report.rehearsals) == 3
-    smallest = min(r.bytes for r in report.rehearsals if r.kept)
+    assert len(report.pilots) == 3
+    smallest = min(r.bytes for r in report.pilots if r.kept)
     assert 0.9 * smallest <= min(r.bytes for r in report.history) <= smallest
     assert "in short trainings" in str(report)
-    assert Report.from_json(report.to_json()).rehearsals == report.rehearsals
+    assert Report.from_json(report.to_json()).pilots == report.pilots
 
     state = tmp_path / "run.state"
     seen: list[str] = []
 
     def stop(done: int, total: int, line: str) -> None:
         seen.append(line)
-        if len(rehearsed(seen)) == 2:
+        if len(piloted(seen)) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(progress=stop, state_file=state)
-    assert notebook_file(state).exists()
+    assert trial_cache_file(state).exists()
     again: list[str] = []
     resumed = run(progress=lambda *line: again.append(line[2]), state_file=state)
-    assert len(rehearsed(again)) == 2
+    assert len(piloted(again)) == 2
     assert resumed.data == found.data
     assert not list(tmp_path.iterdir())
 
 
-def rehearsed(lines: list[str]) -> set[str]:
-    return {line.split(":")[0] for line in lines if line.startswith("rehearsing")}
+def piloted(lines: list[str]) -> set[str]:
+    return {line.split(":")[0] for line in lines if line.startswith("pilot run")}
 
 
 def test_notes_of_another_recipe_or_none_at_all(trained: nn.Module, handwriting: DataSet, tmp_path) -> None:
     state = tmp_path / "run.state"
     asked, batches = recipe(3, max_drop=3.0), handwriting.loader("train", 64)
     for text in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"recipe": "", "outcomes": {"a": [1]}}'):
-        notebook_file(state).write_bytes(text)
-        with pytest.raises(DataError, match="not a list of rehearsals"):
+        trial_cache_file(state).write_bytes(text)
+        with pytest.raises(DataError, match="not a list of pilots"):
             fb.compress(trained, batches, evaluate=lambda net: 50.0, recipe=asked, state_file=state)
-    notebook_file(state).write_text('{"recipe": "", "outcomes": {"a": [1, 2.5], "b": "too large"}}')
+    trial_cache_file(state).write_text('{"recipe": "", "outcomes": {"a": [1, 2.5], "b": "too large"}}')
     with pytest.raises(DataError, match="belongs to another recipe"):
         fb.compress(trained, batches, evaluate=lambda net: 50.0, recipe=asked, state_file=state)
 
@@ -304,7 +306,7 @@ def test_a_drop_that_was_not_kept_is_tried_again_a_fifth_larger(
         size, met = outcomes[len(goals) - 1]
         return replace(real, report=real.report.updated(file_bytes=size, met=met, accuracy_after=size / 100))
 
-    monkeypatch.setattr(Run, "_choose", lambda self, before: Choice(None, 1000))
+    monkeypatch.setattr(Run, "_choose", lambda self, before: PilotChoice(None, 1000))
     monkeypatch.setattr(Run, "_train", train)
     batches = handwriting.loader("train", 64)
     found = fb.compress(trained, batches, evaluate=lambda net: 90.0, recipe=recipe(3, max_drop=1.0))
@@ -314,25 +316,25 @@ def test_a_drop_that_was_not_kept_is_tried_again_a_fifth_larger(
 
 def test_no_attempt_is_larger_than_the_target() -> None:
     goals = [
-        Choice(3, 1000).larger(None),
-        Choice(3, 1000).larger(1100),
-        Choice(3, 1000).larger(1000),
-        Choice().larger(9),
+        PilotChoice(3, 1000).larger(None),
+        PilotChoice(3, 1000).larger(1100),
+        PilotChoice(3, 1000).larger(1000),
+        PilotChoice().larger(9),
     ]
     assert [None if g is None else (g.size, g.attempt) for g in goals] == [(1200, 2), (1100, 2), None, None]
-    assert Choice(3, 1000, attempt=3).larger(None) is None
+    assert PilotChoice(3, 1000, attempt=3).larger(None) is None
 
 
 def test_notes_are_looked_at_before_the_float_network_is_trained(tmp_path) -> None:
-    """What an interrupted rehearsal left is looked at before anything is trained."""
+    """What an interrupted pilot run left is looked at before anything is trained."""
     out = tmp_path / "out"
     out.mkdir()
     asked = recipe(3, max_drop=3.0, network={"name": "digits-net"}, data={"name": "digits"})
     resume.forget(out / outputs.STATE)  # nothing there is fine
-    notebook_file(out / outputs.STATE).write_text('{"recipe": "", "outcomes": {}}')
+    trial_cache_file(out / outputs.STATE).write_text('{"recipe": "", "outcomes": {}}')
     with pytest.raises(DataError, match="belongs to another recipe"):
         outputs.unfinished(asked, out)
-    notebook_file(out / outputs.STATE).write_text(
+    trial_cache_file(out / outputs.STATE).write_text(
         json.dumps({"recipe": asked.model_dump_json(), "outcomes": {"a": [1, 2.0], "b": "too large"}})
     )
     assert outputs.unfinished(asked, out) is None  # the float network was not kept: trained again, the same one
@@ -353,7 +355,7 @@ def test_an_interruption_of_a_second_attempt_does_not_forget_the_first(
         batches = handwriting.loader("train", 64, shuffle=True, seed=3)
         return fb.compress(trained, batches, evaluate=evaluate, recipe=asked, **more)
 
-    monkeypatch.setattr(Run, "_choose", lambda self, before: Choice(None, 700))
+    monkeypatch.setattr(Run, "_choose", lambda self, before: PilotChoice(None, 700))
     whole = run()
     assert whole.report.met is False
     assert len(whole.data) <= 700  # not one of the later, larger ones
@@ -375,13 +377,13 @@ def test_an_accuracy_may_be_a_number_of_numpy(trained: nn.Module, handwriting: D
     """As ``100 * (found == wanted).mean()`` is."""
 
     def run(**more: object) -> fb.Compressed:
-        asked = recipe(3, max_drop=12.0, rehearsals=2)
+        asked = recipe(3, max_drop=12.0, pilots=2)
         batches = handwriting.loader("train", 64, shuffle=True, seed=3)
         percent = lambda net: np.float32(accuracy(net, handwriting.loader("validation", 256)))  # noqa: E731
         return fb.compress(trained, batches, evaluate=percent, recipe=asked, state_file=tmp_path / "state", **more)
 
     def stop(done: int, total: int, line: str) -> None:
-        if "rehearsing" not in line and done > 0:
+        if "pilot run" not in line and done > 0:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

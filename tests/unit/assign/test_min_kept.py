@@ -15,11 +15,11 @@ from fewbits.assign import chain, ecq, ecqx, global_magnitude, with_steps
 from fewbits.errors import RecipeError
 from fewbits.plan import Clustered
 
-HUGE = 1e5  # without a floor every weight is zero
+HUGE = 1e5  # without a min_kept every weight is zero
 
 
-def taken(weight: Tensor, lam: float, floor: float, step: str, scores: Tensor | None = None) -> Clustered:
-    assigner = (ecq if scores is None else ecqx)(4, lam, zero_floor=0.5, step=step, floor=floor)
+def taken(weight: Tensor, lam: float, min_kept: float, step: str, scores: Tensor | None = None) -> Clustered:
+    assigner = (ecq if scores is None else ecqx)(4, lam, zero_floor=0.5, step_rule=step, min_kept=min_kept)
     state = assigner.init({"a": weight})
     return assigner.update({"a": weight}, None if scores is None else {"a": scores}, state)[0].clustered["a"]
 
@@ -28,9 +28,9 @@ weights = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=200).map(tor
 
 
 @given(weights, st.sampled_from([0.0, 0.3, 2.0, HUGE]), st.floats(0, 1), st.sampled_from(["range", "rate"]))
-def test_so_many_stay_and_they_are_the_largest(weight: Tensor, lam: float, floor: float, step: str) -> None:
-    entry = taken(weight, lam, floor, step)
-    kept, needed = entry.levels != 0, min(math.ceil(floor * len(weight) - 1e-9), int((weight != 0).sum()))
+def test_so_many_stay_and_they_are_the_largest(weight: Tensor, lam: float, min_kept: float, step: str) -> None:
+    entry = taken(weight, lam, min_kept, step)
+    kept, needed = entry.levels != 0, min(math.ceil(min_kept * len(weight) - 1e-9), int((weight != 0).sum()))
     assert int(kept.sum()) >= needed
     ranked = weight.abs().sort(descending=True).values
     if needed:
@@ -67,8 +67,8 @@ def test_relevant_weights_stay_beside_the_largest() -> None:
     weight, scores = torch.randn(500), torch.rand(500)
     without = taken(weight, 1.0, 0.0, "rate", scores)
     kept = without.levels != 0
-    floor = (int(kept.sum()) + 20) / 500
-    entry = taken(weight, 1.0, floor, "rate", scores)
+    min_kept = (int(kept.sum()) + 20) / 500
+    entry = taken(weight, 1.0, min_kept, "rate", scores)
     assert (entry.levels != 0)[kept].all()
     assert (entry.levels != 0)[weight.abs().topk(int(kept.sum()) + 20).indices].all()
 
@@ -76,7 +76,7 @@ def test_relevant_weights_stay_beside_the_largest() -> None:
 def test_pruned_weights_stay_zero() -> None:
     torch.manual_seed(0)
     weight = {"a": torch.randn(100), "b": torch.randn(100) * 10}
-    assigner = chain(global_magnitude(0.5), ecq(4, HUGE, floor=0.4))
+    assigner = chain(global_magnitude(0.5), ecq(4, HUGE, min_kept=0.4))
     plan, _ = assigner.update(weight, None, assigner.init(weight))
     mask = global_magnitude(0.5)
     pruned = mask.update(weight, None, mask.init(weight))[0]
@@ -100,7 +100,7 @@ def test_with_relevance_the_number_is_what_counts() -> None:
 def test_whatever_training_makes_of_the_step_zero_is_not_nearer(gain: float) -> None:
     torch.manual_seed(0)
     weight = torch.randn(2000)
-    assigner = ecq(4, HUGE, step="rate", floor=0.05)
+    assigner = ecq(4, HUGE, step_rule="rate", min_kept=0.05)
     plan, state = assigner.update({"a": weight}, None, assigner.init({"a": weight}))
     held = plan.clustered["a"].step
     assert held is not None
@@ -124,12 +124,12 @@ def test_where_the_grid_stays_so_do_the_clusters_that_entropy_chose() -> None:
 def test_a_floor_may_be_percent() -> None:
     torch.manual_seed(0)
     weight = torch.randn(1000)
-    assigner = ecq(4, HUGE, floor="2.5 %")
+    assigner = ecq(4, HUGE, min_kept="2.5 %")
     plan, _ = assigner.update({"a": weight}, None, assigner.init({"a": weight}))
     assert int((plan.clustered["a"].levels != 0).sum()) == 25
 
 
-@pytest.mark.parametrize("floor", [-0.1, 1.1, float("nan"), "2", "101%", True, None])
-def test_a_floor_that_is_no_share_is_refused(floor: Any) -> None:
-    with pytest.raises(RecipeError, match="floor is a share"):
-        ecq(4, 0.1, floor=floor)
+@pytest.mark.parametrize("min_kept", [-0.1, 1.1, float("nan"), "2", "101%", True, None])
+def test_a_floor_that_is_no_share_is_refused(min_kept: Any) -> None:
+    with pytest.raises(RecipeError, match="min_kept is a share"):
+        ecq(4, 0.1, min_kept=min_kept)
