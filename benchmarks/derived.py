@@ -75,12 +75,6 @@ def best(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([part for part in kept if len(part)])
 
 
-def totals(frame: pd.DataFrame) -> pd.DataFrame:
-    """``small_total`` and ``fast_total``: all bytes of a profile over all of NNCodec's."""
-    whole = frame["nncodec_bytes"].sum()
-    return frame.assign(**{f"{p}_total": frame[f"{p}_bytes"].sum() / whole for p in ("small", "fast")})
-
-
 def sooner(frame: pd.DataFrame) -> pd.DataFrame:
     """Evaluations until each searcher has the score that the terminal-reward agent ended with, goal by goal."""
     found = []

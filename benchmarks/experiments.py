@@ -65,8 +65,7 @@ def units(name: str, folder: Path = FOLDER, changes: Row | None = None, seeds: l
         for key in ("set", "label", "options"):
             part[key] = whole.get(key, {}) | block.get(key, {})
         part["usual"] = _plain(part) | USUAL | part.get("usual", {})
-        part["set"] |= changes or {}
-        found += [unit for seed in seeds or part.get("seeds", [0]) for unit in _block(name, part, seed)]
+        found += [unit for seed in seeds or part.get("seeds", [0]) for unit in _block(name, part, seed, changes or {})]
     return sorted(found, key=lambda unit: unit.seed)
 
 
@@ -79,12 +78,14 @@ def _plain(part: Row) -> Row:
         return {}
 
 
-def _block(name: str, part: Row, seed: int) -> Iterator[Unit]:
+def _block(name: str, part: Row, seed: int, asked: Row) -> Iterator[Unit]:
     for choice in product(*(_axis(key, values) for key, values in part.get("vary", {}).items())):
         settings, options, labels = dict(part["set"]), dict(part["options"]), dict(part["label"])
         for label, value, changes in choice:
             labels[label] = value
             settings |= changes
+        settings |= asked
+        labels |= {k: v for k, v in ((key.rpartition(".")[2], asked[key]) for key in asked) if k in labels}
         recipe = None
         if "recipe" in part:
             options |= {k.removeprefix("options."): settings.pop(k) for k in list(settings) if k.startswith("options.")}

@@ -33,8 +33,7 @@ class Known:
         if name not in self.keys:
             rows = rows_in(name, *self.folders)
             self.keys[name] = {key for row in rows if "key" in row for key in keys_of(row)}
-            older = [row for row in rows if "key" not in row and not row.get("source")]
-            older = [{EARLIER.get(key, key): value for key, value in row.items()} for row in older]
+            older = [{EARLIER.get(k, k): v for k, v in row.items()} for row in rows if not {"key", "source"} & set(row)]
             blank = dict.fromkeys(key for row in older for key in row)
             self.older[name] = [blank | row for row in older]
         return unit.key in self.keys[name] or any(unit.is_of(row) for row in self.older[name])

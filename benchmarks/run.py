@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -30,22 +31,35 @@ from fewbits.errors import FewbitsError
 def main(given: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 1 if a row failed."""
     options = parser().parse_args(given)
+    if options.minutes and options.workers > 1:
+        parser().error("--minutes asks for one worker: rows side by side would not end by their estimates")
     if options.take:
         print(f"{results.take(options.take)} rows added")
         return 0
     known = results.Known([options.out] if options.again else [results.FOLDER, options.out])
     wanted = list((_listed if options.gpu else _named)(options))
-    left = [unit for unit in wanted if options.validation or unit not in known]
+    found: dict[tuple[str, str], Unit] = {}
+    for unit in wanted:
+        if options.validation or unit not in known:
+            found.setdefault((unit.result, unit.key), unit)  # a recipe may go by several names
+    left = list(found.values())
     if options.dry or not (options.names or options.gpu):
         return _told(wanted, left, options)
     more = dict(text.split("=", 1) for text in options.more)
     place = Place(options.work, options.weights, options.data, options.validation, more)
     place.work.mkdir(parents=True, exist_ok=True)
+    failed = False
     try:
-        return 1 if (_in_turn if options.workers == 1 else _at_once)(left, place, options) else 0
+        for unit, rows in _measured(left, place, options):
+            if isinstance(rows, BaseException):
+                failed = True
+                print(f"failed: {_name(unit)}: {rows}", flush=True)
+            else:
+                _note(unit, rows, options)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there")
         return 130
+    return int(failed)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,49 +94,39 @@ def _named(options: argparse.Namespace) -> Iterator[Unit]:
 
 def _listed(options: argparse.Namespace) -> Iterator[Unit]:
     """The units of the work list, most worth first, with their estimates for one large GPU."""
-    seen = set()
     for entry in yaml.safe_load((options.experiments / "gpu.yaml").read_text(encoding="utf-8")):
         found = experiments.units(entry["experiment"], options.experiments, entry.get("set"), entry.get("seeds"))
         for unit in experiments.where(found, entry.get("where")):
-            if unit.key not in seen:  # entries may name a row again
-                seen.add(unit.key)
-                yield dataclasses.replace(unit, minutes=entry["minutes"], float_minutes=entry.get("float_minutes", 0.0))
+            yield dataclasses.replace(unit, minutes=entry["minutes"], float_minutes=entry.get("float_minutes", 0.0))
 
 
 def one(unit: Unit, place: Place, threads: int) -> list[Row]:
     """Measure a unit; in a worker, too."""
     torch.set_num_threads(threads)
-    return results.stamped(unit, import_module(f"benchmarks.kinds.{unit.kind}").measure(unit, place))
+    rows = import_module(f"benchmarks.kinds.{unit.kind}").measure(unit, place)
+    return results.stamped(unit, [row | {"split": "validation"} for row in rows] if place.validation else rows)
 
 
-def _in_turn(left: list[Unit], place: Place, options: argparse.Namespace) -> int:
-    end = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    failed = 0
-    for unit in left:
-        needs = place.minutes(unit)
-        if end is not None and time.monotonic() + 60 * needs > end:
-            print(f"not started, takes {needs:g} minutes: {_name(unit)}", flush=True)
-            continue
-        try:
-            _note(unit, one(unit, place, options.threads), options)
-        except (FewbitsError, OSError, RuntimeError, ImportError) as error:  # the other rows must not wait for it
-            failed += 1
-            print(f"failed: {_name(unit)}: {error}", flush=True)
-    return failed
-
-
-def _at_once(left: list[Unit], place: Place, options: argparse.Namespace) -> int:
-    failed = 0
+def _measured(left: list[Unit], place: Place, options: argparse.Namespace) -> Iterator[tuple[Unit, Any]]:
+    """Each unit that was started, with its rows or what went wrong: the other rows must not wait for one that fails."""
+    end = time.monotonic() + 60 * (options.minutes or float("inf"))
+    if options.workers == 1:
+        for unit in left:
+            needs = place.minutes(unit)
+            if time.monotonic() + 60 * needs > end:
+                print(f"not started, takes {needs:g} minutes: {_name(unit)}", flush=True)
+                continue
+            try:
+                found: Any = one(unit, place, options.threads)
+            except (FewbitsError, OSError, RuntimeError, ImportError) as error:
+                found = error
+            yield unit, found
+        return
     # A fork of a process that has used a GPU cannot use it.
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(one, unit, place, options.threads): unit for unit in left}
         for future in as_completed(running):
-            if (error := future.exception()) is None:
-                _note(running[future], future.result(), options)
-            else:
-                failed += 1
-                print(f"failed: {_name(running[future])}: {error}", flush=True)
-    return failed
+            yield running[future], future.exception() or future.result()
 
 
 def _note(unit: Unit, rows: list[Row], options: argparse.Namespace) -> None:

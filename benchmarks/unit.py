@@ -14,9 +14,7 @@ from fewbits.recipe import Recipe, make
 Row = dict[str, Any]
 
 # What an older row means that does not say it, beside what its experiment sets.
-USUAL: Row = {
-    "damping": 0, "step_rule": "range", "dropout": True, "gradual": False, "min_kept": 0, "significand": None,
-}  # fmt: skip
+USUAL: Row = {"damping": 0, "step_rule": "range", "dropout": True, "gradual": False, "min_kept": 0, "significand": None}
 EARLIER = {"step": "step_rule", "floor": "min_kept"}  # what rows called settings before
 
 
@@ -109,11 +107,9 @@ def settings_of(recipe: Recipe) -> Row:
     if recipe.network is not None:
         found |= {"model": recipe.network.name, "dropout": bool(recipe.network.options.get("dropout", True))}
     if recipe.data is not None:
-        found |= {"data": recipe.data.name, "batch": recipe.data.batch_size}
-        found |= {"augment": recipe.data.model_dump(mode="json")["augment"]}
-    if recipe.target is not None:
-        found["target"] = recipe.target
-    return found
+        augment = recipe.data.model_dump(mode="json")["augment"]
+        found |= {"data": recipe.data.name, "batch": recipe.data.batch_size, "augment": augment}
+    return found | ({} if recipe.target is None else {"target": recipe.target})
 
 
 def same(told: Any, wanted: Any) -> bool:

@@ -23,10 +23,7 @@ from fewbits.train.objectives import objective_of
 FEWER = {"2.1x": 1 / 2.1, "2.57x": 1 / 2.57, "1x": 1.0}
 # Torch-Pruning cannot follow a shortcut that pads channels, so it prunes inside blocks only; ours can do that, too.
 INSIDE = ("conv1.weight", "*.conv2.weight")
-PEERS = {
-    "tp group norm": "GroupMagnitudeImportance", "tp taylor": "GroupTaylorImportance",
-    "tp hessian": "GroupHessianImportance",
-}  # fmt: skip
+PEERS = {"tp group norm": "Magnitude", "tp taylor": "Taylor", "tp hessian": "Hessian"}
 STEPS = 400  # of Torch-Pruning's pruner, from nothing to everything
 
 
@@ -98,7 +95,7 @@ def peers(model: nn.Module, loader: Any, method: str, left: float, shape: tuple[
     """The same with Torch-Pruning: its importance, its global pruner, as few of its steps as meet the target."""
     import torch_pruning as tp  # only its own rows need it
 
-    importance = getattr(tp.importance, PEERS[method])()
+    importance = getattr(tp.importance, f"Group{PEERS[method]}Importance")()
     wanted = left * count(model, shape).macs
     begin = time.process_time()
     keep = [m for path, m in model.named_modules() if any(fnmatchcase(f"{path}.weight", p) for p in INSIDE)]

@@ -108,6 +108,5 @@ def peer(levels: dict[str, Any], repeats: int, python: str) -> dict[str, Any]:
 
 
 def timed(clock: Callable[[], float], job: Callable[[], Any]) -> tuple[float, Any]:
-    begin = clock()
-    result = job()
+    begin, result = clock(), job()
     return clock() - begin, result

@@ -57,8 +57,7 @@ def prepare(name: str, weights: Path, folder: Path | None, images: int) -> tuple
 
 
 def timed(model: nn.Module, batches: Batches, **settings: Any) -> tuple[float, Curvature]:
-    begin = time.perf_counter()
-    found = curvature(model, batches, **settings)
+    begin, found = time.perf_counter(), curvature(model, batches, **settings)
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begin, found

@@ -56,8 +56,8 @@ def tested(job: Job, space: RateSpace, kept: tuple[int, ...]) -> Row:
         for i, (name, count) in enumerate(zip(space.names, kept, strict=True)):
             network.get_parameter(name).mul_(space.mask(i, count))
     recalibrate(network, islice(job.dataset.loader("train", 250, shuffle=True, seed=1), 8))
-    test = job.dataset.loader("test", 250)
-    return {"split": "test", "baseline_accuracy": accuracy(job.network, test), "accuracy": accuracy(network, test)}
+    before, after = (accuracy(n, job.dataset.loader("test", 250)) for n in (job.network, network))
+    return {"split": "test", "baseline_accuracy": before, "accuracy": after}
 
 
 def tuned(job: Job, space: RateSpace, kept: tuple[int, ...], epochs: float) -> Row:

@@ -1,5 +1,4 @@
-"""Code the integer arrays of an .npz with NNCodec and say how big and how fast; run by codec.py with the interpreter
-of an environment that has `nncodec` (pip install nncodec==2.1.3), which wants older packages than fewbits."""
+"""Code the integer arrays of an .npz with NNCodec, which wants older packages than fewbits: how big and how fast."""
 
 import json
 import os

@@ -18,8 +18,6 @@ from fewbits.search.sweep.queue import Queue
 from fewbits.search.sweep.storage import opened
 from fewbits.search.sweep.worker import work
 
-WAIT = 2.0  # seconds of a trial that computes nothing
-
 
 def measure(unit: Unit, place: Place) -> list[Row]:
     """One row, with the option ``waiting`` of trials that wait: what sharing costs, however busy the machine is."""
@@ -55,7 +53,7 @@ class Waiting:
     """Trials that wait instead of computing."""
 
     def run(self, point: int, params: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
-        time.sleep(WAIT)
+        time.sleep(2.0)
         return [90.0 + params["assign.bits"], 100.0 * params["assign.bits"]], {}
 
 
