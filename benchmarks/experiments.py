@@ -122,7 +122,8 @@ def with_method(values: Row, method: str | None) -> Row:
         return values
     shared = inspect.signature(assign.ecq).parameters
     options = {name: v for name, v in values["assign"].get("options", {}).items() if name in shared}
-    return values | {"assign": values["assign"] | {"method": "ecq", "options": options}}
+    plain = {key: value for key, value in values.items() if key != "measure"}  # which nothing reads
+    return plain | {"assign": values["assign"] | {"method": "ecq", "options": options}}
 
 
 def where(units: list[Unit], condition: str | None) -> list[Unit]:

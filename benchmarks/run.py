@@ -25,7 +25,6 @@ import yaml
 
 from benchmarks import experiments, results
 from benchmarks.unit import Place, Row, Unit
-from fewbits.errors import FewbitsError
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -53,7 +52,7 @@ def main(given: Sequence[str] | None = None) -> int:
         for unit, rows in _measured(left, place, options):
             if isinstance(rows, BaseException):
                 failed = True
-                print(f"failed: {_name(unit)}: {rows}", flush=True)
+                print(f"failed: {_name(unit)}: {type(rows).__name__}: {rows}", flush=True)
             else:
                 _note(unit, rows, options)
     except KeyboardInterrupt:
@@ -118,7 +117,7 @@ def _measured(left: list[Unit], place: Place, options: argparse.Namespace) -> It
                 continue
             try:
                 found: Any = one(unit, place, options.threads)
-            except (FewbitsError, OSError, RuntimeError, ImportError) as error:
+            except Exception as error:
                 found = error
             yield unit, found
         return

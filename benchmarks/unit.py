@@ -79,9 +79,8 @@ def keys_of(row: Row) -> set[str]:
 
 
 def words(recipe: Recipe) -> Row:
-    """A resolved recipe as plain data, without what depends on the machine."""
-    values = recipe.model_dump(mode="json", by_alias=True)
-    del values["output"]
+    """A resolved recipe as plain data, without what depends on the machine or says the same in other words."""
+    values = recipe.model_dump(mode="json", by_alias=True, exclude={"output", "schema_version"})
     if values["data"] is not None:
         values["data"]["folder"] = None
     for part in (values["network"], values["train"]["teacher"]):

@@ -13,7 +13,8 @@ from fewbits.codec import coder, encode
 from fewbits.data import DataSet, digits
 from fewbits.plan import Plan
 from fewbits.recipe.training import Training
-from fewbits.train import accuracy, pretrain
+from fewbits.task import accuracy
+from fewbits.train import pretrain
 
 torch.set_num_threads(1)
 

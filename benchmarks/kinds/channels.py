@@ -13,8 +13,7 @@ from benchmarks.unit import Place, Row, Unit
 from fewbits.channels import choose, criterion, dependencies, first_samples, measured, prune_channels, unit_scores
 from fewbits.hardware import count
 from fewbits.job.batches import training_batches
-from fewbits.pipeline.stages import remove_channels
-from fewbits.pipeline.stages.channels import sizes_of
+from fewbits.pipeline.stages.channels import remove_channels, sizes_of
 from fewbits.recipe import ChannelPruning, Recovery
 from fewbits.train import fit, recalibrate
 from fewbits.train.loop import optimizer_of, parameter_groups

@@ -9,7 +9,8 @@ from benchmarks.unit import Place, Row, Unit
 from fewbits.data import digits
 from fewbits.pipeline import compress
 from fewbits.recipe import Training
-from fewbits.train import accuracy, pretrain
+from fewbits.task import accuracy
+from fewbits.train import pretrain
 from fewbits.zoo.initialise import he_normal
 from fewbits.zoo.mobilenet import InvertedResidual
 

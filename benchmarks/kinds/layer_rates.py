@@ -14,7 +14,8 @@ from fewbits.job import folder as outputs
 from fewbits.pipeline import compress
 from fewbits.search.layer_rates import Proxy, RateSpace, Targets, carve
 from fewbits.search.layer_rates.run import explore
-from fewbits.train import accuracy, recalibrate
+from fewbits.task import accuracy
+from fewbits.train import recalibrate
 from fewbits.weights import select
 
 AGENTS = ("terminal", "raw", "potential", "sparsity")  # PuRL's, by the reward; the others go by their own names

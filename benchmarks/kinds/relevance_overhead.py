@@ -16,9 +16,9 @@ from fewbits.graph import trace
 from fewbits.measure import RelevanceScorer
 from fewbits.measure.relevance import Rules, rules_of
 from fewbits.recipe import Finetuning
-from fewbits.train import task
 from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
+from fewbits.train.objectives import plain as plain_objective
 from fewbits.weights import select
 
 INPUTS = {"mlp-gsc": (255,), "vgg16": (3, 32, 32), "resnet-20": (3, 32, 32)}
@@ -63,7 +63,7 @@ class Stepper:
             model, lambda lam, _: maker(lam=lam), state, 0.3, scorer=scorer, every=every, settings=settings,
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
         )  # fmt: skip
-        self.model, self.objective, self.done = model.train(), task(), 0
+        self.model, self.objective, self.done = model.train(), plain_objective(), 0
         self.optimizer = optimizer_of(finetuning_groups(model, settings), settings)
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
@@ -71,9 +71,9 @@ class Stepper:
         begin = time.perf_counter()
         with self.qat.watch():
             logits = self.model(inputs)
-        loss = self.objective(logits, targets, inputs)
+        loss = self.objective(logits, (inputs, targets))
         loss.backward()
-        self.qat.before_update(logits, targets)
+        self.qat.before_update(logits, (inputs, targets))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done += 1

@@ -39,7 +39,7 @@ def _swept(unit: Unit, place: Place, workers: int) -> tuple[float, list[Any]]:
     out = place.work / f"{unit.key}-{workers}"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copy(place.float_file(unit.recipe), outputs.folder(out) / outputs.FLOAT)
-    words = {"schema": 1} | place.located(unit.recipe).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    words = {"schema": 2} | place.located(unit.recipe).model_dump(mode="json", by_alias=True, exclude_unset=True)
     outputs.write_text(out / "recipe.yaml", json.dumps(words))
     command = ["sweep", str(out / "recipe.yaml"), "--out", str(out), "--workers", str(workers), "--threads", "1"]
     begin = time.perf_counter()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 RECIPE = """\
-schema: 1
+schema: 2
 network: {name: lenet-300-100, options: {inputs: 64}}
 data: {name: digits, batch_size: 32}
 pretrain: {epochs: 1, lr: 5.0e-3}

@@ -15,10 +15,10 @@ from two_processes import network
 import fewbits as fb
 from fewbits.assign.selection import chosen, smallest
 from fewbits.data import DataSet
-from fewbits.train import accuracy
+from fewbits.task import accuracy
 
 RECIPE = """\
-schema: 1
+schema: 2
 network: {name: lenet-300-100, options: {inputs: 64}}
 data: {name: digits, batch_size: 64}
 pretrain: {epochs: 1, lr: 5.0e-3}

@@ -18,7 +18,8 @@ from fewbits.assign.selection import Shards, chosen, smallest
 from fewbits.data import digits
 from fewbits.recipe import make
 from fewbits.recipe.training import Training
-from fewbits.train import accuracy, pretrain
+from fewbits.task import accuracy
+from fewbits.train import pretrain
 
 torch.set_num_threads(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from benchmarks import experiments, results
 from benchmarks.run import main
 from benchmarks.unit import Place, Unit, keys_of, words
 from fewbits.errors import DataError, NonFiniteError, RecipeError
+from fewbits.pipeline.check import check
 from fewbits.recipe import make
 
 TINY = """
@@ -140,7 +142,7 @@ def test_a_row_is_known_after_recipes_got_a_field(folder: Path) -> None:
     assert keys_of(older) == {"of then", unit.key}
     older["recipe"]["train"]["settle"] = 0.2  # as if the default had changed since
     assert unit.key not in keys_of(older)
-    older["recipe"] = {"schema": 0}
+    older["recipe"] = {"rehearsals": 3}  # of another schema
     assert keys_of(older) == {"of then"}
 
 
@@ -178,7 +180,7 @@ def test_rows_do_not_wait_for_one_that_fails(folder: Path, fake: list[Any], caps
     fake.append(("two", NonFiniteError("the loss is nan")))
     assert run(folder, "fake") == 1
     assert [r["model"] for r in rows(folder, "fake")] == ["one", "one", "three", "three"]
-    assert "failed: fake, seed 0, model two: the loss is nan" in capsys.readouterr().out
+    assert "failed: fake, seed 0, model two: NonFiniteError: the loss is nan" in capsys.readouterr().out
 
 
 def test_the_list_of_a_gpu_is_worked_off_by_worth_within_its_minutes(
@@ -248,13 +250,54 @@ def test_unknown_keys_of_experiments_are_refused(folder: Path, text: str, says: 
         experiments.units("none", folder)
 
 
+KINDS = {
+    "combined": "set: {channels: {macs: 0.6, train: {epochs: 1, lr: 0.01}}}",
+    "int8": "set: {assign: {method: int8}, target: null, train.epochs: 0}",
+    "sweep": "set: {target: null, sweep: {trials: 2, over: {assign.lam: [0.1, 0.3]}}}\n"
+    "options: {targets: [12 KB], max_drop: 1.0}",
+    "remainder": "options: {bits: [11, 5]}",
+    "repair": "options: {target_sparsity: 0.8, repair: recalibrated}\nlabel: {model: digits-net}",
+    "layer_rates": "options: {budget: 5, drop: 1, proxy: 100, calibration: 64, precision: float32, tune: 0.2, "
+    "sparsity: 0.8}\nlabel: {experiment: digits, method: potential}",
+    "channels": "options: {epochs: 0.2, lr: 0.02, distill: 0, samples: 64, cap: 0.9, criterion: magnitude}\n"
+    "label: {method: magnitude measured per mac, target: 2.1x}",
+    "collapse": "set: {prune: {sparsity: 0.95}, assign: {method: none}, target: null}",
+    "codec_scaling": "options: {counts: [100000], base: 100000, profile: fast}",
+    "selection": "options: {weights: 1000000}",
+    "relevance_overhead": "options: {repeats: 1, batch: 8, threads: 1, model: mlp-gsc, rules: plus, samples: 8, "
+    "precision: float32, every: 1}",
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_measures_something_in_miniature(folder: Path, kind: str) -> None:
+    (folder / "small.yaml").write_text(
+        TINY.replace("result: tiny\n", "").split("vary:")[0].replace("  rounds", "  target: 20 KB\n  rounds")
+    )
+    (folder / "one.yaml").write_text(f"base: small\nkind: {kind}\n{KINDS[kind]}\n")
+    assert run(folder, "one") == 0
+    assert rows(folder, "one")
+    assert all(row["kind"] == kind for row in rows(folder, "one"))
+
+
+def test_every_kind_can_be_imported() -> None:
+    for path in (experiments.HERE / "kinds").glob("*.py"):
+        if path.stem != "nncodec_peer":  # a script for another interpreter
+            import_module(f"benchmarks.kinds.{path.stem}")
+
+
 def test_every_experiment_can_be_read() -> None:
     for name in experiments.names():
         found = experiments.units(name)
         assert found
         if found[0].kind != "recipe":  # of which a lever may be what the recipe has already
             assert len({unit.key for unit in found}) == len(found), name
-        assert all((experiments.HERE / "kinds" / f"{unit.kind}.py").is_file() for unit in found)
+        for unit in found:
+            assert (experiments.HERE / "kinds" / f"{unit.kind}.py").is_file()
+            if unit.kind in ("recipe", "combined", "int8", "collapse", "sweep"):
+                assert unit.recipe is not None
+                check(unit.recipe)
 
 
 def test_the_list_of_a_gpu_names_rows_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,12 +23,13 @@ from fewbits.data import DataSet
 from fewbits.errors import BudgetError, DataError, RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.measure.relevance import relevance
-from fewbits.pipeline.stages.channels import remove_channels, sizes_of, stage_file, stage_training_file
+from fewbits.pipeline import check
+from fewbits.pipeline.stages.channels import RemoveChannels, remove_channels, sizes_of
 from fewbits.plan import Dense
 from fewbits.recipe.pruning import ChannelPruning
 from fewbits.recipe.training import Recovery
 from fewbits.report.page import page
-from fewbits.train import accuracy
+from fewbits.task import accuracy
 
 QUICK = {"epochs": 1, "lr": 0.02}
 
@@ -141,11 +142,11 @@ def test_a_resumed_run_does_not_choose_again(trained: nn.Module, handwriting: Da
     with pytest.raises(KeyboardInterrupt):
         fb.compress(trained, loader, recipe=recipe, state_file=state, progress=stop)
     assert len(lines) == 21
-    assert stage_file(state).exists()
+    assert set(torch.load(state)["values"]) == {"channels", "run"}
     with pytest.raises(DataError, match="another recipe"):
         fb.compress(trained, loader, recipe=recipe.updated(seed=5), state_file=state)
     assert fb.compress(trained, loader, recipe=recipe, state_file=state).data == whole.data
-    assert not stage_file(state).exists()
+    assert not state.exists()
 
 
 @pytest.mark.parametrize("interrupted", [5, 25, 35])
@@ -173,7 +174,7 @@ def test_training_without_the_removed_channels_goes_on(
     first: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         fb.compress(trained, loader, recipe=recipe, state_file=state, progress=partial(stop, first, interrupted))
-    assert [p.name for p in tmp_path.iterdir()] == [stage_training_file(state).name]
+    assert list(tmp_path.iterdir()) == [state]
     with pytest.raises(DataError, match="another recipe"):
         fb.compress(trained, loader, recipe=recipe.updated(seed=5), state_file=state)
     rest: list[str] = []
@@ -291,7 +292,7 @@ def test_recipes_of_channels() -> None:
     assert made.channels is not None
     assert (made.channels.over, made.channels.left) == ("macs", 0.4)
     with pytest.raises(RecipeError, match="a prune or a channels section"):
-        recipes.make({"assign": {"method": "none"}})
+        check(recipes.make({"assign": {"method": "none"}}))
 
 
 @pytest.mark.parametrize(
@@ -307,11 +308,10 @@ def test_recipes_of_channels() -> None:
 def test_impossible_arguments_are_told_before_channels_go(
     trained: nn.Module, changes: dict, more: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fewbits.pipeline import run
 
     def trained_already(*given: object, **options: object) -> None:
         raise AssertionError("channels were removed first")
 
-    monkeypatch.setattr(run, "channel_stage", trained_already)
+    monkeypatch.setattr(RemoveChannels, "run", trained_already)
     with pytest.raises(RecipeError, match=message):
         fb.compress(trained, [], recipe=recipes.make({"channels": {"macs": 0.5}} | changes), **more)

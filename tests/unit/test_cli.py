@@ -26,7 +26,7 @@ from fewbits.job import folder as outputs
 from fewbits.job import job as jobs
 
 RECIPE = """\
-schema: 1
+schema: 2
 network: {name: lenet-300-100, options: {inputs: 64}}
 data: {name: digits, batch_size: 64}
 pretrain: {epochs: 1, lr: 5.0e-3}
@@ -357,7 +357,7 @@ MISTAKES: dict[str, Case] = {
     "a folder as recipe": (lambda r, m: ["compress", m], "is a folder; a recipe is a YAML file"),
     "a file of bytes as recipe": (lambda r, m: ["compress", m / "net.few"], "not text in UTF-8"),
     "recipe without network": (
-        lambda r, m: ["compress", _file(m, "r.yaml", b"schema: 1\ntarget: 3 KB\n"), "--out", m],
+        lambda r, m: ["compress", _file(m, "r.yaml", b"schema: 2\ntarget: 3 KB\n"), "--out", m],
         "names no network and no data",
     ),
     "set without value": (lambda r, m: ["compress", r, "--set", "rounds"], "write it as key=value"),

@@ -14,7 +14,7 @@ from fewbits import codec
 from fewbits.plan import Plan
 
 RECIPE = """\
-schema: 1
+schema: 2
 network: {name: lenet-300-100, options: {inputs: 64}}
 data: {name: digits, batch_size: 64}
 pretrain: {epochs: 1, lr: 5.0e-3}

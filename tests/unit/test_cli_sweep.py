@@ -18,7 +18,7 @@ from fewbits.report import load_results
 from fewbits.report.sweep import front, trials
 
 RECIPE = """\
-schema: 1
+schema: 2
 network: {name: lenet-300-100, options: {inputs: 64}}
 data: {name: digits}
 pretrain: {epochs: 0.1}

@@ -26,7 +26,7 @@ from fewbits.errors import (
     UnsupportedError,
 )
 from fewbits.recipe import make
-from fewbits.train import accuracy
+from fewbits.task import accuracy
 
 
 def recipe(**changes):
@@ -146,7 +146,7 @@ def test_the_file_is_within_two_percent_below_its_target(trained, train, method,
     options = {} if method == "ternary" else {"options": {"zero_floor": 0.5, "step_rule": step}}
     chosen = recipe(
         assign={"method": method, "bits": 2 if method == "ternary" else 4, **options},
-        measure={"name": "magnitude"},
+        **({"measure": {"name": "magnitude"}} if method == "ecqx" else {}),
         train={"epochs": 0.5, "lr": 2e-3, "learn": True},
         rounds=2,
     )

@@ -15,7 +15,7 @@ from fewbits.job import folder as outputs
 from fewbits.job import job as jobs
 
 RECIPE = """\
-schema: 1
+schema: 2
 network: {name: lenet-300-100, options: {inputs: 64}}
 data: {name: digits, batch_size: 64}
 pretrain: {epochs: 2, lr: 5.0e-3}

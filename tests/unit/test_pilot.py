@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import replace
 
@@ -16,14 +15,13 @@ from torch import nn
 import fewbits as fb
 from fewbits import recipe as recipes
 from fewbits.data import DataSet
-from fewbits.errors import BudgetError, DataError, RecipeError
-from fewbits.job import folder as outputs
-from fewbits.pipeline import resume
-from fewbits.pipeline.pilot import BITS, PilotChoice, choose, share_of
-from fewbits.pipeline.run import Run
-from fewbits.pipeline.trial_cache import Outcome, trial_cache_file
+from fewbits.errors import BudgetError, RecipeError
+from fewbits.pipeline import check
+from fewbits.pipeline.pilot import BITS, Outcome, PilotChoice, choose, share_of
+from fewbits.pipeline.stages.hold import _Training
+from fewbits.pipeline.stages.pilots import Pilots
 from fewbits.report.report import Report
-from fewbits.train import accuracy
+from fewbits.task import accuracy
 
 
 def recipe(bits: object = "auto", **more: object) -> recipes.Recipe:
@@ -223,7 +221,7 @@ def test_what_cannot_be_chosen(trained: nn.Module, handwriting: DataSet) -> None
     with pytest.raises(RecipeError, match="needs pilots"):
         fb.compress(trained, batches, evaluate=lambda net: 0.0, recipe=recipe(max_drop=1.0, pilots=0))
     with pytest.raises(RecipeError, match="ternary has no bits to choose"):
-        recipes.make({"assign": {"method": "ternary", "bits": "auto"}})
+        check(recipes.make({"assign": {"method": "ternary", "bits": "auto"}}))
     for wrong in (1, 17, "automatic", True, 3.5):
         with pytest.raises(RecipeError, match=r"assign\.bits: a number from 2 to 16, or auto"):
             recipe(wrong)
@@ -261,7 +259,7 @@ def test_the_smallest_size_that_kept_the_floor_is_trained_to(
 
     with pytest.raises(KeyboardInterrupt):
         run(progress=stop, state_file=state)
-    assert trial_cache_file(state).exists()
+    assert list(tmp_path.iterdir()) == [state]
     again: list[str] = []
     resumed = run(progress=lambda *line: again.append(line[2]), state_file=state)
     assert len(piloted(again)) == 2
@@ -271,18 +269,6 @@ def test_the_smallest_size_that_kept_the_floor_is_trained_to(
 
 def piloted(lines: list[str]) -> set[str]:
     return {line.split(":")[0] for line in lines if line.startswith("pilot run")}
-
-
-def test_notes_of_another_recipe_or_none_at_all(trained: nn.Module, handwriting: DataSet, tmp_path) -> None:
-    state = tmp_path / "run.state"
-    asked, batches = recipe(3, max_drop=3.0), handwriting.loader("train", 64)
-    for text in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"recipe": "", "outcomes": {"a": [1]}}'):
-        trial_cache_file(state).write_bytes(text)
-        with pytest.raises(DataError, match="not a list of pilots"):
-            fb.compress(trained, batches, evaluate=lambda net: 50.0, recipe=asked, state_file=state)
-    trial_cache_file(state).write_text('{"recipe": "", "outcomes": {"a": [1, 2.5], "b": "too large"}}')
-    with pytest.raises(DataError, match="belongs to another recipe"):
-        fb.compress(trained, batches, evaluate=lambda net: 50.0, recipe=asked, state_file=state)
 
 
 @pytest.mark.parametrize(
@@ -301,13 +287,14 @@ def test_a_drop_that_was_not_kept_is_tried_again_a_fifth_larger(
     real = fb.compress(trained, handwriting.loader("train", 64), recipe=recipe(3, train={"epochs": 0.1}), target=9000)
     goals: list[int | None] = []
 
-    def train(self: Run, saved: object, before: float | None) -> fb.Compressed:
-        goals.append(self.chosen.size)
+    def train(self: _Training, saved: object) -> fb.Compressed:
+        goals.append(self.work.choice.size)
         size, met = outcomes[len(goals) - 1]
         return replace(real, report=real.report.updated(file_bytes=size, met=met, accuracy_after=size / 100))
 
-    monkeypatch.setattr(Run, "_choose", lambda self, before: PilotChoice(None, 1000))
-    monkeypatch.setattr(Run, "_train", train)
+    chosen = PilotChoice(None, 1000)
+    monkeypatch.setattr(Pilots, "run", lambda self, work, context: replace(work, before=90.0, choice=chosen))
+    monkeypatch.setattr(_Training, "go", train)
     batches = handwriting.loader("train", 64)
     found = fb.compress(trained, batches, evaluate=lambda net: 90.0, recipe=recipe(3, max_drop=1.0))
     assert goals == [1000, 1200, 1440][: len(outcomes)]
@@ -325,23 +312,6 @@ def test_no_attempt_is_larger_than_the_target() -> None:
     assert PilotChoice(3, 1000, attempt=3).larger(None) is None
 
 
-def test_notes_are_looked_at_before_the_float_network_is_trained(tmp_path) -> None:
-    """What an interrupted pilot run left is looked at before anything is trained."""
-    out = tmp_path / "out"
-    out.mkdir()
-    asked = recipe(3, max_drop=3.0, network={"name": "digits-net"}, data={"name": "digits"})
-    resume.forget(out / outputs.STATE)  # nothing there is fine
-    trial_cache_file(out / outputs.STATE).write_text('{"recipe": "", "outcomes": {}}')
-    with pytest.raises(DataError, match="belongs to another recipe"):
-        outputs.unfinished(asked, out)
-    trial_cache_file(out / outputs.STATE).write_text(
-        json.dumps({"recipe": asked.model_dump_json(), "outcomes": {"a": [1, 2.0], "b": "too large"}})
-    )
-    assert outputs.unfinished(asked, out) is None  # the float network was not kept: trained again, the same one
-    outputs.forget(out)
-    assert not list(out.iterdir())
-
-
 def test_an_interruption_of_a_second_attempt_does_not_forget_the_first(
     trained: nn.Module, handwriting: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
@@ -355,7 +325,8 @@ def test_an_interruption_of_a_second_attempt_does_not_forget_the_first(
         batches = handwriting.loader("train", 64, shuffle=True, seed=3)
         return fb.compress(trained, batches, evaluate=evaluate, recipe=asked, **more)
 
-    monkeypatch.setattr(Run, "_choose", lambda self, before: PilotChoice(None, 700))
+    chosen = PilotChoice(None, 700)
+    monkeypatch.setattr(Pilots, "run", lambda self, work, context: replace(work, before=99.0, choice=chosen))
     whole = run()
     assert whole.report.met is False
     assert len(whole.data) <= 700  # not one of the later, larger ones

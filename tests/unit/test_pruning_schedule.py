@@ -12,7 +12,7 @@ from fewbits.pipeline import compress
 from fewbits.train.recalibrate import match_variance
 
 BASE = {
-    "schema": 1,
+    "schema": 2,
     "assign": {"method": "none"},
     "train": {"epochs": 2, "lr": 1e-3, "settle": 0.3},
     "rounds": 7,

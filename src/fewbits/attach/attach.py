@@ -15,33 +15,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fewbits.attach.affine import AffineWeight
 from fewbits.attach.hold import ClusteredWeight
 from fewbits.attach.mask import MaskedWeight
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import channels_of
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_you_mean
-from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
+from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 
 # Counts the training batches of a normalisation; no part of what the network computes.
 COUNTER = "num_batches_tracked"
 
+Held = ClusteredWeight | MaskedWeight | AffineWeight
+"""What holds a weight."""
+
 
 def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False) -> None:
-    """Hold the clustered and masked entries of ``plan`` on ``model``, in place.
+    """Hold the compressed entries of ``plan`` on ``model``, in place.
 
     The float weights stay as background weights (``module.parametrizations.weight.original``) and receive the
     gradients; the forward pass computes with the clustered and pruned tensors.
 
     Args:
         model: a plain network.
-        plan: entries by tensor name; only :class:`Clustered` and :class:`Masked` ones are attached.
+        plan: entries by tensor name; all but :class:`Dense` ones are attached.
         learn: whether step sizes and codebooks are trained parameters.
 
     Raises:
         MismatchError: a name that the model lacks, or a shape that differs. SelectionError: a weight that
             carries a plan already. UnsupportedError: a weight that is not float32. Nothing is attached then.
     """
-    entries = {name: entry for name, entry in plan.items() if isinstance(entry, Clustered | Masked)}
+    entries = {name: entry for name, entry in plan.items() if isinstance(entry, Clustered | Masked | Affine)}
     for name, entry in entries.items():
         module, attribute = _owner(model, name)
         weight = getattr(module, attribute)
@@ -53,18 +57,24 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
             raise SelectionError(f"{name} already carries a plan; fold it first")
     for name, entry in entries.items():
         module, attribute = _owner(model, name)
-        holder = MaskedWeight(entry) if isinstance(entry, Masked) else ClusteredWeight(entry, learn=learn)
+        holder = _holder(entry, learn)
         parametrize.register_parametrization(module, attribute, holder.to(getattr(module, attribute).device))
 
 
-def held(model: nn.Module) -> dict[str, ClusteredWeight | MaskedWeight]:
+def _holder(entry: Clustered | Masked | Affine, learn: bool) -> Held:
+    if isinstance(entry, Masked):
+        return MaskedWeight(entry)
+    return AffineWeight(entry) if isinstance(entry, Affine) else ClusteredWeight(entry, learn=learn)
+
+
+def held(model: nn.Module) -> dict[str, Held]:
     """``{tensor name: what holds it}`` of every attached weight, in the model's order."""
-    found: dict[str, ClusteredWeight | MaskedWeight] = {}
+    found: dict[str, Held] = {}
     for path, module in model.named_modules():
         if not parametrize.is_parametrized(module):
             continue
         for attribute, chain in module.parametrizations.items():
-            if isinstance(chain[0], ClusteredWeight | MaskedWeight):
+            if isinstance(chain[0], Held):
                 found[f"{path}.{attribute}".lstrip(".")] = chain[0]
     return found
 
@@ -115,10 +125,12 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significan
     return Plan(entries, channels_of(model))
 
 
-def _on_cpu(entry: Clustered | Masked, small: Callable[[Tensor], Tensor]) -> Clustered | Masked:
+def _on_cpu(entry: Clustered | Masked | Affine, small: Callable[[Tensor], Tensor]) -> Clustered | Masked | Affine:
     """A copy that shares nothing with what is being trained."""
     if isinstance(entry, Clustered):
         return replace(entry, levels=entry.levels.to("cpu", copy=True))
+    if isinstance(entry, Affine):
+        return replace(entry, levels=entry.levels.to("cpu", copy=True), scales=entry.scales.to("cpu", copy=True))
     data = small(entry.data.cpu())
     return replace(entry, data=data, mask=entry.mask.cpu() & (data != 0))  # some are zero in fewer bits
 

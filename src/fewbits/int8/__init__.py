@@ -2,11 +2,13 @@
 
 from fewbits.int8.affine_grid import affine
 from fewbits.int8.folding import folded
-from fewbits.int8.form import affine_plan, calibrate, integer_form, is_integer, load_affine
+from fewbits.int8.form import affine_plan, calibrate, integer_form, is_integer, is_integer_plan, load_affine
+from fewbits.int8.holder import IntegerForm
 from fewbits.int8.places import grid_of, places, repeated
 from fewbits.int8.quantizer import Quantizer, RangedQuantizer
 
 __all__ = [
+    "IntegerForm",
     "Quantizer",
     "RangedQuantizer",
     "affine",
@@ -16,6 +18,7 @@ __all__ = [
     "grid_of",
     "integer_form",
     "is_integer",
+    "is_integer_plan",
     "load_affine",
     "places",
     "repeated",

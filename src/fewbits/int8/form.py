@@ -8,23 +8,24 @@ network's class, so a file's network is rebuilt from that class.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from operator import is_not
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils import parametrize
 
+from fewbits.attach import ClusteredWeight, MaskedWeight, attach, held
 from fewbits.attach.attach import COUNTER
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
 from fewbits.errors import DataError, NonFiniteError, SelectionError
-from fewbits.int8.affine_grid import to_levels, weight_scales, with_room_for
+from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
 from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
-from fewbits.int8.quantizer import AffineWeight, Quantizer, RangedQuantizer
-from fewbits.plan import Affine, Dense, Entry, Plan
+from fewbits.int8.quantizer import Quantizer, RangedQuantizer
+from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 from fewbits.weights import layers
 
 QUANTIZERS = "quantizers"
@@ -55,15 +56,21 @@ def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx
     return net.to(next(model.parameters()).device).eval()
 
 
+def is_integer_plan(names: Iterable[str]) -> bool:
+    """Whether the tensors of these names are those of an integer form."""
+    return any(name.startswith(f"{QUANTIZERS}.") for name in names)
+
+
 def is_integer(model: nn.Module) -> bool:
     """Whether a network is in integer form."""
     return isinstance(getattr(model, QUANTIZERS, None), nn.Module)
 
 
 def hold_affine(net: fx.GraphModule) -> None:
-    """Let every layer of an integer form compute with its nearest INT8 weights, in place."""
-    for layer in layers(net).values():
-        parametrize.register_parametrization(layer, "weight", AffineWeight())
+    """Let every layer of an integer form compute with its nearest INT8 weights of now, in place."""
+    weights = {f"{path}.weight": layer.weight for path, layer in layers(net).items()}
+    assigner = affine()
+    attach(net, assigner.update(weights, None, assigner.init(weights))[0])
 
 
 @torch.no_grad()
@@ -105,28 +112,40 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Tensor]) -> int:
 def affine_plan(
     net: fx.GraphModule, *, channels: ChannelMasks | None = None, floats: torch.dtype = torch.float32
 ) -> Plan:
-    """The plan of an integer form in training: INT8 weights, quantizers, and the rest as floats.
+    """The plan of an integer form in training: weights as they are held, quantizers, and the rest as floats.
+
+    Integer weights are made anew from their background weights, with room for the bias in the accumulator.
 
     Args:
         channels: what is left of a larger network, if the float network that ``net`` was made of had lost channels.
         floats: precision in which biases (and what else is left) are kept. Scales are float32.
     """
-    inputs, found = grid_of(net), layers(net)
+    inputs, found, holders = grid_of(net), layers(net), held(net)
     weights = {f"{path}.weight": path for path in found}
     entries: dict[str, Entry] = {}
     for key, tensor in net.state_dict().items():
         name = key.replace(".parametrizations.weight.original", ".weight")
         path, _, leaf = name.rpartition(".")
-        if name in weights:
+        if isinstance(holders.get(name), ClusteredWeight | MaskedWeight):
+            entries[name] = _held(holders[name].entry(tensor), floats)
+        elif name in weights and name in holders:
             bias = found[path].bias
             kept = None if bias is None else shortened(bias.detach().cpu(), floats)
             entries[name] = _affine(tensor.cpu(), kept, _frozen(net, inputs[path]) if path in inputs else None)
         elif path.startswith(f"{QUANTIZERS}."):
             if leaf == "low":
                 entries |= {f"{path}.{n}": Dense(t) for n, t in _frozen(net, path).state_dict().items()}
-        elif not name.endswith(COUNTER):
+        elif not name.endswith(COUNTER) and ".parametrizations." not in key:
             entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
     return Plan(entries, None if channels is None else _of_integer_form(channels, entries))
+
+
+def _held(entry: Clustered | Masked | Affine, floats: torch.dtype) -> Entry:
+    """A copy on the CPU that shares nothing with what is being trained."""
+    if isinstance(entry, Masked):
+        data = shortened(entry.data.detach().cpu(), floats)
+        return Masked(data, entry.mask.cpu() & (data != 0))
+    return replace(entry, levels=entry.levels.to("cpu", copy=True))
 
 
 def _of_integer_form(channels: ChannelMasks, entries: Mapping[str, Entry]) -> ChannelMasks:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.int8.affine_grid import LEVELS, fake_quantize, range_parameters, to_levels, weight_scales
+from fewbits.int8.affine_grid import LEVELS, fake_quantize, range_parameters
 
 MOMENTUM = 0.99  # of moving-average ranges, from step to step
 
@@ -116,31 +116,3 @@ class _FakeQuantize(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 to_low = gradient[below].sum() - inside
         return to_x, to_low, to_high
-
-
-class AffineWeight(nn.Module):
-    """A parametrization: the weight's float background copy in, its nearest INT8 levels times their scales out.
-
-    Scales follow the weights (the largest of each channel over 127), so nothing is cut off, and gradients go to the
-    weight as they are.
-    """
-
-    def __init__(self, bits: int = 8) -> None:
-        super().__init__()
-        self.bits = bits
-
-    def forward(self, weight: Tensor) -> Tensor:
-        value: Tensor = _Rounded.apply(weight, self.bits)
-        return value
-
-
-class _Rounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, bits: int) -> Tensor:
-        scales = weight_scales(weight, bits)
-        shape = [-1] + [1] * (weight.dim() - 1)
-        return to_levels(weight, scales, bits).to(weight.dtype) * scales.view(shape)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return gradients[0], None

@@ -16,11 +16,11 @@ from torch import nn
 from fewbits import codec
 from fewbits.data import Normalisation
 from fewbits.errors import DataError, FileError, RecipeError
-from fewbits.pipeline import resume
 from fewbits.recipe import Recipe
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
 from fewbits.report.results import load_results
+from fewbits.train import checkpoint
 
 FLOAT = "float.safetensors"  # the network before compression, beside its file
 
@@ -69,7 +69,7 @@ def unfinished(recipe: Recipe, out: Path) -> Path | None:
     """
     found = [False]
     if is_main_process():
-        resume.check(out / STATE, recipe)  # refused now rather than after the training
+        checkpoint.load(out / STATE, recipe.model_dump_json())  # refused now rather than after the training
         found = [_recipe_of(out / UNFINISHED) == recipe.model_dump_json()]
     broadcast_object_list(found)  # no process may start to train while another does not
     return out / UNFINISHED if found[0] else None
@@ -95,7 +95,7 @@ def left(out: Path) -> Path | None:
 
 def forget(out: Path) -> None:
     """Remove what an interrupted run would go on from: the state first, as it is nothing without the rest."""
-    resume.forget(out / STATE)
+    (out / STATE).unlink(missing_ok=True)
     (out / UNFINISHED).unlink(missing_ok=True)
 
 

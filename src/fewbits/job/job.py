@@ -18,7 +18,7 @@ from fewbits.errors import BudgetError, NonFiniteError, RecipeError, Unsupported
 from fewbits.hardware import count
 from fewbits.job import batches as job_data
 from fewbits.job import folder as outputs
-from fewbits.pipeline import Compressed, Evaluate, Progress, compress
+from fewbits.pipeline import Compressed, Evaluate, Progress, check, compress
 from fewbits.pipeline.parts import assigners
 from fewbits.pipeline.restore import restore
 from fewbits.recipe import Recipe
@@ -26,7 +26,9 @@ from fewbits.recipe.sections import Network
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
-from fewbits.train import Callback, accuracy, pretrain
+from fewbits.task import accuracy
+from fewbits.train import Callback, pretrain
+from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 
 Say = Callable[[str], None]
@@ -50,7 +52,7 @@ class Job:
     def safe(self) -> None:
         """The float network is written: remove what an interrupted training of it would have gone on from."""
         if self.kept is not None:
-            self.kept.forget()
+            self.kept.store.forget()
 
     def evaluate(self, split: str) -> Evaluate:
         """Accuracy in percent on a split, as a function of a network, which goes to the accelerator for it and back."""
@@ -120,7 +122,8 @@ def prepare(
     if recipe.network.weights is None and recipe.pretrain is not None:
         words = recipe.model_dump_json(include={"network", "data", "pretrain", "seed"})
         bar = _Bar(progress) if progress else None
-        job = replace(job, kept=KeptTraining(state_file, words, Accelerator(), callback=bar))
+        store = Store(state_file, words, Accelerator())
+        job = replace(job, kept=KeptTraining(store, "pretrain", callback=bar))
     if weights is not None:
         say(f"{name}: trained weights from {Path(weights).name}")
     elif job.kept is not None:
@@ -136,15 +139,15 @@ def _trained(job: Job, kept: KeptTraining, say: Say) -> None:
     assert recipe.network is not None
     assert recipe.data is not None
     assert recipe.pretrain is not None
-    if recipe.assign.method != "int8":
-        assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
+    check(recipe)
+    assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
     loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
     again = "" if kept.saved is None else f", from step {kept.saved['steps']} on"
     say(f"{recipe.network.name}: training on {len(job.dataset.train)} samples of {job.dataset.name}{again}")
     try:
         pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, kept=kept)
     except NonFiniteError:
-        kept.forget()  # going on from there would only end here again
+        kept.store.forget()  # going on from there would only end here again
         raise
     job.network.eval()
 

@@ -20,7 +20,7 @@ from fewbits.job import folder as outputs
 from fewbits.job import job as jobs
 from fewbits.job.sweep_worker import Assignment, main
 from fewbits.job.trial import Trials, recipe_of
-from fewbits.pipeline import Progress
+from fewbits.pipeline import Progress, check
 from fewbits.pipeline.parts import assigners
 from fewbits.recipe import Recipe
 from fewbits.search.sweep import points, storage
@@ -150,8 +150,8 @@ def _possible(base: Recipe, costs: Mapping[str, CostMaker]) -> None:
     for params in first:
         try:
             made = recipe_of(base, space, params)
-            if made.assign.method != "int8":  # which has no assigner
-                assigners(made, any_network)
+            check(made)
+            assigners(made, any_network)
         except RecipeError as error:
             problems.append(error)
     if len(problems) == len(first):

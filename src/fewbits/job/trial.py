@@ -10,15 +10,17 @@ from typing import Any
 
 from fewbits import codec
 from fewbits import recipe as recipes
-from fewbits.errors import RecipeError
+from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import Cost, CostMaker, cost_of
 from fewbits.job import Job
 from fewbits.job.batches import training_batches
 from fewbits.job.folder import STATE, folder, forget
-from fewbits.pipeline import compress, resume
+from fewbits.pipeline import compress
+from fewbits.pipeline.methods import bits_of
 from fewbits.recipe import Recipe
 from fewbits.recipe.variation import changed
 from fewbits.search.sweep.space import Params, SweepSpace
+from fewbits.train import checkpoint
 
 FILES = "trials"  # folder of the trials' files, in that of the sweep
 
@@ -36,7 +38,9 @@ def recipe_of(base: Recipe, space: SweepSpace, params: Params) -> Recipe:
 
 def _fresh(place: Path, recipe: Recipe) -> None:
     """Forget what another sweep's trial, which had this number in this folder, would go on from."""
-    if not resume.belongs(place / STATE, recipe):
+    try:
+        checkpoint.load(place / STATE, recipe.model_dump_json())
+    except DataError:
         forget(place)
 
 
@@ -107,7 +111,7 @@ class Trials:
         row = {
             **report.row(),
             "split": "validation",
-            "bits": recipe.assign.bits,
+            "bits": bits_of(recipe),
             "epochs": recipe.train.epochs,
             "seconds": time.perf_counter() - begin,
             **costs,

@@ -2,7 +2,7 @@
 
 from fewbits.measure.curvature import Curvature, curvature, sensitivity
 from fewbits.measure.relevance import Relevance, Rules, relevance
-from fewbits.measure.scorer import CONTROLS, RelevanceScorer, Scorer, Step, control
+from fewbits.measure.scorer import CONTROLS, RelevanceScorer, Scorer, TrainingStep, control
 from fewbits.measure.scores import Scores, fisher, magnitude, random, taylor
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "Rules",
     "Scorer",
     "Scores",
-    "Step",
+    "TrainingStep",
     "control",
     "curvature",
     "fisher",

@@ -6,28 +6,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.graph.traced import TracedGraph
-from fewbits.measure.relevance import ActivationTape, Rules, propagate, start_relevance
+from fewbits.measure.relevance import ActivationTape, Rules, propagate
 from fewbits.measure.scores import Scores
+from fewbits.task import Classification, Task
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class TrainingStep:
     """What a training step has at hand after its backward pass.
 
     Attributes:
-        logits, targets: of the mini-batch.
+        outputs: of the network. batch: the mini-batch, which only the task reads.
         weights: float background weights.
         gradients: gradients of the loss with respect to the quantized weights.
     """
 
-    logits: Tensor
-    targets: Tensor
+    outputs: Tensor
+    batch: Any
     weights: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
 
@@ -41,7 +43,7 @@ class Scorer(ABC):
         yield
 
     @abstractmethod
-    def scores(self, step: Step) -> Scores:
+    def scores(self, step: TrainingStep) -> Scores:
         """One score per selected weight, of the weight's shape."""
 
     def state(self) -> Tensor | None:
@@ -63,6 +65,7 @@ class RelevanceScorer(Scorer):
         on: ``"background"`` takes the relevance on the float weights, so that zeroed weights can come back;
             ``"quantized"`` is the paper's literal reading.
         samples: first samples of the batch to use; ``None`` for the whole batch, as the paper does.
+        task: says where relevance begins; default: classification.
     """
 
     def __init__(
@@ -74,22 +77,22 @@ class RelevanceScorer(Scorer):
         start: str = "score",
         on: str = "background",
         samples: int | None = None,
+        task: Task | None = None,
     ) -> None:
         if on not in ("background", "quantized"):
             raise RecipeError(f"relevance on {on!r}: it must be 'background' or 'quantized'")
         self._recording = ActivationTape(traced, model, samples)
-        self._rules, self._start, self._on = rules, start, on
+        self._rules, self._start, self._on, self._task = rules, start, on, task or Classification()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         with self._recording.watch():
             yield
 
-    def scores(self, step: Step) -> Scores:
+    def scores(self, step: TrainingStep) -> Scores:
         count = self._recording.samples
-        begin = start_relevance(step.logits.detach()[:count], step.targets[:count], self._start) / len(
-            step.logits[:count]
-        )
+        begin = self._task.relevance_start(step.outputs.detach(), step.batch, self._start)[:count]
+        begin = begin / len(begin)
         at = step.weights if self._on == "background" else None
         found = propagate(self._recording, begin, self._rules, at=at).weights
         self._recording.clear()
@@ -99,21 +102,21 @@ class RelevanceScorer(Scorer):
 class TaylorScorer(Scorer):
     """``w dL/dw_q`` of the step: signed, like relevance; the assigner takes absolutes after its momentum."""
 
-    def scores(self, step: Step) -> Scores:
+    def scores(self, step: TrainingStep) -> Scores:
         return {name: w.detach() * step.gradients[name] for name, w in step.weights.items()}
 
 
 class FisherScorer(Scorer):
     """``(dL/dw_q)**2`` of the step's mean gradient."""
 
-    def scores(self, step: Step) -> Scores:
+    def scores(self, step: TrainingStep) -> Scores:
         return {name: step.gradients[name].square() for name in step.weights}
 
 
 class MagnitudeScorer(Scorer):
     """``|w|`` of the background weights."""
 
-    def scores(self, step: Step) -> Scores:
+    def scores(self, step: TrainingStep) -> Scores:
         return {name: w.detach().abs() for name, w in step.weights.items()}
 
 
@@ -130,7 +133,7 @@ class RandomScorer(Scorer):
         if state is not None:
             self._generator.set_state(state)
 
-    def scores(self, step: Step) -> Scores:
+    def scores(self, step: TrainingStep) -> Scores:
         return {name: torch.rand(w.shape, generator=self._generator).to(w.device) for name, w in step.weights.items()}
 
 

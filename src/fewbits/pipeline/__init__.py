@@ -1,6 +1,26 @@
 """The main job: a trained network in, a small file that decodes out."""
 
+from fewbits.pipeline.candidates import Evaluate
+from fewbits.pipeline.check import check
 from fewbits.pipeline.compressed import Compressed, load
-from fewbits.pipeline.run import Evaluate, Progress, compress
+from fewbits.pipeline.methods import METHODS, Method
+from fewbits.pipeline.pruners import PRUNERS, Pruner
+from fewbits.pipeline.run import compress, stages_of
+from fewbits.pipeline.stages.work import Context, Progress, Stage, Work
 
-__all__ = ["Compressed", "Evaluate", "Progress", "compress", "load"]
+__all__ = [
+    "METHODS",
+    "PRUNERS",
+    "Compressed",
+    "Context",
+    "Evaluate",
+    "Method",
+    "Progress",
+    "Pruner",
+    "Stage",
+    "Work",
+    "check",
+    "compress",
+    "load",
+    "stages_of",
+]

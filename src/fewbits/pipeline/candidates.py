@@ -11,10 +11,11 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from fewbits import codec
-from fewbits.attach import merge_statistics, plan_of
+from fewbits.attach import Floats, Holder, Parametrized
 from fewbits.channels.load import load_plan
 from fewbits.errors import DataError
 from fewbits.graph.norm_pairs import biased
+from fewbits.pipeline.restore import integer, network_of, restore
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 
@@ -36,15 +37,23 @@ class Candidates:
         original: the float network that is compressed; it may have lost channels.
         evaluate: accuracy in percent, or ``None``.
         full: the float network that the user gave, against which everything is told; default: ``original``.
+        holder: how plans are held; default: as weights of the network itself.
     """
 
     def __init__(
-        self, recipe: Recipe, original: nn.Module, evaluate: Evaluate | None, full: nn.Module | None = None
+        self,
+        recipe: Recipe,
+        original: nn.Module,
+        evaluate: Evaluate | None,
+        full: nn.Module | None = None,
+        holder: Holder | None = None,
     ) -> None:
         self.recipe, self.original, self.evaluate = recipe, original, evaluate
-        self.full = original if full is None else full
+        self.full, self.holder = original if full is None else full, holder or Parametrized()
         self.plain = copy.deepcopy(original)  # candidates are loaded into this one
-        self.biased = biased(original)
+        self.floats = Floats(
+            getattr(torch, recipe.floats), recipe.significand, recipe.merge_normalisation, biased(original)
+        )
 
     @property
     def name(self) -> str:
@@ -53,10 +62,7 @@ class Candidates:
 
     def of(self, model: nn.Module) -> Plan:
         """The plan that would be written if the training of ``model`` ended here."""
-        model = copy.deepcopy(model)
-        if self.recipe.merge_normalisation:
-            merge_statistics(model, self.biased)
-        return plan_of(model, floats=getattr(torch, self.recipe.floats), significand=self.recipe.significand)
+        return self.holder.plan(model, self.floats)
 
     def encoded(self, plan: Plan) -> bytes:
         """The file."""
@@ -66,10 +72,16 @@ class Candidates:
         """Bytes of the file."""
         return len(self.encoded(plan))
 
+    def network(self, plan: Plan) -> nn.Module:
+        """The plain network of a plan, in evaluation mode, until the next is asked for."""
+        if integer(plan, self.original):
+            return network_of(plan, self.original)
+        load_plan(self.plain, plan)
+        return self.plain.eval()
+
     def accuracy(self, plan: Plan) -> float:
         """Percent on validation data."""
-        load_plan(self.plain, plan)
-        return self.evaluated(self.plain)
+        return self.evaluated(self.network(plan))
 
     def evaluated(self, model: nn.Module) -> float:
         """Percent of a plain network on validation data, the main process's on every process."""
@@ -81,11 +93,8 @@ class Candidates:
     def identical(self, plan: Plan, data: bytes, train: Any) -> bool:
         """Decode the file and compare its network's outputs on real inputs with the compressed network's."""
         inputs = self._some_of(train)
-        load_plan(self.plain, plan)
-        expected = self.plain.eval()(inputs)
-        decoded = copy.deepcopy(self.full)
-        load_plan(decoded, codec.decode(data, like=decoded))
-        return torch.equal(expected, decoded.eval()(inputs))
+        expected = self.network(plan)(inputs)
+        return torch.equal(expected, restore(data, self.full)[0](inputs))
 
     def _some_of(self, train: Any) -> Tensor:
         for inputs, _ in train:

@@ -9,7 +9,7 @@ from torch import nn
 
 from fewbits import codec
 from fewbits.channels.load import load_plan
-from fewbits.pipeline.restore import decoded, network_of
+from fewbits.pipeline.restore import decoded, integer, network_of
 from fewbits.plan import Plan
 from fewbits.report.report import Report
 
@@ -33,9 +33,9 @@ class Compressed:
     def into(self, model: nn.Module) -> nn.Module:
         """Give ``model`` (of the same class) the compressed tensors, and return it in evaluation mode.
 
-        With INT8 ``model`` is left as it is, and its integer form is returned.
+        With integer activations ``model`` is left as it is, and its integer form is returned.
         """
-        if self.plan.affine:
+        if integer(self.plan, model):
             return network_of(self.plan, model)
         load_plan(model, self.plan)
         return model.eval()
@@ -44,13 +44,13 @@ class Compressed:
 def load(path: str | Path, like: nn.Module) -> nn.Module:
     """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
 
-    A file of INT8 gives a network of its own: the integer form of ``like``, which is left as it is.
+    A file with integer activations gives a network of its own: the integer form of ``like``, which is left as it is.
 
     Raises:
         FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
     """
     plan = decoded(codec.read(path), like)
-    if plan.affine:
+    if integer(plan, like):
         return network_of(plan, like)
     load_plan(like, plan)
     return like.eval()

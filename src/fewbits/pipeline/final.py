@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from fewbits.errors import BudgetError
 from fewbits.pipeline.candidates import broadcast_from_main
+from fewbits.pipeline.methods import method_of
 from fewbits.pipeline.rate_control import SizeSearch, bracket, fill_to_size, solve
 from fewbits.pipeline.rounds import NEAR, Rounds
 from fewbits.plan import Clustered, Plan
@@ -21,6 +22,7 @@ class Final:
     """
 
     def __init__(self, rounds: Rounds, qat: QATCallback) -> None:
+        self.steerable = method_of(rounds.recipe).steerable
         self.rounds, self.qat, self.candidates = rounds, qat, rounds.candidates
         self.tries: list[Try] = []
         self.plans: list[Plan] = []
@@ -38,7 +40,9 @@ class Final:
         best = self.rounds.best
         if best is not None and not best.plan.equals(self.settled):
             self._add("round", best.plan, best.lam, best.accuracy)
-        if recipe.max_drop is not None:
+        if not self.steerable:
+            chosen = 0
+        elif recipe.max_drop is not None:
             self._shrink()
             chosen = self._smallest()
         elif recipe.target_bytes is not None:

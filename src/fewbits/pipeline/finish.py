@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fewbits import codec
+from fewbits.attach.attach import COUNTER
 from fewbits.pipeline.compressed import Compressed
 from fewbits.pipeline.final import Final
 from fewbits.pipeline.rounds import Rounds
+from fewbits.pipeline.words import words_of
 from fewbits.recipe import Recipe
-from fewbits.report.method import method_of
 from fewbits.report.report import Report
-from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
+from fewbits.report.sizes import float_bytes, general_purpose, kind_of, tensor_rows
 from fewbits.train.hold import QATCallback
 from fewbits.weights import parameters_of
 
@@ -29,11 +30,11 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
     summary = codec.inspect(data)
     sizes = {section.name: section.coded_bytes for section in summary.tensors}
     rows = tensor_rows(plan, sizes)
-    original = {n: t for n, t in candidates.full.state_dict().items() if n in plan}
+    original = {n: t for n, t in candidates.full.state_dict().items() if not n.endswith(COUNTER)}
     report = Report(
         model=candidates.name,
         data=recipe.data.name if recipe.data else "",
-        method=method_of(recipe),
+        method=words_of(recipe),
         tensors=rows,
         file_bytes=len(data),
         float_bytes=float_bytes(original),
@@ -51,6 +52,7 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
         seconds=seconds,
         history=tuple(rounds.history),
         search=tuple(search.tries),
+        kind=kind_of(plan),
         recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
     )
     return Compressed(plan, data, report)

@@ -1,8 +1,7 @@
-"""The parts of a run that a recipe chooses: assigner, scorer, objective, steering."""
+"""What a recipe chooses for a run: assigner, scorer, rate controller; and whether they go together."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,16 +12,19 @@ from fewbits.errors import RecipeError, did_you_mean
 from fewbits.graph.traced import TracedGraph
 from fewbits.measure import RelevanceScorer, Scorer, control
 from fewbits.measure.relevance import rules_of
-from fewbits.pipeline.pruners import pruner_of
+from fewbits.pipeline.methods import bits_of, method_of
+from fewbits.pipeline.pruners import pruner_of, pruner_row
 from fewbits.pipeline.rate_control import Fixed, MaxDrop, RateController, TargetSize
-from fewbits.recipe import Recipe
+from fewbits.recipe import RENAMED, Recipe
+from fewbits.task import Task
 from fewbits.train.hold import AssignerAt
 from fewbits.weights import parameters_of
 
 
-def measured(recipe: Recipe) -> str | None:
-    """The scores that the recipe's assigner weighs with, or ``None``."""
-    return recipe.measure.name if recipe.assign.method == "ecqx" else None
+def scored_by(recipe: Recipe) -> str | None:
+    """The scores that the recipe's assigner or pruner reads, or ``None``."""
+    pruned = recipe.prune is not None and pruner_row(recipe.prune).scores
+    return recipe.measure.name if method_of(recipe).scores or pruned else None
 
 
 def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> AssignerAt:
@@ -34,41 +36,38 @@ def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> A
     Raises:
         RecipeError: an option that the assigner does not take.
     """
-    part = recipe.assign
-    makers: dict[str, Callable[..., assign.Assigner]] = {
-        "ecq": assign.ecq, "ecqx": assign.ecqx, "ternary": assign.ternary,
-    }  # fmt: skip
-    fixed = {} if part.method == "ternary" else {"bits": bits or (4 if part.bits == "auto" else part.bits)}
+    method, options = method_of(recipe), recipe.assign.options
     pruner_at = pruner_of(recipe, parameters_of(original))
+    name = recipe.assign.method
+    for option in options:
+        if option not in method.options:
+            new = RENAMED.get(f"assign.options.{option}")
+            hint = did_you_mean(option, method.options) if new is None else f"; it is called {new} now"
+            known = f"there are {', '.join(method.options)}" if method.options else "it has none"
+            raise RecipeError(f"assign.options of {name}: no {option!r}{hint} ({known})")
 
     def at(lam: float, share: float) -> assign.Assigner:
-        if part.method == "none":
-            return assign.nothing() if pruner_at is None else pruner_at(share)
-        quantizer = makers[part.method](lam=lam, **fixed, **part.options)
-        return quantizer if pruner_at is None else assign.chain(pruner_at(share), quantizer)
+        own = method.at(lam, bits or bits_of(recipe), options)
+        if pruner_at is None:
+            return own
+        return pruner_at(share) if method.survivors else assign.chain(pruner_at(share), own)
 
-    if part.method != "none":
-        taken = [name for name in inspect.signature(makers[part.method]).parameters if name not in ("lam", *fixed)]
-        for name in part.options:
-            if name not in taken:
-                hint = did_you_mean(name, taken)
-                raise RecipeError(f"assign.options of {part.method}: no {name!r}{hint} (there are {', '.join(taken)})")
     try:
         at(0.0, 0.0)  # impossible values are refused now
     except TypeError as error:
-        raise RecipeError(f"assign.options of {part.method}: {error}") from None
+        raise RecipeError(f"assign.options of {name}: {error}") from None
     return at
 
 
-def scorer(recipe: Recipe, model: nn.Module, traced: TracedGraph | None) -> Scorer | None:
-    """What measures the scores while ``model`` trains; ``lens`` is its graph, for relevance."""
-    part = recipe.measure
-    if measured(recipe) is None:
+def scorer(recipe: Recipe, model: nn.Module, traced: Callable[[], TracedGraph], task: Task) -> Scorer | None:
+    """What measures the scores while ``model`` trains; ``traced`` gives its graph, for relevance."""
+    part, name = recipe.measure, scored_by(recipe)
+    if name is None:
         return None
-    if traced is None:
-        return control(part.name, recipe.seed)
+    if name != "relevance":
+        return control(name, recipe.seed)
     rules = replace(rules_of(part.rules), precision=part.precision)
-    return RelevanceScorer(model, traced, rules, start=part.start, on=part.on, samples=part.samples)
+    return RelevanceScorer(model, traced(), rules, start=part.start, on=part.on, samples=part.samples, task=task)
 
 
 def controller(recipe: Recipe, before: float | None, size: int | None = None) -> RateController:
@@ -78,6 +77,8 @@ def controller(recipe: Recipe, before: float | None, size: int | None = None) ->
         before: the float network's accuracy on validation data, for ``max_drop``.
         size: bytes that were found to keep it.
     """
+    if not method_of(recipe).steerable:
+        return Fixed(0.0)
     if size is not None:
         return TargetSize(size, recipe.train.arrive)
     if recipe.max_drop is not None:
@@ -85,6 +86,4 @@ def controller(recipe: Recipe, before: float | None, size: int | None = None) ->
         return MaxDrop(before - recipe.max_drop, recipe.target_bytes)
     if recipe.target_bytes is not None:
         return TargetSize(recipe.target_bytes, recipe.train.arrive)
-    if recipe.assign.method == "none":
-        return Fixed(0.0)
     return Fixed(0.05 if recipe.assign.lam is None else recipe.assign.lam)

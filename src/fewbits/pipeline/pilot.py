@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fewbits.errors import BudgetError, RecipeError
+from fewbits.pipeline.methods import bits_of, method_of
 from fewbits.pipeline.rate_control import SizeSearch, rank_key
-from fewbits.pipeline.trial_cache import Outcome
 from fewbits.recipe import Recipe
 from fewbits.report.report import PilotRun
+
+Outcome = tuple[int, float] | str
+"""Bytes and percent, or why the target is out of reach."""
 
 BITS = (2, 3, 4, 5)
 SHARE = 0.25  # of the training, each; with a tenth, small networks got the wrong bits
@@ -86,6 +89,9 @@ def choose(recipe: Recipe, short: Short, before: float | None, float_bytes: int,
     Raises:
         BudgetError: no bits reach the target.
     """
+    method = method_of(recipe)
+    if not (method.steerable and recipe.train.epochs):
+        return PilotChoice()
     if recipe.max_drop is not None and recipe.pilots:
         assert before is not None  # max_drop needs evaluate
         return _Sizes(recipe, short, before - recipe.max_drop, float_bytes, share_of(steps)).choose()
@@ -136,8 +142,7 @@ class _Sizes:
         self.start = max(1, float_bytes // START)
         self.open = recipe.assign.bits == "auto"
         self.order: list[int | None] = list(BITS) if self.open else [None]
-        given = recipe.assign.bits
-        self.given = 2 if recipe.assign.method == "ternary" or not isinstance(given, int) else given
+        self.given = bits_of(recipe)
         self.seen: list[PilotRun] = []
         self.index = 0
         self.count = recipe.pilots + (len(BITS) - 1 if self.open else 0)

@@ -1,17 +1,96 @@
-"""The pruner that a recipe names, at every moment of the training."""
+"""The pruner that a recipe names, at every moment of the training: one row per method."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from fewbits import assign
 from fewbits.assign.magnitude import feather_theta
+from fewbits.errors import RecipeError, did_you_mean
+from fewbits.pipeline.methods import method_of
 from fewbits.recipe import Recipe
+from fewbits.recipe.pruning import Prune
 
 PrunerAt = Callable[[float], assign.Assigner]
 """The pruner at a share of the training, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """A row: an assigner that gives masks, and what it needs.
+
+    Attributes:
+        make: ``make(part, share, seed=..., of=..., regrow=..., straight_through=...)``: the recipe's section, the share
+            of its sparsity that is reached by now (0 to 1), and what pruners take.
+        amount: the key that says how much goes: ``sparsity``, ``rates`` or ``pattern``.
+        min_kept: whether it keeps a minimum per layer. scores: whether it reads scores (the recipe's ``measure``).
+        shrinks: whether it changes survivors, which clusters then cannot hold.
+        rises: whether its sparsity may rise by a schedule.
+    """
+
+    make: Callable[..., assign.Assigner]
+    amount: str = "sparsity"
+    min_kept: bool = False
+    scores: bool = False
+    shrinks: bool = False
+    rises: bool = True
+
+
+def _sparse(make: Callable[..., assign.Assigner], *more: str) -> Callable[..., assign.Assigner]:
+    """A pruner to a sparsity that takes further keys of the section by their names."""
+
+    def at(part: Prune, share: float, *, seed: int, **common: Any) -> assign.Assigner:
+        assert part.sparsity is not None  # the check sees to that
+        return make(part.sparsity * share, **{name: getattr(part, name) for name in more}, **common)
+
+    return at
+
+
+def _random(part: Prune, share: float, *, seed: int, **common: Any) -> assign.Assigner:
+    assert part.sparsity is not None
+    return assign.random_pruning(part.sparsity * share, seed=seed, **common)
+
+
+def _feather(part: Prune, share: float, *, of: int | None, **_: Any) -> assign.Assigner:
+    assert part.sparsity is not None
+    return assign.feather(part.sparsity * share, part.min_kept, of=of, theta=feather_theta(part.sparsity))
+
+
+def _layers(part: Prune, share: float, *, of: int | None, seed: int, **common: Any) -> assign.Assigner:
+    assert part.rates is not None
+    return assign.layerwise(part.rates, share=share, **common)
+
+
+def _pattern(part: Prune, share: float, *, of: int | None, seed: int, **common: Any) -> assign.Assigner:
+    assert part.pattern is not None
+    return assign.n_of_m(part.pattern, **common)
+
+
+PRUNERS: dict[str, Pruner] = {
+    "global-magnitude": Pruner(_sparse(assign.global_magnitude, "min_kept"), min_kept=True),
+    "lamp": Pruner(_sparse(assign.lamp)),
+    "erk": Pruner(_sparse(assign.erk)),
+    "uniform": Pruner(_sparse(assign.uniform)),
+    "feather": Pruner(_feather, min_kept=True, shrinks=True),
+    "random": Pruner(_random),
+    "layers": Pruner(_layers, amount="rates"),
+    "n:m": Pruner(_pattern, amount="pattern", rises=False),
+}
+"""By the name that a recipe gives in ``prune.method``. A row more is a criterion more."""
+
+
+def pruner_row(part: Prune) -> Pruner:
+    """The row of a recipe's section.
+
+    Raises:
+        RecipeError: no such method.
+    """
+    if part.method not in PRUNERS:
+        hint = did_you_mean(part.method, PRUNERS)
+        raise RecipeError(f"prune.method: no {part.method!r}{hint} (there are {', '.join(PRUNERS)})")
+    return PRUNERS[part.method]
 
 
 def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
@@ -23,29 +102,8 @@ def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
     part = recipe.prune
     if part is None:
         return None
-    common: dict[str, Any] = {"regrow": part.regrow}
-    if (
-        recipe.assign.method == "none"
-    ):  # floats need a gradient to come back; a quantizer's background weights have theirs
+    row, rising = pruner_row(part), assign.rising(part.schedule, part.begin, part.end)
+    common: dict[str, Any] = {"regrow": part.regrow, "of": parameters if part.over == "parameters" else None}
+    if method_of(recipe).survivors:  # floats need a gradient to come back; background weights of clusters have theirs
         common["straight_through"] = float(part.regrow)
-    if part.pattern is not None:
-        fixed = assign.n_of_m(part.pattern, **common)
-        return lambda share: fixed
-    rising = assign.rising(part.schedule, part.begin, part.end)
-    if part.rates is not None:
-        rates = part.rates
-        return lambda share: assign.layerwise(rates, share=rising(share), **common)
-    assert part.sparsity is not None  # the recipe sees to that
-    final = part.sparsity
-    common["of"] = parameters if part.over == "parameters" else None
-    if part.method == "feather":
-        common = {"of": common["of"], "min_kept": part.min_kept, "theta": feather_theta(final)}
-    makers: dict[str, Callable[..., assign.Assigner]] = {
-        "global-magnitude": partial(assign.global_magnitude, min_kept=part.min_kept),
-        "lamp": assign.lamp,
-        "erk": assign.erk,
-        "uniform": assign.uniform,
-        "feather": assign.feather,
-        "random": partial(assign.random_pruning, seed=recipe.seed),
-    }
-    return lambda share: makers[part.method](final * rising(share), **common)
+    return lambda share: row.make(part, rising(share), seed=recipe.seed, **common)

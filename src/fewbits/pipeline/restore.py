@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 from torch import nn
 
 from fewbits import codec
 from fewbits.channels.load import load_plan
-from fewbits.int8.form import integer_form, load_affine
+from fewbits.int8.form import integer_form, is_integer, is_integer_plan, load_affine
 from fewbits.plan import Plan
 
 
 def network_of(plan: Plan, like: nn.Module) -> nn.Module:
     """A network of its own with the tensors of a plan, in evaluation mode.
 
-    An INT8 plan gives the integer form of ``like`` (:func:`fewbits.int8.form.integer_form`); any other one a copy
-    of it.
+    A plan of an integer form gives that of ``like`` (:func:`fewbits.int8.form.integer_form`); any other a copy of it.
 
     Raises:
         MismatchError: names or shapes differ.
     """
-    if plan.affine:
+    if integer(plan, like):
         net = integer_form(like)
         load_affine(net, plan)
         return net
@@ -42,5 +42,9 @@ def restore(data: bytes, like: nn.Module) -> tuple[nn.Module, Plan]:
 
 def decoded(data: bytes, like: nn.Module) -> Plan:
     """The plan in a file, compared with ``like`` (or with its integer form, if the file is of one)."""
-    integer = any(tensor.kind == "affine" for tensor in codec.inspect(data).tensors)
-    return codec.decode(data, like=integer_form(like) if integer else like)
+    return codec.decode(data, like=integer_form(like) if integer(codec.shapes(data), like) else like)
+
+
+def integer(names: Iterable[str], like: nn.Module) -> bool:
+    """Whether tensors of these names are of the integer form of ``like``, and not of a network of its own class."""
+    return is_integer_plan(names) and not is_integer(like) and not is_integer_plan(like.state_dict())

@@ -66,17 +66,26 @@ class Rounds:
         self._note(qat, base, size, accuracy, done)
         if qat.settled:
             return
-        size_at = self.size_at(qat, base)
-        if done >= round(total * (1 - self.recipe.train.settle)) or done == total:
-            qat.share = 1.0  # a schedule of pruning is over, to the weight
-            self.controller.see(size, accuracy)
-            qat.take(broadcast_from_main(self.controller.final(size_at)))
-            if isinstance(self.controller, TargetSize):
-                self._fill(qat, base, size_at, round(self.controller.target * HEADROOM))
-            qat.settled = True
+        if qat.settles and (done >= round(total * (1 - self.recipe.train.settle)) or done == total):
+            self._settle(qat, base, size, accuracy)
         else:
             until = next_round(done, total, self.recipe.rounds) / total
-            self._onward(qat, done / total, until, size, accuracy, size_at)
+            self._onward(qat, done / total, until, size, accuracy, self.size_at(qat, base))
+
+    def only(self, qat: QATCallback) -> None:
+        """In place of a training: the assignment of the weights as they are."""
+        base = self.candidates.of(qat.model)
+        self._settle(qat, base, self.candidates.size(base), self._accuracy(base))
+
+    def _settle(self, qat: QATCallback, base: Plan, size: int, accuracy: float | None) -> None:
+        """The last assignment, which then stays."""
+        size_at = self.size_at(qat, base)
+        qat.share = 1.0  # a schedule of pruning is over, to the weight
+        self.controller.see(size, accuracy)
+        qat.take(broadcast_from_main(self.controller.final(size_at)))
+        if isinstance(self.controller, TargetSize):
+            self._fill(qat, base, size_at, round(self.controller.target * HEADROOM))
+        qat.settled = True
 
     def _onward(
         self, qat: QATCallback, share: float, until: float, size: int, accuracy: float | None, size_at: SizeAt

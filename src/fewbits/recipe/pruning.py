@@ -83,9 +83,7 @@ class Prune(Part):
         regrow: whether pruned weights go on training unseen, and may come back (``feather`` always lets them).
     """
 
-    method: Literal["global-magnitude", "lamp", "erk", "uniform", "feather", "n:m", "random", "layers"] = (
-        "global-magnitude"
-    )
+    method: str = "global-magnitude"
     sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
     over: Literal["weights", "parameters"] = "weights"
     min_kept: int | str = 0
@@ -112,21 +110,7 @@ class Prune(Part):
         return value
 
     @model_validator(mode="after")
-    def _fitting(self) -> Prune:
-        patterned = self.method == "n:m"
-        if (self.pattern is not None) != patterned:
-            raise ValueError("method 'n:m' takes a pattern like '2:4', and no other method does")
-        layers = self.method == "layers"
-        if bool(self.rates) != layers:
-            raise ValueError("method 'layers' takes rates, for example {'*': 0.9}, and no other method does")
-        if layers and (self.sparsity is not None or self.over != "weights"):
-            raise ValueError("rates say how many zeros each layer gets: leave sparsity and over out")
-        if (self.sparsity is None) != (patterned or layers):
-            raise ValueError("give a sparsity, for example 0.9; only 'n:m' and 'layers' have their own")
-        if patterned and self.schedule != "one-shot":
-            raise ValueError("an n:m pattern is there from the start: leave schedule out")
-        if self.min_kept and self.method not in ("global-magnitude", "feather"):
-            raise ValueError(f"min_kept goes with global-magnitude and feather, not with {self.method}")
+    def _in_order(self) -> Prune:
         if self.schedule != "one-shot" and not self.begin < self.end:
             raise ValueError(f"begin must lie before end, got {self.begin:g} and {self.end:g}")
         return self

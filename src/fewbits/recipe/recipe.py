@@ -12,9 +12,19 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.pruning import ChannelPruning, Prune
-from fewbits.recipe.sections import MEMBERS, Assign, Data, Measure, Network, Part, Select
+from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select
 from fewbits.recipe.training import Finetuning, Training
 from fewbits.recipe.variation import Sweep
+
+RENAMED = {
+    "rehearsals": "pilots",
+    "train.lr_steps": "train.lr_step_size",
+    "prune.floor": "prune.min_kept",
+    "assign.options.floor": "assign.options.min_kept",
+    "assign.options.step": "assign.options.step_rule",
+    "assign.options.calibrate": "activations.calibrate",
+}
+"""Keys of schema 1, and what they are called now."""
 
 
 class Recipe(Part):
@@ -34,6 +44,7 @@ class Recipe(Part):
             steer: much quicker, and the file often larger.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
         channels: which channels are removed before all that; ``None`` for none.
+        activations: whether they become integers, too; ``None`` leaves them floats, but for ``assign.method: int8``.
         prune: which weights become zero first, and stay so; ``None`` for none.
         floats: type of biases, normalisation and weights that are only pruned, in the file.
         significand: significant bits that each of these numbers keeps, the leading one included; ``None``: all that
@@ -46,7 +57,7 @@ class Recipe(Part):
         output: name of the file in the folder of results.
     """
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
     network: Network | None = None
     data: Data | None = None
     pretrain: Training | None = None
@@ -55,6 +66,7 @@ class Recipe(Part):
     prune: Prune | None = None
     assign: Assign = Assign()
     measure: Measure = Measure()
+    activations: Activations | None = None
     train: Finetuning = Finetuning()
     target: str | int | None = None
     max_drop: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -68,6 +80,11 @@ class Recipe(Part):
     seed: int = 0
     output: str = "net.few"
     sweep: Sweep | None = None
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _untrained(cls, value: Any) -> Any:
+        return Finetuning(epochs=0) if value is None else value
 
     @field_validator("target")
     @classmethod
@@ -89,61 +106,10 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> Recipe:
-        if self.assign.method != "none":
-            if self.prune is not None and self.prune.method == "feather":
-                raise ValueError("feather makes floats: use assign.method none, or prune with global-magnitude")
-            return self
-        if self.prune is None and self.channels is None:
-            raise ValueError("assign.method none leaves weights as they are: add a prune or a channels section")
-        if self.target is not None or self.max_drop is not None or self.assign.lam is not None:
-            raise ValueError("without an assigner there is no lambda to steer: leave target, max_drop and lam out")
-        return self
-
-    @model_validator(mode="after")
-    def _clusters(self) -> Recipe:
-        method = self.assign.method
-        if not self.train.damping:
-            return self
-        if method in ("none", "int8"):
-            raise ValueError(f"train.damping moves weights to their clusters; assign.method {method} has none")
-        if self.prune is not None and self.prune.regrow:
-            raise ValueError("train.damping moves pruned weights to zero, so none would regrow: leave one of them out")
-        return self
-
-    @model_validator(mode="after")
     def _no_longer(self) -> Recipe:
         most = {"float16": 11, "bfloat16": 8, "float32": 24}[self.floats]
         if self.significand is not None and self.significand > most:
             raise ValueError(f"{self.floats} has {most} significant bits, got significand {self.significand}")
-        return self
-
-    @model_validator(mode="after")
-    def _on_the_way(self) -> Recipe:
-        if self.train.gradual:
-            if self.assign.method in ("none", "int8"):
-                raise ValueError(f"train.gradual moves lambda; assign.method {self.assign.method} has none")
-            steered = self.max_drop is not None and self.target is None and not self.pilots
-            if self.assign.lam is not None or steered:
-                raise ValueError("train.gradual moves lambda toward a size: give a target, or max_drop with pilots")
-        return self
-
-    @model_validator(mode="after")
-    def _integers(self) -> Recipe:
-        if self.assign.method != "int8":
-            if self.train.epochs == 0:
-                raise ValueError("train.epochs must be greater than 0; only assign.method int8 works without training")
-            return self
-        if self.target is not None or self.assign.lam is not None:
-            raise ValueError("the size of int8 is what it is: leave target and assign.lam out")
-        if self.train.precision != "float32":
-            raise ValueError("int8 trains in float32: bfloat16 cannot tell an activation's 256 levels apart")
-        if self.prune is not None:
-            raise ValueError("int8 does not keep what prune prunes: leave the prune section out")
-        if self.significand is not None:
-            raise ValueError("int8's biases are multiples of its scales already: leave significand out")
-        if self.select != Select():
-            raise ValueError("int8 takes every layer: leave the select section out")
         return self
 
     @property
@@ -190,11 +156,26 @@ def load(source: str | Path) -> Recipe:
     if not isinstance(values, dict):
         raise RecipeError(f"{where} holds {type(values).__name__}, not a recipe")
     if "schema" not in values:
-        raise RecipeError(f"{where} lacks the line 'schema: 1'")
+        raise RecipeError(f"{where} lacks the line 'schema: 2'")
+    if values["schema"] == 1:
+        raise RecipeError(f"{where} has schema 1: write 'schema: 2'{_renamed(values)}")
     try:
         return make(values)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
+
+
+def _renamed(values: dict[str, Any]) -> str:
+    """Which of the keys given are called otherwise now, in words."""
+    found = []
+    for old, new in RENAMED.items():
+        *sections, key = old.split(".")
+        place: Any = values
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and key in place:
+            found.append(f"{old} is {new} now")
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _read(path: Path) -> str:
@@ -227,7 +208,9 @@ def _sentence(error: ValidationError) -> str:
         where = ".".join(place)
         if problem["type"] == "extra_forbidden":
             known = [f.alias or name for name, f in part.model_fields.items()]
-            parts.append(f"unknown key {where!r}{did_you_mean(place[-1], known)}")
+            new = RENAMED.get(where)
+            hint = did_you_mean(place[-1], known) if new is None else f"; it is called {new} now"
+            parts.append(f"unknown key {where!r}{hint}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             parts.append(f"{where}: {message}" if where else message)

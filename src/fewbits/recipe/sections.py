@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
 
 
 class Part(BaseModel):
@@ -103,51 +103,47 @@ class Select(Part):
 class Assign(Part):
     """What each weight becomes.
 
-    With method ``none`` the weights that ``prune`` leaves stay floating-point numbers. Method ``int8`` makes integers
-    of weights and activations, for runtimes that multiply integers; it has 8 bits and one option, ``calibrate``:
-    batches from which the ranges of activations are taken (16).
+    The methods are ``ecqx``, ``ecq``, ``ternary``, ``int8`` (weights and activations as 8-bit integers) and ``none``,
+    with which the weights that ``prune`` leaves stay floating-point numbers; see :data:`fewbits.pipeline.METHODS`.
 
     Attributes:
         method: the assigner; with ``none`` weights stay floats.
         lam: strength of the entropy term, the paper's lambda; a budget finds it.
         options: of the assigner, see :mod:`fewbits.assign`.
-        bits: bit width of the grid, 2 to 16; ``auto`` (ours, with a budget): the best of 2 to 5 in short trainings.
+        bits: bit width of the grid, 2 to 16; default: the method's own, or 4; ``auto`` (ours, with a budget): the best
+            of 2 to 5 in short trainings.
     """
 
-    method: Literal["ecqx", "ecq", "ternary", "int8", "none"] = "ecqx"
-    bits: int | Literal["auto"] = 4
+    method: str = "ecqx"
+    bits: int | Literal["auto"] | None = None
     lam: Annotated[float, Field(ge=0)] | None = None
     options: dict[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _eight(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("method") == "int8":
-            return {"bits": 8} | values
-        return values
 
     @field_validator("bits", mode="before")
     @classmethod
     def _possible(cls, value: Any) -> Any:
-        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 16):
+        known = value is None or value == "auto"
+        if not known and (isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 16):
             raise ValueError(f"a number from 2 to 16, or auto, got {value!r}")
         return value
 
-    @model_validator(mode="after")
-    def _open(self) -> Assign:
-        if self.bits == "auto" and self.method not in ("ecq", "ecqx"):
-            raise ValueError(f"bits: auto is for ecq and ecqx; {self.method} has no bits to choose")
-        return self
 
-    @model_validator(mode="after")
-    def _int8(self) -> Assign:
-        if self.method == "int8" and self.bits != 8:
-            raise ValueError(f"int8 has 8 bits, got {self.bits}; for fewer use ecqx, ecq or ternary")
-        return self
+class Activations(Part):
+    """Activations as integers, for runtimes that multiply integers; normalisation is folded then.
+
+    With ``assign.method: int8`` they are in any case; with clusters or pruned floats if this section is there.
+
+    Attributes:
+        bits: bit width; 8.
+        calibrate: batches from which the ranges of activations are taken.
+    """
+
+    bits: Literal[8] = 8
+    calibrate: Annotated[int, Field(ge=1)] = 16
 
 
 class Measure(Part):
-    """The scores that ECQx weighs zeroing with.
+    """The scores that ECQx weighs zeroing with, and that some pruners prune by.
 
     Attributes:
         name: ``relevance``, or a control: ``taylor``, ``fisher``, ``magnitude``, ``random``.
@@ -157,6 +153,7 @@ class Measure(Part):
         precision: what relevance multiplies in at convolutions; bfloat16 is faster on hardware that has it.
         samples: samples per batch whose relevance is taken; ``None`` for all.
         every: steps from one measurement to the next.
+        batches: batches on which scores are measured where they are needed before a training, or without one.
     """
 
     name: Literal["relevance", "taylor", "fisher", "magnitude", "random"] = "relevance"
@@ -166,3 +163,4 @@ class Measure(Part):
     precision: Literal["float32", "bfloat16"] = "float32"
     samples: Annotated[int, Field(ge=1)] | None = None
     every: Annotated[int, Field(ge=1)] = 1
+    batches: Annotated[int, Field(ge=1)] = 16

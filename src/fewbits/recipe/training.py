@@ -53,8 +53,8 @@ class Finetuning(Training):
         gradual: on the way to a size, lambda moves at every step toward what the size at the next round asks for; else
             it jumps at each round.
 
-    With ``assign.method: int8``, ``epochs: 0`` calibrates without training, and ``learn`` trains the ranges of
-    activations, which otherwise follow the data.
+    ``train: null`` (as ``epochs: 0``) assigns without training; what activations need is calibrated. With integer
+    activations ``learn`` trains their ranges, which otherwise follow the data.
     """
 
     epochs: Annotated[float, Field(ge=0)] = 20

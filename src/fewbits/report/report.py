@@ -117,6 +117,7 @@ class Report:
     steps: int = 0
     seconds: float = 0.0
     history: tuple[Round, ...] = ()
+    kind: str = "clustered"
     recipe: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     parameters: int = 0

@@ -43,6 +43,13 @@ def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, .
     return tuple(rows)
 
 
+def kind_of(plan: Plan) -> str:
+    """What was done to the compressed weights, in a word."""
+    if plan.affine:
+        return "quantized"
+    return "clustered" if plan.clustered or not plan.compressed else "pruned"
+
+
 def float_bytes(tensors: dict[str, Tensor]) -> int:
     """Size of the tensors as float32."""
     return 4 * sum(t.numel() for t in tensors.values())

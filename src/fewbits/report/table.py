@@ -82,8 +82,7 @@ def total(report: Report) -> dict[str, str]:
 
 def kind_of(report: Report) -> str:
     """What was done to the weights of the table, in a word: those that keep float numbers were only pruned."""
-    words = {"none": "pruned", "int8": "quantized"}
-    return words.get(report.recipe.get("assign", {}).get("method"), "clustered")
+    return report.kind
 
 
 def clustered_bytes(report: Report) -> int:

@@ -1,18 +1,20 @@
-"""How a network recovers: one training loop and its objectives."""
+"""Training: one loop, what it minimises, and what accompanies it."""
 
-from fewbits.train.loop import Callback, accuracy, fit
-from fewbits.train.objectives import Objective, distillation, task
+from fewbits.train.loop import Callback, fit
+from fewbits.train.objectives import Objective, distillation, plain
 from fewbits.train.pretrain import pretrain
 from fewbits.train.recalibrate import match_variance, recalibrate
+from fewbits.train.rules import Rule, backprop
 
 __all__ = [
     "Callback",
     "Objective",
-    "accuracy",
+    "Rule",
+    "backprop",
     "distillation",
     "fit",
     "match_variance",
+    "plain",
     "pretrain",
     "recalibrate",
-    "task",
 ]

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from fewbits.assign import LayerState, State
 from fewbits.errors import DataError, FileError
 
-_FORMAT = 9
+_FORMAT = 10
 
 
 def save(path: Path, values: dict[str, Any]) -> None:
@@ -75,23 +76,53 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["gpu"].cpu())
 
 
-def load_shared(path: Path | None, recipe: str, accelerator: Accelerator) -> dict[str, Any] | None:
-    """The values that the main process reads, on every process; the others may not see its disk.
+class Store:
+    """What an interrupted run goes on from: values by key in one file, the main process's on every process.
+
+    Every stage keeps what it needs under keys of its own, so that resuming is solved here and nowhere else.
+
+    Args:
+        path: the file; ``None`` keeps nothing on disk.
+        owner: the words by which the run is known again, such as its recipe as JSON.
 
     Raises:
-        DataError: the file is damaged, or belongs to another recipe or number of processes.
+        DataError: the file is damaged, or belongs to another run or number of processes.
     """
-    if path is None:
-        return None
-    found = [load(path, recipe) if accelerator.is_main_process else None]
-    broadcast_object_list(found)
-    state, processes = found[0], accelerator.num_processes
-    if state is not None and state["processes"] != processes:
-        raise DataError(
-            f"{path} was begun with {state['processes']} processes, now there are {processes}; "
-            "use as many again, or delete it to start anew"
-        )
-    return state
+
+    def __init__(self, path: Path | None, owner: str, accelerator: Accelerator) -> None:
+        self.path, self.owner, self.accelerator = path, owner, accelerator
+        found = [load(path, owner) if path is not None and accelerator.is_main_process else None]
+        broadcast_object_list(found)  # other processes may not see its disk
+        state, processes = found[0], accelerator.num_processes
+        if state is not None and state["processes"] != processes:
+            raise DataError(
+                f"{path} was begun with {state['processes']} processes, now there are {processes}; "
+                "use as many again, or delete it to start anew"
+            )
+        self._values: dict[str, Any] = {} if state is None else state["values"]
+
+    def get(self, key: str) -> Any:
+        """What was put under a key, or ``None``."""
+        return self._values.get(key)
+
+    def put(self, key: str, value: Any, *, drop: Iterable[str] = ()) -> None:
+        """Keep plain data and tensors under a key, and let others go, in one write.
+
+        Raises:
+            FileError: it cannot be written; what was kept before stays intact.
+        """
+        for name in drop:
+            self._values.pop(name, None)
+        self._values[key] = value
+        if self.path is not None and self.accelerator.is_main_process:
+            known = {"recipe": self.owner, "processes": self.accelerator.num_processes}
+            save(self.path, {**known, "values": self._values})
+
+    def forget(self) -> None:
+        """Remove the file: what it would lead to is safe elsewhere."""
+        self._values = {}
+        if self.path is not None and self.accelerator.is_main_process:
+            self.path.unlink(missing_ok=True)
 
 
 def pack(state: State) -> dict[str, dict[str, Any]]:

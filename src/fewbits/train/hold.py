@@ -11,8 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fewbits.assign import Assigner, State, gradient_scale, with_codebooks, with_steps
-from fewbits.attach import ClusteredWeight, background, held
-from fewbits.measure.scorer import Scorer, Step
+from fewbits.attach import ClusteredWeight, Holder, Parametrized, background, held
+from fewbits.int8.quantizer import RangedQuantizer
+from fewbits.measure.scorer import Scorer, TrainingStep
 from fewbits.plan import Plan
 from fewbits.recipe.training import Finetuning
 from fewbits.train.loop import Callback, sync_buffers
@@ -56,6 +57,8 @@ class QATCallback(Callback):
         on_round: called as ``on_round(holding, steps, total)`` at every round and after the last step.
         rounds: how many rounds.
         optimizer: over :func:`finetuning_groups`: learning rates of steps follow the steps that an assigner widens.
+        holder: how the plan is held; default: as weights of the network itself.
+        settles: whether assignments stay at the end of the training, while floats go on.
     """
 
     def __init__(
@@ -72,10 +75,13 @@ class QATCallback(Callback):
         on_round: Callable[[QATCallback, int, int], None],
         rounds: int,
         optimizer: torch.optim.Optimizer | None = None,
+        holder: Holder | None = None,
+        settles: bool = True,
     ) -> None:
         self.model, self.assigner_at, self.state, self.lam = model, assigner_at, state, lam
         self.scorer, self.every, self.settings = scorer, every, settings
         self.accelerator, self.on_round, self.rounds = accelerator, on_round, rounds
+        self.holder, self.settles = holder or Parametrized(), settles
         self.settled = False
         self.steps = 0
         self.share = 0.0
@@ -110,7 +116,7 @@ class QATCallback(Callback):
     def watch(self) -> AbstractContextManager[Any]:
         return self.scorer.watch() if self.scorer is not None and self._measures else nullcontext()
 
-    def before_update(self, logits: Tensor, targets: Tensor) -> None:
+    def before_update(self, outputs: Tensor, batch: Any) -> None:
         weights = self.weights
         self._scores = None
         if self.settled:
@@ -120,7 +126,7 @@ class QATCallback(Callback):
             return
         if self.scorer is not None and self._measures:
             gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
-            scores = self.scorer.scores(Step(logits, targets, weights, gradients))
+            scores = self.scorer.scores(TrainingStep(outputs, batch, weights, gradients))
             if self.accelerator.num_processes > 1:  # every process must make the same plan
                 scores = self.accelerator.reduce(scores, reduction="mean")
             self._scores = scores
@@ -144,6 +150,7 @@ class QATCallback(Callback):
             self.hold(plan)
         if done in (total, next_round(done - 1, total, self.rounds)):
             sync_buffers(self.model, self.accelerator)
+            sync_ranges(self.model, self.accelerator)
             self.on_round(self, done, total)
 
     @torch.no_grad()
@@ -165,13 +172,11 @@ class QATCallback(Callback):
     @torch.no_grad()
     def hold(self, plan: Plan) -> None:
         """Compute with ``plan`` from now on, until the next assignment."""
-        entries = plan.compressed
-        for name, holder in held(self.model).items():
-            trained = self.settings.learn and isinstance(holder, ClusteredWeight) and holder.uniform
-            before = float(holder.table) if trained else 0.0  # type: ignore[arg-type]
-            holder.update(entries[name])  # type: ignore[arg-type]  # an assigner gives one kind
-            if trained:
-                self._rescale(holder.table, float(holder.table) / before)  # type: ignore[arg-type]
+        steps = [h.table for h in held(self.model).values() if isinstance(h, ClusteredWeight) and h.uniform]
+        before = [float(step) for step in steps] if self.settings.learn else []
+        self.holder.update(self.model, plan)
+        for step, size in zip(steps, before, strict=False):
+            self._rescale(step, float(step) / size)
         self._forbid()
 
     def _rescale(self, table: nn.Parameter, ratio: float) -> None:
@@ -200,17 +205,36 @@ class QATCallback(Callback):
 
 
 def finetuning_groups(model: nn.Module, settings: Finetuning) -> list[dict[str, Any]]:
-    """Background weights, step sizes and centroids (each relative to its own size), and everything else."""
+    """Background weights, everything else, and what grids are made of, each relative to its own size.
+
+    Those are step sizes, codebooks, and ranges of activations that are trained.
+    """
     weights = list(background(model).values())
-    tables = [h.table for h in held(model).values() if isinstance(h, ClusteredWeight)]
-    taken = {id(p) for p in (*weights, *tables)}
+    grids = []
+    for holder in held(model).values():
+        if isinstance(holder, ClusteredWeight):
+            grids.append((holder.table, float(holder.table.detach().abs().max())))
+    for module in model.modules():
+        if isinstance(module, RangedQuantizer):
+            size = float(module.high.detach() - module.low.detach())
+            grids += [(module.low, size), (module.high, size)]
+    taken = {id(p) for p in (*weights, *(grid for grid, _ in grids))}
     others = [p for p in model.parameters() if id(p) not in taken and p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": weights, "lr": settings.lr, "weight_decay": settings.weight_decay},
         {"params": others, "lr": settings.lr_floats or settings.lr, "weight_decay": 0.0},
     ]
-    if settings.learn:
-        for table in tables:
-            size = float(table.detach().abs().max())
-            groups.append({"params": [table], "lr": settings.lr_step_size * size, "weight_decay": 0.0})
+    for grid, size in grids:
+        if grid.requires_grad:
+            groups.append({"params": [grid], "lr": settings.lr_step_size * size, "weight_decay": 0.0})
     return groups
+
+
+@torch.no_grad()
+def sync_ranges(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the mean of the activations' ranges, which each has from its own batches."""
+    if accelerator.num_processes > 1:
+        for module in model.modules():
+            if isinstance(module, RangedQuantizer):
+                for end in (module.low, module.high):
+                    end.copy_(accelerator.reduce(end.detach(), reduction="mean"))

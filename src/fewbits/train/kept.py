@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fewbits.train import checkpoint
+from fewbits.train.checkpoint import Store, random_state, set_random_state
 from fewbits.train.loop import Callback
 
 
 class KeptTraining(Callback):
-    """Writes the state of a training now and then, and takes it up again.
+    """Keeps the state of a training now and then, and takes it up again.
 
     Args:
-        path: where; ``None`` keeps nothing.
-        recipe: the words that the state is recognised by.
+        store: where. key: under which it is kept there.
         times: how often in a whole training.
-        companion: accompanies the training as well.
-        agree: makes what each process has from its own batches the same in all; called at those times, kept or not.
+        callback: accompanies the training as well.
 
     Attributes:
         saved: what an interrupted training left, until it is taken up.
         notes: plain data and tensors that are kept along, and come back in ``saved["notes"]``.
-
-    Raises:
-        DataError: the file is damaged, or belongs to another recipe or number of processes.
     """
 
-    def __init__(
-        self,
-        path: Path | None,
-        recipe: str,
-        accelerator: Accelerator,
-        *,
-        times: int = 20,
-        callback: Callback | None = None,
-        agree: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.path, self.recipe, self.accelerator, self.times = path, recipe, accelerator, times
-        self.agree = agree
+    def __init__(self, store: Store, key: str, *, times: int = 20, callback: Callback | None = None) -> None:
+        self.store, self.key, self.times = store, key, times
         self.callback = callback or Callback()
-        self.saved = checkpoint.load_shared(path, recipe, accelerator)
+        self.saved = store.get(key)
         self.notes: dict[str, Any] = {}
         self.model: nn.Module
         self.optimizer: torch.optim.Optimizer
@@ -59,35 +41,24 @@ class KeptTraining(Callback):
             return 0
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        checkpoint.set_random_state(saved["random"])
+        set_random_state(saved["random"])
         return int(saved["steps"])
 
     def watch(self) -> AbstractContextManager[Any]:
         return self.callback.watch()
 
-    def before_update(self, logits: Tensor, targets: Tensor) -> None:
-        self.callback.before_update(logits, targets)
+    def before_update(self, outputs: Tensor, batch: Any) -> None:
+        self.callback.before_update(outputs, batch)
 
     def after_update(self, done: int, total: int, loss: float) -> None:
         due = done * self.times // total > (done - 1) * self.times // total
-        if due:
-            self.agree()
-        if due and done < total and self.path is not None and self.accelerator.is_main_process:
-            checkpoint.save(
-                self.path,
-                {
-                    "recipe": self.recipe,
-                    "processes": self.accelerator.num_processes,
-                    "steps": done,
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "random": checkpoint.random_state(),
-                    "notes": self.notes,
-                },
-            )
+        if due and done < total and self.store.path is not None:
+            value = {
+                "steps": done,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "random": random_state(),
+                "notes": self.notes,
+            }
+            self.store.put(self.key, value)
         self.callback.after_update(done, total, loss)  # last: it may be where the user interrupts
-
-    def forget(self) -> None:
-        """Remove the file: what was trained is safe elsewhere."""
-        if self.path is not None and self.accelerator.is_main_process:
-            self.path.unlink(missing_ok=True)

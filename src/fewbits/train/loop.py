@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fewbits.errors import DataError, NonFiniteError
 from fewbits.recipe.training import Training
+from fewbits.task import Classification, Task
 from fewbits.task.batches import laid_out
-from fewbits.task.classification import check_targets
 from fewbits.train.objectives import Objective
+from fewbits.train.rules import Batch, Rule, backprop
 
 
 class Callback:
@@ -30,7 +31,7 @@ class Callback:
         """Wraps each forward pass."""
         return nullcontext()
 
-    def before_update(self, logits: Tensor, targets: Tensor) -> None:
+    def before_update(self, outputs: Tensor, batch: Any) -> None:
         """Gradients are there (and synchronised); the optimizer has not stepped yet."""
 
     def after_update(self, done: int, total: int, loss: float) -> None:
@@ -132,24 +133,27 @@ def fit(
     callback: Callback | None = None,
     accelerator: Accelerator | None = None,
     start: int = 0,
+    task: Task | None = None,
+    rule: Rule = backprop,
 ) -> None:
     """Train a model in place.
 
     Args:
         model: the network. It is wrapped for the accelerator's processes; the caller's object is trained.
-        loader: ``(inputs, targets)`` batches with a length.
-        objective: loss of ``(logits, targets, inputs)``.
+        loader: batches of the task, with a length.
+        objective: loss of ``(outputs, batch)``.
         optimizer: over the model's parameters; learning rates follow the schedule from their present values.
         training: epochs, schedule and clipping.
         companion: what accompanies each step.
         accelerator: where to run; default: one made from the environment (``accelerate launch`` sets it).
         start: steps that were done before, when resuming.
+        task: what the outputs are for; default: classification. rule: how the network learns.
 
     Raises:
         DataError: no batches, or targets that do not fit the network. NonFiniteError: the loss is not finite.
     """
     accelerator = accelerator or Accelerator()
-    callback = callback or Callback()
+    callback, task = callback or Callback(), task or Classification()
     batches_of(loader)
     if accelerator.num_processes > 1:
         # Levels and masks of a held plan: every process derives the same ones, and no backend sends 16-bit integers.
@@ -161,26 +165,28 @@ def fit(
         group.setdefault("initial_lr", group["lr"])
     model.train()
     stream = endless(loader, start)
+    state = rule.init(model)
     for done in range(start, total):
-        inputs, targets = next(stream)
-        inputs, targets = inputs.to(accelerator.device), targets.to(accelerator.device)
-        for group in optimizer.param_groups:  # a companion may change the peak
+        batch = send_to_device(next(stream), accelerator.device)
+        for group in optimizer.param_groups:  # a callback may change the peak
             group["lr"] = group["initial_lr"] * factor(training, done, total)
-        with computing(training.precision, accelerator.device):
-            if training.precision != "float32":
-                inputs = laid_out(inputs)
-            with callback.watch():
-                logits = wrapped(inputs)
-            if training.precision != "float32":
-                logits = logits.float()
-            if done == start:
-                check_targets(logits, targets)
-            loss = objective(logits, targets, inputs)
+
+        def forward(batch: Any = batch, done: int = done) -> tuple[Tensor, Tensor]:
+            with computing(training.precision, accelerator.device):
+                inputs = task.inputs(batch)
+                with callback.watch():
+                    outputs = wrapped(inputs if training.precision == "float32" else laid_out(inputs))
+                outputs = outputs if training.precision == "float32" else outputs.float()
+                if done == start:
+                    task.check(outputs, batch)
+                loss = objective(outputs, batch)
+            if not math.isfinite(float(loss.detach())):
+                raise NonFiniteError(f"the training loss is {float(loss)} at step {done}; lower the learning rate")
+            return outputs, loss
+
+        outputs, loss, state = rule.update(model, Batch(forward, accelerator.backward), state)
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFiniteError(f"the training loss is {value} at step {done}; lower the learning rate")
-        accelerator.backward(loss)
-        callback.before_update(logits, targets)
+        callback.before_update(outputs, batch)
         if training.clip is not None:
             accelerator.clip_grad_norm_(model.parameters(), training.clip)
         prepared.step()
@@ -197,39 +203,3 @@ def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": training.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-
-
-@contextmanager
-def float32() -> Iterator[None]:
-    """Convolutions on a GPU in float32 proper; its default is TF32, with three decimal digits."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Percent of samples whose highest class score is the target's, in evaluation mode.
-
-    Raises:
-        DataError: no samples, or targets that do not fit the network.
-    """
-    place = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    right = samples = 0
-    try:
-        with float32():
-            for inputs, targets in loader:
-                logits = model(laid_out(inputs.to(place)))
-                check_targets(logits, targets)
-                right += int((logits.argmax(1).cpu() == targets.cpu()).sum())
-                samples += len(targets)
-    finally:
-        model.train(was_training)
-    if samples == 0:
-        raise DataError("the evaluation data is empty")
-    return 100.0 * right / samples

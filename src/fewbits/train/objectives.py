@@ -3,50 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.recipe.training import Finetuning, Recovery
+from fewbits.task import Classification, Task
 
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``objective(logits, targets, inputs) -> loss``, a scalar."""
+Objective = Callable[[Tensor, Any], Tensor]
+"""``objective(outputs, batch) -> loss``, a scalar."""
 
 
-def task(label_smoothing: float = 0.0) -> Objective:
-    """Cross-entropy with the true classes."""
+def plain(task: Task | None = None, label_smoothing: float = 0.0) -> Objective:
+    """The loss of a task; default: classification."""
+    task = task or Classification()
 
-    def objective(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    def objective(outputs: Tensor, batch: Any) -> Tensor:
+        return task.loss(outputs, batch, label_smoothing=label_smoothing)
 
     return objective
 
 
 def distillation(
-    teacher: nn.Module, weight: float, temperature: float = 2.0, label_smoothing: float = 0.0
+    teacher: nn.Module,
+    weight: float,
+    temperature: float = 2.0,
+    label_smoothing: float = 0.0,
+    task: Task | None = None,
 ) -> Objective:
-    """``(1 - weight)`` cross-entropy + ``weight * T**2`` KL divergence from the teacher (Hinton et al. 2015).
+    """``(1 - weight)`` the task's loss + ``weight`` the distance from a teacher's answers (Hinton et al. 2015).
 
     Args:
         teacher: the float network; used in evaluation mode, without gradients.
-        weight: 0 to 1. temperature: T, by which both sets of class scores are divided.
+        weight: 0 to 1. temperature: T, by which both sets of outputs are divided.
     """
     teacher.eval()
-    plain = task(label_smoothing)
+    task = task or Classification()
 
-    def objective(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
+    def objective(outputs: Tensor, batch: Any) -> Tensor:
         with torch.no_grad():
-            answer = F.log_softmax(teacher(inputs).float() / temperature, dim=1)
-        own = F.log_softmax(logits / temperature, dim=1)
-        soft = F.kl_div(own, answer, reduction="batchmean", log_target=True) * temperature**2
-        return (1 - weight) * plain(logits, targets, inputs) + weight * soft
+            answers = teacher(task.inputs(batch)).float()
+        soft = task.imitation(outputs, answers, temperature)
+        return (1 - weight) * task.loss(outputs, batch, label_smoothing=label_smoothing) + weight * soft
 
     return objective
 
 
-def objective_of(settings: Finetuning | Recovery, teacher: nn.Module) -> Objective:
+def objective_of(settings: Finetuning | Recovery, teacher: nn.Module, task: Task | None = None) -> Objective:
     """What a recipe's training minimises: the task, or with ``distill`` the answers of a teacher as well."""
     if settings.distill:
-        return distillation(teacher, settings.distill, settings.temperature, settings.label_smoothing)
-    return task(settings.label_smoothing)
+        return distillation(teacher, settings.distill, settings.temperature, settings.label_smoothing, task)
+    return plain(task, settings.label_smoothing)

@@ -9,9 +9,10 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from fewbits.recipe.training import Training
+from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import fit, optimizer_of, parameter_groups
-from fewbits.train.objectives import task
+from fewbits.train.objectives import plain
 
 
 def pretrain(model: nn.Module, loader: Any, training: Training, *, seed: int, kept: KeptTraining | None = None) -> None:
@@ -25,9 +26,9 @@ def pretrain(model: nn.Module, loader: Any, training: Training, *, seed: int, ke
         DataError: no batches, or targets that do not fit the network. NonFiniteError: the loss is not finite.
     """
     accelerator = Accelerator()
-    kept = kept or KeptTraining(None, "", accelerator)
+    kept = kept or KeptTraining(Store(None, "", accelerator), "pretrain")
     set_seed(seed)
     optimizer = optimizer_of(parameter_groups(model, training), training)
     start = kept.begin(model, optimizer)
-    objective = task(training.label_smoothing)
+    objective = plain(label_smoothing=training.label_smoothing)
     fit(model, loader, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start)

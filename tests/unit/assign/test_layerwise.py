@@ -61,7 +61,7 @@ def test_names_are_checked_from_both_sides() -> None:
         layerwise({"*": 1.5})
 
 
-BASE = {"schema": 1, "assign": {"method": "none"}, "train": {"epochs": 1, "lr": 1e-3}, "rounds": 2}
+BASE = {"schema": 2, "assign": {"method": "none"}, "train": {"epochs": 1, "lr": 1e-3}, "rounds": 2}
 
 
 def test_a_recipe_takes_rates() -> None:

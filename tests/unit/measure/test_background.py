@@ -10,7 +10,8 @@ from fewbits.attach import attach, background, fold, held
 from fewbits.errors import MismatchError
 from fewbits.graph.traced import trace
 from fewbits.measure import RelevanceScorer, Step, relevance
-from fewbits.measure.relevance import COMPOSITES, Rules, ZPlus, propagate, start_relevance
+from fewbits.measure.relevance import COMPOSITES, Rules, ZPlus, propagate
+from fewbits.task import start_relevance
 from networks import Residual, plan_for, record
 
 

@@ -14,7 +14,8 @@ from fewbits.attach import attach, background, fold
 from fewbits.errors import UnsupportedError
 from fewbits.graph.traced import trace
 from fewbits.measure import RelevanceScorer, Step
-from fewbits.measure.relevance import COMPOSITES, ActivationTape, propagate, start_relevance
+from fewbits.measure.relevance import COMPOSITES, ActivationTape, propagate
+from fewbits.task import start_relevance
 from networks import Residual, plan_for, randomised, record
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from fewbits.errors import DataError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.graph.traced import trace
 from fewbits.measure import RelevanceScorer, control, fisher, relevance, taylor
-from fewbits.measure.relevance import COMPOSITES, AlphaBeta, Flat, Rules, ZPlus, rules_of, start_relevance
+from fewbits.measure.relevance import COMPOSITES, AlphaBeta, Flat, Rules, ZPlus, rules_of
+from fewbits.task import start_relevance
 from networks import Residual
 
 X, Y = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1])

@@ -13,7 +13,8 @@ from fewbits.attach import attach, fold
 from fewbits.data import DataSet
 from fewbits.errors import DataError, FileError, RecipeError, SelectionError
 from fewbits.search.layer_rates import Proxy, RateSpace, carve, search
-from fewbits.train import accuracy, recalibrate
+from fewbits.task import accuracy
+from fewbits.train import recalibrate
 from fewbits.weights import select
 
 

@@ -13,9 +13,10 @@ from fewbits.assign import ecq
 from fewbits.attach import attach, background, held, plan_of
 from fewbits.data import DataSet
 from fewbits.errors import RecipeError
+from fewbits.pipeline import check
 from fewbits.recipe import make
 from fewbits.recipe.training import Finetuning
-from fewbits.train import fit, task
+from fewbits.train import fit, plain
 from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
 from fewbits.weights import select
@@ -33,7 +34,7 @@ def trained_for(model: nn.Module, loader, settings: Finetuning, *, settled: bool
         accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
     )  # fmt: skip
     qat.settled = settled
-    fit(model, loader, task(), optimizer_of(finetuning_groups(model, settings), settings), settings, callback=qat)
+    fit(model, loader, plain(), optimizer_of(finetuning_groups(model, settings), settings), settings, callback=qat)
     return {name: weight.detach().clone() for name, weight in background(model).items()}
 
 
@@ -84,7 +85,7 @@ def test_weights_change_clusters_less_often(trained: nn.Module, handwriting: Dat
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
         )  # fmt: skip
         loader = handwriting.loader("train", 32, shuffle=True)
-        fit(model, loader, task(), optimizer_of(finetuning_groups(model, settings), settings), settings,
+        fit(model, loader, plain(), optimizer_of(finetuning_groups(model, settings), settings), settings,
             callback=qat)  # fmt: skip
         assert plan_of(model).clustered
         return count
@@ -94,10 +95,10 @@ def test_weights_change_clusters_less_often(trained: nn.Module, handwriting: Dat
 
 def test_damping_and_regrowth_exclude_each_other() -> None:
     with pytest.raises(RecipeError, match="none would regrow"):
-        make({"prune": {"sparsity": 0.5, "regrow": True}, "train": {"damping": 0.01}})
+        check(make({"prune": {"sparsity": 0.5, "regrow": True}, "train": {"damping": 0.01}}))
 
 
 @pytest.mark.parametrize("method", ["none", "int8"])
 def test_damping_needs_clusters(method: str) -> None:
     with pytest.raises(RecipeError, match="to their clusters"):
-        make({"assign": {"method": method}, "prune": {"sparsity": 0.5}, "train": {"damping": 0.01}})
+        check(make({"assign": {"method": method}, "prune": {"sparsity": 0.5}, "train": {"damping": 0.01}}))

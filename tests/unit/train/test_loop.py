@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fewbits.errors import DataError, NonFiniteError
 from fewbits.recipe.training import Training
-from fewbits.train import accuracy, distillation, fit, pretrain, task
+from fewbits.task import accuracy
+from fewbits.train import distillation, fit, plain, pretrain
 from fewbits.train.loop import Callback, endless, factor, optimizer_of, total_steps
 
 
@@ -73,7 +74,7 @@ def test_companion_sees_every_step() -> None:
             self.steps: list[tuple[int, int]] = []
             self.gradients = 0
 
-        def before_update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        def before_update(self, outputs: torch.Tensor, batch: object) -> None:
             self.gradients += int(model.weight.grad is not None)
 
         def after_update(self, done: int, total: int, loss: float) -> None:
@@ -84,7 +85,7 @@ def test_companion_sees_every_step() -> None:
     fit(
         model,
         batches(),
-        task(),
+        plain(),
         optimizer_of([{"params": list(model.parameters())}], settings),
         settings,
         callback=notes,
@@ -125,8 +126,8 @@ def test_distillation_by_hand() -> None:
     soft = (p * (p.log() - q.log())).sum(1).mean() * t * t
     hard = -(logits.softmax(1)[range(6), targets]).log().mean()
     expected = 0.3 * hard + 0.7 * soft
-    assert torch.allclose(distillation(teacher, 0.7, t)(logits, targets, inputs), expected, atol=1e-6)
-    assert torch.allclose(task()(logits, targets, inputs), hard, atol=1e-6)
+    assert torch.allclose(distillation(teacher, 0.7, t)(logits, (inputs, targets)), expected, atol=1e-6)
+    assert torch.allclose(plain()(logits, (inputs, targets)), hard, atol=1e-6)
 
 
 def test_training_in_bfloat16_keeps_float32_weights_and_learns(handwriting) -> None:

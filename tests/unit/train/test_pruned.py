@@ -16,7 +16,8 @@ from fewbits.channels.load import load_plan
 from fewbits.errors import DataError, MismatchError, RecipeError
 from fewbits.recipe import make
 from fewbits.recipe.training import Finetuning
-from fewbits.train import accuracy, fit, match_variance, recalibrate, task
+from fewbits.task import accuracy
+from fewbits.train import fit, match_variance, plain, recalibrate
 from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
 from fewbits.weights import select
@@ -38,7 +39,7 @@ def train_pruned(model: nn.Module, at, loader, settings: Finetuning, watch=lambd
         on_round=lambda *_: None, rounds=1,
     )  # fmt: skip
     optimizer = optimizer_of(finetuning_groups(model, settings), settings)
-    fit(model, loader, task(), optimizer, settings, callback=qat)
+    fit(model, loader, plain(), optimizer, settings, callback=qat)
     return qat
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewbits.errors import RecipeError
+from fewbits.pipeline import check
 from fewbits.recipe import make
 from fewbits.train.hold import Ramp, next_round
 
@@ -51,5 +52,5 @@ def test_rounds_are_the_steps_at_which_their_count_rises(total: int, rounds: int
 )
 def test_a_gradual_lambda_needs_a_size_to_go_to(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(RecipeError, match=says):
-        make(changes | {"train": {"gradual": True}})
+        check(make(changes | {"train": {"gradual": True}}))
     assert make({"train": {"gradual": True}, "max_drop": 1.0}).train.gradual

@@ -12,7 +12,7 @@ from fewbits.assign import ecq
 from fewbits.attach import attach, held
 from fewbits.data import DataSet
 from fewbits.recipe.training import Finetuning
-from fewbits.train import fit, task
+from fewbits.train import fit, plain
 from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import optimizer_of
 from fewbits.weights import select
@@ -38,6 +38,6 @@ def test_a_step_moves_by_a_share_of_its_size(trained: nn.Module, handwriting: Da
     before = {name: float(holder.table.detach()) for name, holder in held(model).items()}
     widened = [before[name] / plan[name].step for name in before]
     assert (max(widened) > 1.5) == (step == "rate" and lam == 1.0)
-    fit(model, [next(iter(handwriting.loader("train", 64)))], task(), optimizer, settings, callback=qat)
+    fit(model, [next(iter(handwriting.loader("train", 64)))], plain(), optimizer, settings, callback=qat)
     for name, holder in held(model).items():  # the first update of Adam is the learning rate
         assert abs(float(holder.table.detach()) / before[name] - 1) == pytest.approx(0.01, rel=1e-3)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
@@ -15,10 +14,8 @@ from fewbits.graph.traced import Kind, TracedGraph, trace
 from fewbits.measure.relevance.propagate import propagate
 from fewbits.measure.relevance.record import ActivationTape
 from fewbits.measure.relevance.rules import COMPOSITES, Rules
-from fewbits.task.classification import check_targets
+from fewbits.task.classification import start_relevance
 from fewbits.weights import layers
-
-STARTS = ("score", "probability", "ones")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,27 +42,6 @@ def rules_of(rules: Rules | str) -> Rules:
             f"no relevance rules named {rules!r}{did_you_mean(rules, COMPOSITES)} ({', '.join(COMPOSITES)})"
         )
     return COMPOSITES[rules]
-
-
-def start_relevance(logits: Tensor, targets: Tensor, start: str = "score") -> Tensor:
-    """Relevance of the network's outputs: something at the target class of each sample, zero elsewhere.
-
-    Args:
-        logits: class scores ``[n, classes]``.
-        targets: class indices ``[n]``.
-        start: ``"score"``, the target's own score, by which confident samples weigh more (ECQx 4.1);
-            ``"probability"``, its softmax probability; ``"ones"``, all samples alike (ECQx fig. 4).
-    """
-    if start not in STARTS:
-        raise RecipeError(f"start must be one of {', '.join(STARTS)}, got {start!r}{did_you_mean(start, STARTS)}")
-    check_targets(logits, targets)
-    index = targets.reshape(-1, 1).long()
-    values = {
-        "score": lambda: logits,
-        "probability": lambda: logits.softmax(1),
-        "ones": lambda: torch.ones_like(logits),
-    }
-    return torch.zeros_like(logits).scatter_(1, index, values[start]().detach().gather(1, index))
 
 
 def relevance(

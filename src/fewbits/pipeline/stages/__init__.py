@@ -1,5 +1,1 @@
-"""The stages of a run."""
-
-from fewbits.pipeline.stages.channels import remove_channels
-
-__all__ = ["remove_channels"]
+"""The stages of a run; each takes a :class:`~fewbits.pipeline.Work` and hands on a further one."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,12 @@ from fewbits.channels import criterion, dependencies, first_samples, measured
 from fewbits.channels.load import load_plan
 from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
 from fewbits.channels.surgery import prune_channels, zero_channels
-from fewbits.errors import DataError, FileError, RecipeError, UnsupportedError
+from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.hardware import count
-from fewbits.recipe import Recipe
+from fewbits.pipeline.stages.work import Context, Work
 from fewbits.recipe.pruning import ChannelPruning
+from fewbits.task import Task
+from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Callback, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
@@ -51,6 +52,7 @@ def remove_channels(
     seed: int = 0,
     accelerator: Accelerator | None = None,
     kept: KeptTraining | None = None,
+    task: Task | None = None,
 ) -> Narrowed:
     """Remove channels from a trained network and train it on. The model given is not changed.
 
@@ -78,7 +80,7 @@ def remove_channels(
     outputs = {name: len(t) for name, t in full.named_parameters() if t.dim()}
     whole = sizes_of(full, shape, part.over)
     choices = []
-    kept = kept or KeptTraining(None, "", accelerator)
+    kept = kept or KeptTraining(Store(None, "", accelerator), "channels.training")
     gone_on = None if kept.saved is None else kept.saved["notes"]
     for done in range(1 if gone_on is None else gone_on["round"], part.rounds + 1):
         if gone_on is not None and done == gone_on["round"]:
@@ -91,12 +93,15 @@ def remove_channels(
             recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
         if part.train is not None:
             settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
-            objective = objective_of(settings, full)
+            objective = objective_of(settings, full, task)
             optimizer = optimizer_of(parameter_groups(small, settings), settings)
-            if kept.path is not None:
+            if kept.store.path is not None:
                 kept.notes = {"round": done, "network": codec.encode(plan_of(small, floats=torch.float32))}
             start = kept.begin(small, optimizer)
-            fit(small, train, objective, optimizer, settings, callback=kept, accelerator=accelerator, start=start)
+            fit(
+                small, train, objective, optimizer, settings, callback=kept, accelerator=accelerator, start=start,
+                task=task,
+            )  # fmt: skip
     return Narrowed(small.eval(), tuple(choices))
 
 
@@ -192,68 +197,32 @@ def _input_shape(train: Any) -> tuple[int, ...]:
     return tuple(_first(train).shape[1:])
 
 
-def channel_stage(
-    model: nn.Module,
-    train: Any,
-    recipe: Recipe,
-    state_file: Path | None,
-    *,
-    progress: Callable[[int, int, str], None] | None = None,
-    accelerator: Accelerator,
-) -> nn.Module:
-    """What a recipe's section ``channels`` asks for, kept beside ``state_file`` for a run that is resumed.
+class RemoveChannels:
+    """What a recipe's section ``channels`` asks for; what is left is kept for a run that goes on."""
 
-    Raises:
-        RecipeError: the network has lost channels already. DataError: what is kept there belongs to another
-            recipe. Else as :func:`remove_channels`.
-    """
-    if recipe.channels is None:
-        return model
-    if channels_of(model) is not None:
-        raise RecipeError(
-            f"this {type(model).__name__} has lost channels already; start from the whole network (rounds takes "
-            "several steps), or leave out the section channels"
-        )
-    place = None if state_file is None else stage_file(state_file)
-    if place is not None and accelerator.is_main_process and place.exists():
-        data = [codec.read(place)]
-    else:
-        data = [b""]
-    broadcast_object_list(data)
-    if data[0]:
-        if not _written_by(data[0], recipe):
-            raise DataError(f"{place} belongs to another recipe; delete it to start anew")
-        found = copy.deepcopy(model)
-        load_plan(found, codec.decode(data[0], like=found))
-        return found.eval()
-    told = _Told(progress) if progress else None
-    training = None if state_file is None else stage_training_file(state_file)
-    kept = KeptTraining(training, recipe.model_dump_json(), accelerator, callback=told)
-    small = remove_channels(model, train, recipe.channels, seed=recipe.seed, accelerator=accelerator, kept=kept).model
-    if place is not None and accelerator.is_main_process:
-        left = plan_of(small, floats=torch.float32)
-        codec.write(place, codec.encode(left, header={"recipe": recipe.model_dump_json()}))
-    kept.forget()
-    return small
+    def run(self, work: Work, context: Context) -> Work:
+        """The work on the smaller network.
 
-
-def stage_belongs(place: Path, recipe: Recipe) -> bool:
-    """Whether a network between the stages, if there is one, is whole and of this recipe."""
-    try:
-        return not place.exists() or _written_by(codec.read(place), recipe)
-    except FileError:
-        return False
-
-
-def _written_by(data: bytes, recipe: Recipe) -> bool:
-    return bool(codec.inspect(data).header.get("recipe") == recipe.model_dump_json())
-
-
-def stage_file(state_file: Path) -> Path:
-    """Where the network between the two stages is kept, beside the state of the second."""
-    return state_file.with_name(f"{state_file.name}.channels")
-
-
-def stage_training_file(state_file: Path) -> Path:
-    """Where the training of the first stage is kept while it lasts."""
-    return state_file.with_name(f"{state_file.name}.channels.training")
+        Raises:
+            RecipeError: the network has lost channels already. Else as :func:`remove_channels`.
+        """
+        recipe, store = work.recipe, context.store
+        assert recipe.channels is not None
+        if channels_of(work.full) is not None:
+            raise RecipeError(
+                f"this {type(work.full).__name__} has lost channels already; start from the whole network (rounds "
+                "takes several steps), or leave out the section channels"
+            )
+        known = store.get("channels")
+        if known is not None:
+            left = copy.deepcopy(work.full)
+            load_plan(left, codec.decode(known, like=left))
+            return replace(work, model=left.eval())
+        told = _Told(context.progress) if context.progress else None
+        kept = KeptTraining(store, "channels.training", callback=told)
+        left = remove_channels(
+            work.full, work.train, recipe.channels, seed=recipe.seed, accelerator=context.accelerator, kept=kept,
+            task=work.task,
+        ).model  # fmt: skip
+        store.put("channels", codec.encode(plan_of(left, floats=torch.float32)), drop=["channels.training"])
+        return replace(work, model=left)

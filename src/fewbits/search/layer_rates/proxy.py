@@ -16,7 +16,8 @@ from fewbits.data.stratify import stratify
 from fewbits.errors import DataError
 from fewbits.search.layer_rates.journal import Journal
 from fewbits.search.layer_rates.space import Kept, RateSpace
-from fewbits.train.loop import accuracy, computing, laid_out
+from fewbits.task import accuracy
+from fewbits.train.loop import computing, laid_out
 from fewbits.train.recalibrate import recalibrate
 
 Batches = Sequence[tuple[Tensor, Tensor]]

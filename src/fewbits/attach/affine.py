@@ -1,0 +1,59 @@
+"""How an integer weight is held while training: the forward pass sees levels times scales, the update the weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import MismatchError
+from fewbits.plan import Affine
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The held value; its gradient goes to the weight as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, value: Tensor) -> Tensor:
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0], None
+
+
+class AffineWeight(nn.Module):
+    """A parametrization: the weight's float background copy in, integer levels times their scales out.
+
+    The value is bit-equal to ``Affine.values()`` of the entry that is held.
+    """
+
+    levels: Tensor
+    scales: Tensor
+
+    def __init__(self, entry: Affine) -> None:
+        super().__init__()
+        self.register_buffer("levels", entry.levels.clone())  # updates must not reach into the entry
+        self.register_buffer("scales", entry.scales.clone())
+        self.axis, self.bits = entry.axis, entry.bits
+
+    def forward(self, weight: Tensor) -> Tensor:
+        value: Tensor = _StraightThrough.apply(weight, self.entry().values())
+        return value
+
+    def update(self, entry: Affine) -> None:
+        """Take new levels and scales, in place.
+
+        Raises:
+            MismatchError: an entry of another shape, axis or bit width.
+        """
+        theirs, mine = (entry.shape, entry.axis, entry.bits), (tuple(self.levels.shape), self.axis, self.bits)
+        if theirs != mine:
+            raise MismatchError(f"an entry of (shape, axis, bits) {theirs} cannot replace one of {mine}")
+        self.levels.copy_(entry.levels)
+        self.scales.copy_(entry.scales)
+
+    def entry(self, weight: Tensor | None = None) -> Affine:
+        """The plan entry as it stands; it shares the levels, which the next update overwrites."""
+        return Affine(self.levels, self.scales, axis=self.axis, bits=self.bits)

@@ -1,0 +1,118 @@
+"""Whether a recipe's parts go together: against the rows of its methods, before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fewbits.errors import RecipeError
+from fewbits.pipeline.methods import integer_form_of, method_of
+from fewbits.pipeline.parts import scored_by
+from fewbits.pipeline.pilot import check as check_pilots
+from fewbits.pipeline.pruners import PRUNERS, pruner_row
+from fewbits.recipe import Measure, Recipe, Select
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse what no network could make possible.
+
+    Raises:
+        RecipeError: the message names the keys, and a way out.
+    """
+    for part in (_pruning, _steering, _clusters, _integers, _work):
+        part(recipe)
+    if recipe.measure != Measure() and scored_by(recipe) is None:
+        readers = [name for name, row in PRUNERS.items() if row.scores]
+        raise RecipeError(
+            f"nothing reads the scores of measure: assign.method {recipe.assign.method} has none; use ecqx"
+            + (f", or prune.method {' or '.join(readers)}" if readers else "")
+            + ", or leave the measure section out"
+        )
+
+
+def check_call(recipe: Recipe, evaluate: Any, teacher: Any) -> None:
+    """Refuse before anything is trained what the arguments of a call do not allow."""
+    check(recipe)
+    if recipe.max_drop is not None and evaluate is None:
+        raise RecipeError("max_drop needs evaluate: a function that gives a network's accuracy in percent")
+    if teacher is not None and not recipe.train.distill:
+        raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
+    check_pilots(recipe, evaluate)
+
+
+def _work(recipe: Recipe) -> None:
+    idle = method_of(recipe).survivors and recipe.prune is None and recipe.channels is None
+    if idle and not (recipe.train.distill and recipe.train.epochs):
+        raise RecipeError(
+            "assign.method none leaves weights as they are: add a prune or a channels section, or distil "
+            "(train.distill)"
+        )
+
+
+def _pruning(recipe: Recipe) -> None:
+    part = recipe.prune
+    if part is None:
+        return
+    row = pruner_row(part)
+    taking = [name for name, other in PRUNERS.items() if other.amount == row.amount]
+    for key, example in (("pattern", "'2:4'"), ("rates", "{'*': 0.9}"), ("sparsity", "0.9")):
+        given = getattr(part, key) is not None
+        if key == row.amount and not (getattr(part, key) or (given and key == "sparsity")):
+            raise RecipeError(f"prune: method {part.method!r} takes {key}, for example {example}")
+        if key != row.amount and given:
+            raise RecipeError(
+                f"prune: method {part.method!r} takes {row.amount} ({', '.join(taking)} do), and no {key}: leave it out"
+            )
+    if row.amount != "sparsity" and part.over != "weights":
+        raise RecipeError(f"prune: {row.amount} say how many zeros each layer gets: leave over out")
+    if not row.rises and part.schedule != "one-shot":
+        raise RecipeError(f"prune: method {part.method!r} is there from the start: leave schedule out")
+    if part.min_kept and not row.min_kept:
+        able = " and ".join(name for name, other in PRUNERS.items() if other.min_kept)
+        raise RecipeError(f"prune: min_kept goes with {able}, not with {part.method}")
+    if row.shrinks and not method_of(recipe).survivors:
+        raise RecipeError(f"{part.method} makes floats: use assign.method none, or prune with global-magnitude")
+
+
+def _steering(recipe: Recipe) -> None:
+    method, name = method_of(recipe), recipe.assign.method
+    bounded = recipe.target is not None or recipe.assign.lam is not None
+    if method.survivors and (bounded or recipe.max_drop is not None):
+        raise RecipeError("without an assigner there is no lambda to steer: leave target, max_drop and lam out")
+    if not method.steerable and bounded:
+        raise RecipeError(f"the size of {name} is what it is: leave target and assign.lam out")
+    if recipe.assign.bits == "auto" and not method.open_bits:
+        raise RecipeError(f"bits: auto is for ecq and ecqx; {name} has no bits to choose")
+    if recipe.assign.bits is not None and method.bits not in (None, recipe.assign.bits):
+        raise RecipeError(f"{name} has {method.bits} bits, got {recipe.assign.bits}; for others use ecqx or ecq")
+    if recipe.train.gradual:
+        if not method.steerable:
+            raise RecipeError(f"train.gradual moves lambda; assign.method {name} has none")
+        steered = recipe.max_drop is not None and recipe.target is None and not recipe.pilots
+        if recipe.assign.lam is not None or steered:
+            raise RecipeError("train.gradual moves lambda toward a size: give a target, or max_drop with pilots")
+
+
+def _clusters(recipe: Recipe) -> None:
+    if not recipe.train.damping:
+        return
+    if not method_of(recipe).clusters:
+        raise RecipeError(
+            f"train.damping moves weights to their clusters; assign.method {recipe.assign.method} has none"
+        )
+    if recipe.prune is not None and recipe.prune.regrow:
+        raise RecipeError("train.damping moves pruned weights to zero, so none would regrow: leave one of them out")
+
+
+def _integers(recipe: Recipe) -> None:
+    if not integer_form_of(recipe):
+        return
+    method, name = method_of(recipe), recipe.assign.method
+    allowed = method.precisions if method.activations else ("float32",)
+    if recipe.train.precision not in allowed:
+        raise RecipeError(
+            f"activations in integers train in float32: leave train.precision {recipe.train.precision} out"
+        )
+    if recipe.significand is not None:
+        raise RecipeError(f"the biases of {name} are multiples of its scales already: leave significand out")
+    if method.activations and recipe.select != Select():
+        raise RecipeError(f"{name} takes every layer: leave the select section out")
