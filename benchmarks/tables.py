@@ -1,51 +1,150 @@
-"""Rows of the result files, and tables of them in Markdown."""
+"""Tables in Markdown from rows of result files, each as tables.yaml describes it.
 
-from __future__ import annotations
+A description: ``result`` (files, or ``given`` rows), ``where`` (a condition on rows as pandas reads it), ``derive``
+(functions of :mod:`benchmarks.derived`), ``eval`` (new columns from old ones), ``names`` and ``fill`` (of values),
+``sort`` (of columns, or of rows where there are none), ``split`` (a table for each value of these columns), ``title``,
+``rows`` (label columns: rows that agree in them make one line), ``columns`` (a label: a block of cells for each) and
+``cells``. Labels, cells and titles are format strings over columns. ``{accuracy}`` is mean and range, ``{bytes:,.0f}``
+a mean; other figures are named before the format: ``{score:median:.3f}``, see :class:`Values`.
+"""
 
 import json
+import re
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+import pandas as pd
+import yaml
+
+from benchmarks import derived, results
+from benchmarks.unit import EARLIER, Row
+
+HERE = Path(__file__).parent
+Table = tuple[str, set[tuple[str, str, int]]]  # Markdown, and the rows in it: file, list in that, place in the list
+NONE = "-"
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
-    path = ROOT / "results" / f"{name}.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
+def load() -> dict[str, list[Row]]:
+    """Descriptions of all tables, by the section of a page that they belong to."""
+    found: dict[str, list[Row]] = yaml.safe_load((HERE / "tables.yaml").read_text(encoding="utf-8"))
+    return found
 
 
-def table(titles: list[str], rows: list[list[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+def frame_of(name: str, folder: Path = results.FOLDER) -> pd.DataFrame:
+    """All rows of a result file, in whatever list of it; nested values by ``outer_inner``, or as text."""
+    path = folder / f"{name}.json"
+    whole = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = []
+    for part, rows in whole.items():
+        for number, row in enumerate(rows if isinstance(rows, list) else ()):
+            flat: Row = {"result": name, "name": path.stem, "part": part, "id": (name, part, number)}
+            for key, value in row.items():
+                if isinstance(value, dict) and key in ("small", "fast", "nncodec"):
+                    flat |= {f"{key}_{inner}": v for inner, v in value.items()}
+                elif isinstance(value, dict) and key != "recipe":
+                    flat[key] = ", ".join(f"{k} {v}" for k, v in value.items())
+                elif key != "recipe":
+                    flat[EARLIER.get(key, key).replace(".", "_")] = value
+            found.append(flat)
+    return pd.DataFrame(found)
 
 
-def span(values: list[float]) -> str:
-    """Mean, and the range in brackets when there are several."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def tables(description: Row, folder: Path = results.FOLDER) -> Iterator[Table]:
+    """The tables of a description; none if there are no rows for it yet."""
+    told = description.get("result", [])
+    names = [told] if isinstance(told, str) else told
+    parts = [frame_of(name, folder) for name in names] + [pd.DataFrame(description.get("given", []))]
+    frame = pd.concat([part for part in parts if len(part)], ignore_index=True) if any(map(len, parts)) else parts[-1]
+    frame = frame if "id" in frame else frame.assign(id=None)
+    for column, value in description.get("fill", {}).items():
+        frame = frame.assign(**{column: frame[column].fillna(value) if column in frame else value})
+    if "where" in description and len(frame):
+        frame = frame.query(description["where"], engine="python")
+    if not len(frame):
+        return
+    for name in description.get("derive", ()):
+        frame = getattr(derived, name)(frame)
+    for column, expression in description.get("eval", {}).items():
+        frame = frame.assign(**{column: frame.eval(expression, engine="python")})
+    for column, named in description.get("names", {}).items():
+        frame = frame.assign(**{column: [named.get(value, value) for value in frame[column]]})
+    for _, part in frame.groupby(description.get("split", lambda _: 0), sort=False, dropna=False):
+        yield _table(description, part)
 
 
-def named(row: dict[str, Any], method: str = "") -> str:
-    """The method of a row of the scale benchmark, and what was special about its training."""
-    return (
-        (method or row["method"])
-        + (f", damping {row['damping']:g}" if row.get("damping") else "")
-        + (", steps by the rate" if row.get("step") == "rate" else "")
-        + (", without dropout" if row.get("dropout") is False else "")
-        + (", gradual lambda" if row.get("gradual") else "")
-        + (f", floor {100 * row['floor']:g} %" if row.get("floor") else "")
-        + (f", {row['significand']} significant bits" if row.get("significand") else "")
-    )
+def _table(description: Row, frame: pd.DataFrame) -> Table:
+    labels, cells, column = description["rows"], description["cells"], description.get("columns", "")
+    ordered = frame
+    if key := description.get("sort"):
+        ordered = frame.sort_values(key.lstrip("-"), ascending=key[0] != "-", kind="stable")
+        frame = frame if column else ordered
+    order = list(dict.fromkeys(_filled(column, ordered.iloc[[i]]) for i in range(len(frame))))
+    blocks = [_filled(column, frame.iloc[[i]]) for i in range(len(frame))]
+    lines = [tuple(_filled(label, frame.iloc[[i]]) for label in labels.values()) for i in range(len(frame))]
+    titles = [*labels]
+    for block in order:
+        mine = frame[[b == block for b in blocks]]
+        titles += [_filled(title.replace("{column}", block), mine) for title in cells]
+    body, shown = [], set[Any]()
+    for line in dict.fromkeys(lines):
+        here = [one == line for one in lines]
+        body.append([*line])
+        for block in order:
+            mine = frame[[h and b == block for h, b in zip(here, blocks, strict=True)]]
+            body[-1] += [_filled(cell, mine) for cell in cells.values()]
+            shown |= set(mine["id"])
+    text = "\n".join("| " + " | ".join(line) + " |" for line in [titles, ["---"] * len(titles), *body])
+    return f"{_filled(description['title'], frame)}\n\n{text}", shown - {None}
 
 
-def by_target(found: list[dict[str, Any]]) -> str:
-    """Accuracy of every method at every byte target, mean and range over the seeds."""
-    targets = list(dict.fromkeys(r["target"] for r in sorted(found, key=lambda r: -r["bytes"])))
-    rows = []
-    for method in dict.fromkeys(r["method"] for r in found):
-        mine = [[r["accuracy"] for r in found if (r["method"], r["target"]) == (method, t)] for t in targets]
-        rows.append([method, *(span(values) if values else "" for values in mine)])
-    ratios = [statistics.mean(r["ratio"] for r in found if r["target"] == t) for t in targets]
-    return table(["scores", *(f"{t} ({q:.0f}x)" for t, q in zip(targets, ratios, strict=True))], rows)
+class MissingError(Exception):
+    """A column, or a value in it, that the rows do not have."""
+
+
+class Values:
+    """What some rows have in one column, as a format string asks for it: ``how:format``.
+
+    ``span`` (the usual one without a format): mean, and the range in brackets; ``median``: the same with the median;
+    ``mid``: the median alone; ``n``: how many; ``list``: the different ones; ``min``, ``max``, ``sum``, ``mean``.
+    """
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = [str(value) if isinstance(value, bool | list) else value for value in values]
+
+    def __format__(self, spec: str) -> str:
+        if not self.values:
+            raise MissingError
+        how, _, plain = spec.rpartition(":")
+        if spec in ("n", "list", "span", "median", "mid", "min", "max", "sum"):
+            how, plain = spec, ""
+        if how == "n":
+            return str(len(self.values))
+        if how == "list" or not all(isinstance(v, int | float) for v in self.values):
+            return ", ".join(dict.fromkeys(_number(v, plain) if how == "list" else str(v) for v in self.values))
+        if how in ("min", "max", "sum"):
+            return _number({"min": min, "max": max, "sum": sum}[how](self.values), plain)
+        middle = (statistics.median if how in ("median", "mid") else statistics.mean)(self.values)
+        ranged = how in ("span", "median") or not spec
+        text = _number(middle, plain or ".2f")
+        if ranged and len(self.values) > 1:
+            text += f" ({_number(min(self.values), plain or '.2f')} to {_number(max(self.values), plain or '.2f')})"
+        return text
+
+
+def _number(value: Any, spec: str) -> str:
+    if isinstance(value, str):
+        return value
+    return "never" if value == float("inf") else format(value, spec or "g")
+
+
+def _filled(text: str, frame: pd.DataFrame) -> str:
+    """A format string filled with columns; a dash where one of them has no value."""
+    fields = {}
+    for name in re.findall(r"{([^}:]+)", text):
+        fields[name] = Values([v for v in frame[name] if v is not None and v == v] if name in frame else [])
+    try:
+        return text.format_map(fields)
+    except MissingError:
+        return NONE

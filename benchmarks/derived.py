@@ -1,0 +1,94 @@
+"""Columns of tables that take more than one row, or more than arithmetic."""
+
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.unit import share
+
+SETTING = ["result", "target", "epochs", "method", "step_rule"]
+BESIDE = {"vgg16-bn": ("584.16 KB", "129 KB"), "mlp-gsc": ("87.52 KB",)}  # published: what the aims were set by
+AGENTS = ("terminal", "raw", "potential", "sparsity")
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """``how``: the method, and what was special about its training; the learning rate, where no more than that differs
+    (not every older row says its own)."""
+    frame = frame.assign(how=[_how(row._asdict()) for row in frame.itertuples(index=False)])
+    for key, mine in frame.groupby(["result", "how", "epochs"]):
+        if mine.get("lr", pd.Series()).nunique() > 1:
+            frame.loc[mine.index, "how"] = [f"{key[1]}, learning rate {lr:g}" for lr in mine["lr"]]
+    return frame
+
+
+def _how(row: dict[str, Any]) -> str:
+    def has(key: str) -> Any:
+        return None if pd.isna(row.get(key)) else row.get(key)
+
+    text = row["method"].removeprefix("channels + ")
+    if row["method"].startswith("channels + "):
+        text = f"{100 * row['macs_left'] / row['macs']:.0f} % of the multiplications, then {text}"
+    text += f", damping {row['damping']:g}" if has("damping") else ""
+    text += ", steps by the rate" if has("step_rule") == "rate" else ""
+    text += ", without dropout" if has("dropout") is False else ""
+    text += ", gradual lambda" if has("gradual") else ""
+    text += f", floor {100 * share(row['min_kept']):g} %" if has("min_kept") else ""
+    return text + (f", {row['significand']:g} significant bits" if has("significand") else "")
+
+
+def floats(frame: pd.DataFrame) -> pd.DataFrame:
+    """``float_accuracy``: mean over seeds of the float networks that the first method of each file started from."""
+    first = frame.drop_duplicates(["result", "seed"]).groupby("result")["baseline_accuracy"].mean()
+    return frame.assign(float_accuracy=frame["result"].map(first))
+
+
+def gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """``gain``: points of validation accuracy against the recipe as it is in the same setting and seed; else of steps
+    by the rate against those of the range."""
+    frame = frame.assign(gain=None)
+    for base, keys in (({"lever": "as it is"}, SETTING), ({"step_rule": "range"}, [*SETTING[:-1], "lever"])):
+        plain = frame.query(" and ".join(f"{k} == {v!r}" for k, v in base.items()))
+        known = plain.set_index([*keys, "seed"])["validation_accuracy"].to_dict()
+        for i, row in frame.iterrows():
+            before = known.get(tuple(row[key] for key in [*keys, "seed"]))
+            if before is not None and pd.isna(row["gain"]) and any(row[k] != v for k, v in base.items()):
+                frame.loc[i, "gain"] = row["validation_accuracy"] - before
+    return frame
+
+
+def best(frame: pd.DataFrame) -> pd.DataFrame:
+    """At each size of a network the rows with most seeds, then the longest, then the best on validation data; and the
+    published points that the aims were set by."""
+    frame = named(frame)
+    frame["name"] = frame["result"].replace("combined", "vgg16-bn").str.removeprefix("ecqx/")
+    frame["whole"] = frame["epochs"] + frame["channel_epochs"].fillna(0)
+    kept = []
+    for name, mine in frame.groupby("name", sort=False):
+        ours = mine[mine["source"].isna()].sort_values("bytes", ascending=False)
+        for _, sized in ours.groupby("target", sort=False):
+            groups = [part for _, part in sized.groupby(["whole", "how", "lr"], dropna=False)]
+            ranks = [(len(g), g["whole"].iloc[0], g["validation_accuracy"].mean()) for g in groups]
+            kept.append(groups[ranks.index(max(ranks))].assign(network=name))
+        others = mine[mine["source"].notna() & mine["target"].isin(BESIDE.get(name, ()))]
+        told = [f"published: {m.split(',')[0]} ({s})" for m, s in zip(others["method"], others["source"], strict=True)]
+        kept.append(others.assign(how=told, network=f"{name} of others", seed=None))
+    return pd.concat([part for part in kept if len(part)])
+
+
+def sooner(frame: pd.DataFrame) -> pd.DataFrame:
+    """Evaluations until each searcher has the score that the terminal-reward agent ended with, goal by goal."""
+    found = []
+    for (network, method), mine in frame.groupby(["experiment", "method"], sort=False):
+        goals = frame[(frame["experiment"] == network) & (frame["method"] == "terminal")]
+        for seed, goal in zip(goals["seed"], goals["score"], strict=True):
+            for row in mine.itertuples():
+                if len(mine) > 1 and row.seed != seed:
+                    continue  # only a searcher without a seed meets the goal of every seed
+                count = min((n for n, s in row.history if s >= goal - 1e-12), default=float("inf"))
+                unit = row.layers if method in ("raw", "potential") else 1
+                found.append({
+                    "network": network, "method": method, "met": int(count < float("inf")), "evaluations": count,
+                    "share": count / row.budget, "budget": row.budget, "id": row.id,
+                    "episodes": count / unit if method in AGENTS else None,
+                })  # fmt: skip
+    return pd.DataFrame(found)
