@@ -202,6 +202,8 @@ typedef struct {
     uint32_t record[MOST + BLOCK];
 } FastMemory;
 
+_Static_assert(offsetof(FastMemory, model) == 0, "the model has the alignment of the memory");
+
 /* Shapes of coder 4: 0 chunks of 3, 1 units of 3 chunks of 3, 2 units of 4 chunks of 4; of coder 5 besides: 3 chunks of
  * 3 and 4 units of 3 chunks of 3, in 3x3 kernels. */
 static int fast_run(Rans *c, const Grid *g, int16_t *levels, int shape, int plain, int enc)

@@ -51,6 +51,9 @@ typedef struct {
     int32_t group_weights[5], zero_weights[9], sign_weights[4], more_weights[SMALL_FLAGS][4], pull[64][SMALL_NEAR];
 } SmallModel;
 
+_Static_assert(SMALL_CLASSES == ((281 + 2047) >> 7) + 1, "281 is the last entry of small_log");
+_Static_assert(IS_POWER(SMALL_MASK + 1), "a mask of low bits");
+
 typedef struct {
     int8_t *lines; /* three rows of levels within -7 .. 7, each behind a margin of zeros */
     uint32_t *columns, *channels, *groups;
