@@ -41,7 +41,7 @@ typedef struct {
     uint8_t masks[UNITS * 4];        /* by chunk, unit * 4 + number in it: which weights are not zero */
     uint32_t notes[UNITS * 4];       /* by chunk: what its first value would be in `values` */
     uint16_t chunks[UNITS * 4 + 4];  /* those that hold something */
-    uint32_t values[UNITS * 16 + 4]; /* place | class of its chunk's shares << 16 | ones of it << 24 | in kernel << 28 */
+    uint32_t values[UNITS * 16 + 4]; /* place | class of its chunk's shares << 16 | its ones << 24 | in kernel << 28 */
 } Lists;
 
 _Static_assert(COUNT(((FastModel *)0)->rate) == 1 << 7, "a rate for the upper bits of a count");

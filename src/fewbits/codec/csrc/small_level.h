@@ -1,6 +1,6 @@
 /* The passes over one weight of coder 3 (docs/format.md, section 10): its group, its neighbours, whether it is zero,
- * its sign, its magnitude. Where `flat`, a row is one line; else it is kernels, seen as pictures. Where `grouped`, weights
- * come in groups, which may be empty.
+ * its sign, its magnitude. Where `flat`, a row is one line; else it is kernels, seen as pictures. Where `grouped`,
+ * weights come in groups, which may be empty.
  */
 #ifndef FEWBITS_SMALL_LEVEL_H
 #define FEWBITS_SMALL_LEVEL_H
