@@ -30,7 +30,7 @@ install: $(STAMP)
 
 # torch goes first, alone: another package asking for plain "torch" would take a build of several gigabytes.
 # captum, zennit and torch-pruning are test oracles; their own dependencies (torchvision) are not needed by what the tests use.
-$(STAMP): pyproject.toml constraints.txt $(wildcard src/fewbits/codec/*.[ch])
+$(STAMP): pyproject.toml constraints.txt $(wildcard src/fewbits/codec/csrc/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[data,report,search,rl,onnx,dev,docs]'

@@ -11,6 +11,7 @@
     ├── BudgetError          the asked size or accuracy was not reached
     ├── ExportError          a network that cannot be exported, or an export that computes something else
     ├── MissingExtraError    an optional dependency is not installed
+    ├── MissingCoderError    the compiled coder is required but was not built
     └── FileError            anything about a ``.few`` file
         ├── FormatError      damaged, truncated, hostile, or written by a newer version
         └── MismatchError    a sound file, but not of this network
@@ -59,6 +60,10 @@ class MissingExtraError(FewbitsError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'fewbits[{extra}]'")
+
+
+class MissingCoderError(FewbitsError, ImportError):
+    """``FEWBITS_REQUIRE_C`` is set, and the compiled coder was not built."""
 
 
 class FileError(FewbitsError, ValueError):

@@ -1,11 +1,13 @@
 """The coders of integer levels behind one seam, and the two profiles that choose among them.
 
 Every section of a file names its coder by number, so that a new one can join without a new container. The bit
-coding itself is the C extension where it was built, else the plain-Python reference.
+coding itself is the C extension where it was built, else the plain-Python reference. Where ``FEWBITS_REQUIRE_C`` is
+set, as in continuous integration, a missing extension is an error instead.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.codec.cursor import Cursor, varint
-from fewbits.errors import FormatError, RecipeError, did_you_mean
+from fewbits.errors import FormatError, MissingCoderError, RecipeError, did_you_mean
 
 Array = NDArray[Any]
 
@@ -31,7 +33,12 @@ _ENDINGS = ("_encode", "_decode", "_chances")
 def _load() -> tuple[Any, str]:
     try:
         from fewbits.codec import _coder
-    except ImportError:
+    except ImportError as error:
+        if os.environ.get("FEWBITS_REQUIRE_C", "0") not in ("", "0"):
+            raise MissingCoderError(
+                f"FEWBITS_REQUIRE_C is set, but the compiled coder cannot be used ({error}): build it with a C compiler"
+                " (make install, or pip install of the source), or unset FEWBITS_REQUIRE_C for the slow one in Python"
+            ) from error
         from fewbits.codec import reference, reference_fast, reference_small
 
         every = vars(reference) | vars(reference_small) | vars(reference_fast)

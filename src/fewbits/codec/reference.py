@@ -1,6 +1,6 @@
 """The bit coder of ``.few`` files in plain Python: fallback without the C extension, and its oracle in tests.
 
-Same functions, same bytes as ``_coder.c``; ``docs/format.md`` (part 2) defines both. All arithmetic is on
+Same functions, same bytes as ``csrc/_coder.c``; ``docs/format.md`` (part 2) defines both. All arithmetic is on
 integers, so that every machine writes the same file. Some 300 times slower than C.
 """
 

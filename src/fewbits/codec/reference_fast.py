@@ -1,6 +1,6 @@
 """The fast coder of integer levels in plain Python: fallback without the C extension, and its oracle in tests.
 
-Coders 4 ("plain") and 5 ("fast"): same bytes as ``fast.h``; ``docs/format.md`` defines both. All on integers.
+Coders 4 ("plain") and 5 ("fast"): same bytes as ``csrc/fast.h``; ``docs/format.md`` defines both. All on integers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The profile "small" of the bit coder in plain Python: same bytes as ``small.h`` (``docs/format.md`` defines both)."""
+"""The profile "small" of the bit coder in plain Python: same bytes as ``csrc/small.h`` (see ``docs/format.md``)."""
 
 from __future__ import annotations
 

@@ -36,6 +36,11 @@ typedef struct {
     uint16_t part[17][17];      /* i / k of 65535 */
 } FastModel;
 
+_Static_assert(IS_POWER(ONE) && ONE == 1 << 15 && START == ONE << 1, "slots are the low 15 bits of a state");
+_Static_assert(UNITS * 16 <= 1 << 16, "the place of a weight in its segment has 16 bits");
+_Static_assert(sizeof ((FastModel *)0)->start[0] == 32 && offsetof(FastModel, target) % 16 == 0,
+               "tables are loaded by 16 bytes");
+
 typedef struct {
     uint16_t full, dense, size; /* running shares of chunks that hold something and of non-zeros, running magnitude */
     uint16_t above;             /* non-zeros in the previous row, at most 4 */

@@ -1,10 +1,17 @@
 /* The byte model of coder 2 and of the directory (docs/format.md, section 8). */
+#ifndef FEWBITS_BYTES_H
+#define FEWBITS_BYTES_H
+
 #include "bits.h"
 
 typedef struct {
     uint32_t order0[8][256], order1[256][256], above[256][256], order2[65536], order3[65536], order5[65536];
     int32_t weights[8][2][8][6];
 } ByteModel;
+
+_Static_assert(COUNT(((ByteModel *)0)->order2) == 1 << 16 && COUNT(((ByteModel *)0)->order3) == 1 << 16 &&
+                   COUNT(((ByteModel *)0)->order5) == 1 << 16,
+               "hashes have 16 bits");
 
 /* Plane p of the data is bytes p * stride .. (p + 1) * stride - 1; stride 0 means one endless plane. */
 INLINE void model_bytes(Coder *c, ByteModel *m, uint8_t *data, size_t size, size_t stride, const int enc)
@@ -61,3 +68,5 @@ static int code_bytes(Coder *c, uint8_t *data, size_t size, size_t stride, uint8
     free(m);
     return 0;
 }
+
+#endif

@@ -16,6 +16,17 @@
 #define INLINE static inline __attribute__((always_inline))
 #endif
 
+#if defined(_MSC_VER) && !defined(__clang__) && (!defined(__STDC_VERSION__) || __STDC_VERSION__ < 201112L)
+#define _Static_assert(holds, why) typedef char static_assertion[(holds) ? 1 : -1]
+#endif
+
+#define IS_POWER(x) ((x) > 0 && ((x) & ((x) - 1)) == 0) /* of two */
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+_Static_assert(sizeof(int) >= 4, "magnitudes and products of log-odds are held in int");
+_Static_assert(-1 >> 1 == -1, "signed right shifts round down");
+
 /* ---------------------------------------------------------------- tables */
 
 static const int32_t SQUASH_NODES[33] = {
@@ -25,6 +36,8 @@ static const int32_t SQUASH_NODES[33] = {
 static uint16_t squash_table[4096];  /* log-odds (8 fractional bits) + 2048 -> probability of 65536 */
 static int16_t stretch_table[4096];  /* probability of 4096 -> log-odds, the inverse of squash */
 static uint32_t rate_table[1024];
+
+_Static_assert(COUNT(SQUASH_NODES) == 4096 / 128 + 1, "a node every 128, and one at the end");
 
 static void build_tables(void)
 {
@@ -161,7 +174,7 @@ INLINE int code_bit(Coder *c, uint32_t p, int bit, const int enc)
 /* A slot holds a probability of 1 (upper 22 bits) and how often it was used (lower 10 bits). */
 #define FRESH (1u << 31)
 
-typedef char signed_right_shifts_round_down[(-1 >> 1) == -1 ? 1 : -1];
+_Static_assert(COUNT(rate_table) == 1 << 10, "a rate for each count of uses");
 
 INLINE void learn(uint32_t *slot, int bit)
 {

@@ -11,6 +11,8 @@
 #include "levels.h"
 #include "small.h"
 
+_Static_assert(sizeof(int16_t) == 2 && sizeof(size_t) >= sizeof(Py_ssize_t), "buffers of levels are counted so");
+
 static PyObject *failure(int status, const char *what)
 {
     if (status == 2)

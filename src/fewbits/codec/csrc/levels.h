@@ -1,8 +1,8 @@
 /* Coder 1: integer levels (docs/format.md, section 7). */
-#include "bits.h"
-
 #ifndef FEWBITS_LEVELS_H
 #define FEWBITS_LEVELS_H
+
+#include "bits.h"
 
 #define FLAGS 2       /* magnitudes 1 and 2 are coded by flags, larger ones by an escape */
 #define SUFFIX 32     /* bits of an escape that follow fewer than 5 bits are adaptive */
@@ -20,6 +20,9 @@ typedef struct {
     uint32_t prefix[16][16], suffix[16][SUFFIX];
     int32_t zero_weights[13][6], sign_weights[3], more_weights[FLAGS][3];
 } LevelModel;
+
+_Static_assert(COUNT(((LevelModel *)0)->around) == 3 * 3 * 3 * 3 * 3, "five neighbours of 0, 1 or more");
+_Static_assert(IS_POWER(SUFFIX) && IS_POWER(MAGNITUDE + 1), "both bound fields of bits");
 
 typedef struct {
     uint8_t *lines;                    /* three rows of neighbours, each behind a margin of zeros */
@@ -79,9 +82,10 @@ INLINE int model_levels(Coder *c, LevelModel *m, const LevelMemory *y, const Gri
                 if (place == 0)
                     y->channels[channel] = fast;
             }
-            const int left = now[j - 1], behind = now[j - reach], up = above[j];
-            const int a = left & MAGNITUDE, b = now[j - 2] & MAGNITUDE, d = behind & MAGNITUDE;
-            const int e = now[j - 2 * reach] & MAGNITUDE, f = up & MAGNITUDE, h = above2[j] & MAGNITUDE;
+            const uint8_t *at = now + j; /* an unsigned index below 0 would be undefined */
+            const int left = at[-1], behind = *(at - reach), up = above[j];
+            const int a = left & MAGNITUDE, b = at[-2] & MAGNITUDE, d = behind & MAGNITUDE;
+            const int e = *(at - 2 * reach) & MAGNITUDE, f = up & MAGNITUDE, h = above2[j] & MAGNITUDE;
             const int a2 = least(a, 2), b2 = least(b, 2), d2 = least(d, 2), e2 = least(e, 2), f2 = least(f, 2);
             const int busy = a2 + b2 + d2 + e2 + f2 + least(h, 2);
             const int spot = place < 63 ? (int)place : 63, recent = class_of(fast);
