@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.unit import Place, Row, Unit
-from fewbits import assign, codec, zoo
+from fewbits import assign, codec, files, zoo
 from fewbits.codec.coder import PROFILES
 from fewbits.plan import Plan
 
@@ -56,7 +56,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
 def levels_of(chosen: Row, place: Place) -> Plan:
     """The levels of a `.few` file (``--more few=FILE``), of a safetensors file, or of an ONNX model."""
     if "few" in chosen:
-        plan = codec.decode(codec.read(place.more["few"]), zoo.build(chosen["few"]))
+        plan = codec.decode(files.read(place.more["few"]), zoo.build(chosen["few"]))
         return Plan(plan.clustered)
     file = place.weights / chosen["file"]
     tensors = onnx_weights(file) if file.suffix == ".onnx" else load_file(file)

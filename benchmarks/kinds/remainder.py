@@ -4,7 +4,7 @@ import torch
 
 from benchmarks.kinds.recipe import made, prepared
 from benchmarks.unit import Place, Row, Unit, hash_of, words
-from fewbits import codec
+from fewbits import codec, files
 from fewbits.attach.precision import shortened
 from fewbits.channels import load_plan
 from fewbits.pipeline.restore import restore
@@ -15,7 +15,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     """A row per number of bits; of the file that the unit's recipe makes, or of ``--more file=PATH``."""
     assert unit.recipe is not None
     if "file" in place.more:
-        job, data = prepared(unit, place), codec.read(place.more["file"])
+        job, data = prepared(unit, place), files.read(place.more["file"])
     else:
         job, result = made(unit, place)
         data = result.data

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fewbits import files
-from fewbits.files import read, write
 from fewbits.errors import FileError
+from fewbits.files import read, write
 
 
 def leftovers(folder: Path) -> list[str]:
