@@ -8,21 +8,21 @@ import torch
 
 from fewbits.assign.assigner import Assigner, Scores, State, Weights
 from fewbits.errors import RecipeError
-from fewbits.plan import Clustered, Entry, Masked, Plan
+from fewbits.plan import Affine, Clustered, Entry, Masked, Plan
 
 
 def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
-    """Prune, then assign the survivors to clusters; pruned weights are in the zero cluster, whatever that costs.
+    """Prune, then assign the survivors to levels; pruned weights have level zero, whatever that costs.
 
     The quantizer sees zeros in place of the pruned weights, so its statistics are those of the pruned network, and it
     may put further weights to zero. Whether pruned weights may come back is the pruner's ``regrow``.
 
     Args:
         pruner: one of :func:`~fewbits.assign.global_magnitude`, ``lamp``, ``erk``, ``uniform``, ``n_of_m``, ...
-        quantizer: :func:`~fewbits.assign.ecq`, ``ecqx`` or ``ternary``.
+        quantizer: :func:`~fewbits.assign.ecq`, ``ecqx``, ``ternary`` or :func:`fewbits.int8.affine`.
 
     Raises:
-        RecipeError: from ``update``: the first gives no masks or is ``feather``, or the second gives no clusters.
+        RecipeError: from ``update``: the first gives no masks or is ``feather``, or the second gives no levels.
     """
 
     @torch.no_grad()
@@ -46,8 +46,8 @@ def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
         layers = {}
         for name, entry in plan.items():
             mask = pruned.compressed[name].kept
-            if not isinstance(entry, Clustered):
-                raise RecipeError("the second assigner of a chain must give clusters")
+            if not isinstance(entry, Clustered | Affine):
+                raise RecipeError("the second assigner of a chain must give levels: clusters or integers")
             levels = entry.levels.masked_fill(~mask, 0)
             entries[name] = replace(entry, levels=levels)
             share = 1 - int(levels.count_nonzero()) / max(1, levels.numel())

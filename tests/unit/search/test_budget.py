@@ -94,3 +94,11 @@ def test_a_target_may_be_reached_at_once_or_late() -> None:
     assert late.goal(0.0, 8000) == 8000
     assert late.goal(0.5, 8000) == pytest.approx(2000)
     assert late.goal(0.75, 8000) == late.goal(1.0, 8000) == 1000
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.5, True), (0.74, True), (0.75, False), (0.9, False)])
+def test_a_first_loss_of_accuracy_is_waited_out_only_while_there_is_time(share: float, held: bool) -> None:
+    controller = MaxDrop(min_accuracy=90.0)
+    controller.see(4000, 95.0)
+    size = curve(controller.next(share, 2000, 80.0, curve))
+    assert size == pytest.approx(2000 if held else (2000 * 4000) ** 0.5, rel=0.03)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -145,3 +147,11 @@ def test_training_in_bfloat16_keeps_float32_weights_and_learns(handwriting) -> N
     assert results[1][0] > 80
     assert not torch.equal(results[0][1], results[1][1])
     assert (results[0][1] - results[1][1]).norm() < 0.2 * results[0][1].norm()
+
+
+@pytest.mark.parametrize("total", [1, 7, 100])
+def test_the_schedule_is_a_cosine(total: int) -> None:
+    for done in range(total + 2):
+        angle = math.pi * min(done, total) / total
+        assert factor(Training(schedule="cosine"), done, total) == pytest.approx((1 + math.cos(angle)) / 2)
+        assert factor(Training(schedule="constant"), done, total) == 1.0

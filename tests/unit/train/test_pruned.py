@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 import fewbits as fb
-from fewbits.assign import chain, ecq, feather, global_magnitude, rising
+from fewbits.assign import Assigner, chain, ecq, feather, global_magnitude, rising
 from fewbits.attach import attach, background, held, plan_of
 from fewbits.channels.load import load_plan
 from fewbits.errors import DataError, MismatchError, RecipeError
@@ -264,3 +264,23 @@ def test_shrinkage_one_changes_nothing_and_other_networks_are_refused(trained) -
     assert torch.allclose(trained[5].bias, before["5.bias"], atol=1e-5)
     with pytest.raises(MismatchError, match="different layers"):
         match_variance(trained, nn.Sequential(nn.Linear(3, 3)), inputs)
+
+
+def test_the_assigner_sees_zeros_where_nothing_may_come_back(trained, handwriting) -> None:
+    """Momentum moves weights that have fallen; they are zero again before the next assignment looks at them."""
+    seen: list[float] = []
+
+    def at(lam: float, share: float) -> Assigner:
+        plain_one = global_magnitude(0.5)
+
+        def update(weights, scores, state):
+            masks = {name: state[name].mask for name in weights}
+            seen.extend(float(weights[n].detach()[~m].abs().max()) for n, m in masks.items() if m is not None)
+            return plain_one.update(weights, scores, state)
+
+        return Assigner(plain_one.init, update)
+
+    settings = Finetuning(epochs=1, optimizer="sgd", lr=0.05, weight_decay=0.1)
+    train_pruned(trained, at, handwriting.loader("train", 64), settings)
+    assert len(seen) > 20
+    assert max(seen) == 0.0
