@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all check unit docs install clean
+.PHONY: demo test test-all check unit sanitize docs install clean
 
 demo: $(STAMP)
 	$(BIN)/fewbits demo --out out/demo
@@ -21,6 +21,10 @@ check: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" tests
+
+# On demand: the C coder built with sanitizers, under golden files, mutations and the tests that feed it.
+sanitize: $(STAMP)
+	$(BIN)/python tests/attacks/sanitize.py
 
 # Pages open from the disk; their search wants a server: python -m http.server -d out/docs
 docs: $(STAMP)
