@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all check unit mutants docs install clean
+.PHONY: demo test test-all check unit mutants sanitize docs install clean
 
 demo: $(STAMP)
 	$(BIN)/fewbits demo --out out/demo
@@ -25,6 +25,10 @@ unit: $(STAMP)
 # Small changes of the source that tests must notice; some twenty minutes.
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py
+
+# On demand: the C coder built with sanitizers, under golden files, mutations and the tests that feed it.
+sanitize: $(STAMP)
+	$(BIN)/python tests/attacks/sanitize.py
 
 # Pages open from the disk; their search wants a server: python -m http.server -d out/docs
 docs: $(STAMP)
