@@ -11,7 +11,7 @@ from benchmarks import results, tables
 from benchmarks.unit import Row
 from fewbits import job as jobs
 from fewbits import recipe as recipes
-from fewbits.codec import write
+from fewbits.files import write
 from fewbits.job import folder as outputs
 from fewbits.report import plots
 from fewbits.report.table import text

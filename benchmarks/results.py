@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.process import alone
 from benchmarks.unit import EARLIER, Row, Unit, keys_of, words
-from fewbits.codec import write
 from fewbits.errors import DataError
+from fewbits.files import write
 from fewbits.report import provenance
 
 FOLDER = Path(__file__).parent.parent / "results"

@@ -30,6 +30,7 @@ from fewbits.recipe.pruning import ChannelPruning
 from fewbits.recipe.training import Recovery
 from fewbits.report.page import page
 from fewbits.task import accuracy
+from fewbits.train import checkpoint
 
 QUICK = {"epochs": 1, "lr": 0.02}
 
@@ -142,7 +143,7 @@ def test_a_resumed_run_does_not_choose_again(trained: nn.Module, handwriting: Da
     with pytest.raises(KeyboardInterrupt):
         fb.compress(trained, loader, recipe=recipe, state_file=state, progress=stop)
     assert len(lines) == 21
-    assert set(torch.load(state)["values"]) == {"channels", "run"}
+    assert set(checkpoint.read(state)["values"]) == {"channels", "run"}
     with pytest.raises(DataError, match="another recipe"):
         fb.compress(trained, loader, recipe=recipe.updated(seed=5), state_file=state)
     assert fb.compress(trained, loader, recipe=recipe, state_file=state).data == whole.data

@@ -432,7 +432,7 @@ MISTAKES: dict[str, Case] = {
     "report of nothing": (lambda r, m: ["report", m / "no.json"], "cannot be read"),
     "report to nowhere": (
         lambda r, m: ["report", m / "report.json", "--out", m / "no" / "p.html"],
-        "cannot be written",
+        "cannot write",
     ),
     "fetch the unknown": (lambda r, m: ["data", "fetch", "imagenet"], "no data set is called 'imagenet'"),
     "fetch what comes along": (lambda r, m: ["data", "fetch", "digits"], "nothing to fetch"),
@@ -564,12 +564,12 @@ def test_a_run_that_could_only_fail_again_leaves_no_state(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fewbits.errors import BudgetError
-    from fewbits.pipeline import run
+    from fewbits.pipeline.stages import hold
 
     def fail(*args: object) -> None:
         raise BudgetError("the file stays too large")
 
-    monkeypatch.setattr(run, "finish", fail)
+    monkeypatch.setattr(hold, "finish", fail)
     ran = fewbits("compress", recipe, "--out", tmp_path, "--set", "rounds=3")
     assert ran.code == 2
     assert os.listdir(tmp_path) == []

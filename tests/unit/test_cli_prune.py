@@ -34,7 +34,7 @@ def test_what_is_found_can_be_compressed(recipe: Path, tmp_path: Path) -> None:
     assert (written.prune.method, written.prune.rates) == ("layers", found["rates"])
     assert written.prune.schedule == "cubic", "how it rises is as it was"
     assert written.pretrain is None
-    ran = fewbits("compress", out / "pruned.yaml", "--out", tmp_path / "net", "--set", "assign.method=none")
+    ran = fewbits("compress", out / "pruned.yaml", "--out", tmp_path / "net", "--set", "assign={method: none}")
     assert ran.code == 0, ran.err
     figures = json.loads((tmp_path / "net" / "report.json").read_text())
     assert figures["zeros"] == pytest.approx(found["sparsity"])

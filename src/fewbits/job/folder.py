@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -73,10 +73,16 @@ def working_in(out: Path, recipe: Recipe) -> Iterator[None]:
     if not is_main_process():
         yield
         return
+    missing = [place for place in (out, *out.parents) if not place.exists()]
     folder(out)
     name = recipe.network.name if recipe.network is not None else "a network"
-    with files.locked(out, f"{name}, seed {recipe.seed}"):
-        yield
+    try:
+        with files.locked(out, f"{name}, seed {recipe.seed}"):
+            yield
+    finally:
+        with suppress(OSError):  # there is something in it
+            for place in missing:
+                place.rmdir()
 
 
 def unfinished(recipe: Recipe, out: Path) -> Path | None:

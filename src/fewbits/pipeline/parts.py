@@ -43,7 +43,11 @@ def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> A
         if option not in method.options:
             new = RENAMED.get(f"assign.options.{option}")
             hint = did_you_mean(option, method.options) if new is None else f"; it is called {new} now"
-            known = f"there are {', '.join(method.options)}" if method.options else "it has none"
+            known = (
+                f"there are {', '.join(method.options)}"
+                if method.options
+                else f"it has none: assign={{method: {name}}}"
+            )
             raise RecipeError(f"assign.options of {name}: no {option!r}{hint} ({known})")
 
     def at(lam: float, share: float) -> assign.Assigner:

@@ -147,7 +147,7 @@ class Rounds:
         if drop is not None:
             better = accuracy >= self.before - drop and (self.best is None or size < self.best.bytes)
         else:
-            assert target is not None  # a steering that sees accuracies has a budget
+            assert target is not None  # a controller that sees accuracies has a budget
             better = size >= NEAR * target and (self.best is None or accuracy >= self.best.accuracy)
         if better:
             self.best = Kept(plan, qat.lam, size, accuracy)

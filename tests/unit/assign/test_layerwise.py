@@ -9,7 +9,7 @@ from torch import nn
 from fewbits import recipe as recipes
 from fewbits.assign import layerwise, rising
 from fewbits.errors import RecipeError, SelectionError
-from fewbits.pipeline import compress
+from fewbits.pipeline import check, compress
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -85,13 +85,13 @@ def test_a_recipe_takes_rates() -> None:
     [
         ({"method": "layers"}, "takes rates"),
         ({"method": "layers", "rates": {}}, "takes rates"),
-        ({"method": "lamp", "sparsity": 0.5, "rates": {"*": 0.5}}, "no other method"),
-        ({"method": "layers", "rates": {"*": 0.5}, "sparsity": 0.5}, "leave sparsity"),
-        ({"method": "layers", "rates": {"*": 0.5}, "over": "parameters"}, "leave sparsity and over"),
+        ({"method": "lamp", "sparsity": 0.5, "rates": {"*": 0.5}}, "and no rates: leave it out"),
+        ({"method": "layers", "rates": {"*": 0.5}, "sparsity": 0.5}, "and no sparsity: leave it out"),
+        ({"method": "layers", "rates": {"*": 0.5}, "over": "parameters"}, "leave over out"),
         ({"method": "layers", "rates": {"*": 1.5}}, "less than or equal to 1"),
         ({"method": "layers", "rates": {"*": 0.5}, "min_kept": 3}, "min_kept goes with"),
     ],
 )
 def test_recipes_that_are_refused(prune: dict[str, object], told: str) -> None:
     with pytest.raises(RecipeError, match=told):
-        recipes.make(BASE | {"prune": prune})
+        check(recipes.make(BASE | {"prune": prune}))

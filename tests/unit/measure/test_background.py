@@ -9,7 +9,7 @@ from torch import nn
 from fewbits.attach import attach, background, fold, held
 from fewbits.errors import MismatchError
 from fewbits.graph.traced import trace
-from fewbits.measure import RelevanceScorer, Step, relevance
+from fewbits.measure import RelevanceScorer, TrainingStep, relevance
 from fewbits.measure.relevance import COMPOSITES, Rules, ZPlus, propagate
 from fewbits.task import start_relevance
 from networks import Residual, plan_for, record
@@ -63,7 +63,7 @@ def test_background_weights_give_zeroed_weights_a_relevance():
         torch.manual_seed(1)  # dropout
         with scorer.watch():
             logits = model(X.float())
-        scores[on] = scorer.scores(Step(logits, Y, background(model), {}))
+        scores[on] = scorer.scores(TrainingStep(logits, (None, Y), background(model), {}))
     for name, holder in held(model).items():
         zero = holder.levels == 0
         assert zero.any()
@@ -90,7 +90,7 @@ def test_relevance_of_the_folded_network_at_the_background_weights_is_the_scorer
     scorer = RelevanceScorer(model, trace(model), COMPOSITES["paper"])
     with scorer.watch():
         logits = model(X.float())
-    found = scorer.scores(Step(logits, Y, weights, {}))
+    found = scorer.scores(TrainingStep(logits, (None, Y), weights, {}))
     fold(model)
     expected = relevance(model, [(X.float(), Y)], rules="paper", at=weights).weights
     for name in found:

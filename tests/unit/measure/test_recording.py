@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewbits.attach import attach, background, fold
 from fewbits.errors import UnsupportedError
 from fewbits.graph.traced import trace
-from fewbits.measure import RelevanceScorer, Step
+from fewbits.measure import RelevanceScorer, TrainingStep
 from fewbits.measure.relevance import COMPOSITES, ActivationTape, propagate
 from fewbits.task import start_relevance
 from networks import Residual, plan_for, randomised, record
@@ -45,7 +45,7 @@ def scores_of(model: nn.Module, x: Tensor, y: Tensor, rules: str, **options) -> 
         logits = model(x)
     F.cross_entropy(logits, y).backward()
     weights = background(model)
-    return scorer.scores(Step(logits, y, weights, {name: w.grad for name, w in weights.items()}))
+    return scorer.scores(TrainingStep(logits, (None, y), weights, {name: w.grad for name, w in weights.items()}))
 
 
 @pytest.mark.parametrize("rules", COMPOSITES)
@@ -149,7 +149,7 @@ def test_the_scorer_lets_go_of_activations(attached, batch):
     scorer = RelevanceScorer(attached, trace(attached), COMPOSITES["plus"])
     with scorer.watch():
         logits = attached(batch[0])
-    scorer.scores(Step(logits, batch[1], background(attached), {}))
+    scorer.scores(TrainingStep(logits, batch, background(attached), {}))
     assert not scorer._recording._recorded
 
 

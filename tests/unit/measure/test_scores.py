@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fewbits.errors import SelectionError
-from fewbits.measure import Scores, Step, control, fisher, magnitude, random, taylor
+from fewbits.measure import Scores, TrainingStep, control, fisher, magnitude, random, taylor
 from networks import Residual
 
 X = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -119,9 +119,9 @@ def test_networks_without_layers_to_score():
         magnitude(nn.Sequential(nn.BatchNorm1d(2)))
 
 
-STEP = Step(
-    logits=torch.zeros(2, 2),
-    targets=torch.tensor([0, 1]),
+STEP = TrainingStep(
+    outputs=torch.zeros(2, 2),
+    batch=(None, torch.tensor([0, 1])),
     weights={"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([[3.0]], requires_grad=True)},
     gradients={"a": torch.tensor([0.5, 3.0]), "b": torch.tensor([[-1.0]])},
 )

@@ -37,7 +37,7 @@ def test_a_sweep_after_removed_channels_leaves_no_state_and_is_not_stopped_by_an
     channels = {"parameters": 0.6, "samples": 64, "train": {"epochs": 0.2}}
     recipe = base(tmp_path, {"assign.bits": [3, 4]}, channels=channels)
     place = outputs.folder(tmp_path / "out" / "trials" / "000")
-    (place / "unfinished.state.channels").write_bytes(b"of another sweep")
+    (place / "unfinished.state").write_bytes(b"of another sweep")
     swept = sweep(recipe, tmp_path / "out", test=True)
     assert not swept.failed
     assert all(row["method"].startswith("0.6 of parameters") for row in swept.rows)

@@ -1,7 +1,7 @@
 """Budgets: from bytes or accuracy points, which the user knows, to lambda, which nobody knows.
 
-A steering is asked at every round for the strength of the entropy term until the next (with ``train.gradual``, at the
-next). It sees the size of the file that would be written now for any lambda (``size_at``, really coded) and the
+A rate controller is asked at every round for the strength of the entropy term until the next (with ``train.gradual``,
+at the next). It sees the size of the file that would be written now for any lambda (``size_at``, really coded) and the
 accuracy on validation data.
 """
 
@@ -103,7 +103,7 @@ class RateController(ABC):
         Args:
             share: share of the training that is over, 0 to 1 (0 before the first step).
             size: bytes of the file as of now.
-            accuracy: percent on validation data now, if this steering needs it.
+            accuracy: percent on validation data now, if this controller needs it.
             size_at: bytes of the file for any lambda, with the weights as of now.
         """
 
