@@ -18,6 +18,7 @@ from fewbits.assign.layerwise import layerwise
 from fewbits.assign.magnitude import erk, feather, global_magnitude, lamp, random_pruning, uniform
 from fewbits.assign.pattern import n_of_m
 from fewbits.assign.schedule import Schedule, rising
+from fewbits.assign.scored import scored, wanda
 from fewbits.assign.ternary import ternary
 
 __all__ = [
@@ -42,9 +43,11 @@ __all__ = [
     "only",
     "random_pruning",
     "rising",
+    "scored",
     "step_size",
     "ternary",
     "uniform",
+    "wanda",
     "with_codebooks",
     "with_steps",
 ]

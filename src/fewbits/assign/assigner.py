@@ -42,6 +42,8 @@ class LayerState:
             :func:`fewbits.assign.code.chances`; ``age`` is the number of updates since.
         mask: bool tensor of the weight's shape: where it is false, the weight is zero and stays so. ``None``
             where every weight may become anything.
+        criterion: float32 tensor of the weight's shape: the scores of the last update that a pruner reads; ``None``
+            before there were any, and for all others.
     """
 
     step: float | None = None
@@ -56,6 +58,7 @@ class LayerState:
     chances: Tensor | None = None
     age: int = 0
     mask: Tensor | None = None
+    criterion: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

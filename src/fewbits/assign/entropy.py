@@ -22,7 +22,6 @@ from fewbits.assign.diagram import Table, boundaries, locate
 from fewbits.assign.min_kept import spare
 from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import RelevanceTerm
-from fewbits.errors import SelectionError, did_you_mean
 from fewbits.plan import Clustered, Plan
 from fewbits.recipe.notation import share_of
 
@@ -132,11 +131,7 @@ def entropy_assigner(
         largest = max((weight.numel() for weight in weights.values()), default=0)
         assigning = {}
         for name, weight in weights.items():
-            measured = None
-            if relevance is not None and scores is not None:
-                if name not in scores:
-                    raise SelectionError(f"no scores for weight {name!r}{did_you_mean(name, scores)}")
-                measured = scores[name]
+            measured = scores if relevance is not None else None
             assigning[name] = _assign(name, weight, measured, state[name], bits, rate, relevance, largest)
         devices = [weight.device for weight in weights.values()]
         for name, found in zip(assigning, run_batched(list(assigning.values()), devices), strict=True):
@@ -150,7 +145,7 @@ def entropy_assigner(
 def _assign(
     name: str,
     weight: Tensor,
-    measured: Tensor | None,
+    measured: Scores | None,
     layer: LayerState,
     bits: int,
     rate: Rate,

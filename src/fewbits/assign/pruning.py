@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewbits.assign import grid
 from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.given import given
 from fewbits.assign.selection import Cut, chosen
 from fewbits.errors import RecipeError
 from fewbits.plan import Entry, Masked, Plan, surviving
@@ -18,8 +19,11 @@ from fewbits.plan import Entry, Masked, Plan, surviving
 AlreadyPruned = Mapping[str, Tensor | None]
 """Per weight name, the weights that may not come back (bool), or ``None``."""
 
-Cuts = Callable[[Weights, AlreadyPruned, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]
-"""``cuts(weights, barred, count) -> (what is compared, a cut of it)`` by weight name."""
+Found = tuple[Mapping[str, Tensor], Mapping[str, Cut]]
+"""What is compared, and a cut of it, by weight name."""
+
+Cuts = Callable[[Weights, AlreadyPruned, int, Scores | None], Found]
+"""``cuts(weights, barred, count, scores)``; a pruner that reads scores always gets some."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,12 @@ class Terms:
         return count
 
 
-def pruner(terms: Terms, cuts: Cuts) -> Assigner:
-    """The assigner behind all unstructured pruners."""
+def pruner(terms: Terms, cuts: Cuts, *, reads_scores: bool = False) -> Assigner:
+    """The assigner behind all unstructured pruners.
+
+    Args:
+        reads_scores: whether it needs scores; updates without any then go on with the last ones, which the state has.
+    """
 
     @torch.no_grad()
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
@@ -69,7 +77,10 @@ def pruner(terms: Terms, cuts: Cuts) -> Assigner:
         count = terms.count(sum(weight.numel() for weight in weights.values()))
         # Where nothing may come back, sparsity cannot fall either.
         count = max(count, sum(int(bar.sum()) for bar in already_pruned.values() if bar is not None))
-        compared, found = cuts(weights, already_pruned, count)
+        if reads_scores:
+            state = _criteria(weights, scores, state)
+            scores = {name: criterion for name in weights if (criterion := state[name].criterion) is not None}
+        compared, found = cuts(weights, already_pruned, count, scores)
         masks = {name: ~chosen(compared[name], found[name], already_pruned[name]) for name in weights}
         shrink = {name: found[name].threshold if terms.shrink else 0.0 for name in weights}
         return masked(weights, masks, state, terms, shrink)
@@ -86,6 +97,19 @@ def init(weights: Weights) -> State:
 def singles(weights: Weights) -> dict[str, Tensor]:
     """The weights in float32 (the tensors themselves where they are); refuses what is not finite or no float."""
     return {name: grid.flat(name, weight)[0].view(weight.shape) for name, weight in weights.items()}
+
+
+def _criteria(weights: Weights, scores: Scores | None, state: State) -> State:
+    """A state with the scores to prune by: the new ones, or those of the last update."""
+    if scores is not None:
+        return state.updated({n: replace(state[n], criterion=given(n, w, scores)) for n, w in weights.items()})
+    for name in weights:
+        if state[name].criterion is None:
+            raise RecipeError(
+                f"pruning by scores needs those of {name!r} at its first update, and none were given: pass scores, "
+                "or prune by magnitude (global_magnitude, lamp)"
+            )
+    return state
 
 
 def already_pruned_of(weights: Weights, state: State) -> dict[str, Tensor | None]:
