@@ -57,7 +57,7 @@ def test_ecq_is_the_argmin(weight: Tensor, lam: float, bits: int, scale: str, st
 @given(weights, lams, st.floats(0.05, 1), st.floats(0.05, 1))
 def test_ternary_is_the_argmin(weight: Tensor, lam: float, negative: float, positive: float) -> None:
     assigner = ternary(lam)
-    state = with_codebooks(assigner.init({"a": weight}), {"a": (-negative, positive)})
+    state = with_codebooks(assigner.init({"a": weight}), {"a": (-negative, 0.0, positive)})
     plan, after = assigner.update({"a": weight}, None, state)
     assert_cheapest(cost_matrix(weight, plan.clustered["a"], after["a"].lam), plan.clustered["a"])
 

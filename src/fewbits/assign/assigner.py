@@ -9,9 +9,10 @@ with one record per layer, so assigners can be combined by splitting and joining
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ class LayerState:
         step: step size of the uniform grid (a float32 number), or ``None`` with a codebook.
         gain: with steps that follow the rate, the factor that training has put on them.
         held: with steps that follow the rate, the one of the last update; ``None`` where ``step`` is held.
-        codebook: ternary centroids ``(w_n, w_p)`` with ``w_n < 0 < w_p``, or ``None`` with a grid.
+        codebook: all centroids, rising, zero among them (ternary: ``(w_n, 0, w_p)``), or ``None`` with a grid.
         scores: float32 tensor of the weight's shape, the signed scores mixed over batches; ``None`` so far.
         lam: the layer's Lagrange multiplier lambda(l) of the last update, in squared weight units per bit.
         beta: exponent of the relevances in the last update; ``None`` where relevance had no say.
@@ -49,7 +50,7 @@ class LayerState:
     step: float | None = None
     gain: float = 1.0
     held: float | None = None
-    codebook: tuple[float, float] | None = None
+    codebook: tuple[float, ...] | None = None
     scores: Tensor | None = None
     lam: float = 0.0
     beta: float | None = None
@@ -157,22 +158,28 @@ def with_steps(state: State, steps: Mapping[str, float]) -> State:
     return state.updated(changed)
 
 
-def with_codebooks(state: State, codebooks: Mapping[str, tuple[float, float]]) -> State:
-    """Hand trained ternary centroids ``(w_n, w_p)`` back: a state whose named layers use them.
+def with_codebooks(state: State, codebooks: Mapping[str, Sequence[float]]) -> State:
+    """Hand trained centroids back: a state whose named layers use them (rounded to float32).
+
+    Args:
+        codebooks: by layer, all values of its codebook, rising, such as ternary's ``(w_n, 0, w_p)``.
 
     Raises:
         SelectionError: a name that the state lacks, or a layer that has a grid instead of a codebook.
         NonFiniteError: NaN or infinity.
-        RecipeError: unless ``w_n < 0 < w_p``.
+        RecipeError: another number of values, values that do not rise, or a zero that is none any more.
     """
     changed = {}
-    for name, (negative, positive) in codebooks.items():
-        if state[name].codebook is None:
+    for name, codebook in codebooks.items():
+        before = state[name].codebook
+        if before is None:
             raise SelectionError(f"layer {name!r} has a step size, not a codebook")
-        pair = _float32(name, "centroid", negative), _float32(name, "centroid", positive)
-        if not pair[0] < 0 < pair[1]:
-            raise RecipeError(f"centroids of {name!r} must satisfy w_n < 0 < w_p, got {pair}")
-        changed[name] = replace(state[name], codebook=pair)
+        values = tuple(_float32(name, "centroid", value) for value in codebook)
+        if len(values) != len(before):
+            raise RecipeError(f"{name!r} has {len(before)} centroids, got {len(values)}")
+        if any(low >= high for low, high in pairwise(values)) or values[before.index(0.0)]:
+            raise RecipeError(f"centroids of {name!r} must rise and keep zero in its place, got {values}")
+        changed[name] = replace(state[name], codebook=values)
     return state.updated(changed)
 
 

@@ -119,7 +119,10 @@ def ecqx(
 def entropy_assigner(
     bits: int, rate: Rate, init_layer: Callable[[str, Tensor], LayerState], relevance: RelevanceTerm | None = None
 ) -> Assigner:
-    """The assigner behind all of this family; ``init_layer(name, weight)`` makes a layer's first state."""
+    """The assigner behind all of this family; ``init_layer(name, weight)`` makes a layer's first state.
+
+    A codebook in it has an odd number of values and zero in the middle.
+    """
 
     @torch.no_grad()
     def init(weights: Weights) -> State:
@@ -202,14 +205,14 @@ def _assign(
 
 def _table(layer: LayerState, bits: int) -> Table:
     if layer.codebook is not None:
-        return np.array([layer.codebook[0], 0.0, layer.codebook[1]])
+        return np.array(layer.codebook)
     assert layer.step is not None
     return grid.centroids(layer.step, bits)
 
 
 def _entry(levels: Tensor, layer: LayerState, table: Table, bits: int) -> Clustered:
     if layer.codebook is not None:
-        return Clustered(levels, bits, codebook=(layer.codebook[0], 0.0, layer.codebook[1]), lowest=-1)
+        return Clustered(levels, bits, codebook=layer.codebook, lowest=-(len(layer.codebook) // 2))
     return Clustered(levels, bits, step=float(table[len(table) // 2 + 1]))
 
 

@@ -27,7 +27,7 @@ def ternary(
     """Each weight becomes ``w_n``, 0 or ``w_p`` by ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
 
     ``init`` sets ``w_n = reach * min W`` and ``w_p = reach * max W``. The training loop trains the two and
-    hands them back before the next update: ``state = with_codebooks(state, {name: (w_n, w_p)})``. A side
+    hands them back before the next update: ``state = with_codebooks(state, {name: (w_n, 0, w_p)})``. A side
     without weights starts as the mirror image of the other, and an all-zero layer with -1 and 1. Scores are
     ignored.
 
@@ -51,6 +51,6 @@ def ternary(
             negative = -positive if positive > 0 else -1.0
         if not positive > 0:
             positive = -negative
-        return LayerState(codebook=(negative, positive))
+        return LayerState(codebook=(negative, 0.0, positive))
 
     return entropy_assigner(2, rate, init_layer)

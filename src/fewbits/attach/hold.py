@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewbits.errors import MismatchError
 from fewbits.plan import Clustered
+
+LEAST_GAP = np.float32(1e-9)
+"""Between neighbouring values of a codebook that is learnt."""
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -78,6 +82,29 @@ class ClusteredWeight(nn.Module):
         self.levels.copy_(entry.levels)
         with torch.no_grad():
             self.table.copy_(values, non_blocking=True)
+
+    @torch.no_grad()
+    def ordered_codebook(self) -> tuple[float, ...]:
+        """The codebook, in which training may have changed neither the order of values nor zero; in place where it did.
+
+        Level 0 is zero again. From there outwards, a value that passed its inner neighbour is put next to it.
+        """
+        before = self.table.detach().cpu().float().numpy()
+        values, zero = before.copy(), -self.lowest
+        if 0 <= zero < len(values):
+            values[zero] = 0.0
+        else:  # no level is zero: the order counts from the first on
+            zero = 0
+        for side in (1, -1):
+            end = np.float32(side * np.inf)
+            for i in range(zero + side, len(values) if side > 0 else -1, side):
+                inner = values[i - side]
+                nearest = max(side * (inner + np.float32(side) * LEAST_GAP), side * np.nextafter(inner, end))
+                if side * values[i] < nearest:
+                    values[i] = side * nearest
+        if not np.array_equal(values, before):
+            self.table.copy_(torch.from_numpy(values))
+        return tuple(values.tolist())
 
     def entry(self, weight: Tensor | None = None) -> Clustered:
         """The plan entry as it stands; it shares the levels, which the next update overwrites."""

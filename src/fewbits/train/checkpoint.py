@@ -17,7 +17,7 @@ from fewbits import files
 from fewbits.assign import LayerState, State
 from fewbits.errors import DataError
 
-_FORMAT = 10
+_FORMAT = 11
 
 
 def save(path: Path, values: dict[str, Any]) -> None:
