@@ -19,12 +19,16 @@ class _StraightThrough(torch.autograd.Function):
     """``table[levels - lowest]``; gradients go to the weight as they are, to the table by cluster."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool) -> Tensor:
-        ctx.save_for_backward(levels)
-        ctx.lowest, ctx.uniform, ctx.size = lowest, uniform, table.numel()
+    def forward(weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool) -> Tensor:
         if uniform:
             return levels.to(table.dtype) * table
         return table[levels.long() - lowest]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, table, levels, ctx.lowest, ctx.uniform = inputs
+        ctx.size = table.numel()
+        ctx.save_for_backward(levels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -36,9 +40,28 @@ class _StraightThrough(torch.autograd.Function):
                 to_table = (gradient * levels).sum().reshape(())
             else:
                 index = (levels.long() - ctx.lowest).flatten()
-                to_table = torch.zeros(ctx.size, dtype=gradient.dtype, device=gradient.device)
-                to_table.index_add_(0, index, gradient.flatten())
+                zeros = torch.zeros(ctx.size, dtype=gradient.dtype, device=gradient.device)
+                to_table = zeros.index_add(0, index, gradient.flatten())  # not in place: vmap could not follow
         return gradient, to_table, None, None, None
+
+
+class _Transformable(_StraightThrough):
+    """The same with forward mode and vmap: a tangent goes where a gradient comes from. Compilers cannot trace a jvp."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _StraightThrough.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[2])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        weight, table = tangents[:2]
+        (levels,) = ctx.saved_tensors
+        assert weight is not None  # torch fills in zeros
+        assert table is not None
+        return weight + (levels * table if ctx.uniform else table[levels.long() - ctx.lowest])
 
 
 class ClusteredWeight(nn.Module):
@@ -63,7 +86,8 @@ class ClusteredWeight(nn.Module):
         self.bits, self.lowest, self.uniform = entry.bits, entry.lowest, entry.step is not None
 
     def forward(self, weight: Tensor) -> Tensor:
-        value: Tensor = _StraightThrough.apply(weight, self.table, self.levels, self.lowest, self.uniform)
+        through = _StraightThrough if torch.compiler.is_compiling() else _Transformable
+        value: Tensor = through.apply(weight, self.table, self.levels, self.lowest, self.uniform)
         return value
 
     def update(self, entry: Clustered) -> None:
