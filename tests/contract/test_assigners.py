@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from fewbits.assign import (
     Assigner,
+    ChainState,
+    EntropyState,
     chain,
     ecq,
     ecqx,
@@ -26,8 +29,9 @@ from fewbits.assign import (
     uniform,
     wanda,
 )
-from fewbits.errors import NonFiniteError, RecipeError, SelectionError
+from fewbits.errors import DataError, NonFiniteError, RecipeError, SelectionError
 from fewbits.plan import Clustered, Masked, Plan
+from states import assert_same
 
 ASSIGNERS: dict[str, Callable[..., Assigner]] = {
     "ecq": lambda lam=0.05: ecq(4, lam),
@@ -153,13 +157,7 @@ def test_same_input_same_plan_and_arguments_untouched(make: Callable[..., Assign
     for name in weights:
         assert torch.equal(weights[name], before[0][name])
         assert torch.equal(scores[name], before[1][name])
-        mine, other = after[name], again[name]
-        assert (mine.step, mine.codebook, mine.lam, mine.beta) == (
-            other.step,
-            other.codebook,
-            other.lam,
-            other.beta,
-        )
+        assert_same(after[name], again[name])
 
 
 def test_state_keeps_nothing_that_the_caller_can_change(make_with_scores: Callable[..., Assigner]) -> None:
@@ -325,5 +323,32 @@ def test_long_state_chain(make: Callable[..., Assigner]) -> None:
     for name, entry in plan.compressed.items():
         record = state[name]
         assert record.sparsity == pytest.approx(float((~entry.kept).double().mean()))
-        assert record.sparsity_plain is not None
-        assert record.lam > 0 or isinstance(entry, Masked)
+        deciding = record.quantizer if isinstance(record, ChainState) else record
+        if isinstance(deciding, EntropyState):
+            assert deciding.sparsity_plain is not None
+            assert deciding.lam > 0
+        else:
+            assert isinstance(entry, Masked)
+
+
+def test_a_state_goes_on_from_a_checkpoint(make: Callable[..., Assigner], tmp_path: Path) -> None:
+    """Packed, written, read by torch's restricted loader, and unpacked by the assigner's first state."""
+    weights, scores = layers()
+    assigner = make()
+    first = assigner.init(weights)
+    _, state = assigner.update(weights, scores, first)
+    torch.save(state.packed(), tmp_path / "state.pt")
+    again = first.unpacked(torch.load(tmp_path / "state.pt", weights_only=True))
+    for name in weights:
+        assert_same(again[name], state[name])
+    expected, _ = assigner.update(weights, None, state)
+    assert assigner.update(weights, None, again)[0].equals(expected)
+
+
+def test_a_state_of_other_layers_or_another_family_is_refused() -> None:
+    weights, _ = layers()
+    grid, pruned = ecq().init(weights), lamp().init(weights)
+    with pytest.raises(DataError, match="PrunedState"):
+        pruned.unpacked(grid.packed())
+    with pytest.raises(DataError, match=r"layers \['b', 'c'\]"):
+        grid.unpacked({name: values for name, values in grid.packed().items() if name != "a"})

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from fewbits.assign import Assigner, LayerState, ecq, ecqx, reference, ternary, with_codebooks
+from fewbits.assign import Assigner, EntropyState, ecq, ecqx, reference, ternary, with_codebooks
 from fewbits.plan import Clustered
 
 finite = st.floats(-1, 1, width=32)
@@ -21,7 +21,7 @@ pairs = st.lists(st.tuples(finite, finite), min_size=1, max_size=40).map(
 lams = st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0, 3.0])
 
 
-def run(assigner: Assigner, weight: Tensor, score: Tensor | None = None) -> tuple[Clustered, LayerState]:
+def run(assigner: Assigner, weight: Tensor, score: Tensor | None = None) -> tuple[Clustered, EntropyState]:
     plan, state = assigner.update({"a": weight}, None if score is None else {"a": score}, assigner.init({"a": weight}))
     return plan.clustered["a"], state["a"]
 

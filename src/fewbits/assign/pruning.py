@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fewbits.assign import grid
-from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.assigner import Assigner, Scores, Weights
 from fewbits.assign.given import given
 from fewbits.assign.selection import Cut, chosen
+from fewbits.assign.state import LayerState, State
 from fewbits.errors import RecipeError
 from fewbits.plan import Entry, Masked, Plan, surviving
 
@@ -63,6 +65,28 @@ class Terms:
         return count
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PrunedState(LayerState):
+    """What pruners remember of a layer.
+
+    Attributes:
+        mask: see :attr:`LayerState.mask`; ``None`` before the first update, and where weights may come back.
+    """
+
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScoredState(PrunedState):
+    """What pruners that read scores remember of a layer.
+
+    Attributes:
+        scores: float32 tensor of the weight's shape: those of the last update that had any; ``None`` before.
+    """
+
+    scores: Tensor | None = None
+
+
 def pruner(terms: Terms, cuts: Cuts, *, reads_scores: bool = False) -> Assigner:
     """The assigner behind all unstructured pruners.
 
@@ -78,20 +102,19 @@ def pruner(terms: Terms, cuts: Cuts, *, reads_scores: bool = False) -> Assigner:
         # Where nothing may come back, sparsity cannot fall either.
         count = max(count, sum(int(bar.sum()) for bar in already_pruned.values() if bar is not None))
         if reads_scores:
-            state = _criteria(weights, scores, state)
-            scores = {name: criterion for name in weights if (criterion := state[name].criterion) is not None}
+            state, scores = _with_scores(weights, scores, state)
         compared, found = cuts(weights, already_pruned, count, scores)
         masks = {name: ~chosen(compared[name], found[name], already_pruned[name]) for name in weights}
         shrink = {name: found[name].threshold if terms.shrink else 0.0 for name in weights}
         return masked(weights, masks, state, terms, shrink)
 
-    return Assigner(init, update)
+    return Assigner(partial(init, kind=ScoredState) if reads_scores else init, update)
 
 
 @torch.no_grad()
-def init(weights: Weights) -> State:
+def init(weights: Weights, kind: type[PrunedState] = PrunedState) -> State:
     """A state without a mask; refuses weights that are no finite floats."""
-    return State({name: LayerState() for name in singles(weights)})
+    return State({name: kind() for name in singles(weights)})
 
 
 def singles(weights: Weights) -> dict[str, Tensor]:
@@ -99,17 +122,21 @@ def singles(weights: Weights) -> dict[str, Tensor]:
     return {name: grid.flat(name, weight)[0].view(weight.shape) for name, weight in weights.items()}
 
 
-def _criteria(weights: Weights, scores: Scores | None, state: State) -> State:
-    """A state with the scores to prune by: the new ones, or those of the last update."""
-    if scores is not None:
-        return state.updated({n: replace(state[n], criterion=given(n, w, scores)) for n, w in weights.items()})
-    for name in weights:
-        if state[name].criterion is None:
+def _with_scores(weights: Weights, scores: Scores | None, state: State) -> tuple[State, Scores]:
+    """The scores to prune by, the new ones or those of the last update, and a state that remembers them."""
+    layers, found = {}, {}
+    for name, weight in weights.items():
+        layer = state[name]
+        assert isinstance(layer, ScoredState)  # the state is of this pruner's own init
+        if scores is not None:
+            layer = replace(layer, scores=given(name, weight, scores))
+        if layer.scores is None:
             raise RecipeError(
                 f"pruning by scores needs those of {name!r} at its first update, and none were given: pass scores, "
                 "or prune by magnitude (global_magnitude, lamp)"
             )
-    return state
+        layers[name], found[name] = layer, layer.scores
+    return state.updated(layers), found
 
 
 def already_pruned_of(weights: Weights, state: State) -> dict[str, Tensor | None]:
@@ -128,7 +155,9 @@ def masked(
         mask = masks[name]
         entries[name] = Masked(surviving(weight, mask, shrink[name]), mask, shrink[name], terms.straight_through)
         share = 1 - int(mask.sum()) / max(1, mask.numel())
-        layers[name] = replace(state[name], mask=None if terms.regrow else mask, sparsity=share, sparsity_plain=share)
+        layer = state[name]
+        assert isinstance(layer, PrunedState)  # of the pruner's own init
+        layers[name] = replace(layer, mask=None if terms.regrow else mask, sparsity=share)
     return Plan(entries), state.updated(layers)
 
 

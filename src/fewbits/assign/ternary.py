@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from fewbits.assign.assigner import Assigner, LayerState
+from fewbits.assign.assigner import Assigner
 from fewbits.assign.entropy import entropy_assigner
+from fewbits.assign.entropy_state import CodebookState
 from fewbits.assign.grid import flat
 from fewbits.assign.rate import Rate
 from fewbits.errors import RecipeError
@@ -44,13 +45,13 @@ def ternary(
         raise RecipeError(f"reach must lie in (0, 1], got {reach}")
     rate = Rate(lam, scale, sustain, zero_floor)
 
-    def init_layer(name: str, weight: Tensor) -> LayerState:
+    def init_layer(name: str, weight: Tensor) -> CodebookState:
         _, low, high = flat(name, weight)
         negative, positive = float(np.float32(reach * low)), float(np.float32(reach * high))
         if not negative < 0:
             negative = -positive if positive > 0 else -1.0
         if not positive > 0:
             positive = -negative
-        return LayerState(codebook=(negative, 0.0, positive))
+        return CodebookState(codebook=(negative, 0.0, positive))
 
     return entropy_assigner(2, rate, init_layer)

@@ -103,8 +103,8 @@ def test_relevance_keeps_its_momentum_behind_a_pruner_that_reads_scores() -> Non
     )
     assert mixed.equals(expected)
     for name in weights:
-        assert torch.equal(after[name].scores, known[name].scores)
-        assert torch.equal(after[name].criterion, later[name])
+        assert torch.equal(after[name].quantizer.scores, known[name].scores)
+        assert torch.equal(after[name].pruner.scores, later[name])
 
 
 def test_only_the_layers_asked_for_need_scores() -> None:

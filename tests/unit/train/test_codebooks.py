@@ -14,7 +14,7 @@ from hypothesis import given
 from torch import nn
 
 from fewbits import codec
-from fewbits.assign import LayerState
+from fewbits.assign import CodebookState
 from fewbits.assign.entropy import entropy_assigner
 from fewbits.assign.rate import Rate
 from fewbits.attach import ClusteredWeight, attach, held, plan_of
@@ -68,7 +68,7 @@ def test_a_codebook_of_any_size_is_learnt_and_written(trained: nn.Module, handwr
     model = copy.deepcopy(trained)
     weights = select(model)
     start = POWERS[size]
-    assigner = entropy_assigner(3, Rate(0.05), lambda name, weight: LayerState(codebook=start))
+    assigner = entropy_assigner(3, Rate(0.05), lambda name, weight: CodebookState(codebook=start))
     plan, state = assigner.update(weights, None, assigner.init(weights))
     assert all(entry.codebook == start and entry.lowest == -(size // 2) for entry in plan.clustered.values())
     attach(model, plan, learn=True)
