@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from fewbits.assign import (
     Assigner,
+    ChainState,
+    EntropyState,
     chain,
     ecq,
     ecqx,
@@ -21,11 +24,14 @@ from fewbits.assign import (
     n_of_m,
     only,
     random_pruning,
+    scored,
     ternary,
     uniform,
+    wanda,
 )
-from fewbits.errors import NonFiniteError, SelectionError
+from fewbits.errors import DataError, NonFiniteError, RecipeError, SelectionError
 from fewbits.plan import Clustered, Masked, Plan
+from states import assert_same
 
 ASSIGNERS: dict[str, Callable[..., Assigner]] = {
     "ecq": lambda lam=0.05: ecq(4, lam),
@@ -54,6 +60,12 @@ PRUNERS: dict[str, Callable[..., Assigner]] = {
     "layerwise": lambda: layerwise({"*": 0.7}),
     "2:4": lambda: n_of_m("2:4"),
 }
+SCORED: dict[str, Callable[..., Assigner]] = {
+    "scored": lambda: scored(0.7),
+    "scored regrow": lambda: scored(0.7, regrow=True, straight_through=1.0),
+    "wanda": lambda: wanda(0.7),
+    "wanda regrow": lambda: wanda(0.7, regrow=True, straight_through=1.0),
+}
 CHAINS: dict[str, Callable[..., Assigner]] = {
     "chain ecq": lambda lam=0.05: chain(global_magnitude(0.5), ecq(4, lam)),
     "chain ecqx": lambda lam=0.05: chain(lamp(0.5), ecqx(4, lam)),
@@ -63,8 +75,12 @@ FLOORS: dict[str, Callable[..., Assigner]] = {
     "ecq floor": lambda lam=0.05: ecq(4, lam, step_rule="rate", min_kept=0.5),
     "ecqx floor": lambda lam=0.05: ecqx(3, lam, zero_floor=0.5, min_kept=0.5),
 }
-EVERY = ASSIGNERS | PRUNERS | CHAINS | FLOORS
-WITH_RELEVANCE = [name for name in ASSIGNERS | CHAINS | FLOORS if "ecqx" in name]
+SCORED_CHAINS: dict[str, Callable[..., Assigner]] = {
+    "chain scored ecqx": lambda lam=0.05: chain(scored(0.5), ecqx(4, lam)),
+}
+NEEDS_SCORES = SCORED | SCORED_CHAINS
+EVERY = ASSIGNERS | PRUNERS | CHAINS | FLOORS | NEEDS_SCORES
+WITH_SCORES = [name for name in EVERY if "ecqx" in name or name in NEEDS_SCORES]
 
 
 @pytest.fixture(params=EVERY)
@@ -83,8 +99,8 @@ def make_clusters(request: pytest.FixtureRequest) -> Callable[..., Assigner]:
     return EVERY[request.param]
 
 
-@pytest.fixture(params=WITH_RELEVANCE)
-def make_with_relevance(request: pytest.FixtureRequest) -> Callable[..., Assigner]:
+@pytest.fixture(params=WITH_SCORES)
+def make_with_scores(request: pytest.FixtureRequest) -> Callable[..., Assigner]:
     return EVERY[request.param]
 
 
@@ -106,7 +122,7 @@ def run(assigner: Assigner, weights: dict[str, Tensor], scores: dict[str, Tensor
 
 def test_one_masked_entry_per_weight_in_order_and_shape() -> None:
     weights, scores = layers()
-    for make in PRUNERS.values():
+    for make in (PRUNERS | SCORED).values():
         plan = run(make(), weights, scores)
         assert list(plan) == list(weights)
         for name, entry in plan.items():
@@ -141,18 +157,12 @@ def test_same_input_same_plan_and_arguments_untouched(make: Callable[..., Assign
     for name in weights:
         assert torch.equal(weights[name], before[0][name])
         assert torch.equal(scores[name], before[1][name])
-        mine, other = after[name], again[name]
-        assert (mine.step, mine.codebook, mine.lam, mine.beta) == (
-            other.step,
-            other.codebook,
-            other.lam,
-            other.beta,
-        )
+        assert_same(after[name], again[name])
 
 
-def test_state_keeps_nothing_that_the_caller_can_change(make_with_relevance: Callable[..., Assigner]) -> None:
+def test_state_keeps_nothing_that_the_caller_can_change(make_with_scores: Callable[..., Assigner]) -> None:
     weights, scores = layers()
-    assigner = make_with_relevance()
+    assigner = make_with_scores()
     expected, state = assigner.update(weights, scores, assigner.init(weights))
     for score in scores.values():
         score.zero_()
@@ -161,7 +171,7 @@ def test_state_keeps_nothing_that_the_caller_can_change(make_with_relevance: Cal
 
 
 def test_weights_in_another_order_get_the_same_levels(make: Callable[..., Assigner]) -> None:
-    if make in (EVERY["2:4"], EVERY["random"]):
+    if make in (EVERY["2:4"], EVERY["random"], EVERY["wanda"], EVERY["wanda regrow"]):
         pytest.skip("depends on the places of the weights")
     weights, scores = layers()
     plan = run(make(), weights, scores)
@@ -221,7 +231,8 @@ def test_zero_stays_zero(make_clusters: Callable[..., Assigner]) -> None:
 )
 def test_odd_tensors(make: Callable[..., Assigner], weight: Tensor) -> None:
     weights = {"a": weight, "b": torch.randn(4, 4), "c": weight.clone()}
-    for scores in (None, {n: torch.arange(w.numel()).view(w.shape) * 1.0 for n, w in weights.items()}):
+    some = {n: torch.arange(w.numel()).view(w.shape) * 1.0 for n, w in weights.items()}
+    for scores in (some,) if make in NEEDS_SCORES.values() else (None, some):
         plan = run(make(), weights, scores)
         assert plan["a"].shape == tuple(weight.shape)
         assert plan["a"].values().isfinite().all()
@@ -241,19 +252,32 @@ def test_non_finite_weights_name_the_layer(make: Callable[..., Assigner], bad: f
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_non_finite_scores_name_the_layer(make_with_relevance: Callable[..., Assigner], bad: float) -> None:
+def test_non_finite_scores_name_the_layer(make_with_scores: Callable[..., Assigner], bad: float) -> None:
     weights, scores = layers()
     scores["a"][3, 3] = bad
     with pytest.raises(NonFiniteError, match="'a'"):
-        run(make_with_relevance(), weights, scores)
+        run(make_with_scores(), weights, scores)
 
 
-def test_wrong_or_missing_scores(make_with_relevance: Callable[..., Assigner]) -> None:
+def test_wrong_or_missing_scores(make_with_scores: Callable[..., Assigner]) -> None:
     weights, scores = layers()
     with pytest.raises(SelectionError, match=r"'a'.*\(17, 24\).*\(24, 17\)"):
-        run(make_with_relevance(), weights, {**scores, "a": scores["a"].T})
+        run(make_with_scores(), weights, {**scores, "a": scores["a"].T})
     with pytest.raises(SelectionError, match="no scores for weight 'a'; did you mean 'a2'"):
-        run(make_with_relevance(), weights, {"a2": scores["a"], "b": scores["b"], "c": scores["c"]})
+        run(make_with_scores(), weights, {"a2": scores["a"], "b": scores["b"], "c": scores["c"]})
+
+
+@pytest.mark.parametrize("name", NEEDS_SCORES)
+def test_no_scores_at_the_first_update_is_refused_and_later_the_last_ones_hold(name: str) -> None:
+    weights, scores = layers()
+    assigner = NEEDS_SCORES[name]()
+    with pytest.raises(RecipeError, match="needs those of 'a' at its first update"):
+        assigner.update(weights, None, assigner.init(weights))
+    expected, state = assigner.update(weights, scores, assigner.init(weights))
+    plan, state = assigner.update(weights, None, state)
+    assert [torch.equal(plan.compressed[n].kept, expected.compressed[n].kept) for n in weights] == [True] * 3
+    again, _ = assigner.update(weights, {n: -s for n, s in scores.items()}, state)
+    assert [torch.equal(again.compressed[n].kept, expected.compressed[n].kept) for n in weights] == [True] * 3
 
 
 def test_integer_weights_and_unknown_layers(make: Callable[..., Assigner]) -> None:
@@ -299,5 +323,32 @@ def test_long_state_chain(make: Callable[..., Assigner]) -> None:
     for name, entry in plan.compressed.items():
         record = state[name]
         assert record.sparsity == pytest.approx(float((~entry.kept).double().mean()))
-        assert record.sparsity_plain is not None
-        assert record.lam > 0 or isinstance(entry, Masked)
+        deciding = record.quantizer if isinstance(record, ChainState) else record
+        if isinstance(deciding, EntropyState):
+            assert deciding.sparsity_plain is not None
+            assert deciding.lam > 0
+        else:
+            assert isinstance(entry, Masked)
+
+
+def test_a_state_goes_on_from_a_checkpoint(make: Callable[..., Assigner], tmp_path: Path) -> None:
+    """Packed, written, read by torch's restricted loader, and unpacked by the assigner's first state."""
+    weights, scores = layers()
+    assigner = make()
+    first = assigner.init(weights)
+    _, state = assigner.update(weights, scores, first)
+    torch.save(state.packed(), tmp_path / "state.pt")
+    again = first.unpacked(torch.load(tmp_path / "state.pt", weights_only=True))
+    for name in weights:
+        assert_same(again[name], state[name])
+    expected, _ = assigner.update(weights, None, state)
+    assert assigner.update(weights, None, again)[0].equals(expected)
+
+
+def test_a_state_of_other_layers_or_another_family_is_refused() -> None:
+    weights, _ = layers()
+    grid, pruned = ecq().init(weights), lamp().init(weights)
+    with pytest.raises(DataError, match="PrunedState"):
+        pruned.unpacked(grid.packed())
+    with pytest.raises(DataError, match=r"layers \['b', 'c'\]"):
+        grid.unpacked({name: values for name, values in grid.packed().items() if name != "a"})

@@ -1,15 +1,16 @@
-"""Assignments against the full [levels x weights] cost matrix in float64, on small tensors."""
+"""Assignments against the reference, which makes the full [levels x weights] table in float64, on small tensors."""
 
 from __future__ import annotations
 
 import math
 
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from fewbits.assign import Assigner, LayerState, ecq, ecqx, ternary, with_codebooks
+from fewbits.assign import Assigner, EntropyState, ecq, ecqx, reference, ternary, with_codebooks
 from fewbits.plan import Clustered
 
 finite = st.floats(-1, 1, width=32)
@@ -20,7 +21,7 @@ pairs = st.lists(st.tuples(finite, finite), min_size=1, max_size=40).map(
 lams = st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0, 3.0])
 
 
-def run(assigner: Assigner, weight: Tensor, score: Tensor | None = None) -> tuple[Clustered, LayerState]:
+def run(assigner: Assigner, weight: Tensor, score: Tensor | None = None) -> tuple[Clustered, EntropyState]:
     plan, state = assigner.update({"a": weight}, None if score is None else {"a": score}, assigner.init({"a": weight}))
     return plan.clustered["a"], state["a"]
 
@@ -32,21 +33,9 @@ def centroids(entry: Clustered) -> Tensor:
     return torch.arange(-top, top + 1, dtype=torch.float64) * entry.step
 
 
-def inward(table: Tensor) -> list[int]:
-    return sorted(range(len(table)), key=lambda c: (abs(c - len(table) // 2), c))
-
-
 def cost_matrix(weight: Tensor, entry: Clustered, lam: float) -> Tensor:
-    """[weights x levels]; P from the nearest neighbours, ties towards zero."""
-    w, table = weight.double().flatten(), centroids(entry)
-    distance = (w[:, None] - table).abs()
-    order = inward(table)
-    near = torch.tensor(order)[distance[:, order].argmin(1)]
-    held = torch.bincount(near, minlength=len(table)).double()
-    zero = len(table) // 2
-    held[zero] = held[zero].clamp(min=1)
-    rate = -lam * (held / held.sum()).log2() if lam else torch.zeros_like(held)
-    return distance.square() + rate
+    """[weights x levels], by the reference."""
+    return torch.from_numpy(reference.costs(weight.double().flatten().numpy(), centroids(entry).numpy(), lam)).T
 
 
 def assert_cheapest(cost: Tensor, entry: Clustered) -> None:
@@ -68,7 +57,7 @@ def test_ecq_is_the_argmin(weight: Tensor, lam: float, bits: int, scale: str, st
 @given(weights, lams, st.floats(0.05, 1), st.floats(0.05, 1))
 def test_ternary_is_the_argmin(weight: Tensor, lam: float, negative: float, positive: float) -> None:
     assigner = ternary(lam)
-    state = with_codebooks(assigner.init({"a": weight}), {"a": (-negative, positive)})
+    state = with_codebooks(assigner.init({"a": weight}), {"a": (-negative, 0.0, positive)})
     plan, after = assigner.update({"a": weight}, None, state)
     assert_cheapest(cost_matrix(weight, plan.clustered["a"], after["a"].lam), plan.clustered["a"])
 
@@ -145,6 +134,38 @@ def test_ecqx_is_the_argmin_at_the_largest_allowed_beta(
         scan = torch.linspace(record.beta, start, 50, dtype=torch.float64)[1:]
         counts = (zero_margin(weight, score, cost, rho, scan) <= 1e-4).sum(1)
         assert (counts > base + math.floor(p * n)).all()
+
+
+@given(
+    pairs,
+    lams,
+    st.sampled_from([2, 3, 4]),
+    st.sampled_from([0.0, 0.05, 0.4, 1.0]),
+    st.sampled_from([1.0, 2.0, 4.0]),
+)
+def test_ecqx_equals_the_equations(pair: tuple[Tensor, Tensor], lam: float, bits: int, p: float, rho: float) -> None:
+    weight, score = pair
+    entry, record = run(ecqx(bits, lam, p, rho), weight, score)
+    w, table = weight.double().flatten().numpy(), centroids(entry).numpy()
+    costs = reference.costs(w, table, record.lam)
+    if record.beta is None:
+        levels = torch.from_numpy(reference.cheapest(costs)) - len(table) // 2
+        clear = clearly_cheapest(torch.from_numpy(costs))
+    else:
+        found, beta = reference.ecqx(costs, score.double().flatten().numpy(), rho, p)
+        levels = torch.from_numpy(found) - len(table) // 2
+        assert record.beta == pytest.approx(beta, rel=1e-4, abs=1e-4)
+        weighted = torch.from_numpy(costs)
+        margin = zero_margin(weight, score, weighted.T, rho, torch.tensor([record.beta, beta], dtype=torch.float64))
+        weighted[len(table) // 2] = math.inf
+        clear = (margin.abs() > 1e-3).all(0) & ((levels == 0) | clearly_cheapest(weighted))
+    assert torch.equal(entry.levels.flatten()[clear].long(), levels[clear])
+
+
+def clearly_cheapest(costs: Tensor) -> Tensor:
+    """Where no second cluster costs as little, but for rounding: bool, one per weight."""
+    first, second = costs.sort(0).values[:2]
+    return second - first > 1e-12 * (1 + first.abs())
 
 
 @settings(deadline=None)

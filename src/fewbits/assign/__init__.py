@@ -1,29 +1,29 @@
 """What each weight becomes: assigners from named weights (and scores) to a plan."""
 
-from fewbits.assign.assigner import (
-    Assigner,
-    LayerState,
-    Scores,
-    State,
-    Weights,
-    nothing,
-    only,
-    with_codebooks,
-    with_steps,
-)
-from fewbits.assign.chain import chain
+from fewbits.assign.assigner import Assigner, Scores, Weights, nothing, only
+from fewbits.assign.chain import ChainState, chain
 from fewbits.assign.entropy import ecq, ecqx
+from fewbits.assign.entropy_state import CodebookState, EntropyState, GridState
 from fewbits.assign.grid import gradient_scale, nearest, step_size
 from fewbits.assign.layerwise import layerwise
 from fewbits.assign.magnitude import erk, feather, global_magnitude, lamp, random_pruning, uniform
 from fewbits.assign.pattern import n_of_m
+from fewbits.assign.pruning import PrunedState, ScoredState
 from fewbits.assign.schedule import Schedule, rising
+from fewbits.assign.scored import scored, wanda
+from fewbits.assign.state import LayerState, State, with_codebooks, with_steps
 from fewbits.assign.ternary import ternary
 
 __all__ = [
     "Assigner",
+    "ChainState",
+    "CodebookState",
+    "EntropyState",
+    "GridState",
     "LayerState",
+    "PrunedState",
     "Schedule",
+    "ScoredState",
     "Scores",
     "State",
     "Weights",
@@ -42,9 +42,11 @@ __all__ = [
     "only",
     "random_pruning",
     "rising",
+    "scored",
     "step_size",
     "ternary",
     "uniform",
+    "wanda",
     "with_codebooks",
     "with_steps",
 ]

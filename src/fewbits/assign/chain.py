@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
+from torch import Tensor
 
-from fewbits.assign.assigner import Assigner, Scores, State, Weights
+from fewbits.assign.assigner import Assigner, Scores, Weights
+from fewbits.assign.state import LayerState, State
 from fewbits.errors import RecipeError
 from fewbits.plan import Affine, Clustered, Entry, Masked, Plan
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ChainState(LayerState):
+    """The records of both assigners of a chain; what is learnt is the quantizer's."""
+
+    pruner: LayerState
+    quantizer: LayerState
+
+    @property
+    def mask(self) -> Tensor | None:
+        return self.pruner.mask
+
+    def with_step(self, name: str, step: float) -> Self:
+        return replace(self, quantizer=self.quantizer.with_step(name, step))
+
+    def with_codebook(self, name: str, codebook: tuple[float, ...]) -> Self:
+        return replace(self, quantizer=self.quantizer.with_codebook(name, codebook))
 
 
 def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
@@ -28,11 +49,11 @@ def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
     @torch.no_grad()
     def init(weights: Weights) -> State:
         first, second = pruner.init(weights), quantizer.init(weights)
-        return State({name: replace(second[name], mask=first[name].mask) for name in weights})
+        return State({name: ChainState(pruner=first[name], quantizer=second[name]) for name in weights})
 
     @torch.no_grad()
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
-        pruned, after = pruner.update(weights, scores, state)
+        pruned, first = pruner.update(weights, scores, _part(state, weights, "pruner"))
         left = {}
         for name, weight in weights.items():
             entry = pruned[name]
@@ -41,7 +62,7 @@ def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
             if entry.shrink > 0:
                 raise RecipeError("feather shrinks what survives, clusters cannot: chain global_magnitude instead")
             left[name] = torch.where(entry.mask, weight.detach(), 0.0).to(weight.dtype)
-        plan, after = quantizer.update(left, scores, after)
+        plan, second = quantizer.update(left, scores, _part(state, weights, "quantizer"))
         entries: dict[str, Entry] = {}
         layers = {}
         for name, entry in plan.items():
@@ -51,7 +72,12 @@ def chain(pruner: Assigner, quantizer: Assigner) -> Assigner:
             levels = entry.levels.masked_fill(~mask, 0)
             entries[name] = replace(entry, levels=levels)
             share = 1 - int(levels.count_nonzero()) / max(1, levels.numel())
-            layers[name] = replace(after[name], sparsity=share)
-        return Plan(entries), after.updated(layers)
+            layers[name] = ChainState(pruner=first[name], quantizer=second[name], sparsity=share)
+        return Plan(entries), state.updated(layers)
 
     return Assigner(init, update)
+
+
+def _part(state: State, weights: Weights, part: str) -> State:
+    """The records of one of the two assigners."""
+    return State({name: getattr(state[name], part) for name in weights})

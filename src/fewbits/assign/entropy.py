@@ -10,21 +10,23 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fewbits.assign import grid
-from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.assigner import Assigner, Scores, Weights
 from fewbits.assign.batched import Query, run_batched
 from fewbits.assign.code import chances, surcharge, surcharged_levels
 from fewbits.assign.diagram import Table, boundaries, locate
+from fewbits.assign.entropy_state import CodebookState, GridState
 from fewbits.assign.min_kept import spare
 from fewbits.assign.rate import Rate
 from fewbits.assign.relevance import RelevanceTerm
-from fewbits.errors import SelectionError, did_you_mean
-from fewbits.plan import Clustered, Plan
+from fewbits.assign.state import State
+from fewbits.plan import Plan
 from fewbits.recipe.notation import share_of
+
+Record = GridState | CodebookState
 
 
 def ecq(
@@ -118,9 +120,12 @@ def ecqx(
 
 
 def entropy_assigner(
-    bits: int, rate: Rate, init_layer: Callable[[str, Tensor], LayerState], relevance: RelevanceTerm | None = None
+    bits: int, rate: Rate, init_layer: Callable[[str, Tensor], Record], relevance: RelevanceTerm | None = None
 ) -> Assigner:
-    """The assigner behind all of this family; ``init_layer(name, weight)`` makes a layer's first state."""
+    """The assigner behind all of this family; ``init_layer(name, weight)`` makes a layer's first state.
+
+    A codebook in it has an odd number of values and zero in the middle.
+    """
 
     @torch.no_grad()
     def init(weights: Weights) -> State:
@@ -128,20 +133,18 @@ def entropy_assigner(
 
     @torch.no_grad()
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
-        entries, layers = {}, {}
+        entries, layers = {}, dict[str, Record]()
         largest = max((weight.numel() for weight in weights.values()), default=0)
         assigning = {}
         for name, weight in weights.items():
-            measured = None
-            if relevance is not None and scores is not None:
-                if name not in scores:
-                    raise SelectionError(f"no scores for weight {name!r}{did_you_mean(name, scores)}")
-                measured = scores[name]
-            assigning[name] = _assign(name, weight, measured, state[name], bits, rate, relevance, largest)
+            measured = scores if relevance is not None else None
+            layer = state[name]
+            assert isinstance(layer, Record)  # the state is of this assigner's own init
+            assigning[name] = _assign(name, weight, measured, layer, bits, rate, relevance, largest)
         devices = [weight.device for weight in weights.values()]
         for name, found in zip(assigning, run_batched(list(assigning.values()), devices), strict=True):
             levels, table, layers[name] = found
-            entries[name] = _entry(levels, layers[name], table, bits)
+            entries[name] = layers[name].entry(levels, table, bits)
         return Plan(entries), state.updated(layers)
 
     return Assigner(init, update)
@@ -150,19 +153,19 @@ def entropy_assigner(
 def _assign(
     name: str,
     weight: Tensor,
-    measured: Tensor | None,
-    layer: LayerState,
+    measured: Scores | None,
+    layer: Record,
     bits: int,
     rate: Rate,
     relevance: RelevanceTerm | None,
     largest: int,
-) -> Query[tuple[Tensor, Table, LayerState]]:
+) -> Query[tuple[Tensor, Table, Record]]:
     """Levels of one layer, their centroids, and its record with what was decided."""
     if relevance is not None and measured is not None:
         layer = replace(layer, scores=(yield from relevance.mixed(name, measured, weight, layer.scores)))
     x, low, high = yield from grid.flattening(name, weight)
     share = x.numel() / max(1, largest)
-    lam, table, costs = yield from rate.costs(x, low, high, _table(layer, bits), share, layer.gain)
+    lam, table, costs = yield from rate.costs(x, low, high, layer.centroids(bits), share, layer.gain)
     bounds = boundaries(table, costs)
     zero = len(table) // 2
     plain = float(bounds[zero - 1]), float(bounds[zero])
@@ -190,7 +193,7 @@ def _assign(
     if beta is not None:
         kept = int((yield levels.count_nonzero())[0])
     if kept < needed:
-        finest = layer.step if rate.step_rule == "rate" else None
+        finest = layer.step if isinstance(layer, GridState) and rate.step_rule == "rate" else None
         levels, table = yield from spare(x, levels, table, needed, (low, high), finest, layer.gain)
         kept = int((yield levels.count_nonzero())[0])
     if extra is not None:
@@ -198,28 +201,14 @@ def _assign(
         if layer.age >= rate.refresh:
             layer = replace(layer, chances=chances(levels.view(weight.shape)), age=0)
     size = max(1, x.numel())
-    held = float(table[zero + 1]) if rate.step_rule == "rate" else None
-    record = replace(
-        layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=(x.numel() - kept) / size, held=held
-    )
-    return levels.view(weight.shape), table, record
+    if isinstance(layer, GridState) and rate.step_rule == "rate":
+        layer = replace(layer, held=float(table[zero + 1]))
+    layer = replace(layer, lam=lam, beta=beta, sparsity_plain=zeros / size, sparsity=(x.numel() - kept) / size)
+    return levels.view(weight.shape), table, layer
 
 
-def _table(layer: LayerState, bits: int) -> Table:
-    if layer.codebook is not None:
-        return np.array([layer.codebook[0], 0.0, layer.codebook[1]])
-    assert layer.step is not None
-    return grid.centroids(layer.step, bits)
-
-
-def _entry(levels: Tensor, layer: LayerState, table: Table, bits: int) -> Clustered:
-    if layer.codebook is not None:
-        return Clustered(levels, bits, codebook=(layer.codebook[0], 0.0, layer.codebook[1]), lowest=-1)
-    return Clustered(levels, bits, step=float(table[len(table) // 2 + 1]))
-
-
-def _grid_init(bits: int, percentile: float) -> Callable[[str, Tensor], LayerState]:
-    def init_layer(name: str, weight: Tensor) -> LayerState:
-        return LayerState(step=grid.step_size(weight, bits, percentile, name))
+def _grid_init(bits: int, percentile: float) -> Callable[[str, Tensor], GridState]:
+    def init_layer(name: str, weight: Tensor) -> GridState:
+        return GridState(step=grid.step_size(weight, bits, percentile, name))
 
     return init_layer

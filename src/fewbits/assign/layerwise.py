@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from torch import Tensor
-
-from fewbits.assign.assigner import Assigner, Weights
-from fewbits.assign.pruning import AlreadyPruned, Terms, pruner
-from fewbits.assign.selection import Cut, smallest
+from fewbits.assign.assigner import Assigner, Scores, Weights
+from fewbits.assign.pruning import AlreadyPruned, Found, Terms, pruner
+from fewbits.assign.selection import smallest
 from fewbits.errors import RecipeError, SelectionError, did_you_mean
 
 
@@ -34,7 +32,7 @@ def layerwise(
         if not 0 <= rate <= 1:
             raise RecipeError(f"the rate of {name!r} must lie in 0..1, got {rate}")
 
-    def cuts(weights: Weights, already_pruned: AlreadyPruned, _: int) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+    def cuts(weights: Weights, already_pruned: AlreadyPruned, count: int, scores: Scores | None) -> Found:
         wanted = rates_of(weights, rates)
         found = {}
         for name, weight in weights.items():

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from fewbits.assign.assigner import Assigner, Weights
-from fewbits.assign.pruning import AlreadyPruned, Terms, pruner, rounded
-from fewbits.assign.selection import Cut, smallest
+from fewbits.assign.assigner import Assigner, Scores, Weights
+from fewbits.assign.pruning import AlreadyPruned, Cuts, Found, Terms, pruner, rounded
+from fewbits.assign.selection import smallest
 from fewbits.errors import RecipeError
 from fewbits.recipe.notation import min_kept_of
 
@@ -86,12 +86,9 @@ def lamp(
         sparsity, of, regrow, through: as for :func:`global_magnitude`.
     """
 
-    def cuts(
-        weights: Weights, already_pruned: AlreadyPruned, count: int
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
-        return _joint(
-            {name: lamp_scores(w, already_pruned[name]) for name, w in weights.items()}, already_pruned, count
-        )
+    def cuts(weights: Weights, already_pruned: AlreadyPruned, count: int, _: Scores | None) -> Found:
+        compared = {name: lamp_scores(w, already_pruned[name]) for name, w in weights.items()}
+        return joint(compared, already_pruned, count)
 
     return pruner(Terms(sparsity, of, regrow, straight_through), cuts)
 
@@ -101,12 +98,10 @@ def random_pruning(
 ) -> Assigner:
     """Random weights fall, the same ones for the same seed: the control that every criterion must beat."""
 
-    def cuts(
-        weights: Weights, already_pruned: AlreadyPruned, count: int
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+    def cuts(weights: Weights, already_pruned: AlreadyPruned, count: int, _: Scores | None) -> Found:
         generator = torch.Generator().manual_seed(seed)
         drawn = {n: torch.rand(w.shape, generator=generator).to(w.device) for n, w in weights.items()}
-        return _joint(drawn, already_pruned, count)
+        return joint(drawn, already_pruned, count)
 
     return pruner(Terms(sparsity, of, regrow, straight_through), cuts)
 
@@ -163,9 +158,7 @@ def densities(weights: Weights, raw: Callable[[Tensor], float], kept: int) -> di
 
 
 def _layerwise(terms: Terms, raw: Callable[[Tensor], float]) -> Assigner:
-    def cuts(
-        weights: Weights, already_pruned: AlreadyPruned, count: int
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+    def cuts(weights: Weights, already_pruned: AlreadyPruned, count: int, _: Scores | None) -> Found:
         sizes = [weight.numel() for weight in weights.values()]
         out = [0 if (bar := already_pruned[name]) is None else int(bar.sum()) for name in weights]
         wanted = densities(weights, raw, sum(sizes) - count)
@@ -179,12 +172,8 @@ def _layerwise(terms: Terms, raw: Callable[[Tensor], float]) -> Assigner:
     return pruner(terms, cuts)
 
 
-def _global_cuts(
-    min_kept: int | str,
-) -> Callable[[Weights, AlreadyPruned, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]:
-    def cuts(
-        weights: Weights, already_pruned: AlreadyPruned, count: int
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+def _global_cuts(min_kept: int | str) -> Cuts:
+    def cuts(weights: Weights, already_pruned: AlreadyPruned, count: int, _: Scores | None) -> Found:
         sizes = [weight.numel() for weight in weights.values()]
         sigma = min_kept_of(min_kept, sum(sizes))
         limits = [size - min(size, sigma) for size in sizes]
@@ -195,14 +184,14 @@ def _global_cuts(
                 f"keep their {sigma:,} largest each, smaller ones all), so at most {sum(limits):,} can be pruned; "
                 f"{count:,} were asked for: lower the sparsity or min_kept"
             )
-        return _joint(weights, already_pruned, count, limits)
+        return joint(weights, already_pruned, count, limits)
 
     return cuts
 
 
-def _joint(
+def joint(
     compared: Mapping[str, Tensor], already_pruned: AlreadyPruned, count: int, limits: list[int] | None = None
-) -> tuple[Mapping[str, Tensor], Mapping[str, Cut]]:
+) -> Found:
     """One threshold over all layers."""
     names = list(compared)
     cuts = smallest(

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewbits.assign.assigner import Assigner, Scores, State, Weights
+from fewbits.assign.assigner import Assigner, Scores, Weights
 from fewbits.assign.pruning import Terms, already_pruned_of, init, masked, singles
+from fewbits.assign.state import State
 from fewbits.plan import Plan
 from fewbits.recipe.notation import parse_pattern
 

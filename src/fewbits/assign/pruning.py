@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fewbits.assign import grid
-from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.assigner import Assigner, Scores, Weights
+from fewbits.assign.given import given
 from fewbits.assign.selection import Cut, chosen
+from fewbits.assign.state import LayerState, State
 from fewbits.errors import RecipeError
 from fewbits.plan import Entry, Masked, Plan, surviving
 
 AlreadyPruned = Mapping[str, Tensor | None]
 """Per weight name, the weights that may not come back (bool), or ``None``."""
 
-Cuts = Callable[[Weights, AlreadyPruned, int], tuple[Mapping[str, Tensor], Mapping[str, Cut]]]
-"""``cuts(weights, barred, count) -> (what is compared, a cut of it)`` by weight name."""
+Found = tuple[Mapping[str, Tensor], Mapping[str, Cut]]
+"""What is compared, and a cut of it, by weight name."""
+
+Cuts = Callable[[Weights, AlreadyPruned, int, Scores | None], Found]
+"""``cuts(weights, barred, count, scores)``; a pruner that reads scores always gets some."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,34 @@ class Terms:
         return count
 
 
-def pruner(terms: Terms, cuts: Cuts) -> Assigner:
-    """The assigner behind all unstructured pruners."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PrunedState(LayerState):
+    """What pruners remember of a layer.
+
+    Attributes:
+        mask: see :attr:`LayerState.mask`; ``None`` before the first update, and where weights may come back.
+    """
+
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScoredState(PrunedState):
+    """What pruners that read scores remember of a layer.
+
+    Attributes:
+        scores: float32 tensor of the weight's shape: those of the last update that had any; ``None`` before.
+    """
+
+    scores: Tensor | None = None
+
+
+def pruner(terms: Terms, cuts: Cuts, *, reads_scores: bool = False) -> Assigner:
+    """The assigner behind all unstructured pruners.
+
+    Args:
+        reads_scores: whether it needs scores; updates without any then go on with the last ones, which the state has.
+    """
 
     @torch.no_grad()
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
@@ -69,23 +101,42 @@ def pruner(terms: Terms, cuts: Cuts) -> Assigner:
         count = terms.count(sum(weight.numel() for weight in weights.values()))
         # Where nothing may come back, sparsity cannot fall either.
         count = max(count, sum(int(bar.sum()) for bar in already_pruned.values() if bar is not None))
-        compared, found = cuts(weights, already_pruned, count)
+        if reads_scores:
+            state, scores = _with_scores(weights, scores, state)
+        compared, found = cuts(weights, already_pruned, count, scores)
         masks = {name: ~chosen(compared[name], found[name], already_pruned[name]) for name in weights}
         shrink = {name: found[name].threshold if terms.shrink else 0.0 for name in weights}
         return masked(weights, masks, state, terms, shrink)
 
-    return Assigner(init, update)
+    return Assigner(partial(init, kind=ScoredState) if reads_scores else init, update)
 
 
 @torch.no_grad()
-def init(weights: Weights) -> State:
+def init(weights: Weights, kind: type[PrunedState] = PrunedState) -> State:
     """A state without a mask; refuses weights that are no finite floats."""
-    return State({name: LayerState() for name in singles(weights)})
+    return State({name: kind() for name in singles(weights)})
 
 
 def singles(weights: Weights) -> dict[str, Tensor]:
     """The weights in float32 (the tensors themselves where they are); refuses what is not finite or no float."""
     return {name: grid.flat(name, weight)[0].view(weight.shape) for name, weight in weights.items()}
+
+
+def _with_scores(weights: Weights, scores: Scores | None, state: State) -> tuple[State, Scores]:
+    """The scores to prune by, the new ones or those of the last update, and a state that remembers them."""
+    layers, found = {}, {}
+    for name, weight in weights.items():
+        layer = state[name]
+        assert isinstance(layer, ScoredState)  # the state is of this pruner's own init
+        if scores is not None:
+            layer = replace(layer, scores=given(name, weight, scores))
+        if layer.scores is None:
+            raise RecipeError(
+                f"pruning by scores needs those of {name!r} at its first update, and none were given: pass scores, "
+                "or prune by magnitude (global_magnitude, lamp)"
+            )
+        layers[name], found[name] = layer, layer.scores
+    return state.updated(layers), found
 
 
 def already_pruned_of(weights: Weights, state: State) -> dict[str, Tensor | None]:
@@ -104,7 +155,9 @@ def masked(
         mask = masks[name]
         entries[name] = Masked(surviving(weight, mask, shrink[name]), mask, shrink[name], terms.straight_through)
         share = 1 - int(mask.sum()) / max(1, mask.numel())
-        layers[name] = replace(state[name], mask=None if terms.regrow else mask, sparsity=share, sparsity_plain=share)
+        layer = state[name]
+        assert isinstance(layer, PrunedState)  # of the pruner's own init
+        layers[name] = replace(layer, mask=None if terms.regrow else mask, sparsity=share)
     return Plan(entries), state.updated(layers)
 
 

@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewbits.assign.assigner import Scores
 from fewbits.assign.batched import Query
 from fewbits.assign.diagram import EVERYWHERE, Extremes, Table, boundaries, chunks, locate
+from fewbits.assign.given import giving
 from fewbits.assign.grid import kth_smallest
-from fewbits.errors import NonFiniteError, RecipeError, SelectionError, did_you_mean
+from fewbits.errors import RecipeError, did_you_mean
 
 P_RULES = ("paper", "released")
 LEAST = 1e-12
@@ -53,17 +55,9 @@ class RelevanceTerm:
             hint = did_you_mean(self.p_rule, P_RULES)
             raise RecipeError(f"p_rule must be one of {P_RULES}, got {self.p_rule!r}{hint}")
 
-    def mixed(self, name: str, score: Tensor, weight: Tensor, previous: Tensor | None) -> Query[Tensor]:
+    def mixed(self, name: str, scores: Scores, weight: Tensor, previous: Tensor | None) -> Query[Tensor]:
         """``(1 - momentum) * score + momentum * previous``: signed, float32, on the weight's device."""
-        if score.shape != weight.shape:
-            raise SelectionError(
-                f"scores of {name!r} have shape {tuple(score.shape)}, its weight has {tuple(weight.shape)}"
-            )
-        if score.is_complex():
-            raise SelectionError(f"scores of {name!r} must be real, got {score.dtype}")
-        fresh = score.detach().to(weight.device, torch.float32, copy=True)
-        if fresh.numel() and not np.isfinite((yield torch.stack(torch.aminmax(fresh)))).all():
-            raise NonFiniteError(f"scores of {name!r} have NaN or infinity")
+        fresh = yield from giving(name, weight, scores)
         if previous is None or self.momentum == 0:
             return fresh
         return fresh.mul_(1 - self.momentum).add_(previous.to(weight.device), alpha=self.momentum)

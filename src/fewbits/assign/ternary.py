@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from fewbits.assign.assigner import Assigner, LayerState
+from fewbits.assign.assigner import Assigner
 from fewbits.assign.entropy import entropy_assigner
+from fewbits.assign.entropy_state import CodebookState
 from fewbits.assign.grid import flat
 from fewbits.assign.rate import Rate
 from fewbits.errors import RecipeError
@@ -27,7 +28,7 @@ def ternary(
     """Each weight becomes ``w_n``, 0 or ``w_p`` by ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
 
     ``init`` sets ``w_n = reach * min W`` and ``w_p = reach * max W``. The training loop trains the two and
-    hands them back before the next update: ``state = with_codebooks(state, {name: (w_n, w_p)})``. A side
+    hands them back before the next update: ``state = with_codebooks(state, {name: (w_n, 0, w_p)})``. A side
     without weights starts as the mirror image of the other, and an all-zero layer with -1 and 1. Scores are
     ignored.
 
@@ -44,13 +45,13 @@ def ternary(
         raise RecipeError(f"reach must lie in (0, 1], got {reach}")
     rate = Rate(lam, scale, sustain, zero_floor)
 
-    def init_layer(name: str, weight: Tensor) -> LayerState:
+    def init_layer(name: str, weight: Tensor) -> CodebookState:
         _, low, high = flat(name, weight)
         negative, positive = float(np.float32(reach * low)), float(np.float32(reach * high))
         if not negative < 0:
             negative = -positive if positive > 0 else -1.0
         if not positive > 0:
             positive = -negative
-        return LayerState(codebook=(negative, positive))
+        return CodebookState(codebook=(negative, 0.0, positive))
 
     return entropy_assigner(2, rate, init_layer)

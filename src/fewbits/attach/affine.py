@@ -15,12 +15,28 @@ class _StraightThrough(torch.autograd.Function):
     """The held value; its gradient goes to the weight as it is."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, value: Tensor) -> Tensor:
-        return value
+    def forward(weight: Tensor, levels: Tensor, scales: Tensor, axis: int, bits: int) -> Tensor:
+        return Affine(levels, scales, axis, bits).values()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return gradients[0], None
+        return gradients[0], None, None, None, None
+
+
+class _Transformable(_StraightThrough):
+    """The same with forward mode and vmap: a tangent goes where a gradient comes from. Compilers cannot trace a jvp."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        weight = tangents[0]
+        assert weight is not None  # torch fills in zeros
+        return weight.clone()
 
 
 class AffineWeight(nn.Module):
@@ -39,7 +55,8 @@ class AffineWeight(nn.Module):
         self.axis, self.bits = entry.axis, entry.bits
 
     def forward(self, weight: Tensor) -> Tensor:
-        value: Tensor = _StraightThrough.apply(weight, self.entry().values())
+        through = _StraightThrough if torch.compiler.is_compiling() else _Transformable
+        value: Tensor = through.apply(weight, self.levels, self.scales, self.axis, self.bits)
         return value
 
     def update(self, entry: Affine) -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewbits.errors import MismatchError
 from fewbits.plan import Clustered
 
+LEAST_GAP = np.float32(1e-9)
+"""Between neighbouring values of a codebook that is learnt."""
+
 
 class _StraightThrough(torch.autograd.Function):
     """``table[levels - lowest]``; gradients go to the weight as they are, to the table by cluster."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool) -> Tensor:
-        ctx.save_for_backward(levels)
-        ctx.lowest, ctx.uniform, ctx.size = lowest, uniform, table.numel()
+    def forward(weight: Tensor, table: Tensor, levels: Tensor, lowest: int, uniform: bool) -> Tensor:
         if uniform:
             return levels.to(table.dtype) * table
         return table[levels.long() - lowest]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, table, levels, ctx.lowest, ctx.uniform = inputs
+        ctx.size = table.numel()
+        ctx.save_for_backward(levels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -32,9 +40,28 @@ class _StraightThrough(torch.autograd.Function):
                 to_table = (gradient * levels).sum().reshape(())
             else:
                 index = (levels.long() - ctx.lowest).flatten()
-                to_table = torch.zeros(ctx.size, dtype=gradient.dtype, device=gradient.device)
-                to_table.index_add_(0, index, gradient.flatten())
+                zeros = torch.zeros(ctx.size, dtype=gradient.dtype, device=gradient.device)
+                to_table = zeros.index_add(0, index, gradient.flatten())  # not in place: vmap could not follow
         return gradient, to_table, None, None, None
+
+
+class _Transformable(_StraightThrough):
+    """The same with forward mode and vmap: a tangent goes where a gradient comes from. Compilers cannot trace a jvp."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _StraightThrough.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[2])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        weight, table = tangents[:2]
+        (levels,) = ctx.saved_tensors
+        assert weight is not None  # torch fills in zeros
+        assert table is not None
+        return weight + (levels * table if ctx.uniform else table[levels.long() - ctx.lowest])
 
 
 class ClusteredWeight(nn.Module):
@@ -59,7 +86,8 @@ class ClusteredWeight(nn.Module):
         self.bits, self.lowest, self.uniform = entry.bits, entry.lowest, entry.step is not None
 
     def forward(self, weight: Tensor) -> Tensor:
-        value: Tensor = _StraightThrough.apply(weight, self.table, self.levels, self.lowest, self.uniform)
+        through = _StraightThrough if torch.compiler.is_compiling() else _Transformable
+        value: Tensor = through.apply(weight, self.table, self.levels, self.lowest, self.uniform)
         return value
 
     def update(self, entry: Clustered) -> None:
@@ -78,6 +106,29 @@ class ClusteredWeight(nn.Module):
         self.levels.copy_(entry.levels)
         with torch.no_grad():
             self.table.copy_(values, non_blocking=True)
+
+    @torch.no_grad()
+    def ordered_codebook(self) -> tuple[float, ...]:
+        """The codebook, in which training may have changed neither the order of values nor zero; in place where it did.
+
+        Level 0 is zero again. From there outwards, a value that passed its inner neighbour is put next to it.
+        """
+        before = self.table.detach().cpu().float().numpy()
+        values, zero = before.copy(), -self.lowest
+        if 0 <= zero < len(values):
+            values[zero] = 0.0
+        else:  # no level is zero: the order counts from the first on
+            zero = 0
+        for side in (1, -1):
+            end = np.float32(side * np.inf)
+            for i in range(zero + side, len(values) if side > 0 else -1, side):
+                inner = values[i - side]
+                nearest = max(side * (inner + np.float32(side) * LEAST_GAP), side * np.nextafter(inner, end))
+                if side * values[i] < nearest:
+                    values[i] = side * nearest
+        if not np.array_equal(values, before):
+            self.table.copy_(torch.from_numpy(values))
+        return tuple(values.tolist())
 
     def entry(self, weight: Tensor | None = None) -> Clustered:
         """The plan entry as it stands; it shares the levels, which the next update overwrites."""

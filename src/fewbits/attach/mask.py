@@ -15,10 +15,13 @@ class _Through(torch.autograd.Function):
     """:func:`surviving`; a survivor's gradient goes to its weight as it is, a pruned weight gets a share of its own."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor, shrink: float, straight_through: float) -> Tensor:
-        ctx.save_for_backward(mask)
-        ctx.straight_through = straight_through
+    def forward(weight: Tensor, mask: Tensor, shrink: float, straight_through: float) -> Tensor:
         return surviving(weight, mask, shrink)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, mask, _, ctx.straight_through = inputs
+        ctx.save_for_backward(mask)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -27,6 +30,24 @@ class _Through(torch.autograd.Function):
             return gradient, None, None, None
         (mask,) = ctx.saved_tensors
         return torch.where(mask, gradient, gradient * ctx.straight_through), None, None, None
+
+
+class _Transformable(_Through):
+    """The same with forward mode and vmap: a tangent goes where a gradient comes from. Compilers cannot trace a jvp."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _Through.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        (mask,) = ctx.saved_tensors
+        weight = tangents[0]
+        assert weight is not None  # torch fills in zeros
+        return torch.where(mask, weight, weight * ctx.straight_through)
 
 
 class MaskedWeight(nn.Module):
@@ -46,7 +67,8 @@ class MaskedWeight(nn.Module):
         self.shrink, self.straight_through = entry.shrink, entry.straight_through
 
     def forward(self, weight: Tensor) -> Tensor:
-        value: Tensor = _Through.apply(weight, self.mask, self.shrink, self.straight_through)
+        through = _Through if torch.compiler.is_compiling() else _Transformable
+        value: Tensor = through.apply(weight, self.mask, self.shrink, self.straight_through)
         return value
 
     def update(self, entry: Masked) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewbits.assign.assigner import Assigner, LayerState, Scores, State, Weights
+from fewbits.assign.assigner import Assigner, Scores, Weights
+from fewbits.assign.state import LayerState, State
 from fewbits.errors import NonFiniteError, RecipeError
 from fewbits.plan import Affine, Plan
 

@@ -6,16 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewbits.errors import RecipeError, did_you_mean
+from fewbits.errors import RecipeError, UnsupportedError, did_you_mean
 from fewbits.graph.traced import TracedGraph
 from fewbits.measure.relevance import ActivationTape, Rules, propagate
 from fewbits.measure.scores import Scores
 from fewbits.task import Classification, Task
+from fewbits.weights import layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +139,63 @@ class RandomScorer(Scorer):
         return {name: torch.rand(w.shape, generator=self._generator).to(w.device) for name, w in step.weights.items()}
 
 
-CONTROLS = ("taylor", "fisher", "magnitude", "random")
+class InputScorer(Scorer):
+    """L2 norm of each weight's input over the batch (and over places, of a convolution), of the weight's shape.
+
+    What Wanda multiplies magnitudes with (arXiv 2306.11695, eq. 1); in float32. A layer that is used more than once
+    has the norm over all its uses.
+
+    Args:
+        model: the network that computes, plain or with a plan attached.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._layers = {f"{path}.weight".lstrip("."): layer for path, layer in layers(model).items()}
+        self._squares: dict[str, Tensor] = {}
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        self._squares = {}
+        hooks = [layer.register_forward_pre_hook(partial(self._see, name)) for name, layer in self._layers.items()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def _see(self, name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0].detach().float()
+        features = x.dim() - (1 if isinstance(layer, nn.Linear) else len(layer.kernel_size) + 1)  # type: ignore[arg-type]
+        squares = x.movedim(features, 0).reshape(x.shape[features], -1).square().sum(1)
+        self._squares[name] = self._squares[name] + squares if name in self._squares else squares
+
+    def scores(self, step: TrainingStep) -> Scores:
+        found = {}
+        for name, weight in step.weights.items():
+            if name not in self._squares:
+                raise UnsupportedError(
+                    f"{name}: its layer saw no inputs, so there are no norms of them; leave it out of select, or take "
+                    "another measure"
+                )
+            groups = getattr(self._layers[name], "groups", 1)
+            norms = self._squares[name].sqrt().view(groups, -1).repeat_interleave(len(weight) // groups, 0)
+            found[name] = norms.view(*norms.shape, *[1] * (weight.dim() - 2)).expand(weight.shape).contiguous()
+        return found
 
 
-def control(name: str, seed: int) -> Scorer:
-    """A control scorer by name."""
+CONTROLS = ("taylor", "fisher", "magnitude", "random", "inputs")
+
+
+def control(name: str, seed: int, model: nn.Module | None = None) -> Scorer:
+    """A scorer that needs no relevance, by name.
+
+    Args:
+        seed: of ``random``. model: the network that computes, for ``inputs``, which watches it.
+
+    Raises:
+        RecipeError: no such name.
+    """
     match name:
         case "taylor":
             return TaylorScorer()
@@ -151,4 +205,8 @@ def control(name: str, seed: int) -> Scorer:
             return MagnitudeScorer()
         case "random":
             return RandomScorer(seed)
+        case "inputs":
+            if model is None:
+                raise RecipeError("measure inputs watches a network: give control() one")
+            return InputScorer(model)
     raise RecipeError(f"no measure named {name!r}{did_you_mean(name, CONTROLS)}")

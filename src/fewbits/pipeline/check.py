@@ -69,6 +69,11 @@ def _pruning(recipe: Recipe) -> None:
     if part.min_kept and not row.min_kept:
         able = " and ".join(name for name, other in PRUNERS.items() if other.min_kept)
         raise RecipeError(f"prune: min_kept goes with {able}, not with {part.method}")
+    if row.measure not in (None, recipe.measure.name):
+        raise RecipeError(
+            f"prune: method {part.method!r} needs other scores than {recipe.measure.name}: add measure: "
+            f"{{name: {row.measure}}}, or prune by the method scores"
+        )
     if row.shrinks and not method_of(recipe).survivors:
         raise RecipeError(f"{part.method} makes floats: use assign.method none, or prune with global-magnitude")
 

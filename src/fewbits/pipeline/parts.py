@@ -69,7 +69,7 @@ def scorer(recipe: Recipe, model: nn.Module, traced: Callable[[], TracedGraph], 
     if name is None:
         return None
     if name != "relevance":
-        return control(name, recipe.seed)
+        return control(name, recipe.seed, model)
     rules = replace(rules_of(part.rules), precision=part.precision)
     return RelevanceScorer(model, traced(), rules, start=part.start, on=part.on, samples=part.samples, task=task)
 

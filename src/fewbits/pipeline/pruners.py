@@ -26,6 +26,7 @@ class Pruner:
             of its sparsity that is reached by now (0 to 1), and what pruners take.
         amount: the key that says how much goes: ``sparsity``, ``rates`` or ``pattern``.
         min_kept: whether it keeps a minimum per layer. scores: whether it reads scores (the recipe's ``measure``).
+        measure: the only ``measure.name`` it goes with; ``None``: any, if it reads scores.
         shrinks: whether it changes survivors, which clusters then cannot hold.
         rises: whether its sparsity may rise by a schedule.
     """
@@ -34,6 +35,7 @@ class Pruner:
     amount: str = "sparsity"
     min_kept: bool = False
     scores: bool = False
+    measure: str | None = None
     shrinks: bool = False
     rises: bool = True
 
@@ -76,6 +78,8 @@ PRUNERS: dict[str, Pruner] = {
     "feather": Pruner(_feather, min_kept=True, shrinks=True),
     "random": Pruner(_random),
     "layers": Pruner(_layers, amount="rates"),
+    "scores": Pruner(_sparse(assign.scored), scores=True),
+    "wanda": Pruner(_sparse(assign.wanda), scores=True, measure="inputs"),
     "n:m": Pruner(_pattern, amount="pattern", rises=False),
 }
 """By the name that a recipe gives in ``prune.method``. A row more is a criterion more."""

@@ -69,7 +69,7 @@ class Prune(Part):
 
     Attributes:
         method: ``global-magnitude`` (Global MP), ``lamp``, ``erk``, ``uniform``, ``feather``, ``n:m``,
-            ``random`` or ``layers``.
+            ``random``, ``layers``, ``scores`` (the smallest of ``measure``) or ``wanda`` (weights times inputs).
         sparsity: share of zeros, 0 to 1, of the numbers that ``over`` names; exact. Not for ``n:m`` and ``layers``.
         over: ``weights`` (those selected) or ``parameters`` (all of the network).
         min_kept: the minimum threshold, of ``global-magnitude`` and ``feather``: so many weights of each layer stay, or

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import pickle
 from collections.abc import Iterable
@@ -14,10 +13,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from fewbits import files
-from fewbits.assign import LayerState, State
 from fewbits.errors import DataError
 
-_FORMAT = 10
+_FORMAT = 11
 
 
 def save(path: Path, values: dict[str, Any]) -> None:
@@ -124,16 +122,3 @@ class Store:
         self._values = {}
         if self.path is not None and self.accelerator.is_main_process:
             self.path.unlink(missing_ok=True)
-
-
-def pack(state: State) -> dict[str, dict[str, Any]]:
-    """An assigner's state as plain data."""
-    return {
-        name: {f.name: getattr(layer, f.name) for f in dataclasses.fields(LayerState)}
-        for name, layer in state.layers.items()
-    }
-
-
-def unpack(values: dict[str, dict[str, Any]]) -> State:
-    """The state that :func:`pack` took apart."""
-    return State({name: LayerState(**fields) for name, fields in values.items()})

@@ -189,7 +189,8 @@ class QATCallback(Callback):
     @torch.no_grad()
     def _learnt(self) -> None:
         """Hand trained steps and centroids back to the assigner."""
-        steps, books = {}, {}
+        steps: dict[str, float] = {}
+        books: dict[str, tuple[float, ...]] = {}
         for name, holder in held(self.model).items():
             if not isinstance(holder, ClusteredWeight):
                 continue
@@ -197,10 +198,7 @@ class QATCallback(Callback):
                 holder.table.clamp_(min=1e-9)
                 steps[name] = float(holder.table)
             else:
-                holder.table[0].clamp_(max=-1e-9)
-                holder.table[1] = 0.0
-                holder.table[2].clamp_(min=1e-9)
-                books[name] = (float(holder.table[0]), float(holder.table[2]))
+                books[name] = holder.ordered_codebook()
         self.state = with_codebooks(with_steps(self.state, steps), books)
 
 

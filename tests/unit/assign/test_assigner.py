@@ -52,7 +52,7 @@ def test_with_steps_changes_the_grid_and_nothing_else() -> None:
 
 def test_with_codebooks() -> None:
     assigner = only("fc.*", ternary(0.0), otherwise=ecq())
-    state = with_codebooks(assigner.init(WEIGHTS), {"fc.weight": (-0.25, 0.75)})
+    state = with_codebooks(assigner.init(WEIGHTS), {"fc.weight": (-0.25, 0.0, 0.75)})
     plan, _ = assigner.update(WEIGHTS, None, state)
     entry = plan.clustered["fc.weight"]
     assert entry.codebook == (-0.25, 0.0, 0.75)
@@ -65,17 +65,20 @@ def test_handing_back_impossible_values() -> None:
     state = assigner.init(WEIGHTS)
     with pytest.raises(SelectionError, match=r"no layer 'fc\.weigh'; did you mean 'fc\.weight'"):
         with_steps(state, {"fc.weigh": 0.1})
-    with pytest.raises(SelectionError, match="codebook, not a step"):
+    with pytest.raises(SelectionError, match="no step size"):
         with_steps(state, {"fc.weight": 0.1})
-    with pytest.raises(SelectionError, match="step size, not a codebook"):
-        with_codebooks(state, {"conv.weight": (-1.0, 1.0)})
+    with pytest.raises(SelectionError, match="no codebook"):
+        with_codebooks(state, {"conv.weight": (-1.0, 0.0, 1.0)})
     for step in (0.0, -0.1, 1e-60):
         with pytest.raises(RecipeError, match=r"'conv\.weight' must be positive"):
             with_steps(state, {"conv.weight": step})
     for step in (float("nan"), float("inf"), 1e300):
         with pytest.raises(NonFiniteError, match=r"'conv\.weight'"):
             with_steps(state, {"conv.weight": step})
-    with pytest.raises(RecipeError, match="w_n < 0 < w_p"):
-        with_codebooks(state, {"fc.weight": (0.1, 1.0)})
+    for book in ((0.1, 0.0, 1.0), (0.0, 0.0, 1.0), (-1.0, 1e-9, 1.0), (0.0, 1.0, 2.0), (-2.0, -1.0, 0.0)):
+        with pytest.raises(RecipeError, match=r"centroids of 'fc\.weight' must rise and keep zero"):
+            with_codebooks(state, {"fc.weight": book})
+    with pytest.raises(RecipeError, match=r"'fc\.weight' has 3 centroids, got 2"):
+        with_codebooks(state, {"fc.weight": (-1.0, 1.0)})
     with pytest.raises(NonFiniteError):
-        with_codebooks(state, {"fc.weight": (float("nan"), 1.0)})
+        with_codebooks(state, {"fc.weight": (float("nan"), 0.0, 1.0)})

@@ -15,6 +15,7 @@ from fewbits.assign import Assigner, State, batched, ecq, ecqx, ternary
 from fewbits.assign.batched import Query, Values, run_alone, run_batched
 from fewbits.assign.diagram import compared, count
 from fewbits.plan import Plan
+from states import assert_same
 
 CPU = torch.device("cpu")
 
@@ -116,8 +117,4 @@ def test_a_whole_assignment_in_step(assigner: Assigner, monkeypatch: pytest.Monk
     assert joined == [3, 3]
     assert found.equals(plan)
     for name in weights:
-        here, there = state[name], later[name]
-        for what in ("lam", "beta", "sparsity", "sparsity_plain", "held", "step"):
-            assert getattr(here, what) == getattr(there, what), (name, what)
-        assert (here.scores is None) == (there.scores is None)
-        assert here.scores is None or torch.equal(here.scores, there.scores)  # type: ignore[arg-type]
+        assert_same(state[name], later[name])

@@ -10,14 +10,14 @@ from fewbits.errors import RecipeError
 @pytest.mark.parametrize(
     ("weight", "codebook"),
     [
-        ([[-2.0, 0.5, 4.0]], (-1.0, 2.0)),
-        ([[1.0, 4.0]], (-2.0, 2.0)),
-        ([[-1.0, -4.0]], (-2.0, 2.0)),
-        ([[0.0, 0.0]], (-1.0, 1.0)),
-        ([[]], (-1.0, 1.0)),
+        ([[-2.0, 0.5, 4.0]], (-1.0, 0.0, 2.0)),
+        ([[1.0, 4.0]], (-2.0, 0.0, 2.0)),
+        ([[-1.0, -4.0]], (-2.0, 0.0, 2.0)),
+        ([[0.0, 0.0]], (-1.0, 0.0, 1.0)),
+        ([[]], (-1.0, 0.0, 1.0)),
     ],
 )
-def test_first_centroids(weight: list[list[float]], codebook: tuple[float, float]) -> None:
+def test_first_centroids(weight: list[list[float]], codebook: tuple[float, ...]) -> None:
     assert ternary(reach=0.5).init({"a": torch.tensor(weight)})["a"].codebook == codebook
 
 

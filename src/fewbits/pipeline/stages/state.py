@@ -43,7 +43,7 @@ def saved(
         "share": qat.share,
         "ramp": None if qat.ramp is None else tuple(qat.ramp),
         "settled": qat.settled,
-        "state": checkpoint.pack(qat.state),
+        "state": qat.state.packed(),
         "model": qat.model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "controller": vars(rounds.controller),
@@ -72,7 +72,7 @@ def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: 
     """Take up a run where :func:`saved` left it."""
     qat.model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    qat.state = checkpoint.unpack(state["state"])
+    qat.state = qat.state.unpacked(state["state"])
     qat.steps, qat.share = state["steps"], state["share"]
     qat.lam, qat.settled = state["lam"], state["settled"]
     qat.ramp = None if state["ramp"] is None else Ramp(*state["ramp"])

@@ -1,0 +1,77 @@
+"""Norms of layers' inputs, against sums by hand: linear, convolutions with groups, layers used twice or never."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewbits.attach import attach
+from fewbits.errors import RecipeError, UnsupportedError
+from fewbits.measure import TrainingStep, control
+from fewbits.plan import Masked, Plan
+from fewbits.weights import select
+
+
+def norms(model: nn.Module, x: Tensor, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    scorer = control("inputs", 0, model)
+    with scorer.watch():
+        outputs = model(x)
+    model(100 * x)  # nobody watches
+    return scorer.scores(TrainingStep(outputs, None, select(model) if weights is None else weights, {}))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5), (5,)])
+def test_linear(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = norms(nn.Sequential(nn.Linear(5, 4)), x)["0.weight"]
+    expected = torch.stack([x[..., i].square().sum().sqrt() for i in range(5)])
+    torch.testing.assert_close(found, expected.expand(4, 5).contiguous())
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convolutions_see_the_inputs_of_their_group(groups: int, dims: int) -> None:
+    make = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    x = torch.randn(3, 6, *[5] * dims, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(make(6, 12, 3, groups=groups, bias=False))
+    found = norms(model, x)["0.weight"]
+    assert found.shape == model[0].weight.shape
+    for out in range(12):
+        for j in range(6 // groups):
+            channel = out // (12 // groups) * (6 // groups) + j
+            torch.testing.assert_close(found[out, j], x[:, channel].norm().expand(found[out, j].shape))
+    only = torch.zeros_like(x)
+    only[:, 4] = x[:, 4]
+    moved = model(only).abs().sum([0, *range(2, 2 + dims)]) > 0
+    seen = norms(model, only)["0.weight"].flatten(1).any(1)
+    assert torch.equal(moved, seen)
+
+
+def test_a_layer_used_twice_and_one_never_used() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.twice, self.never = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.twice(self.twice(x))
+
+    model, x = Net(), torch.randn(4, 3)
+    only = {"twice.weight": model.twice.weight}
+    expected = (x.square().sum(0) + model.twice(x).square().sum(0)).sqrt().detach()
+    torch.testing.assert_close(norms(model, x, only)["twice.weight"], expected.expand(3, 3).contiguous())
+    with pytest.raises(UnsupportedError, match=r"never\.weight: its layer saw no inputs"):
+        norms(model, x)
+
+
+def test_the_same_with_a_plan_attached() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 2)), torch.randn(4, 3)
+    weights, expected = select(model), norms(model, x)
+    attach(model, Plan({"0.weight": Masked(weights["0.weight"].detach(), torch.ones(2, 3, dtype=torch.bool))}))
+    assert torch.equal(norms(model, x, weights)["0.weight"], expected["0.weight"])
+
+
+def test_without_a_network_there_are_no_inputs() -> None:
+    with pytest.raises(RecipeError, match="inputs watches a network"):
+        control("inputs", 0)
