@@ -12,6 +12,7 @@ import io
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,7 @@ def _everything() -> Hashes:
     torch.backends.mkldnn.set_flags(False)  # both choose kernels by the processor
     torch.backends.nnpack.set_flags(False)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells have it ignored in the background
     sys.modules["matplotlib"] = None  # type: ignore[assignment]  # a page would take longer than its run
     found = {}
     for name in names():
