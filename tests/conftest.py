@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from fewbits.codec import coder, encode
@@ -17,6 +18,8 @@ from fewbits.task import accuracy
 from fewbits.train import pretrain
 
 torch.set_num_threads(1)
+settings.register_profile("patient", deadline=None)  # machines are shared: how long an example takes says nothing
+settings.load_profile("patient")
 
 
 def small_network() -> nn.Module:
