@@ -30,7 +30,7 @@ values = {"recipe": "r", "processes": 1, "values": {"w": [torch.full((1000, 250)
 checkpoint.save(place, values)
 print("ready", flush=True)
 try:
-    while True:
+    for _ in range(10_000):
         checkpoint.save(place, values)
 except KeyboardInterrupt:
     sys.exit(130)
@@ -38,7 +38,7 @@ except KeyboardInterrupt:
 
 
 def interrupted(place: Path, times: int, seed: int) -> list[str]:
-    """What went wrong in so many processes that write checkpoints for ever and get SIGINT at a random time."""
+    """What went wrong in so many processes that write checkpoints on and on and get SIGINT at a random time."""
     draw, wrong = random.Random(seed), []
     for _ in range(times):
         process = subprocess.Popen(
