@@ -6,6 +6,7 @@ from fewbits.attach.hold import ClusteredWeight
 from fewbits.attach.holder import Floats, Holder, Parametrized
 from fewbits.attach.mask import MaskedWeight
 from fewbits.attach.normalisation import merge_statistics
+from fewbits.attach.perturb import perturbable
 
 __all__ = [
     "AffineWeight",
@@ -20,5 +21,6 @@ __all__ = [
     "fold",
     "held",
     "merge_statistics",
+    "perturbable",
     "plan_of",
 ]

@@ -53,11 +53,12 @@ class AffineWeight(nn.Module):
         self.register_buffer("levels", entry.levels.clone())  # updates must not reach into the entry
         self.register_buffer("scales", entry.scales.clone())
         self.axis, self.bits = entry.axis, entry.bits
+        self.origin: Tensor | None = None  # the weight as it was, see fewbits.attach.perturbable
 
     def forward(self, weight: Tensor) -> Tensor:
         through = _StraightThrough if torch.compiler.is_compiling() else _Transformable
         value: Tensor = through.apply(weight, self.levels, self.scales, self.axis, self.bits)
-        return value
+        return value if self.origin is None else value + (weight.detach() - self.origin)
 
     def update(self, entry: Affine) -> None:
         """Take new levels and scales, in place.

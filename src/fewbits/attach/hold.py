@@ -84,11 +84,12 @@ class ClusteredWeight(nn.Module):
         self.table = nn.Parameter(table, requires_grad=learn)
         self.register_buffer("levels", entry.levels.clone())  # updates must not reach into the entry
         self.bits, self.lowest, self.uniform = entry.bits, entry.lowest, entry.step is not None
+        self.origin: Tensor | None = None  # the weight as it was, see fewbits.attach.perturbable
 
     def forward(self, weight: Tensor) -> Tensor:
         through = _StraightThrough if torch.compiler.is_compiling() else _Transformable
         value: Tensor = through.apply(weight, self.table, self.levels, self.lowest, self.uniform)
-        return value
+        return value if self.origin is None else value + (weight.detach() - self.origin)
 
     def update(self, entry: Clustered) -> None:
         """Take new levels, and the entry's step or codebook, in place.

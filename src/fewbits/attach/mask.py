@@ -65,11 +65,14 @@ class MaskedWeight(nn.Module):
         super().__init__()
         self.register_buffer("mask", entry.mask.clone())  # updates must not reach into the entry
         self.shrink, self.straight_through = entry.shrink, entry.straight_through
+        self.origin: Tensor | None = None  # the weight as it was, see fewbits.attach.perturbable
 
     def forward(self, weight: Tensor) -> Tensor:
         through = _Through if torch.compiler.is_compiling() else _Transformable
         value: Tensor = through.apply(weight, self.mask, self.shrink, self.straight_through)
-        return value
+        if self.origin is None or not self.straight_through:
+            return value
+        return torch.where(self.mask, value, value + self.straight_through * (weight.detach() - self.origin))
 
     def update(self, entry: Masked) -> None:
         """Take a new mask and threshold, in place.

@@ -72,7 +72,9 @@ class RangedQuantizer(nn.Module):
             return x
         if self.training and not self.learned:
             self._move(*torch.aminmax(x.detach()), 1 - MOMENTUM)
-        result: Tensor = _FakeQuantize.apply(x, self.low, self.high)
+        scale, zero_point = range_parameters(self.low.detach(), self.high.detach())
+        quantize = _FakeQuantize if torch.compiler.is_compiling() else _Transformable
+        result: Tensor = quantize.apply(x, self.low, self.high, scale, zero_point)
         return result
 
     def start(self) -> None:
@@ -93,26 +95,80 @@ class RangedQuantizer(nn.Module):
 
 
 class _FakeQuantize(torch.autograd.Function):
+    """:func:`fake_quantize`; gradients go to the input within the range, and to the ends of the range."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        scale, zero_point = range_parameters(low, high)
-        ctx.save_for_backward(x, scale, zero_point)
+    def forward(x: Tensor, low: Tensor, high: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         return fake_quantize(x, scale, zero_point)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, _, _, scale, zero_point = inputs
+        ctx.save_for_backward(x, scale, zero_point)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, scale, z = ctx.saved_tensors
-        level = x / scale
-        nearest = level.round()
-        below, above = nearest < -z, nearest > LEVELS - z
+        rounding, below, above = _parts(*ctx.saved_tensors)
         to_x = gradient.masked_fill(below | above, 0.0)
         to_low = to_high = None
         if ctx.needs_input_grad[2]:
             # Inside, d(scale * round(x / scale)) / d scale = round(x / scale) - x / scale, and scale = (high - low) /
             # 255.
-            inside = (to_x * (nearest - level)).sum() / LEVELS
-            to_high = inside + gradient[above].sum()
+            inside = (to_x * rounding).sum() / LEVELS
+            to_high = inside + _SumWhere.apply(gradient, above)
             if ctx.needs_input_grad[1]:
-                to_low = gradient[below].sum() - inside
-        return to_x, to_low, to_high
+                to_low = _SumWhere.apply(gradient, below) - inside
+        return to_x, to_low, to_high, None, None
+
+
+class _Transformable(_FakeQuantize):
+    """The same with forward mode and vmap: a tangent goes where a gradient comes from. Compilers cannot trace a jvp."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _FakeQuantize.setup_context(ctx, inputs, output)
+        x, _, _, scale, zero_point = inputs
+        ctx.save_for_forward(x, scale, zero_point)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        x, low, high = tangents[:3]
+        assert x is not None  # torch fills in zeros
+        assert low is not None
+        assert high is not None
+        rounding, below, above = _parts(*ctx.saved_tensors)
+        inside = x + rounding * ((high - low) / LEVELS)
+        return torch.where(above, high, torch.where(below, low, inside))
+
+
+class _SumWhere(torch.autograd.Function):
+    """``values[mask].sum()``, which vmap cannot follow: the length depends on the data. There, zeros are added."""
+
+    @staticmethod
+    def forward(values: Tensor, mask: Tensor) -> Tensor:
+        return values[mask].sum()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (mask,) = ctx.saved_tensors
+        return torch.where(mask, gradients[0], 0.0), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], values: Tensor, mask: Tensor) -> tuple[Tensor, int]:
+        values, mask = (t if d is None else t.movedim(d, 0) for t, d in zip((values, mask), in_dims, strict=True))
+        each = torch.where(mask, values, 0.0)
+        return each.flatten(1).sum(1), 0
+
+
+def _parts(x: Tensor, scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What rounding adds to ``x / scale``, and where it is below and above the range."""
+    level = x / scale
+    nearest = level.round()
+    return nearest - level, nearest < -zero_point, nearest > LEVELS - zero_point

@@ -15,7 +15,7 @@ class Batch:
 
     Attributes:
         forward: runs the network as it is now; gives its outputs and the loss, a scalar in the graph. A rule that
-            perturbs weights calls it several times.
+            perturbs weights calls it several times, inside :func:`fewbits.attach.perturbable`.
         backward: leaves a loss's gradients on the parameters, as the accelerator wants it done.
     """
 
