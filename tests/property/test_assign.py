@@ -94,7 +94,7 @@ def zero_margin(weight: Tensor, score: Tensor, cost: Tensor, rho: float, beta: T
     return (rho * r ** beta[:, None] * cost[:, zero]).log() - others.min(1).values.log()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     pairs,
     lams,
@@ -168,7 +168,6 @@ def clearly_cheapest(costs: Tensor) -> Tensor:
     return second - first > 1e-12 * (1 + first.abs())
 
 
-@settings(deadline=None)
 @given(pairs, lams, st.sampled_from([0.05, 0.4]))
 def test_released_rule_only_takes_zeros_away(pair: tuple[Tensor, Tensor], lam: float, p: float) -> None:
     weight, score = pair

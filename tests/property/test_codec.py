@@ -107,7 +107,7 @@ def identical(a: Plan, b: Plan) -> bool:
     return True
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(PLANS)
 def test_round_trip(plan: Plan) -> None:
     data = encode(plan)
@@ -126,7 +126,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.dictionaries(NAMES, JSON, max_size=4))
 def test_header_round_trip(header: dict[str, object]) -> None:
     assert inspect(encode(Plan({}), header=header)).header == header
@@ -150,7 +150,7 @@ REFERENCES = {"levels": reference, "small": reference_small, "plain": reference_
 
 
 @pytest.mark.parametrize("kind", REFERENCES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(grid=grids())
 def test_both_implementations_write_the_same_levels(kind: str, grid: tuple[np.ndarray, int, int]) -> None:
     compiled = pytest.importorskip("fewbits.codec._coder")
@@ -201,7 +201,7 @@ def test_a_wrong_shape_is_one_error_in_both_implementations(kind: str, known: in
             assert shape < known or told == {b"refused"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(grid=grids())
 def test_both_implementations_expect_the_same(grid: tuple[np.ndarray, int, int]) -> None:
     compiled = pytest.importorskip("fewbits.codec._coder")
@@ -214,7 +214,7 @@ def test_both_implementations_expect_the_same(grid: tuple[np.ndarray, int, int])
 
 
 @pytest.mark.parametrize("number", CODERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(grid=grids(), height=st.integers(1, 300))
 def test_strips_hold_the_same_levels(number: int, grid: tuple[np.ndarray, int, int], height: int) -> None:
     levels, lowest, highest = grid
@@ -266,7 +266,7 @@ def test_small_tensors_go_to_whichever_coder_makes_less_of_them() -> None:
     assert chosen == {1, 3}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60), st.integers(1, 30), st.booleans(), st.binary(max_size=20), st.data())
 def test_both_implementations_write_the_same_bytes(
     text: bytes, stride: int, planes: bool, prime: bytes, data: st.DataObject
@@ -282,7 +282,7 @@ def test_both_implementations_write_the_same_bytes(
 
 
 @pytest.mark.parametrize("kind", REFERENCES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(noise=st.binary(max_size=40), shape=FULL_SHAPES, lowest=st.integers(-9, 0), highest=st.integers(0, 9))
 def test_both_implementations_read_noise_alike(
     kind: str, noise: bytes, shape: tuple[int, ...], lowest: int, highest: int

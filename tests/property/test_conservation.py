@@ -215,7 +215,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(
     words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=6),
     head=st.sampled_from(["mean", "view", "reshape", "torch.flatten"]),

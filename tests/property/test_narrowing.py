@@ -21,7 +21,7 @@ SHAPES = {
 OPTIONS = {"fastgrnn": {"rank_w": 4, "rank_u": 8, "steps": 8}}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=4),
     st.sampled_from([4, 6]),
@@ -38,7 +38,7 @@ def test_a_narrowed_network_computes_what_the_silenced_one_does(
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.sampled_from([(3, -1), (-1, 4), (3, 4)]), st.booleans(), st.integers(0, 99))
 def test_attention_loses_heads_or_places_in_heads(layout: tuple[int, int], fused: bool, seed: int) -> None:
     torch.manual_seed(seed)

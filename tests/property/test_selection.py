@@ -89,7 +89,7 @@ def test_small_chunks_and_double_precision_choose_the_same(tensors: list[Tensor]
 
 
 @given(TENSORS, st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_shards_choose_what_one_process_chooses(tensors: list[Tensor], data: st.DataObject) -> None:
     """Each of three threads has its stretch of every tensor, and they exchange histograms only."""
     count = data.draw(st.integers(0, sum(map(len, tensors))))

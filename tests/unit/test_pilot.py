@@ -158,7 +158,7 @@ def test_the_largest_size_allowed_is_tried() -> None:
     assert found.size == 1080
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(100, 20_000), st.integers(1, 9), st.none() | st.integers(100, 40_000), st.floats(0, 1.5))
 def test_what_is_chosen_was_seen_to_keep_the_floor(needed: int, tries: int, limit: int | None, noise: float) -> None:
     draw = random.Random(needed)

@@ -33,7 +33,7 @@ def amount(model: torch.nn.Module, over: str) -> int:
     return {"macs": found.macs, "parameters": found.parameters, "channels": widths}[over]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @example(["grouped"], "channels", 0.40625, 0)  # 8 of 19 channels stay at least.
 @given(
     st.lists(st.sampled_from(["plain", "residual", "concat", "depthwise", "grouped"]), min_size=1, max_size=3),
@@ -123,7 +123,7 @@ def test_ranking_by_what_is_saved() -> None:
     assert len(set(saved)) > 1
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.lists(st.sampled_from(["plain", "residual", "concat", "depthwise"]), min_size=1, max_size=3),
     st.sampled_from([2, 3]),

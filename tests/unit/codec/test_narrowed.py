@@ -68,7 +68,7 @@ def test_files_without_removed_channels_have_the_bytes_they_had() -> None:
     assert decode(encode(whole), like=shapes(encode(whole))).channels is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_masks_come_back(data: st.DataObject) -> None:
     entries, kept = {}, {}

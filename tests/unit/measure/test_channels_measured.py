@@ -52,7 +52,7 @@ def envelope(losses: list[float]) -> Tensor:
     return torch.tensor(lowest, dtype=torch.float64)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.lists(st.sampled_from(["plain", "residual", "concat", "depthwise"]), min_size=1, max_size=2),
     st.integers(0, 99),

@@ -291,7 +291,7 @@ def test_a_single_probe_states_no_error(plain):
     count=st.integers(1, 5), cut=st.integers(1, 5), workspace=st.sampled_from([1, 500, 1 << 20]),
     seed=st.integers(0, 99),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_streaming_and_chunks_change_nothing(classes, fan, positions, groups, count, cut, workspace, seed):
     torch.manual_seed(seed)
     model = nn.Sequential(

@@ -45,7 +45,7 @@ def check(layer: nn.Module, inputs: list[Tensor], rows: bool, workspace: int) ->
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 @given(layer=convolutions(), uses=st.integers(1, 2), rows=st.booleans(), workspace=st.sampled_from([1, 4000, 1 << 25]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_convolutions(layer, uses, rows, workspace):
     layer.double()
     sizes = [(7, 6, 5)[: len(layer.kernel_size)], (6, 5, 7)[: len(layer.kernel_size)]][:uses]
@@ -59,7 +59,7 @@ def test_convolutions(layer, uses, rows, workspace):
     rows=st.booleans(),
     workspace=st.sampled_from([1, 4000, 1 << 25]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_linear_layers_over_any_further_dimensions(fan, outputs, shapes, rows, workspace):
     layer = nn.Linear(fan, outputs).double()
     check(layer, [torch.randn(4, *shape, fan).double() for shape in shapes], rows, workspace)

@@ -57,7 +57,7 @@ def best(values: dict[int, float]) -> set[int]:
 
 
 @given(st.lists(st.floats(10, 100), min_size=9, max_size=9), st.floats(0.05, 0.95), st.floats(0.1, 10))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_potentials_telescope_to_the_terminal_reward_and_keep_its_policy(
     accuracies: list[float], sparsity: float, scale: float
 ) -> None:
@@ -275,7 +275,6 @@ def test_choices_are_the_masks_of_the_assigners() -> None:
 
 
 @given(st.integers(0, 22), st.integers(0, 80))
-@settings(deadline=None)
 def test_thresholds_count_what_is_above_them(action: int, min_kept: int) -> None:
     space = RateSpace(weights(), min_kept)
     for i, weight in enumerate(weights().values()):
