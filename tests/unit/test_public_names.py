@@ -5,13 +5,21 @@ from __future__ import annotations
 import ast
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 import fewbits
+
+PACKAGES = ["fewbits", *(m.name for m in pkgutil.walk_packages(fewbits.__path__, "fewbits.") if m.ispkg)]
+ROOMS = [name for name in PACKAGES if hasattr(import_module(name), "__all__")]
 
 
 def python(code: str) -> str:
@@ -37,6 +45,65 @@ def test_every_name_is_there() -> None:
     namespace: dict[str, object] = {}
     exec("from fewbits import *", namespace)
     assert set(fewbits.__all__) <= set(namespace)
+
+
+def order(name: str) -> tuple[int, list[str | int]]:
+    """Constants, then classes, then functions; numbers in a name count as numbers."""
+    parts = re.split(r"(\d+)", name)
+    return 0 if name.isupper() else 1 if name[0].isupper() else 2, [int(p) if p.isdigit() else p for p in parts]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_offers_what_it_imports_from_its_own_modules_in_order(room: str) -> None:
+    module = import_module(room)
+    imports = [n for n in ast.parse(inspect.getsource(module)).body if isinstance(n, ast.ImportFrom) and n.module]
+    own = {alias.asname or alias.name for node in imports for alias in node.names if node.module.startswith("fewbits")}
+    assert module.__all__ == sorted(module.__all__, key=order)
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+    assert own <= set(module.__all__)
+    assert not [name for name in module.__all__ if name.startswith("_")]
+
+
+def test_a_package_without_public_names_has_nothing_in_it() -> None:
+    for name in set(PACKAGES) - set(ROOMS):
+        (only,) = ast.parse(inspect.getsource(import_module(name))).body
+        assert isinstance(only, ast.Expr), "its docstring"
+
+
+def signatures(thing: Any) -> Iterator[tuple[str, ModuleType]]:
+    """Annotations of a function, or of a class, its fields and its public methods; and where their names are known."""
+    inner = [vars(thing)[n] for n in vars(thing) if n == "__init__" or n[0] != "_"] if inspect.isclass(thing) else []
+    inner = [part.fget if isinstance(part, property) else getattr(part, "__func__", part) for part in inner]
+    for part in (thing, *filter(inspect.isfunction, inner)):
+        for name, annotation in getattr(part, "__annotations__", {}).items():
+            if isinstance(annotation, str) and not name.startswith("_"):
+                yield annotation, import_module(part.__module__)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_public_names_take_and_give_is_public(room: str) -> None:
+    """Its class is offered by a room, or stands in a module of the package's own, like ``fewbits.plan``."""
+    offered = [getattr(import_module(r), n) for r in ROOMS for n in import_module(r).__all__]
+    offered += [
+        value
+        for found in pkgutil.iter_modules(fewbits.__path__, "fewbits.")
+        if not found.ispkg and found.name != "fewbits.__main__"
+        for name, value in vars(import_module(found.name)).items()
+        if name[0] != "_"
+    ]
+    public = {value for value in offered if inspect.isclass(value)}
+    hidden = set()
+    for name in import_module(room).__all__:
+        for annotation, place in signatures(getattr(import_module(room), name)):
+            for word in re.findall(r"[A-Za-z_][\w.]*", annotation):
+                first, *rest = word.split(".")
+                value = vars(place).get(first)
+                for attribute in rest:
+                    value = getattr(value, attribute, None)
+                if inspect.isclass(value) and value.__module__.startswith("fewbits") and value not in public:
+                    hidden.add(f"{name}: {value.__module__}.{value.__qualname__}")
+    assert not hidden
 
 
 def test_what_is_not_there_is_an_attribute_error() -> None:

@@ -1,10 +1,10 @@
 """What a compression did: data, tables, pictures and one HTML page."""
 
 from fewbits.report.explain import explain
-from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation
+from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
 from fewbits.report.page import page, write_page
 from fewbits.report.provenance import provenance
-from fewbits.report.report import Report, Round, TensorRow, Try
+from fewbits.report.report import PilotRun, Report, Round, TensorRow, Try
 from fewbits.report.results import Results, load_results, results_page
 from fewbits.report.table import render, text
 
@@ -12,9 +12,12 @@ __all__ = [
     "Explanation",
     "HeatMap",
     "LayerExplanation",
+    "Opinion",
+    "PilotRun",
     "Report",
     "Results",
     "Round",
+    "Sampled",
     "TensorRow",
     "Try",
     "explain",

@@ -1,5 +1,7 @@
 """Training: one loop, what it minimises, and what accompanies it."""
 
+from fewbits.train.checkpoint import Store
+from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Callback, fit
 from fewbits.train.objectives import Objective, distillation, plain
 from fewbits.train.pretrain import pretrain
@@ -8,8 +10,10 @@ from fewbits.train.rules import Rule, backprop
 
 __all__ = [
     "Callback",
+    "KeptTraining",
     "Objective",
     "Rule",
+    "Store",
     "backprop",
     "distillation",
     "fit",

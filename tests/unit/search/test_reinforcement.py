@@ -6,6 +6,8 @@ import itertools
 import math
 import random
 import sys
+import tempfile
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -245,6 +247,14 @@ def test_an_agent_finds_a_good_one_of_few_choices() -> None:
     found = explore(space, smooth(space, (30.0, 5.0)), Targets(99.0, 0.9), "purl", 100)
     assert found.evaluations <= 100
     assert found.score >= sorted(every)[-26], "the best twentieth of 529"
+
+
+def test_an_agent_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library's logger would make a folder among the temporary ones, or where its own variable says."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path / "log"))
+    explore(RateSpace(weights()), lambda kept: 50.0, Targets(99.0, 0.9), "purl", 3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_search_without_new_choices_comes_to_an_end() -> None:

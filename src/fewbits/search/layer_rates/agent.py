@@ -16,6 +16,7 @@ from fewbits.search.layer_rates.evaluator import Spent
 
 try:
     from stable_baselines3 import DQN
+    from stable_baselines3.common.logger import Logger
 except ImportError as error:
     raise MissingExtraError("stable-baselines3", "rl", "searching with an agent") from error
 
@@ -82,6 +83,7 @@ def learn(env: PruningEnv, settings: Settings, seed: int) -> int:
             return 1.0 + way * (settings.epsilon - 1.0)
 
         agent.exploration_schedule = epsilon
+        agent.set_logger(Logger(folder=None, output_formats=[]))  # its own makes a folder for each agent
         with suppress(Spent):
             agent.learn(settings.patience * evaluator.budget * per_evaluation, log_interval=_NEVER)
         return int(agent.num_timesteps)
