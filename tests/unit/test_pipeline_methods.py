@@ -140,10 +140,14 @@ def test_a_row_more_is_a_method_more(run, monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_pruner_says_what_it_takes(name: str) -> None:
     row = PRUNERS[name]
     amounts = {"sparsity": 0.5, "rates": {"*": 0.5}, "pattern": "2:4"}
-    values = {"prune": {"method": name, row.amount: amounts[row.amount]}, "assign": {"method": "none"}}
+    values: dict[str, Any] = {"prune": {"method": name, row.amount: amounts[row.amount]}, "assign": {"method": "none"}}
+    if row.measure is not None:
+        with pytest.raises(RecipeError, match=row.measure):  # it is told which scores it reads
+            check(recipes.make(values))
+        values["measure"] = {"name": row.measure}
     check(recipes.make(values))
     for other in amounts.keys() - {row.amount}:
-        wrong = {"prune": values["prune"] | {other: amounts[other]}, "assign": {"method": "none"}}
+        wrong = values | {"prune": values["prune"] | {other: amounts[other]}}
         with pytest.raises(RecipeError, match=f"and no {other}: leave it out"):
             check(recipes.make(wrong))
 
