@@ -141,17 +141,19 @@ def _started(process: int) -> int:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ctrl-C waits until the block is over: libraries make wrong errors of it, or end the process."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    before = signal.getsignal(signal.SIGINT)
+    # Signals are the main thread's, and a handler that Python did not set cannot be set again.
+    if threading.current_thread() is not threading.main_thread() or before is None:
         yield
         return
     waiting: list[object] = []
-    before = signal.signal(signal.SIGINT, lambda *_: waiting.append(True))
+    signal.signal(signal.SIGINT, lambda *_: waiting.append(True))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if waiting and callable(before):
-            before(signal.SIGINT, None)
+        if waiting:
+            signal.raise_signal(signal.SIGINT)
 
 
 def write_state(path: Path, payload: bytes) -> None:
@@ -183,14 +185,27 @@ def read_state(path: Path) -> bytes:
     return payload
 
 
-_held: dict[str, int] = {}  # folders that this process has locked, each with the thread
+_held: dict[str, tuple[int, int]] = {}  # folders that this process has locked, each with thread and handle
+
+
+def _forget() -> None:
+    """In a forked child, such as a worker of a loader: it holds no lock, and must not keep its parent's alive."""
+    for _, handle in _held.values():
+        with contextlib.suppress(OSError):
+            os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextlib.contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
     """Nobody else works in ``folder`` meanwhile; the lock goes with its process, however that ends.
 
-    The thread that holds a lock may take it again.
+    The thread that holds a lock may take it again. Systems without such locks (Windows, some network disks) go on
+    without.
 
     Args:
         what: is done there, in a few words, for whoever finds it locked.
@@ -198,22 +213,21 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     Raises:
         FileError: somebody works there; the message says who, and since when. Or it cannot be written.
     """
-    place = os.path.realpath(folder)
-    if fcntl is None or _held.get(place) == threading.get_ident():
+    place, thread = os.path.realpath(folder), threading.get_ident()
+    if fcntl is None or _held.get(place, (None,))[0] == thread:
         yield
         return
-    handle = _acquired(os.path.join(place, LOCK), folder)
+    path = os.path.join(place, LOCK)
     try:
-        _held[place] = threading.get_ident()
-        words = {"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "what": what}
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps(words).encode())
+        with uninterrupted():
+            handle = _acquired(path, folder)
+            _held[place] = (thread, handle)
+            _sign(handle, what)
         yield
     finally:
-        _held.pop(place, None)
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(place, LOCK))
-        os.close(handle)
+        with uninterrupted():
+            if _held.get(place, (None,))[0] == thread:  # else it was not got, or this is a forked child
+                _release(_held.pop(place)[1], path)
 
 
 def _acquired(path: str, folder: Path) -> int:
@@ -224,8 +238,6 @@ def _acquired(path: str, folder: Path) -> int:
             raise FileError(f"cannot write to the folder {folder}: {_reason(error)}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.exists(path) and os.fstat(handle).st_ino == os.stat(path).st_ino:
-                return handle
         except BlockingIOError:
             try:
                 holder = json.loads(os.read(handle, 4096))
@@ -234,7 +246,32 @@ def _acquired(path: str, folder: Path) -> int:
                 who = "another process"
             os.close(handle)
             raise FileError(f"{folder} is in use by {who}; wait for it, or give another --out") from None
+        except OSError:  # a disk without locks
+            return handle
+        if _is_at(handle, path):
+            return handle
         os.close(handle)  # its last holder has removed it meanwhile
+
+
+def _is_at(handle: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(handle: int, what: str) -> None:
+    words = {"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "what": what}
+    with contextlib.suppress(OSError):  # a full disk locks as well
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(words).encode())
+
+
+def _release(handle: int, path: str) -> None:
+    with contextlib.suppress(OSError):
+        if _is_at(handle, path):
+            os.unlink(path)
+    os.close(handle)
 
 
 def _reason(error: Exception) -> str:
