@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.errors import DataError
-from fewbits.files import replacing
+from fewbits.files import replacing, uninterrupted
 
 # Above the 184 MB of CIFAR-10; a hostile xz file stops here instead of filling the memory.
 LIMIT = 400_000_000
@@ -57,8 +57,8 @@ def read_npz(path: Path, wanted: Mapping[str, tuple[str, int]]) -> dict[str, Arr
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write all of it or nothing, see :func:`fewbits.files.replacing`."""
-    with replacing(path) as beside, open(beside, "wb") as file:
+    """Write all of it or nothing, see :func:`fewbits.files.replacing`. Ctrl-C waits until it is there."""
+    with uninterrupted(), replacing(path) as beside, open(beside, "wb") as file:  # zip archives complain of Ctrl-C
         np.savez(file, allow_pickle=False, **arrays)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -70,19 +70,28 @@ def working_in(out: Path, recipe: Recipe) -> Iterator[None]:
     Raises:
         FileError: the folder cannot be made, or somebody works there.
     """
-    if not is_main_process():
+    missing: list[Path] = []
+    refused: list[FileError | None] = [None]
+    with ExitStack() as held:
+        held.callback(_remove_empty, missing)
+        if is_main_process():
+            missing += [place for place in (out, *out.parents) if not place.exists()]
+            name = recipe.network.name if recipe.network is not None else "a network"
+            try:
+                folder(out)
+                held.enter_context(files.locked(out, f"{name}, seed {recipe.seed}"))
+            except FileError as error:
+                refused = [error]
+        broadcast_object_list(refused)  # others would wait for a main process that has ended
+        if refused[0] is not None:
+            raise refused[0]
         yield
-        return
-    missing = [place for place in (out, *out.parents) if not place.exists()]
-    folder(out)
-    name = recipe.network.name if recipe.network is not None else "a network"
-    try:
-        with files.locked(out, f"{name}, seed {recipe.seed}"):
-            yield
-    finally:
-        with suppress(OSError):  # there is something in it
-            for place in missing:
-                place.rmdir()
+
+
+def _remove_empty(places: Iterable[Path]) -> None:
+    with suppress(OSError):  # there is something in it
+        for place in places:
+            place.rmdir()
 
 
 def unfinished(recipe: Recipe, out: Path) -> Path | None:
