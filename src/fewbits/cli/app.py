@@ -267,6 +267,7 @@ def main() -> None:
         code = _INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
+    exec("")  # else "python -m" ends by the signal, not with 130, where it came within an exec, as of a dataclass
     sys.exit(code)
 
 
