@@ -119,7 +119,7 @@ def survives(mutant: Mutant) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only mutants with one of these words in the name of their file")
-    parser.add_argument("--jobs", type=int, default=2, help="how many at once")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at once; tests with time limits want one")
     options = parser.parse_args()
     mutants = [m for m in MUTANTS if not options.words or any(word in m.file for word in options.words)]
     for mutant in mutants:
