@@ -22,7 +22,7 @@ check: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" tests
 
-# Small changes of the source that tests must notice; some twenty minutes.
+# Small changes of the source that tests must notice; some ten minutes. One file only: python tests/mutants.py rate_control
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py
 

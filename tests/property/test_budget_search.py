@@ -118,3 +118,12 @@ def test_single_weights_reach_a_size_between_two_plans(seed: int, share: float) 
 def test_two_equal_plans_have_nothing_between_them() -> None:
     plan = Plan({"a": Clustered(torch.ones(3, dtype=torch.int16), 3, step=1.0)})
     assert fill_to_size(plan, plan, {"a": torch.ones(3)}, lambda p: 5, 10) is plan
+
+
+def test_a_move_that_makes_the_error_larger_is_not_made_however_many_bytes_are_left() -> None:
+    """At the smaller plan's step a level of the larger one may lie further off."""
+    weights = {"a": torch.tensor([1.0, 0.9])}
+    smaller = Plan({"a": Clustered(torch.tensor([1, 0], dtype=torch.int16), 3, step=1.0)})
+    larger = Plan({"a": Clustered(torch.tensor([2, 1], dtype=torch.int16), 3, step=0.5)})
+    found = fill_to_size(smaller, larger, weights, lambda plan: 1, 1000)
+    assert found.clustered["a"].levels.tolist() == [1, 1]

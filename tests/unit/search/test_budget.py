@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewbits.errors import BudgetError
-from fewbits.pipeline.rate_control import Fixed, MaxDrop, TargetSize, solve
+from fewbits.pipeline.rate_control import Fixed, MaxDrop, SizeSearch, TargetSize, solve
 
 
 def curve(lam: float) -> int:
@@ -102,3 +102,38 @@ def test_a_first_loss_of_accuracy_is_waited_out_only_while_there_is_time(share: 
     controller.see(4000, 95.0)
     size = curve(controller.next(share, 2000, 80.0, curve))
     assert size == pytest.approx(2000 if held else (2000 * 4000) ** 0.5, rel=0.03)
+
+
+def test_solve_stops_where_it_is_close_enough() -> None:
+    """Each question costs an encoding."""
+
+    def asked(tolerance: float) -> int:
+        seen: list[float] = []
+        solve(lambda lam: seen.append(lam) or curve(lam), 5000, 1.0, tolerance=tolerance)
+        return len(seen)
+
+    assert asked(0.2) < asked(0.02) < asked(0.0)
+
+
+def test_the_last_assignment_keeps_a_target_although_a_larger_file_was_accurate() -> None:
+    controller = MaxDrop(min_accuracy=90.0, target=1000)
+    controller.see(2000, 95.0)
+    assert 980 <= curve(controller.final(curve)) <= 997
+
+
+def test_after_two_losses_the_steps_are_smaller() -> None:
+    controller = MaxDrop(min_accuracy=90.0)
+    first = curve(controller.next(0.0, 4000, 95.0, curve)) / 4000
+    for share in (0.1, 0.2):
+        controller.next(share, 2000, 80.0, curve)
+    later = curve(controller.next(0.3, 4000, 95.0, curve)) / 4000
+    assert first == pytest.approx(0.75, rel=0.03)
+    assert later == pytest.approx(0.75 ** (1.25 * 0.6), rel=0.03)  # one step was kept, then the way back
+
+
+def test_a_size_that_failed_by_chance_does_not_end_the_search() -> None:
+    """A smaller file was accurate enough: what is known of the larger one no longer bounds anything."""
+    found = SizeSearch(90.0)
+    found.tell(1000, 80.0, goal=1000)
+    found.tell(900, 95.0, goal=900)
+    assert found.next() == pytest.approx(900 * 0.85)
