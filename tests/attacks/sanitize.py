@@ -2,6 +2,7 @@
 
 Takes some ten minutes, a C compiler with both sanitizers, and the development extras. The instrumented extension lies
 in a temporary copy of the package; the installed one stays as it is. What a sanitizer reports is printed at the end.
+Clang is taken where it is there: gcc's sanitizer does not see an unsigned index that wraps around below zero.
 
     python tests/attacks/sanitize.py [--fuzz TIMES] [TEST ...]
 """
@@ -28,41 +29,52 @@ TESTS = (
     "tests/property/test_codec.py",
     "tests/unit/codec",
 )
-RUNTIMES = ("libasan.so", "libclang_rt.asan-x86_64.so", "libclang_rt.asan-aarch64.so", "libclang_rt.asan.so")
+CLANG_RUNTIMES = ("libclang_rt.asan-x86_64.so", "libclang_rt.asan-aarch64.so", "libclang_rt.asan.so")
+GCC_RUNTIMES = ("libasan.so",)
 
 
-def compiler() -> list[str]:
-    """``CC``, else the compiler that Python was built with."""
-    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-
-
-def is_clang() -> bool:
-    return "clang" in subprocess.check_output([*compiler(), "--version"], text=True)
-
-
-def library(name: str) -> str | None:
+def library(cc: list[str], name: str) -> str | None:
     """The whole path of one of the compiler's libraries."""
-    path = subprocess.check_output([*compiler(), f"-print-file-name={name}"], text=True).strip()
+    path = subprocess.check_output([*cc, f"-print-file-name={name}"], text=True).strip()
     return str(Path(path).resolve()) if os.sep in path else None
 
 
-def build(extension: Path) -> None:
+def is_clang(cc: list[str]) -> bool:
+    return "clang" in subprocess.check_output([*cc, "--version"], text=True)
+
+
+def runtime(cc: list[str]) -> str | None:
+    """The sanitizer's shared library. Clang finds gcc's as well, which would not fit what it compiles."""
+    names = CLANG_RUNTIMES if is_clang(cc) else GCC_RUNTIMES
+    return next((path for path in (library(cc, name) for name in names) if path), None)
+
+
+def compiler() -> list[str]:
+    """``CC``, else Clang if it has its sanitizers with it, else the compiler that Python was built with."""
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    if shutil.which("clang") and runtime(["clang"]):
+        return ["clang"]
+    return shlex.split(sysconfig.get_config_var("CC") or "cc")
+
+
+def build(cc: list[str], extension: Path) -> None:
     """Compile the coder into this file."""
     source = ROOT / "src/fewbits/codec/csrc/_coder.c"
-    more = ["-shared-libasan"] if is_clang() else []
+    more = ["-shared-libasan"] if is_clang(cc) else []
     include = f"-I{sysconfig.get_paths()['include']}"
-    subprocess.run([*compiler(), *FLAGS.split(), *more, include, str(source), "-o", str(extension)], check=True)
+    subprocess.run([*cc, *FLAGS.split(), *more, include, str(source), "-o", str(extension)], check=True)
     code = extension.read_bytes()
     if b"__asan_report" not in code or b"__ubsan_handle" not in code:
-        sys.exit(f"{compiler()[0]} built the coder without the sanitizers")
+        sys.exit(f"{cc[0]} built the coder without the sanitizers")
 
 
-def environment(package: Path, fuzz: int) -> dict[str, str]:
+def environment(cc: list[str], package: Path, fuzz: int) -> dict[str, str]:
     """How Python finds the package, and runs under a sanitizer that the interpreter itself was not built with."""
-    runtime = next((path for path in map(library, RUNTIMES) if path), None)
-    if runtime is None:
-        sys.exit(f"{compiler()[0]} has no shared library of the address sanitizer")
-    first = [runtime, library("libstdc++.so.6")]  # the sanitizer looks for C++ exceptions when it starts
+    sanitizer = runtime(cc)
+    if sanitizer is None:
+        sys.exit(f"{cc[0]} has no shared library of the address sanitizer")
+    first = [sanitizer, library(cc, "libstdc++.so.6")]  # the sanitizer looks for C++ exceptions when it starts
     return os.environ | {
         "PYTHONPATH": str(package),
         "PYTHONMALLOC": "malloc",  # else Python's own pools hide where a buffer ends
@@ -79,12 +91,14 @@ def main() -> int:
     parser.add_argument("--fuzz", type=int, default=5, help="times as many damaged streams and files as usual")
     parser.add_argument("tests", nargs="*", default=TESTS, help="what to run instead of all that feeds the coder")
     options = parser.parse_args()
+    cc = compiler()
+    print(f"compiler: {shlex.join(cc)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder)
         shutil.copytree(ROOT / "src/fewbits", package / "fewbits", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
         extension = package / "fewbits/codec/_coder.abi3.so"
-        build(extension)
-        variables = environment(package, options.fuzz)
+        build(cc, extension)
+        variables = environment(cc, package, options.fuzz)
         script = "from fewbits.codec import coder; print(coder.bits.__file__)"
         taken = subprocess.check_output([sys.executable, "-c", script], text=True, env=variables, cwd=folder).strip()
         if Path(taken) != extension:
