@@ -20,11 +20,8 @@ from fewbits.train import pretrain
 from networks import small_network
 
 torch.set_num_threads(1)
-
-# How long an example takes says nothing here: the first one of torch's operators, or a busy machine, takes long.
-# All else is the profile that Hypothesis takes by itself; where ``CI`` is set, its examples are the same every time.
-settings.register_profile("fewbits", settings.default, deadline=None)
-settings.load_profile("fewbits")
+settings.register_profile("patient", deadline=None)  # machines are shared: how long an example takes says nothing
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

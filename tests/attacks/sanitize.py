@@ -90,7 +90,6 @@ def main() -> int:
         if Path(taken) != extension:
             sys.exit(f"the tests would run {taken}, not the coder under the sanitizers")
         run = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", *options.tests]
-        run += ["--hypothesis-profile", "ci"]  # slow examples are no fault: everything is several times slower
         status = subprocess.run(run, cwd=ROOT, env=variables).returncode
         reports = sorted(package.glob("report.*"))
         print(*(report.read_text() for report in reports), sep="\n", file=sys.stderr)

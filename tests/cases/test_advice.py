@@ -7,7 +7,7 @@ import re
 
 import torch
 import torch.nn.functional as F
-from later import batches, later
+from later import batches, later, recipe
 from torch import Tensor, nn
 
 import fewbits as fb
@@ -35,3 +35,8 @@ def test_the_options_that_an_error_names_exist() -> None:
     except UnsupportedError as error:
         named = set(re.findall(r"(\w+)=", str(error)))
         assert named <= {*inspect.signature(fb.compress).parameters, *Measure.model_fields}
+
+
+@later("relevance reads the graph of operations that it knows, and a product of two signals is none", UnsupportedError)
+def test_relevance_goes_through_a_gate() -> None:
+    fb.compress(Excited(), batches(), recipe=recipe(assign={"method": "ecqx", "lam": 0.1}))

@@ -1,7 +1,7 @@
 """Every small recipe beside this file, run by the command line, and the sha256 of the files it writes.
 
-``python tests/golden/golden_runs.py`` compares with hashes.json, and ``--write`` makes that anew: only in a commit
-whose message names why bytes changed.
+``python tests/golden/golden_runs.py`` compares with hashes.json, and ``--write`` makes that anew: only in a commit that
+names why bytes changed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import hashlib
 import io
 import json
 import os
-import platform
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +20,7 @@ import threading
 import time
 from _thread import interrupt_main
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
@@ -32,8 +33,9 @@ SEARCH = ["--evaluations", "12", "--sparsity", "0.8", "--proxy", "128", "--min-k
 RESUMED = {"resumed": "ecqx"}  # run: the recipe that it runs, interrupts, and goes on with
 
 # The last bit of a float depends on which instructions a processor has, and one bit can move a weight to another
-# cluster. So libraries are held to what every x86-64 processor computes alike: torch's own kernels, MKL, NumPy's
-# loops (which have their own log2) and its BLAS, and the C library's log and exp. Threads change the order of sums.
+# cluster. So each library is held to what every x86-64 processor computes alike: torch's kernels, MKL, NumPy's loops
+# (log2 and exp of their own) and BLAS, the C library's log and exp. Threads would change the order of sums. Without the
+# first two settings every run has other bytes; without the other three none yet, though log2 and exp then differ.
 ALIKE = {
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_CBWR": "COMPATIBLE",
@@ -58,11 +60,15 @@ def stored() -> Hashes:
     return found
 
 
+def stored_versions() -> dict[str, str]:
+    """What hashes.json was written with."""
+    found: dict[str, str] = json.loads(STORED.read_text())["versions"]
+    return found
+
+
 def versions() -> dict[str, str]:
     """What the bytes depend on beside this project."""
-    from importlib.metadata import version
-
-    return {"machine": platform.machine(), **{name: version(name) for name in ("torch", "numpy")}}
+    return {name: version(name) for name in ("torch", "numpy", "scikit-learn", "optuna", "stable-baselines3")}
 
 
 def fresh() -> Hashes:
@@ -93,6 +99,7 @@ def _everything() -> Hashes:
     torch.backends.mkldnn.set_flags(False)  # both choose kernels by the processor
     torch.backends.nnpack.set_flags(False)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells have it ignored in the background
     sys.modules["matplotlib"] = None  # type: ignore[assignment]  # a page would take longer than its run
     found = {}
     for name in names():

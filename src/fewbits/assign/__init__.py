@@ -6,9 +6,9 @@ from fewbits.assign.entropy import ecq, ecqx
 from fewbits.assign.entropy_state import CodebookState, EntropyState, GridState
 from fewbits.assign.grid import gradient_scale, nearest, step_size
 from fewbits.assign.layerwise import layerwise
-from fewbits.assign.magnitude import erk, feather, global_magnitude, lamp, random_pruning, uniform
+from fewbits.assign.magnitude import erk, feather, global_magnitude, joint, lamp, random_pruning, uniform
 from fewbits.assign.pattern import n_of_m
-from fewbits.assign.pruning import PrunedState, ScoredState
+from fewbits.assign.pruning import PrunedState, ScoredState, Terms, pruner
 from fewbits.assign.schedule import Schedule, rising
 from fewbits.assign.scored import scored, wanda
 from fewbits.assign.state import LayerState, State, with_codebooks, with_steps
@@ -26,6 +26,7 @@ __all__ = [
     "ScoredState",
     "Scores",
     "State",
+    "Terms",
     "Weights",
     "chain",
     "ecq",
@@ -34,12 +35,14 @@ __all__ = [
     "feather",
     "global_magnitude",
     "gradient_scale",
+    "joint",
     "lamp",
     "layerwise",
     "n_of_m",
     "nearest",
     "nothing",
     "only",
+    "pruner",
     "random_pruning",
     "rising",
     "scored",

@@ -21,8 +21,9 @@ from fewbits.errors import DataError, FileError
 from fewbits.train import checkpoint
 
 WRITER = """
-import sys, torch
+import signal, sys, torch
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from fewbits.train import checkpoint
 place = Path(sys.argv[1])
 values = {"recipe": "r", "processes": 1, "values": {"w": [torch.full((1000, 250), float(k)) for k in range(6)]}}
