@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from fewbits.codec import coder, encode
 from fewbits.data import DataSet, digits
@@ -16,27 +17,9 @@ from fewbits.plan import Plan
 from fewbits.recipe.training import Training
 from fewbits.task import accuracy
 from fewbits.train import pretrain
+from networks import small_network
 
 torch.set_num_threads(1)
-
-# How long an example takes says nothing here: the first one of torch's operators, or a busy machine, takes long.
-# All else is the profile that Hypothesis takes by itself; where ``CI`` is set, its examples are the same every time.
-settings.register_profile("fewbits", settings.default, deadline=None)
-settings.load_profile("fewbits")
-
-
-def small_network() -> nn.Module:
-    """A convolutional network with batch normalisation for 8x8 digits, 4,200 weights."""
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(128, 30),
-        nn.ReLU(),
-        nn.Linear(30, 10),
-    )
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +41,12 @@ def _trained(handwriting: DataSet) -> nn.Module:
 def trained(_trained: nn.Module) -> nn.Module:
     """The trained small network; each test gets its own copy."""
     return copy.deepcopy(_trained)
+
+
+@pytest.fixture
+def train(handwriting: DataSet) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches of 64, shuffled the same way each time."""
+    return handwriting.loader("train", 64, shuffle=True, seed=1)
 
 
 def encode_with(name: str, plan: Plan, **options: Any) -> bytes:

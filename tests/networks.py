@@ -1,4 +1,4 @@
-"""Small networks and helpers that several tests of relevance share."""
+"""Small networks that several tests share, and what is made of them: relevance, plans, integers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fewbits.graph.traced import trace
+from fewbits.int8.form import affine_plan, calibrate, hold_affine, integer_form
+from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.measure.relevance import (
     ActivationTape,
     Epsilon,
@@ -19,10 +21,25 @@ from fewbits.measure.relevance import (
     propagate,
     start_relevance,
 )
+from fewbits.pipeline.restore import network_of
 from fewbits.plan import Clustered, Plan
 from fewbits.weights import select
 
 SHARP = 1e-12
+
+
+def small_network() -> nn.Module:
+    """A convolutional network with batch normalisation for 8x8 digits, 4,200 weights."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 30),
+        nn.ReLU(),
+        nn.Linear(30, 10),
+    )
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -102,6 +119,22 @@ class Residual(nn.Module):
         y += x
         y = self.pool(self.relu(y))
         return self.linear(self.drop(y).flatten(1))
+
+
+def residual(samples: int = 4) -> tuple[nn.Module, Tensor]:
+    """:class:`Residual` in float32 with nothing trivial in it, and a batch for it."""
+    torch.manual_seed(0)
+    model = randomised(Residual()).float().eval()
+    return model, torch.randn(samples, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def quantized(model: nn.Module, inputs: Tensor) -> tuple[fx.GraphModule, Plan]:
+    """A network calibrated on ``inputs``, frozen, and its plan."""
+    net = integer_form(model, RangedQuantizer)
+    calibrate(net, [inputs])
+    hold_affine(net)
+    plan = affine_plan(net)
+    return network_of(plan, model), plan  # type: ignore[return-value]
 
 
 def plan_for(model: nn.Module, bits: int = 3) -> Plan:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 import fewbits as fb
-from conftest import small_network
 from fewbits import codec, files, job
 from fewbits import recipe as recipes
 from fewbits.channel_masks import channels_of
@@ -31,6 +30,7 @@ from fewbits.recipe.training import Recovery
 from fewbits.report.page import page
 from fewbits.task import accuracy
 from fewbits.train import checkpoint
+from networks import small_network
 
 QUICK = {"epochs": 1, "lr": 0.02}
 

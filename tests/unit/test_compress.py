@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from torch import nn
 
 import fewbits as fb
-from conftest import small_network
 from fewbits import codec
 from fewbits.attach import attach, held
 from fewbits.errors import (
@@ -27,15 +26,11 @@ from fewbits.errors import (
 )
 from fewbits.recipe import make
 from fewbits.task import accuracy
+from networks import small_network
 
 
 def recipe(**changes):
     return make({"train": {"epochs": 2, "lr": 2e-3}, "rounds": 4, "assign": {"options": {"zero_floor": 0.5}}} | changes)
-
-
-@pytest.fixture
-def train(handwriting):
-    return handwriting.loader("train", 64, shuffle=True, seed=1)
 
 
 @pytest.fixture

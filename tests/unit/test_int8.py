@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import fewbits as fb
-from conftest import small_network
 from fewbits import recipe as recipes
 from fewbits import zoo
 from fewbits.errors import MismatchError, RecipeError
@@ -16,6 +15,7 @@ from fewbits.pipeline import check
 from fewbits.pipeline.restore import decoded, restore
 from fewbits.task import accuracy
 from fewbits.weights import layers
+from networks import small_network
 
 
 def job(**train):

@@ -6,21 +6,16 @@ import pytest
 import torch
 
 import fewbits as fb
-from conftest import small_network
 from fewbits import codec
 from fewbits.errors import RecipeError
 from fewbits.pipeline.check import check
 from fewbits.recipe import make
 from fewbits.weights import select
+from networks import small_network
 
 SCORES = {"prune": {"method": "scores", "sparsity": 0.5}, "measure": {"name": "taylor"}, "assign": {"method": "none"}}
 WANDA = {"prune": {"method": "wanda", "sparsity": 0.5}, "measure": {"name": "inputs"}, "assign": {"method": "none"}}
 TRAIN = {"epochs": 1, "lr": 1e-3}
-
-
-@pytest.fixture
-def train(handwriting):
-    return handwriting.loader("train", 64, shuffle=True, seed=1)
 
 
 @pytest.mark.parametrize(

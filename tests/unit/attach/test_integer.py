@@ -20,22 +20,7 @@ from fewbits.int8.quantizer import Quantizer, RangedQuantizer
 from fewbits.pipeline.restore import network_of
 from fewbits.plan import Plan
 from fewbits.weights import layers
-from networks import Residual, randomised
-
-
-def quantized(model: nn.Module, inputs: Tensor) -> tuple[fx.GraphModule, Plan]:
-    """A network calibrated on ``inputs``, frozen."""
-    net = integer_form(model, RangedQuantizer)
-    calibrate(net, [inputs])
-    hold_affine(net)
-    plan = affine_plan(net)
-    return network_of(plan, model), plan  # type: ignore[return-value]
-
-
-def residual() -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(0)
-    model = randomised(Residual()).float().eval()
-    return model, torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+from networks import quantized, randomised, residual
 
 
 @pytest.mark.parametrize("name", ["digits-net", "resnet-20", "mobilenet-v2", "wrn-22-8", "fastgrnn"])

@@ -1,23 +1,16 @@
 """HAPT, on a small file of the same layout, and the damage that .npz.xz files can have."""
 
-import io
 import lzma
 
 import numpy as np
 import pytest
 import torch
+from published_files import write
 
 from fewbits import data
 from fewbits.errors import DataError
 
 RNG = np.random.default_rng(0)
-
-
-def write(path, arrays):
-    packed = io.BytesIO()
-    np.savez(packed, **arrays)
-    content = packed.getvalue()
-    path.write_bytes(lzma.compress(content, preset=0) if path.suffix == ".xz" else content)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from published_files import labels, pack
 
 from fewbits import data
 from fewbits.data.cifar import CLASSES100
@@ -19,10 +20,6 @@ PER_BATCH = 10
 
 def pictures(count):
     return RNG.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-
-
-def labels(count, classes):
-    return (np.arange(count) % classes).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +45,6 @@ def write_mosaics(folder, images, targets):
         Image.fromarray(rows).save(folder / name)
     (folder / "train_lables.json").write_text(json.dumps(targets[:50].tolist()))
     (folder / "test_lables.json").write_text(json.dumps(targets[50:].tolist()))
-
-
-def pack(folder, archive, inside):
-    with tarfile.open(archive, "w:gz") as tar:
-        for file in sorted(folder.iterdir()):
-            tar.add(file, f"{inside}/{file.name}")
 
 
 def check10(dataset, small10):

@@ -1,27 +1,17 @@
 """MNIST and Fashion-MNIST, on small idx files."""
 
 import gzip
-import tarfile
 
 import numpy as np
 import pytest
 import torch
+from published_files import labels, pack
 
 from fewbits import data
 from fewbits.data.idx import TEST, TRAIN, read_idx
 from fewbits.errors import DataError
 
 RNG = np.random.default_rng(0)
-
-
-def labels(count, classes):
-    return (np.arange(count) % classes).astype(np.uint8)
-
-
-def pack(folder, archive, inside):
-    with tarfile.open(archive, "w:gz") as tar:
-        for file in sorted(folder.iterdir()):
-            tar.add(file, f"{inside}/{file.name}")
 
 
 def idx(array):

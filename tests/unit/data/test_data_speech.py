@@ -1,20 +1,14 @@
 """Speech Commands, on a small file of the same layout."""
 
-import io
-import lzma
-
 import numpy as np
 import pytest
 import torch
+from published_files import labels, write
 
 from fewbits import data
 from fewbits.errors import DataError, RecipeError
 
 RNG = np.random.default_rng(0)
-
-
-def labels(count, classes):
-    return (np.arange(count) % classes).astype(np.uint8)
 
 
 def speech_arrays(layout):
@@ -28,13 +22,6 @@ def speech_arrays(layout):
         "split": np.repeat(np.array([0, 1, 2], np.uint8), [36, 12, 12]),
         "classes": np.array([f"word{k}" for k in range(12)]),
     }, codes
-
-
-def write(path, arrays):
-    packed = io.BytesIO()
-    np.savez(packed, **arrays)
-    content = packed.getvalue()
-    path.write_bytes(lzma.compress(content, preset=0) if path.suffix == ".xz" else content)
 
 
 @pytest.mark.parametrize("layout", ["15x17", "10x49"])

@@ -21,11 +21,9 @@ from fewbits.deploy.onnx.runtime import run, session
 from fewbits.deploy.onnx.weights import Integers, _packed, put, smallest_width
 from fewbits.errors import ExportError, MissingExtraError
 from fewbits.int8.folding import folded
-from fewbits.int8.form import affine_plan, calibrate, hold_affine, integer_form
-from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.pipeline.restore import network_of
 from fewbits.plan import Clustered, Masked, Plan
-from networks import Residual, plan_for, randomised
+from networks import plan_for, quantized, randomised, residual
 
 onnx = pytest.importorskip("onnx")
 
@@ -37,24 +35,10 @@ def small(name: str) -> tuple[nn.Module, Tensor]:
     return model, torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
 
 
-def residual() -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(0)
-    model = randomised(Residual()).float().eval()
-    return model, torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(1))
-
-
 def sequences() -> tuple[nn.Module, Tensor]:
     """Matrices on inputs of three dimensions, which torch exports the other way round."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).eval(), torch.randn(3, 7, 4)
-
-
-def int8(model: nn.Module, x: Tensor) -> tuple[nn.Module, Plan]:
-    net = integer_form(model, RangedQuantizer)
-    calibrate(net, [x])
-    hold_affine(net)
-    plan = affine_plan(net)
-    return network_of(plan, model), plan
 
 
 def clustered(model: nn.Module, bits: int) -> tuple[nn.Module, Plan]:
@@ -87,8 +71,8 @@ def test_every_small_network_of_the_zoo(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["residual", "sequences"])
 def test_int8_is_integers_with_grids(name, tmp_path):
-    model, x = residual() if name == "residual" else sequences()
-    net, plan = int8(model, x)
+    model, x = residual(3) if name == "residual" else sequences()
+    net, plan = quantized(model, x)
     path = tmp_path / "int8.onnx"
     written = to_onnx(net, x, path, plan=plan)
     assert written.agreement.difference < 0.02
@@ -110,8 +94,8 @@ def test_int8_is_integers_with_grids(name, tmp_path):
 def test_the_runtime_fuses_the_grids_into_integer_operations(graphs, tmp_path, monkeypatch):
     import onnxruntime as ort
 
-    model, x = residual()
-    net, plan = int8(model, x)
+    model, x = residual(3)
+    net, plan = quantized(model, x)
     monkeypatch.setattr(exporting, "graph_of", lambda *args, **options: copy.deepcopy(graphs["int8"]))
     to_onnx(net, x, tmp_path / "int8.onnx", plan=plan)
     options = ort.SessionOptions()
@@ -125,7 +109,7 @@ def test_the_runtime_fuses_the_grids_into_integer_operations(graphs, tmp_path, m
 
 @pytest.mark.parametrize(("bits", "kind", "width"), [(4, "INT4", 0.5), (12, "INT16", 2)])
 def test_clusters_become_the_smallest_integers(bits, kind, width, tmp_path):
-    model, x = residual()
+    model, x = residual(3)
     net, plan = clustered(model, bits)
     written = to_onnx(net, x, tmp_path / "net.onnx", plan=plan)
     assert written.agreement.difference < 1e-5
@@ -166,7 +150,7 @@ def test_equal_biases_with_different_scales(tmp_path):
     for layer in model[::2]:
         nn.init.zeros_(layer.bias)
     x = torch.randn(3, 4)
-    net, plan = int8(model, x)
+    net, plan = quantized(model, x)
     assert to_onnx(net, x, tmp_path / "net.onnx", plan=plan).agreement.difference < 1e-5
     names = {t.name for t in onnx.load(tmp_path / "net.onnx").graph.initializer}
     assert {"0.bias.levels", "2.bias.levels", "4.bias.levels"} <= names
@@ -189,10 +173,10 @@ original = exporting.graph_of
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What torch exports of the residual network before integers are put in: in float32, INT8, and clustered."""
-    model, x = residual()
+    model, x = residual(3)
     found: dict[str, object] = {}
     path = tmp_path_factory.mktemp("graphs") / "net.onnx"
-    cases = {"float32": (model, None), "int8": int8(model, x), "clustered": clustered(model, 4)}
+    cases = {"float32": (model, None), "int8": quantized(model, x), "clustered": clustered(model, 4)}
     for name, (net, plan) in cases.items():
 
         def keep(*args: object, name: str = name, **options: object) -> object:
@@ -216,7 +200,7 @@ def tampered(graph: object, name: str, factor: float) -> Callable[..., object]:
 
 @pytest.mark.parametrize("name", ["conv2", "linear"])
 def test_the_first_layer_that_diverges_is_named(name, graphs, tmp_path, monkeypatch):
-    model, x = residual()
+    model, x = residual(3)
     monkeypatch.setattr(exporting, "graph_of", tampered(graphs["float32"], f"{name}.weight", 1.5))
     with pytest.raises(ExportError, match=f"from layer '{name}' on: its output has the root mean square"):
         to_onnx(model, x, tmp_path / "net.onnx")
@@ -224,15 +208,15 @@ def test_the_first_layer_that_diverges_is_named(name, graphs, tmp_path, monkeypa
 
 
 def test_a_wrong_grid_is_named_too(graphs, tmp_path, monkeypatch):
-    model, x = residual()
-    net, plan = int8(model, x)
+    model, x = residual(3)
+    net, plan = quantized(model, x)
     monkeypatch.setattr(exporting, "graph_of", tampered(graphs["int8"], "quantizers.relu.scale", 0.2))
     with pytest.raises(ExportError, match=r"from layer 'quantizers\.relu' on"):
         to_onnx(net, x, tmp_path / "net.onnx", plan=plan)
 
 
 def test_weights_that_left_their_grid_are_refused(graphs, tmp_path, monkeypatch):
-    model, x = residual()
+    model, x = residual(3)
     net, plan = clustered(model, 4)
     monkeypatch.setattr(exporting, "graph_of", tampered(graphs["clustered"], "conv2.weight", 1.0001))
     with pytest.raises(ExportError, match=r"conv2\.weight: torch's exporter changes the weights"):
@@ -247,7 +231,7 @@ def test_weights_that_left_their_grid_are_refused(graphs, tmp_path, monkeypatch)
 
 
 def test_an_optimization_that_changes_the_result_is_not_blamed_on_a_layer(graphs, monkeypatch):
-    model, x = residual()
+    model, x = residual(3)
 
     def wrong(data: bytes, inputs: np.ndarray, *, optimized: bool = True) -> list[np.ndarray]:
         outputs = run(data, inputs, optimized=optimized)
@@ -270,7 +254,7 @@ def test_what_cannot_be_exported_or_run(tmp_path):
 
 
 def test_a_missing_extra_is_one_sentence(tmp_path):
-    model, x = residual()
+    model, x = residual(3)
     with (
         mock.patch.dict(sys.modules, {"onnxruntime": None}),
         pytest.raises(
