@@ -5,8 +5,8 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 
-from fewbits.codec.container import MAGIC
-from fewbits.codec.cursor import varint
+from fewbits.codec._container import MAGIC
+from fewbits.codec._cursor import varint
 
 DIGEST, CHECK = 16, 2
 START = len(MAGIC) + 6

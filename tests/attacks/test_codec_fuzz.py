@@ -13,8 +13,8 @@ from seal import seal, take_apart
 from conftest import encode_with
 from fewbits.channel_masks import ChannelMasks
 from fewbits.codec import decode, encode, inspect
-from fewbits.codec.container import open_file
-from fewbits.codec.directory import PRIME, bits, pack, unpack
+from fewbits.codec._container import open_file
+from fewbits.codec._directory import PRIME, bits, pack, unpack
 from fewbits.errors import FileError
 from fewbits.plan import Clustered, Dense, Masked, Plan
 

@@ -10,12 +10,12 @@ import torch
 from seal import check, raw_head, seal
 
 from fewbits.channel_masks import ChannelMasks
+from fewbits.codec import _dense as dense_codec
 from fewbits.codec import decode, encode, inspect
-from fewbits.codec import dense as dense_codec
+from fewbits.codec._container import MAGIC
+from fewbits.codec._cursor import varint
+from fewbits.codec._directory import PRIME, bits
 from fewbits.codec.coder import MIXING
-from fewbits.codec.container import MAGIC
-from fewbits.codec.cursor import varint
-from fewbits.codec.directory import PRIME, bits
 from fewbits.errors import FileError, FormatError, MismatchError
 from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 

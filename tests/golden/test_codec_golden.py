@@ -10,7 +10,10 @@ import torch
 from codec_plan import HEADER, affine_plan, golden_plan, masked_plan, narrowed_plan
 
 from conftest import encode_with
-from fewbits.codec import decode, inspect, reference, reference_fast, reference_small
+from fewbits.codec import _reference as reference
+from fewbits.codec import _reference_fast as reference_fast
+from fewbits.codec import _reference_small as reference_small
+from fewbits.codec import decode, inspect
 from fewbits.errors import FileError, FormatError
 from fewbits.plan import Plan
 

@@ -8,9 +8,12 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fewbits.codec import coder, decode, encode, inspect, reference, reference_fast, reference_small
+from fewbits.codec import _reference as reference
+from fewbits.codec import _reference_fast as reference_fast
+from fewbits.codec import _reference_small as reference_small
+from fewbits.codec import coder, decode, encode, inspect
+from fewbits.codec._dense import to_bytes
 from fewbits.codec.coder import CODERS, PROFILES, layout
-from fewbits.codec.dense import to_bytes
 from fewbits.errors import FormatError
 from fewbits.plan import Clustered, Dense, Entry, Masked, Plan
 

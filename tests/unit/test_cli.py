@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 from fewbits import cli
-from fewbits.cli import progress
+from fewbits.cli import _progress as progress
+from fewbits.job import _job as jobs
 from fewbits.job import folder as outputs
-from fewbits.job import job as jobs
 
 RECIPE = """\
 schema: 2
@@ -564,7 +564,7 @@ def test_a_run_that_could_only_fail_again_leaves_no_state(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fewbits.errors import BudgetError
-    from fewbits.pipeline.stages import hold
+    from fewbits.pipeline.stages import _hold as hold
 
     def fail(*args: object) -> None:
         raise BudgetError("the file stays too large")

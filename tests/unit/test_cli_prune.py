@@ -12,7 +12,7 @@ from test_cli import RECIPE, fewbits
 
 from fewbits import recipe as recipes
 from fewbits.search.layer_rates import Proxy
-from fewbits.search.layer_rates.proxy import Kept
+from fewbits.search.layer_rates._proxy import Kept
 
 
 @pytest.fixture

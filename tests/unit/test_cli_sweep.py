@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from fewbits import cli
-from fewbits.cli import sweep as cli_sweep
+from fewbits.cli import _sweep as cli_sweep
 from fewbits.errors import DataError, RecipeError
 from fewbits.job import Swept
 from fewbits.recipe import make
 from fewbits.report import load_results
-from fewbits.report.sweep import front, trials
+from fewbits.report._sweep import front, trials
 
 RECIPE = """\
 schema: 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewbits import recipe as recipes
 from fewbits.assign import Assigner, ecq, ecqx
-from fewbits.job import job as jobs
+from fewbits.job import _job as jobs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -14,7 +14,7 @@ from fewbits import files
 from fewbits.data import digits
 from fewbits.errors import FileError
 from fewbits.job import Job
-from fewbits.job import job as jobs
+from fewbits.job import _job as jobs
 from fewbits.recipe import make
 from fewbits.zoo import build
 

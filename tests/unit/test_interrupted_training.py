@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from test_cli import fewbits
 
+from fewbits.job import _job as jobs
 from fewbits.job import folder as outputs
-from fewbits.job import job as jobs
 
 RECIPE = """\
 schema: 2

@@ -17,9 +17,9 @@ from fewbits import recipe as recipes
 from fewbits.data import DataSet
 from fewbits.errors import BudgetError, RecipeError
 from fewbits.pipeline import check
-from fewbits.pipeline.pilot import BITS, Outcome, PilotChoice, choose, share_of
-from fewbits.pipeline.stages.hold import _Training
-from fewbits.pipeline.stages.pilots import Pilots
+from fewbits.pipeline._pilot import BITS, Outcome, PilotChoice, choose, share_of
+from fewbits.pipeline.stages._hold import _Training
+from fewbits.pipeline.stages._pilots import Pilots
 from fewbits.report.report import Report
 from fewbits.task import accuracy
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fewbits import recipe as recipes
+from fewbits.pipeline._rounds import Rounds
 from fewbits.pipeline.rate_control import Fixed
-from fewbits.pipeline.rounds import Rounds
 from fewbits.plan import Clustered, Plan
 
 PLAN = Plan({"w": Clustered(torch.tensor([0, 1], dtype=torch.int16), 2, step=1.0)})

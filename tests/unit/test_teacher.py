@@ -13,8 +13,8 @@ from fewbits import zoo
 from fewbits.data import Normalisation
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import DataError, RecipeError
+from fewbits.job import _job as jobs
 from fewbits.job import folder as outputs
-from fewbits.job import job as jobs
 from fewbits.recipe import make
 
 COMMON = {

@@ -1,18 +1,18 @@
 """What each weight becomes: assigners from named weights (and scores) to a plan."""
 
+from fewbits.assign._chain import ChainState, chain
+from fewbits.assign._entropy import ecq, ecqx
+from fewbits.assign._entropy_state import CodebookState, EntropyState, GridState
+from fewbits.assign._grid import gradient_scale, nearest, step_size
+from fewbits.assign._pattern import n_of_m
+from fewbits.assign._schedule import Schedule, rising
+from fewbits.assign._scored import scored, wanda
+from fewbits.assign._ternary import ternary
 from fewbits.assign.assigner import Assigner, Scores, Weights, nothing, only
-from fewbits.assign.chain import ChainState, chain
-from fewbits.assign.entropy import ecq, ecqx
-from fewbits.assign.entropy_state import CodebookState, EntropyState, GridState
-from fewbits.assign.grid import gradient_scale, nearest, step_size
 from fewbits.assign.layerwise import layerwise
 from fewbits.assign.magnitude import erk, feather, global_magnitude, joint, lamp, random_pruning, uniform
-from fewbits.assign.pattern import n_of_m
 from fewbits.assign.pruning import PrunedState, ScoredState, Terms, pruner
-from fewbits.assign.schedule import Schedule, rising
-from fewbits.assign.scored import scored, wanda
 from fewbits.assign.state import LayerState, State, with_codebooks, with_steps
-from fewbits.assign.ternary import ternary
 
 __all__ = [
     "Assigner",

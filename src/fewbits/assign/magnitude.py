@@ -40,7 +40,7 @@ def global_magnitude(
         min_kept: sigma, a number of weights or, as in the paper's tables, percent of all weights (``"0.02%"``).
         of: how many numbers ``sparsity`` is a share of; default: the weights that the assigner is given.
         regrow: whether a pruned weight may come back at a later update; its background weight needs ``through`` > 0
-            or a straight-through quantizer behind (see :func:`fewbits.assign.chain`) to change.
+            or a straight-through quantizer behind (see :func:`fewbits.assign._chain`) to change.
         through: share of its gradient that reaches a pruned weight's background weight.
 
     Raises:

@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fewbits.assign import grid
+from fewbits.assign import _grid as grid
+from fewbits.assign._given import given
 from fewbits.assign.assigner import Assigner, Scores, Weights
-from fewbits.assign.given import given
 from fewbits.assign.selection import Cut, chosen
 from fewbits.assign.state import LayerState, State
 from fewbits.errors import RecipeError

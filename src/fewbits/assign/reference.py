@@ -1,7 +1,7 @@
 """ECQx's assignment as the paper writes it, over a whole [clusters x weights] table: slow, and the oracle of the rest.
 
 Source: Becking et al., arXiv 2109.04236, equations 1, 10 and 11. What trains networks is in
-:mod:`fewbits.assign.entropy`, which makes no such table and finds beta without a search.
+:mod:`fewbits.assign._entropy`, which makes no such table and finds beta without a search.
 """
 
 from __future__ import annotations

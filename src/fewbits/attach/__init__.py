@@ -1,12 +1,12 @@
 """How a plan is held on a network: attach it, read it, fold it."""
 
-from fewbits.attach.affine import AffineWeight
+from fewbits.attach._affine import AffineWeight
+from fewbits.attach._hold import ClusteredWeight
+from fewbits.attach._mask import MaskedWeight
+from fewbits.attach._normalisation import merge_statistics
+from fewbits.attach._perturb import perturbable
 from fewbits.attach.attach import attach, background, evaluating, fold, held, plan_of
-from fewbits.attach.hold import ClusteredWeight
 from fewbits.attach.holder import Floats, Holder, Parametrized
-from fewbits.attach.mask import MaskedWeight
-from fewbits.attach.normalisation import merge_statistics
-from fewbits.attach.perturb import perturbable
 
 __all__ = [
     "AffineWeight",

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fewbits.attach.affine import AffineWeight
-from fewbits.attach.hold import ClusteredWeight
-from fewbits.attach.mask import MaskedWeight
+from fewbits.attach._affine import AffineWeight
+from fewbits.attach._hold import ClusteredWeight
+from fewbits.attach._mask import MaskedWeight
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import channels_of
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_you_mean

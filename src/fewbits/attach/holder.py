@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from fewbits.attach._normalisation import merge_statistics
 from fewbits.attach.attach import attach, held, plan_of
-from fewbits.attach.normalisation import merge_statistics
 from fewbits.plan import Plan
 
 

@@ -1,6 +1,6 @@
 """Channels: which of them depend on each other, and which matter."""
 
-from fewbits.channels.criteria import (
+from fewbits.channels._criteria import (
     CRITERIA,
     by_chance,
     by_curvature,
@@ -10,10 +10,10 @@ from fewbits.channels.criteria import (
     criterion,
     first_samples,
 )
+from fewbits.channels._layer_losses import measured
+from fewbits.channels._read import dependencies
 from fewbits.channels.dependencies import Dependencies
-from fewbits.channels.layer_losses import measured
 from fewbits.channels.load import load_plan
-from fewbits.channels.read import dependencies
 from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
 from fewbits.channels.surgery import prune_channels, zero_channels
 

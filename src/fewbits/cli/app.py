@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewbits.cli import data as cli_data
-from fewbits.cli import deploy as cli_deploy
-from fewbits.cli import explain as cli_explain
-from fewbits.cli import file as cli_file
-from fewbits.cli import prune as cli_prune
-from fewbits.cli import sweep as cli_sweep
-from fewbits.cli.common import Interrupted, Out, Set, given, interrupted
-from fewbits.cli.console import Json, out_console, say, show
-from fewbits.cli.progress import progress
+from fewbits.cli import _data as cli_data
+from fewbits.cli import _deploy as cli_deploy
+from fewbits.cli import _explain as cli_explain
+from fewbits.cli import _file as cli_file
+from fewbits.cli import _prune as cli_prune
+from fewbits.cli import _sweep as cli_sweep
+from fewbits.cli._common import Interrupted, Out, Set, given, interrupted
+from fewbits.cli._console import Json, out_console, say, show
+from fewbits.cli._progress import progress
 from fewbits.errors import FewbitsError
 
 if TYPE_CHECKING:

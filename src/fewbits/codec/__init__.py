@@ -4,9 +4,9 @@ The format is defined in ``docs/format.md``. Nothing here unpickles, and a damag
 :class:`~fewbits.errors.FileError` and nothing else.
 """
 
+from fewbits.codec._container import decode, encode
+from fewbits.codec._summary import LIMIT, Decoded, Summary, TensorSummary, inspect, measure, shapes
 from fewbits.codec.coder import backend
-from fewbits.codec.container import decode, encode
-from fewbits.codec.summary import LIMIT, Decoded, Summary, TensorSummary, inspect, measure, shapes
 
 __all__ = [
     "LIMIT",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbits.codec.cursor import Cursor, varint
+from fewbits.codec._cursor import Cursor, varint
 from fewbits.errors import FormatError, MissingCoderError, RecipeError, did_you_mean
 
 Array = NDArray[Any]
@@ -39,7 +39,9 @@ def _load() -> tuple[Any, str]:
                 f"FEWBITS_REQUIRE_C is set, but the compiled coder cannot be used ({error}): build it with a C compiler"
                 " (make install, or pip install of the source), or unset FEWBITS_REQUIRE_C for the slow one in Python"
             ) from error
-        from fewbits.codec import reference, reference_fast, reference_small
+        from fewbits.codec import _reference as reference
+        from fewbits.codec import _reference_fast as reference_fast
+        from fewbits.codec import _reference_small as reference_small
 
         every = vars(reference) | vars(reference_small) | vars(reference_fast)
         return SimpleNamespace(**{name: f for name, f in every.items() if name.endswith(_ENDINGS)}), "python"

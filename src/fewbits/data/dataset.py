@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fewbits.data.augment import CropFlip
-from fewbits.data.loader import Order, Samples, as_is
+from fewbits.data._augment import CropFlip
+from fewbits.data._loader import Order, Samples, as_is
 from fewbits.data.normalisation import Normalisation
 from fewbits.data.stratify import stratify
 from fewbits.errors import DataError, RecipeError, did_you_mean

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fewbits.data import files
-from fewbits.data.cifar import Images, read_cifar10, read_cifar100
-from fewbits.data.idx import TEST, TRAIN, unpack
+from fewbits.data import _files as files
+from fewbits.data._cifar import Images, read_cifar10, read_cifar100
+from fewbits.data._idx import TEST, TRAIN, unpack
 from fewbits.data.load import check_name, home, load
 from fewbits.data.sources import SOURCES, Download, Package, Source
 from fewbits.errors import DataError, FileError

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
-from fewbits.data.activity import activity
-from fewbits.data.cifar import cifar10, cifar100
+from fewbits.data._activity import activity
+from fewbits.data._cifar import cifar10, cifar100
+from fewbits.data._idx import fashion_mnist, mnist
+from fewbits.data._speech import speech_commands
 from fewbits.data.dataset import DataSet
 from fewbits.data.digits import digits
-from fewbits.data.idx import fashion_mnist, mnist
-from fewbits.data.speech import speech_commands
 from fewbits.errors import RecipeError, did_you_mean
 
 _LOADERS: dict[str, Callable[..., DataSet]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fewbits.data.idx import TEST, TRAIN
+from fewbits.data._idx import TEST, TRAIN
 
 
 @dataclass(frozen=True)

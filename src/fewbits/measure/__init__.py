@@ -1,9 +1,9 @@
 """What matters: a score for every weight of a network."""
 
+from fewbits.measure._scores import Scores, fisher, magnitude, random, taylor
 from fewbits.measure.curvature import Curvature, curvature, sensitivity
 from fewbits.measure.relevance import Relevance, Rules, relevance
 from fewbits.measure.scorer import CONTROLS, RelevanceScorer, Scorer, TrainingStep, control
-from fewbits.measure.scores import Scores, fisher, magnitude, random, taylor
 
 __all__ = [
     "CONTROLS",

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fewbits.errors import RecipeError, UnsupportedError, did_you_mean
 from fewbits.graph.traced import TracedGraph
+from fewbits.measure._scores import Scores
 from fewbits.measure.relevance import ActivationTape, Rules, propagate
-from fewbits.measure.scores import Scores
 from fewbits.task import Classification, Task
 from fewbits.weights import layers
 

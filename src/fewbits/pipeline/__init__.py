@@ -1,13 +1,13 @@
 """The main job: a trained network in, a small file that decodes out."""
 
-from fewbits.pipeline.candidates import Evaluate
+from fewbits.pipeline._candidates import Evaluate
+from fewbits.pipeline._compressed import Compressed, load
+from fewbits.pipeline._pilot import PilotChoice
+from fewbits.pipeline._run import compress, stages_of
 from fewbits.pipeline.check import check
-from fewbits.pipeline.compressed import Compressed, load
 from fewbits.pipeline.methods import METHODS, Method
-from fewbits.pipeline.pilot import PilotChoice
 from fewbits.pipeline.pruners import PRUNERS, Pruner
-from fewbits.pipeline.run import compress, stages_of
-from fewbits.pipeline.stages.work import Context, Progress, Stage, Work
+from fewbits.pipeline.stages._work import Context, Progress, Stage, Work
 
 __all__ = [
     "METHODS",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fewbits.errors import RecipeError
+from fewbits.pipeline._pilot import check as check_pilots
 from fewbits.pipeline.methods import integer_form_of, method_of
 from fewbits.pipeline.parts import scored_by
-from fewbits.pipeline.pilot import check as check_pilots
 from fewbits.pipeline.pruners import PRUNERS, pruner_row
 from fewbits.recipe import Measure, Recipe, Select
 

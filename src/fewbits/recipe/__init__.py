@@ -1,7 +1,7 @@
 """What to do, as typed data: the same recipe from Python and from YAML."""
 
+from fewbits.recipe._recipe import RENAMED, Recipe, load, make, names, text_of
 from fewbits.recipe.pruning import ChannelPruning, Prune
-from fewbits.recipe.recipe import RENAMED, Recipe, load, make, names, text_of
 from fewbits.recipe.sections import Activations, Assign, Augment, Data, Measure, Network, Normalise, Part, Select
 from fewbits.recipe.training import Finetuning, Recovery, Training
 from fewbits.recipe.variation import Range, Sweep, changed

@@ -21,7 +21,7 @@ class ChannelPruning(Part):
         reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature,
             output and Taylor, which estimate a loss, else the mean.
         measured: remove channels of each layer, the least important first, and rank by the loss this was measured to
-            cost (:func:`fewbits.channels.layer_losses`); the criterion then only orders the channels of a layer.
+            cost (:func:`fewbits.channels._layer_losses`); the criterion then only orders the channels of a layer.
             A forward pass over the samples per group of layers and eighth of it.
         per_saving: rank by score over the multiplications (parameters) that go with the channels, instead of by score.
             With a target of ``channels`` it changes nothing.

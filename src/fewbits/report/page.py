@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import yaml
 
 from fewbits.report import plots
-from fewbits.report.document import document, picture, section, table, write_page
-from fewbits.report.explained import explained, looked
+from fewbits.report._document import document, picture, section, table, write_page
+from fewbits.report._explained import explained, looked
+from fewbits.report._markup import Markup, el, joined
+from fewbits.report._points import Row
 from fewbits.report.explanation import Explanation
-from fewbits.report.markup import Markup, el, joined
-from fewbits.report.points import Row
 from fewbits.report.report import Report
 from fewbits.report.results import sections
 from fewbits.report.table import (

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fewbits.errors import DataError
-from fewbits.report.pictures import heatmaps, kept, relevance_v_magnitude
-from fewbits.report.points import Row, is_number
-from fewbits.report.points import points as points_of
-from fewbits.report.report import Report
-from fewbits.report.style import (
+from fewbits.report._pictures import heatmaps, kept, relevance_v_magnitude
+from fewbits.report._points import Row, is_number
+from fewbits.report._points import points as points_of
+from fewbits.report._style import (
     FAINT,
     MARKERS,
     PALETTE,
@@ -25,6 +24,7 @@ from fewbits.report.style import (
     log_axis,
     size_label,
 )
+from fewbits.report.report import Report
 from fewbits.report.table import clustered_bytes
 from fewbits.report.words import human, percent, shorten, shorten_all
 

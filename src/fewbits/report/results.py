@@ -13,12 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from fewbits.errors import DataError
 from fewbits.report import plots
-from fewbits.report.document import document, picture, section, table
-from fewbits.report.markup import Markup, el
-from fewbits.report.points import MEASURED, Point, Row, by_task, is_number, measured, points
+from fewbits.report._document import document, picture, section, table
+from fewbits.report._markup import Markup, el
+from fewbits.report._points import MEASURED, Point, Row, by_task, is_number, measured, points
+from fewbits.report._sweep import is_trial, trials
 from fewbits.report.provenance import provenance
 from fewbits.report.report import Report
-from fewbits.report.sweep import is_trial, trials
 from fewbits.report.words import times
 
 __all__ = ["Results", "load_results", "provenance", "results_page", "sections"]

@@ -1,15 +1,15 @@
 """Reference networks of the papers, as plain modules that ``torch.fx.symbolic_trace`` can follow."""
 
-from fewbits.zoo.build import INPUTS, NETWORKS, build
-from fewbits.zoo.digitsnet import DigitsNet
-from fewbits.zoo.fastgrnn import FastGRNN
-from fewbits.zoo.lenet import LeNet5, LeNet300100
-from fewbits.zoo.mlp import MLPGSC
+from fewbits.zoo._build import INPUTS, NETWORKS, build
+from fewbits.zoo._digitsnet import DigitsNet
+from fewbits.zoo._fastgrnn import FastGRNN
+from fewbits.zoo._lenet import LeNet5, LeNet300100
+from fewbits.zoo._mlp import MLPGSC
+from fewbits.zoo._vgg import VGG16, VGG16BN
+from fewbits.zoo._weights import load_weights, normalisation
+from fewbits.zoo._wideresnet import WRN22_8, WRN28_8, WideResNet
 from fewbits.zoo.mobilenet import MobileNetV2
 from fewbits.zoo.resnet import PadShortcut, ResNet, ResNet20, ResNet32, ResNet44, ResNet56
-from fewbits.zoo.vgg import VGG16, VGG16BN
-from fewbits.zoo.weights import load_weights, normalisation
-from fewbits.zoo.wideresnet import WRN22_8, WRN28_8, WideResNet
 
 __all__ = [
     "INPUTS",

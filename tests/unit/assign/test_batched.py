@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fewbits.assign import Assigner, State, batched, ecq, ecqx, ternary
-from fewbits.assign.batched import Query, Values, run_alone, run_batched
-from fewbits.assign.diagram import compared, count
+from fewbits.assign import Assigner, State, ecq, ecqx, ternary
+from fewbits.assign import _batched as batched
+from fewbits.assign._batched import Query, Values, run_alone, run_batched
+from fewbits.assign._diagram import compared, count
 from fewbits.plan import Plan
 from states import assert_same
 
@@ -111,8 +112,8 @@ def test_a_whole_assignment_in_step(assigner: Assigner, monkeypatch: pytest.Monk
         joined.append(len(jobs))
         return batched._answered(jobs)
 
-    monkeypatch.setattr("fewbits.assign.entropy.run_batched", in_step)
-    monkeypatch.setattr("fewbits.assign.rate.counting", lambda x, bounds, extremes: compared(x, bounds))
+    monkeypatch.setattr("fewbits.assign._entropy.run_batched", in_step)
+    monkeypatch.setattr("fewbits.assign._rate.counting", lambda x, bounds, extremes: compared(x, bounds))
     found, later = after_two()
     assert joined == [3, 3]
     assert found.equals(plan)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fewbits.assign import ecq, ecqx
-from fewbits.assign.code import chances, surcharge, surcharged_levels
+from fewbits.assign._code import chances, surcharge, surcharged_levels
+from fewbits.codec._reference import levels_chances
 from fewbits.codec.coder import MIXING, layout
-from fewbits.codec.reference import levels_chances
 from fewbits.errors import RecipeError
 
 GENERATOR = torch.Generator().manual_seed(3)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewbits.assign import diagram
-from fewbits.assign.diagram import boundaries, count, locate
+from fewbits.assign import _diagram as diagram
+from fewbits.assign._diagram import boundaries, count, locate
 
 INF = math.inf
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewbits.assign import ecq
-from fewbits.assign.rate import Rate
+from fewbits.assign._rate import Rate
 from fewbits.errors import RecipeError
 
 TABLE = np.array([-1.0, 0.0, 1.0])

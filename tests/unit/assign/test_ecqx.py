@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewbits.assign import diagram, ecq, ecqx
-from fewbits.assign.batched import run_alone
-from fewbits.assign.relevance import largest_beta
+from fewbits.assign import _diagram as diagram
+from fewbits.assign import ecq, ecqx
+from fewbits.assign._batched import run_alone
+from fewbits.assign._relevance import largest_beta
 from fewbits.errors import RecipeError
 from fewbits.plan import Clustered
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fewbits.assign import Assigner, ecq, ecqx, ternary, with_steps
-from fewbits.assign.batched import run_alone
-from fewbits.assign.diagram import boundaries, count, landmarks, locate
-from fewbits.assign.rate import SLOPE, Rate
+from fewbits.assign._batched import run_alone
+from fewbits.assign._diagram import boundaries, count, landmarks, locate
+from fewbits.assign._rate import SLOPE, Rate
 from fewbits.errors import RecipeError
-from fewbits.pipeline.rate_control.fill import fill_to_size
+from fewbits.pipeline.rate_control._fill import fill_to_size
 from fewbits.plan import Clustered, Plan
 
 

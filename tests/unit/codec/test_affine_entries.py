@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewbits.codec import decode, encode, inspect, measure
-from fewbits.codec.container import open_file
+from fewbits.codec._container import open_file
 from fewbits.errors import NonFiniteError, RecipeError
 from fewbits.plan import Affine, Dense, Plan
 

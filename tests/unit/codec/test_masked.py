@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from fewbits.codec import dense, encode, inspect, measure
+from fewbits.codec import _dense as dense
+from fewbits.codec import encode, inspect, measure
+from fewbits.codec._container import open_file
 from fewbits.codec.coder import CODERS
-from fewbits.codec.container import open_file
 from fewbits.errors import NonFiniteError, RecipeError
 from fewbits.plan import Clustered, Dense, Masked, Plan
 

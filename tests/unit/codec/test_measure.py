@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewbits.codec import decode, encode, inspect, measure, shapes
-from fewbits.codec.work import run
+from fewbits.codec._work import run
 from fewbits.errors import FormatError
 from fewbits.plan import Clustered, Dense, Plan
 

@@ -11,7 +11,7 @@ from PIL import Image
 from published_files import labels, pack
 
 from fewbits import data
-from fewbits.data.cifar import CLASSES100
+from fewbits.data._cifar import CLASSES100
 from fewbits.errors import DataError, MissingExtraError
 
 RNG = np.random.default_rng(0)

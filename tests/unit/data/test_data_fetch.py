@@ -15,7 +15,7 @@ import pytest
 
 from fewbits import data
 from fewbits.data import sources
-from fewbits.data.idx import TEST, TRAIN
+from fewbits.data._idx import TEST, TRAIN
 from fewbits.data.sources import Download, Package, Source
 from fewbits.errors import DataError, RecipeError
 

@@ -8,7 +8,7 @@ import torch
 from published_files import labels, pack
 
 from fewbits import data
-from fewbits.data.idx import TEST, TRAIN, read_idx
+from fewbits.data._idx import TEST, TRAIN, read_idx
 from fewbits.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from fewbits import zoo
 from fewbits.attach import attach, plan_of
-from fewbits.deploy.onnx import compare, to_onnx
-from fewbits.deploy.onnx import export as exporting
+from fewbits.deploy.onnx import _compare as compare
+from fewbits.deploy.onnx import _export as exporting
+from fewbits.deploy.onnx import to_onnx
+from fewbits.deploy.onnx._weights import Integers, _packed, put, smallest_width
 from fewbits.deploy.onnx.runtime import run, session
-from fewbits.deploy.onnx.weights import Integers, _packed, put, smallest_width
 from fewbits.errors import ExportError, MissingExtraError
 from fewbits.int8.folding import folded
 from fewbits.pipeline.restore import network_of

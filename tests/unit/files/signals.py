@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from fewbits import files
-from fewbits.data.npz import read_npz, write_npz
+from fewbits.data._npz import read_npz, write_npz
 from fewbits.train import checkpoint
 
 PARTS = 6

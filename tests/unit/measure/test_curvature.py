@@ -17,11 +17,11 @@ from torch.func import functional_call, jacrev
 from fewbits.attach import attach, fold
 from fewbits.errors import DataError, MismatchError, NonFiniteError, RecipeError, SelectionError, UnsupportedError
 from fewbits.measure import curvature, sensitivity
-from fewbits.measure.curvature.root import Root
+from fewbits.measure.curvature._root import Root
 from fewbits.weights import select
 from networks import Residual, plan_for, randomised
 
-hutchinson = sys.modules["fewbits.measure.curvature.hutchinson"]  # the package's name is the function's, too
+hutchinson = sys.modules["fewbits.measure.curvature._hutchinson"]  # the package's name is the function's, too
 X = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.tensor([0, 1, 2, 3, 0, 1])
 BATCHES = [(X[:4], Y[:4]), (X[4:], Y[4:])]  # of different sizes

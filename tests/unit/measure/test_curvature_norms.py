@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fewbits.measure.curvature.norms import squares
-from fewbits.measure.curvature.tap import Call
+from fewbits.measure.curvature._norms import squares
+from fewbits.measure.curvature._tap import Call
 
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

@@ -170,7 +170,7 @@ def test_tiny_relevances_do_not_vanish() -> None:
 
 def test_weights_that_were_only_pruned_are_not_called_clustered(example: Any, explanation: Explanation) -> None:
     from fewbits.plan import Masked
-    from fewbits.report.explained import explained
+    from fewbits.report._explained import explained
 
     assert "of the clustered weights are left" in explained(explanation)
     entries = {

@@ -13,7 +13,7 @@ import pytest
 
 from fewbits.errors import FileError, MissingExtraError
 from fewbits.report import Explanation, Report, page, text, write_page
-from fewbits.report.markup import el
+from fewbits.report._markup import el
 
 HOSTILE = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&amp;\x00\ud800"
 VOID = ("meta", "img")

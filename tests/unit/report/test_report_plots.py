@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from fewbits.errors import DataError, MissingExtraError
 from fewbits.report import Explanation, Report, plots
-from fewbits.report.pictures import displayed, scale
-from fewbits.report.style import log_ticks, spread
+from fewbits.report._pictures import displayed, scale
+from fewbits.report._style import log_ticks, spread
 
 
 def words(fig: object) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from fewbits.errors import DataError
 from fewbits.report import Report, Results, load_results, provenance, results_page
-from fewbits.report.points import is_number, measured, points
+from fewbits.report._points import is_number, measured, points
 from fewbits.report.provenance import commit
 from fewbits.report.results import number
 

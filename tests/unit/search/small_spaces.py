@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewbits.search.layer_rates import Evaluator, RateSpace, Targets
-from fewbits.search.layer_rates.space import Kept
+from fewbits.search.layer_rates._space import Kept
 
 
 def weights(sizes: tuple[int, ...] = (40, 60)) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from fewbits.errors import DataError, MissingExtraError, RecipeError
 from fewbits.recipe.variation import Sweep
-from fewbits.search.sweep import SweepSpace, front, owner, points
+from fewbits.search.sweep import SweepSpace, front, points
+from fewbits.search.sweep import _owner as owner
 from fewbits.search.sweep.queue import ATTEMPTS, Queue
 from fewbits.search.sweep.storage import opened
 
@@ -193,7 +194,7 @@ def owner_of_nobody() -> dict[str, Any]:
 
 def test_elsewhere_a_heartbeat_that_stands_still_is_death(monkeypatch: Any) -> None:
     now = [100.0]
-    monkeypatch.setattr("fewbits.search.sweep.owner.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fewbits.search.sweep._owner.time.monotonic", lambda: now[0])
     pulse, far = owner.Pulse(patience=60), {"host": "elsewhere", "pid": 1, "born": "1"}
     assert not pulse.gone(5, far, 1)
     now[0] += 50

@@ -21,9 +21,9 @@ from small_spaces import evaluator, smooth, weights
 from fewbits.assign import global_magnitude, layerwise
 from fewbits.errors import MissingExtraError, RecipeError
 from fewbits.search.layer_rates import METHODS, Evaluator, RateSpace, Spent, Targets
-from fewbits.search.layer_rates.environment import ALPHAS, REWARDS, SHARES, ManyVisits, OnePass
+from fewbits.search.layer_rates._environment import ALPHAS, REWARDS, SHARES, ManyVisits, OnePass
+from fewbits.search.layer_rates._searchers import SIMPLE, scan
 from fewbits.search.layer_rates.run import explore
-from fewbits.search.layer_rates.searchers import SIMPLE, scan
 
 THREE = (0.0, 1.0, 2.0)
 PLANS = list(itertools.product(range(3), repeat=2))

@@ -13,7 +13,7 @@ from fewbits import recipe as recipes
 from fewbits.data import Normalisation
 from fewbits.job import folder as outputs
 from fewbits.job import sweep
-from fewbits.job.trial import Trials
+from fewbits.job._trial import Trials
 from fewbits.train.kept import KeptTraining
 
 TINY = {"name": "lenet-300-100", "options": {"inputs": 64}}
@@ -90,7 +90,7 @@ def test_trials_listen_to_the_recipes_teacher(tmp_path: Path, monkeypatch: pytes
         seen.append(teacher)
         return real(*given, teacher=teacher, **more)
 
-    from fewbits.job import trial
+    from fewbits.job import _trial as trial
 
     real = trial.compress
     monkeypatch.setattr(trial, "compress", compress)

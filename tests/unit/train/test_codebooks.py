@@ -15,8 +15,8 @@ from torch import nn
 
 from fewbits import codec
 from fewbits.assign import CodebookState
-from fewbits.assign.entropy import entropy_assigner
-from fewbits.assign.rate import Rate
+from fewbits.assign._entropy import entropy_assigner
+from fewbits.assign._rate import Rate
 from fewbits.attach import ClusteredWeight, attach, held, plan_of
 from fewbits.plan import Clustered
 from fewbits.recipe.training import Finetuning

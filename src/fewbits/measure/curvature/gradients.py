@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewbits.measure.curvature.check import check_separable
-from fewbits.measure.curvature.moments import Moments, OverDraws
-from fewbits.measure.curvature.norms import squares
-from fewbits.measure.curvature.root import Root
-from fewbits.measure.curvature.tap import Call, Taps
+from fewbits.measure.curvature._check import check_separable
+from fewbits.measure.curvature._moments import Moments, OverDraws
+from fewbits.measure.curvature._norms import squares
+from fewbits.measure.curvature._root import Root
+from fewbits.measure.curvature._tap import Call, Taps
 from fewbits.task.classification import check_targets
 
 

@@ -4,10 +4,10 @@ LRP is patented; outside research and private use, take advice (see ``docs/legal
 """
 
 from fewbits.graph.traced import Kind, TracedGraph, trace
-from fewbits.measure.relevance.measure import Relevance, relevance, rules_of, start_relevance
-from fewbits.measure.relevance.propagate import Propagated, propagate
-from fewbits.measure.relevance.record import ActivationTape
-from fewbits.measure.relevance.rules import COMPOSITES, AlphaBeta, Epsilon, Flat, Gamma, Rule, Rules, ZPlus
+from fewbits.measure.relevance._measure import Relevance, relevance, rules_of, start_relevance
+from fewbits.measure.relevance._propagate import Propagated, propagate
+from fewbits.measure.relevance._record import ActivationTape
+from fewbits.measure.relevance._rules import COMPOSITES, AlphaBeta, Epsilon, Flat, Gamma, Rule, Rules, ZPlus
 
 __all__ = [
     "COMPOSITES",

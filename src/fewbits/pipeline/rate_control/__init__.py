@@ -1,5 +1,7 @@
 """Which strength of the entropy term, from a budget of bytes or accuracy."""
 
+from fewbits.pipeline.rate_control._fill import fill_to_size
+from fewbits.pipeline.rate_control._size_search import SizeSearch, rank_key
 from fewbits.pipeline.rate_control.controllers import (
     HEADROOM,
     Fixed,
@@ -10,8 +12,6 @@ from fewbits.pipeline.rate_control.controllers import (
     bracket,
     solve,
 )
-from fewbits.pipeline.rate_control.fill import fill_to_size
-from fewbits.pipeline.rate_control.size_search import SizeSearch, rank_key
 
 __all__ = [
     "HEADROOM",

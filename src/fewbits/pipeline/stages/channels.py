@@ -22,7 +22,7 @@ from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
 from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.hardware import count
-from fewbits.pipeline.stages.work import Context, Work
+from fewbits.pipeline.stages._work import Context, Work
 from fewbits.recipe.pruning import ChannelPruning
 from fewbits.task import Task
 from fewbits.train.checkpoint import Store

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from fewbits.errors import MissingExtraError
-from fewbits.search.layer_rates.environment import PruningEnv
-from fewbits.search.layer_rates.evaluator import Spent
+from fewbits.search.layer_rates._environment import PruningEnv
+from fewbits.search.layer_rates._evaluator import Spent
 
 try:
     from stable_baselines3 import DQN

@@ -8,12 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from fewbits.errors import RecipeError, did_you_mean
-from fewbits.search.layer_rates.evaluator import Evaluator, Measure, Spent
-from fewbits.search.layer_rates.objective import Targets
-from fewbits.search.layer_rates.outcome import Outcome
-from fewbits.search.layer_rates.proxy import Batches, Proxy
-from fewbits.search.layer_rates.searchers import SIMPLE
-from fewbits.search.layer_rates.space import RateSpace
+from fewbits.search.layer_rates._evaluator import Evaluator, Measure, Spent
+from fewbits.search.layer_rates._objective import Targets
+from fewbits.search.layer_rates._outcome import Outcome
+from fewbits.search.layer_rates._proxy import Batches, Proxy
+from fewbits.search.layer_rates._searchers import SIMPLE
+from fewbits.search.layer_rates._space import RateSpace
 from fewbits.weights import select
 
 AGENTS = ("purl", "qlp")
@@ -103,8 +103,8 @@ def explore(
     evaluator = Evaluator(space, measure, targets, evaluations, stop_when_met=stop_when_met, on_evaluation=told)
     try:
         if method in AGENTS:
+            from fewbits.search.layer_rates._environment import ManyVisits, OnePass
             from fewbits.search.layer_rates.agent import Settings, learn
-            from fewbits.search.layer_rates.environment import ManyVisits, OnePass
 
             settings = Settings()
             env = (OnePass if method == "purl" else ManyVisits)(evaluator, reward, settings.scale)

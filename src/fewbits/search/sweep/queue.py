@@ -12,7 +12,8 @@ from typing import Any
 
 from fewbits.errors import DataError
 from fewbits.recipe.variation import Sweep
-from fewbits.search.sweep import owner, points
+from fewbits.search.sweep import _owner as owner
+from fewbits.search.sweep import points
 from fewbits.search.sweep.space import Params, SweepSpace
 from fewbits.search.sweep.storage import optuna
 

@@ -1,6 +1,6 @@
 """How a network learns from a batch: backpropagation and, in time, others."""
 
-from fewbits.train.rules.backprop import backprop
-from fewbits.train.rules.rule import Batch, Rule
+from fewbits.train.rules._backprop import backprop
+from fewbits.train.rules._rule import Batch, Rule
 
 __all__ = ["Batch", "Rule", "backprop"]

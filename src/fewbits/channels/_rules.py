@@ -1,0 +1,207 @@
+"""What operations do to labels of channels. Labels have the shape of the activation, with a batch of one sample.
+
+Reshapes, slices and the like are carried out on the labels themselves. Everything here keeps one promise: labels differ
+along one axis of a tensor only, so that what is left after a removal is a tensor again.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewbits.channels._labels import FIXED, Labels, varying
+from fewbits.graph.traced import FUNCTIONS, METHODS, Kind
+
+UNARY: set[Any] = {
+    *(f for f, kind in FUNCTIONS.items() if kind is Kind.PASS),
+    *(m for m, kind in METHODS.items() if kind is Kind.PASS),
+    "contiguous", "clone", "detach", "float", "to", "abs", "exp", "clamp", "neg", "sqrt", "square", "gelu", "silu",
+    torch.abs, torch.exp, torch.clamp, torch.neg, torch.sqrt, torch.square, operator.neg, F.hardsigmoid, F.mish,
+    torch.zeros_like, torch.ones_like,
+}  # fmt: skip
+BINARY: set[Any] = {
+    operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, operator.isub, torch.sub, "sub", "sub_",
+    operator.mul, operator.imul, torch.mul, "mul", "mul_", operator.truediv, operator.itruediv, torch.div,
+    "div", "div_", torch.maximum, torch.minimum,
+}  # fmt: skip
+MATMUL: set[Any] = {torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm"}
+SIZED: set[Any] = {"view", "reshape", torch.reshape, "expand"}  # take sizes: those written as numbers cannot change
+FREE: set[Any] = {
+    torch.flatten, "flatten", "squeeze", "unsqueeze", torch.squeeze, torch.unsqueeze, "permute", torch.permute,
+    "transpose", torch.transpose, "t", "swapaxes", "movedim", torch.movedim,
+}  # fmt: skip
+REDUCE: set[Any] = {"mean", "sum", "amax", "amin", torch.mean, torch.sum, torch.amax, torch.amin}
+SOFTMAX: set[Any] = {F.softmax, torch.softmax, "softmax", F.log_softmax, "log_softmax"}
+SPATIAL: set[Any] = {  # channel by channel, channels on axis 1
+    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.interpolate,
+    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool2d,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Extent:
+    """A size that the forward pass asked a tensor for: one of ``per`` along an axis with these labels."""
+
+    labels: Tensor
+    per: int = 1
+
+
+def settled(known: Labels, labels: Tensor, free: Sequence[bool | Extent], why: str) -> Tensor:
+    """Labels of a fresh tensor, of which some axes cannot get shorter.
+
+    Args:
+        free: for each axis whether its size follows what is removed; an :class:`Extent` for one that the forward pass
+            computed from other sizes.
+    """
+    labels = known.roots(labels)
+    axes = varying(labels)
+    if len(axes) > 1:
+        open_axes = [a for a in axes if free[a] is not False]
+        if not open_axes:
+            known.fix(labels, f"{why} has fixed sizes")
+            return torch.zeros_like(labels)
+        # Whole slices along one axis go together; an axis that adapts by itself (-1) is preferred.
+        along = next((a for a in open_axes if free[a] is True), open_axes[-1])
+        rows = labels.movedim(along, 0).flatten(1)
+        known.join(rows[:, :1].expand_as(rows), rows, why)
+        labels = known.roots(labels)
+        axes = varying(labels)
+    if axes and free[axes[0]] is not True:
+        extent = free[axes[0]]
+        if not isinstance(extent, Extent) or not _follows(known, labels, axes[0], extent):
+            known.fix(labels, f"{why} has fixed sizes")
+            return torch.zeros_like(labels)
+    return labels
+
+
+def _follows(known: Labels, labels: Tensor, axis: int, extent: Extent) -> bool:
+    """Whether the extent shrinks just as this axis does, whatever is removed."""
+    mine = torch.bincount(_vector(labels, axis), minlength=len(known))
+    theirs = torch.bincount(known.roots(extent.labels).reshape(-1), minlength=len(known))
+    return torch.equal(mine * extent.per, theirs)
+
+
+def _vector(labels: Tensor, axis: int) -> Tensor:
+    """Labels along an axis, where no other varies."""
+    return labels.movedim(axis, 0).flatten(1)[:, 0]
+
+
+def channel_vector(known: Labels, labels: Tensor, axis: int, why: str) -> Tensor:
+    """Labels along ``axis``; those that vary along another one are fixed."""
+    labels = known.roots(labels)
+    if any(a != axis % labels.dim() for a in varying(labels)):
+        known.fix(labels, why)
+        labels = torch.zeros_like(labels)
+    return _vector(labels, axis)
+
+
+def spread(vector: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
+    """A vector of labels along an axis of a tensor of this shape."""
+    view = [1] * len(shape)
+    view[axis] = len(vector)
+    return vector.reshape(view).expand(*shape)
+
+
+def combined(known: Labels, a: Tensor, b: Tensor, why: str) -> Tensor:
+    """An operation on elements at the same places, after broadcasting: sums, products."""
+    a, b = known.roots(a), known.roots(b)
+    dims = max(a.dim(), b.dim())
+    a, b = (t.reshape([1] * (dims - t.dim()) + list(t.shape)) for t in (a, b))
+    shape = torch.broadcast_shapes(a.shape, b.shape)
+    mine, theirs = varying(a), varying(b)
+    if any(b.shape[axis] > 1 for axis in mine) or any(a.shape[axis] > 1 for axis in theirs):
+        known.join(a.expand(shape), b.expand(shape), why)
+        return settled(known, a.expand(shape), [axis in (mine or theirs)[:1] for axis in range(dims)], why)
+    if mine and theirs:  # an outer product
+        known.fix(a, why)
+        known.fix(b, why)
+        return torch.zeros(shape, dtype=torch.int64)
+    return (b if theirs else a).expand(shape)
+
+
+def product(known: Labels, a: Tensor, b: Tensor, why: str) -> Tensor:
+    """Matrix products ``[..., n, k] x [..., k, m]``."""
+    a, b = known.roots(a), known.roots(b)
+    inner = a.dim() - 1 in varying(a), b.dim() - 2 in varying(b)
+    if any(inner):
+        left, right = torch.broadcast_tensors(a[..., 0, :], b[..., :, 0])
+        known.join(left, right, why)
+    left = torch.zeros_like(a[..., :1]) if inner[0] else a[..., :1]
+    right = torch.zeros_like(b[..., :1, :]) if inner[1] else b[..., :1, :]
+    return combined(known, left, right, why)
+
+
+def attention(known: Labels, q: Tensor, k: Tensor, v: Tensor, scaled: bool, why: str) -> Tensor:
+    """``softmax(q k^T) v``. Without a scale of its own it depends on how many numbers a query has, so these stay."""
+    if not scaled:
+        for labels in (q, k):
+            if labels.dim() - 1 in varying(known.roots(labels)):
+                known.fix(labels, f"{why} scales by the length of a query")
+    weights = product(known, q, k.mT, why)
+    return product(known, softened(known, weights, -1, why), v, why)
+
+
+def softened(known: Labels, labels: Tensor, axis: int, why: str) -> Tensor:
+    """Softmax along an axis, which no channel may leave."""
+    labels = known.roots(labels)
+    if axis % labels.dim() in varying(labels):
+        known.fix(labels, f"{why} normalises over channels")
+    return known.roots(labels)
+
+
+def reduced(known: Labels, labels: Tensor, axes: Sequence[int], keep: bool, why: str) -> Tensor:
+    """Sums, means and maxima over axes, which no channel may leave."""
+    labels = known.roots(labels)
+    if any(a % labels.dim() in varying(labels) for a in axes):
+        known.fix(labels, f"{why} runs over channels")
+        labels = torch.zeros_like(labels)
+    return labels.amax(tuple(axes), keepdim=keep)
+
+
+def sliced(known: Labels, labels: Tensor, index: Any, why: str) -> Tensor:
+    """Indexing. Only what takes an axis of channels whole leaves them removable."""
+    labels = known.roots(labels)
+    axes = varying(labels)
+    found: Tensor = labels[index]
+    if axes:
+        whole = [a for a in varying(found) if found.shape[a] == labels.shape[axes[0]]]
+        kept = bool(whole) and torch.equal(_vector(found, whole[0]), _vector(labels, axes[0]))
+        if not kept:
+            known.fix(labels, f"{why} takes channels by their numbers")
+            return torch.zeros_like(found)
+    return found
+
+
+def chunked(known: Labels, labels: Tensor, parts: Sequence[Tensor], axis: int, why: str) -> tuple[Tensor, ...]:
+    """Equal parts along an axis: the same places of all parts go together. ``parts`` are slices of ``labels``."""
+    if axis % labels.dim() in varying(known.roots(labels)):
+        if any(part.shape != parts[0].shape for part in parts):
+            known.fix(labels, f"{why} makes unequal parts")
+        for part in parts[1:]:
+            known.join(parts[0], part, why)
+    return tuple(known.roots(part) for part in parts)
+
+
+def concatenated(known: Labels, parts: Sequence[Tensor], axis: int, why: str) -> Tensor:
+    """One behind the other along an axis, which may be that of the channels."""
+    parts = [known.roots(part) for part in parts]
+    found = torch.cat(list(parts), axis)
+    along = next((axes[0] for part in parts if (axes := varying(part))), axis % found.dim())
+    return settled(known, found, [a == along for a in range(found.dim())], why)
+
+
+def padded(before: Tensor, after: Tensor, labels: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
+    """Labels of channels with those of zeros before and behind them, spread over ``shape``."""
+    return spread(torch.cat([before, _vector(labels, axis), after]), axis, shape)
+
+
+def of_constant(value: Any) -> Tensor:
+    """Labels of what is no activation: a number, or a tensor of the network's own."""
+    shape = value.shape if isinstance(value, Tensor) else ()
+    return torch.full(tuple(shape), FIXED, dtype=torch.int64)

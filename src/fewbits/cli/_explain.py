@@ -1,0 +1,82 @@
+"""The command that shows which weights mattered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fewbits.cli._common import Set, given
+from fewbits.cli._console import Json, out_console, say, show
+from fewbits.cli._progress import progress
+
+
+def explain(
+    recipe: Annotated[str, typer.Argument(help="The recipe the file was made with.")],
+    file: Annotated[Path, typer.Option("--net", help="The .few file.")] = Path("out/demo/net.few"),
+    weights: Annotated[
+        Path | None, typer.Option(help="The float network (default: float.safetensors beside the file).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the pictures (default: the file's).")] = None,
+    rules: Annotated[
+        str, typer.Option(help="Relevance rules: plus, paper, alpha-beta, gamma, epsilon, released.")
+    ] = "plus",
+    json_file: Json = None,
+    changes: Set = None,
+) -> None:
+    """Which weights mattered: relevance before and after compression, in pictures and numbers."""
+    loaded = given(recipe, changes)
+
+    from fewbits import codec, files
+    from fewbits import job as jobs
+    from fewbits.job import folder as outputs
+    from fewbits.report import page as make_page
+    from fewbits.report import write_page
+
+    codec.inspect(files.read(file))  # a wrong path or damaged file is found before anything is trained
+    beside = file.parent / outputs.FLOAT
+    trained = weights or (beside if beside.is_file() else None)
+    with progress() as stage:
+        job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=say)
+    explanation = jobs.explain(job, file, rules)
+    target = outputs.folder(out or file.parent)
+    written = outputs.write_pictures(explanation, target)
+    report_file = file.parent / "report.json"
+    report = outputs.load_report(report_file) if report_file.is_file() else None
+    if report is not None:
+        write_page(target / "report.html", make_page(report, explanation))
+        written.append("report.html")
+    out_console.print(_explained(explanation))
+    show(
+        f"{100 * explanation.agreement:.1f} % of {explanation.samples} validation samples get the same class before "
+        "and after; share = part of the layer's absolute relevance on weights that are not zero"
+    )
+    show(f"written to {target}: {', '.join(written)}")
+    if json_file is not None:
+        outputs.write_text(json_file, json.dumps(explanation.as_dict(), indent=1))
+
+
+def _explained(explanation: Any) -> Table:
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{100 * share:.1f}"
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer", no_wrap=True)
+    for title in ("weights kept %", "relevance kept %", "by magnitude %", "corr |R|,|w| (rank)", "corr R,w"):
+        table.add_column(title, justify="right")
+    for layer in explanation.layers:
+        table.add_row(
+            layer.name,
+            percent(layer.weights_kept),
+            percent(layer.relevance_kept),
+            percent(layer.relevance_kept_by_magnitude),
+            number(layer.spearman),
+            number(layer.pearson_signed),
+        )
+    return table

@@ -1,0 +1,318 @@
+"""A plan as the bytes of a ``.few`` file, and back (layout: ``docs/format.md``, part 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewbits.codec import _dense as dense
+from fewbits.codec import coder as coders
+from fewbits.codec._directory import pack, unpack
+from fewbits.codec._parts import channels_of, narrowed, record_of
+from fewbits.codec._record import CONSTANT, Record, Section, grouping
+from fewbits.codec._work import run
+from fewbits.codec.coder import CODERS, Array
+from fewbits.errors import FormatError, MismatchError, RecipeError, did_you_mean
+from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
+
+MAGIC = b"\x8afew\r\n\x1a\n"
+VERSION = 1
+DIGEST = 16  # bytes of SHA-256 at the end
+CHECK = 2  # bytes of CRC-32 after the head and after each section
+FEW = 1 << 17  # weights that one thread codes on its own, unless asked otherwise
+TRAINING_COUNTER = "num_batches_tracked"
+
+Like = nn.Module | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A sound file, taken apart but not decoded. ``sections`` and ``chunks`` go together."""
+
+    header: dict[str, object]
+    records: list[Record]
+    sections: list[Section]
+    chunks: list[bytes]
+    paddings: dict[str, tuple[int, int]]
+
+
+def encode(
+    plan: Plan, *, header: Mapping[str, object] | None = None, profile: str = "small", threads: int | None = None
+) -> bytes:
+    """The bytes of a ``.few`` file that holds ``plan``; the same plan gives the same bytes on every machine.
+
+    Args:
+        plan: the tensors to write, in this order.
+        header: anything that JSON can hold, to be read back by :func:`inspect`; at most 1 MiB.
+        profile: how levels are coded: ``"small"`` or ``"fast"``.
+        threads: how many code at once; default: one per processor, up to 16. The bytes do not depend on it.
+
+    Raises:
+        NonFiniteError: a dense number, a step or a codebook value is NaN or infinite.
+        RecipeError: a level outside its grid, a step that is not positive, a data type, name or header that
+            the format cannot hold.
+    """
+    parts = [record_of(name, entry) for name, entry in plan.items()]
+    if plan.channels is not None:
+        parts = [narrowed(part, plan.channels) for part in parts]
+    records = [part.record for part in parts]
+    groups = grouping(records)
+    jobs: list[Callable[[], tuple[int, bytes]]] = []
+    strips: list[int] = []  # jobs per section
+    for members, is_levels in groups:
+        first = parts[members[0]]
+        if is_levels:
+            assert first.levels is not None
+            lowest, highest = first.record.span
+            coding = coders.encoding(first.levels, min(lowest, 0), max(highest, 0), profile)
+        else:
+            assert first.record.dtype is not None
+            rows = [part for i in members if (part := parts[i].numbers) is not None]
+            coding = [partial(_numbers, rows, first.record.dtype)]
+        strips.append(len(coding))
+        jobs += coding
+    done = iter(run(jobs, threads or _threads(sum(record.count for record in records))))
+    chunks, sections = [], []
+    for (members, is_levels), count in zip(groups, strips, strict=True):
+        numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
+        chunks.append(coders.joined(streams))
+        sections.append(Section(members, is_levels, numbers[0], len(chunks[-1])))
+    head = pack(records, sections, header or {}, plan.channels.paddings if plan.channels is not None else None)
+    blocks = [MAGIC, struct.pack("<HI", VERSION, len(head))]
+    for block in (head, *chunks):
+        blocks += [block, _check(block)]
+    body = b"".join(blocks)
+    return body + hashlib.sha256(body).digest()[:DIGEST]
+
+
+def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
+    """The plan in the bytes of a ``.few`` file.
+
+    Args:
+        data: the whole file.
+        like: the network (or its state dict) that the file is for. It says which names and shapes are valid,
+            and nothing larger is ever allocated. Its numbers are not read. Only its training counters
+            (``...num_batches_tracked``) may be missing from the file. For a network that lost channels it is the
+            network before, or after.
+        threads: how many decode at once; default: one per processor, up to 16.
+
+    Raises:
+        FormatError: the file is damaged, truncated, hostile or of a newer version.
+        MismatchError: the file is sound, but a name or shape differs from ``like``.
+    """
+    valid = _shapes(like)
+    contents = open_file(data)
+    _compare(contents.records, valid)
+    numbers: dict[int, Array] = {}
+    jobs: list[Callable[[], None]] = []
+    levels: dict[int, Array] = {}
+    for section, chunk in zip(contents.sections, contents.chunks, strict=True):
+        members = [contents.records[i] for i in section.members]
+        if section.levels:
+            levels[section.members[0]], parts = _decoding(members[0], section.coder, chunk)
+            jobs += parts
+        else:
+            numbers.update(zip(section.members, _decoded_numbers(members, section.coder, chunk), strict=True))
+    run(jobs, threads or _threads(sum(array.size for array in levels.values())))
+    entries = [_entry(record, levels.get(i), numbers.get(i)) for i, record in enumerate(contents.records)]
+    channels = channels_of(contents.records, contents.paddings)
+    return Plan({record.name: entry for record, entry in zip(contents.records, entries, strict=True)}, channels)
+
+
+def open_file(data: bytes) -> Contents:
+    """Check a whole file (signature, version, checksums, directory), take it apart; FormatError otherwise."""
+    data = bytes(data)
+    start = len(MAGIC) + 6
+    if data[: len(MAGIC)] != MAGIC:
+        raise FormatError(_wrong_magic(data))
+    if len(data) < start + CHECK + DIGEST:
+        raise FormatError("the file is truncated: it ends before its directory")
+    version, head_size = struct.unpack_from("<HI", data, len(MAGIC))
+    if version > VERSION:
+        raise FormatError(f"the file has format version {version}; this fewbits reads up to version {VERSION}")
+    if version == 0:
+        raise FormatError("the file has format version 0, which does not exist")
+    sound = hashlib.sha256(data[:-DIGEST]).digest()[:DIGEST] == data[-DIGEST:]
+    end = start + head_size
+    if end + CHECK + DIGEST > len(data):
+        raise FormatError("the file is truncated: it ends within its directory")
+    head = data[start:end]
+    if data[end : end + CHECK] != _check(head):
+        raise FormatError("the file is damaged: the checksum of its directory does not match")
+    records, sections, header, paddings = unpack(head)
+    size = end + CHECK + sum(section.size + CHECK for section in sections) + DIGEST
+    if size > len(data):
+        raise FormatError(f"the file is truncated: it should have {size} bytes, and has {len(data)}")
+    if size < len(data):
+        raise FormatError(f"the file has {len(data) - size} bytes too many")
+    chunks = []
+    at = end + CHECK
+    for section in sections:
+        chunk = data[at : at + section.size]
+        at += section.size + CHECK
+        if data[at - CHECK : at] != _check(chunk):
+            name = records[section.members[0]].name
+            raise FormatError(f"the file is damaged: the checksum of tensor {name!r} does not match")
+        chunks.append(chunk)
+    if not sound:
+        raise FormatError("the file is damaged: its hash does not match")
+    return Contents(header, records, sections, chunks, paddings)
+
+
+def _check(block: bytes) -> bytes:
+    return struct.pack("<H", zlib.crc32(block) & 0xFFFF)
+
+
+def _wrong_magic(data: bytes) -> str:
+    if not data:
+        return "the file is empty"
+    if data[:4] == MAGIC[:4]:
+        return "the file is damaged: it was changed by a text-mode transfer or is cut off"
+    return "this is not a .few file"
+
+
+def _threads(weights: int) -> int | None:
+    """One where starting more would take longer than the work."""
+    return 1 if weights < FEW else None
+
+
+def _numbers(rows: list[Array], dtype: torch.dtype) -> tuple[int, bytes]:
+    return dense.NUMBER, dense.encode(np.concatenate(rows), dtype)
+
+
+def decode_section(section: Section, records: list[Record], chunk: bytes) -> Array | None:
+    """The levels (or mask) of a section of such, in this thread; ``None`` for numbers, which are decoded all the same.
+
+    Allocates only what the shapes of its records need.
+    """
+    members = [records[i] for i in section.members]
+    if not section.levels:
+        for record, rows in zip(members, _decoded_numbers(members, section.coder, chunk), strict=True):
+            _check_numbers(record, rows)
+        return None
+    levels, jobs = _decoding(members[0], section.coder, chunk)
+    run(jobs, threads=1)
+    _check_levels(members[0], levels)
+    return levels
+
+
+def _decoding(record: Record, coder: int, chunk: bytes) -> tuple[Array, list[Callable[[], None]]]:
+    """An array for the levels of a section, and the jobs that fill it: no larger than its (compared) shape needs."""
+    if coder not in CODERS:
+        raise FormatError(f"tensor {record.name!r} of the file needs the unknown coder {coder}")
+    lowest, highest = record.span
+    return CODERS[coder].decoding(chunk, record.shape, min(lowest, 0), max(highest, 0))
+
+
+def _decoded_numbers(members: list[Record], coder: int, chunk: bytes) -> list[Array]:
+    """The numbers of each tensor of a section, as bytes."""
+    dtype = members[0].dtype
+    assert dtype is not None
+    if coder != dense.NUMBER:
+        raise FormatError(f"tensor {members[0].name!r} of the file needs the unknown coder {coder}")
+    rows = dense.decode(chunk, sum(record.numbers for record in members), dtype)
+    ends = np.cumsum([record.numbers for record in members])[:-1]
+    return list(np.split(rows, ends))
+
+
+def _entry(record: Record, levels: Array | None, numbers: Array | None) -> Entry:
+    """The entry of a record, from what its sections held; what has no section is constant."""
+    if record.survivors is not None:
+        return _masked(record, levels, numbers)
+    if record.axis is not None:
+        return _affine(record, levels, numbers)
+    if record.storage == CONSTANT:
+        one = np.frombuffer(record.constant, np.uint8).reshape(-1, record.width)
+        rows = np.repeat(one, record.count, axis=0)
+        if record.dtype is None:
+            levels = np.ascontiguousarray(rows).view("<i2").astype(np.int16).reshape(record.shape)
+        else:
+            numbers = rows
+    elif levels is not None:
+        _check_levels(record, levels)
+    if record.dtype is None:
+        assert levels is not None
+        return Clustered(torch.from_numpy(levels), record.bits, record.step, record.codebook, record.lowest)
+    assert numbers is not None
+    return Dense(dense.from_bytes(numbers, record.dtype, record.shape))
+
+
+def _masked(record: Record, levels: Array | None, numbers: Array | None) -> Masked:
+    assert record.dtype is not None
+    if levels is None:
+        mask = torch.full(record.shape, bool(record.survivors))
+    else:
+        _check_levels(record, levels)
+        mask = torch.from_numpy(levels) == 1
+    data = torch.zeros(record.shape, dtype=record.dtype)
+    if numbers is not None:
+        data[mask] = _check_numbers(record, numbers)
+    return Masked(data, mask)
+
+
+def _affine(record: Record, levels: Array | None, numbers: Array | None) -> Affine:
+    assert levels is not None
+    assert numbers is not None
+    assert record.axis is not None
+    _check_levels(record, levels)
+    scales = _check_numbers(record, numbers)
+    if not bool((scales > 0).all()):
+        raise FormatError(f"tensor {record.name!r} of the file has a scale that is not positive")
+    return Affine(torch.from_numpy(levels).to(torch.int8), scales, record.axis, record.bits)
+
+
+def _check_numbers(record: Record, rows: Array) -> Tensor:
+    assert record.dtype is not None
+    return dense.from_bytes(rows, record.dtype, (record.numbers,))
+
+
+def _check_levels(record: Record, levels: Array) -> None:
+    """FormatError for levels that a coder would code, and the record does not allow."""
+    lowest, highest = record.span
+    # A coder keeps to the bounds that it was given, which always include zero.
+    if not lowest <= 0 <= highest and not (lowest <= levels.min() and levels.max() <= highest):
+        raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
+    if record.survivors is not None and int(levels.sum(dtype=np.int64)) != record.survivors:
+        raise FormatError(f"tensor {record.name!r} of the file has a mask that does not fit its numbers")
+
+
+def _shapes(like: Like) -> dict[str, tuple[int, ...]]:
+    state = like.state_dict() if isinstance(like, nn.Module) else like
+    if not isinstance(state, Mapping):
+        raise RecipeError(f"like= takes a module or a mapping of names to tensors, got {type(like).__name__}")
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def _compare(records: list[Record], valid: Mapping[str, tuple[int, ...]]) -> None:
+    """MismatchError unless the file has the names and shapes of the network, before channels were removed or after."""
+    before = any(valid.get(r.name) == r.full != r.shape for r in records)
+    for record in records:
+        shape = valid.get(record.name)
+        if shape is None:
+            hint = did_you_mean(record.name[:100], valid)
+            raise MismatchError(
+                f"the file holds tensor {record.name[:100]!r} of shape {_show(record.shape)}, "
+                f"which the network lacks{hint}"
+            )
+        declared = record.full if before else record.shape
+        if shape != declared:
+            raise MismatchError(
+                f"tensor {record.name!r} has shape {_show(declared)} in the file and {_show(shape)} in the network"
+            )
+    present = {record.name for record in records}
+    for name, shape in valid.items():
+        if name not in present and not name.endswith(TRAINING_COUNTER):
+            hint = did_you_mean(name, present)
+            raise MismatchError(f"the network has tensor {name!r} of shape {_show(shape)}, which the file lacks{hint}")
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape[:8]))}{', ...' if len(shape) > 8 else ''}]"

@@ -1,0 +1,113 @@
+"""Whether an exported graph computes what the network does; if not, from which layer on it does not."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewbits.deploy.onnx._graph import layer_outputs
+from fewbits.deploy.onnx.runtime import Array, onnx, run
+from fewbits.errors import ExportError
+
+FLOAT = 1e-4  # of a layer's root mean square: rounding of float32, summed up over the layers
+INTEGER = 0.03  # one level here and there: a level is 1/255 of a range, of which the root mean square may be a tenth
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an exported graph is from its network.
+
+    Attributes:
+        difference: root mean square of the outputs' difference over that of the network's outputs.
+        layers: layers that can be compared one by one.
+        same_class: share of samples whose highest score is the same one's, 0 to 1.
+    """
+
+    difference: float
+    layers: int
+    same_class: float
+
+
+def distance(expected: Array, found: Array) -> float:
+    """Root mean square of the difference over that of the expected numbers; infinite for another shape or NaN."""
+    if expected.shape != found.shape or not np.isfinite(found).all():
+        return float("inf")
+    size = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
+    off = float(np.sqrt(np.mean(np.square(expected.astype(np.float64) - found))))
+    return off / size if size else off
+
+
+def compare(network: nn.Module, model: Any, inputs: Tensor, *, integer: bool) -> Agreement:
+    """Run a network and its ModelProto on ``inputs``.
+
+    Args:
+        network: what was exported, in evaluation mode. integer: whether it quantizes activations, where the runtime's
+            rounding may differ by one level.
+
+    Raises:
+        ExportError: they differ by more than rounding; the message names the first layer that does, and both sides.
+    """
+    limit = INTEGER if integer else FLOAT
+    with torch.no_grad():
+        expected = network(inputs).cpu().numpy()
+    batch = inputs.cpu().numpy()
+    (found,) = run(model.SerializeToString(), batch)
+    off = distance(expected, found)
+    paths = layer_outputs(model)
+    if off > limit:
+        raise ExportError(_first(network, model, inputs, paths, limit, off))
+    same = float((expected.argmax(-1) == found.argmax(-1)).mean())
+    return Agreement(off, len(paths), same)
+
+
+def _first(network: nn.Module, model: Any, inputs: Tensor, paths: dict[str, str], limit: float, off: float) -> str:
+    """The sentence on the first layer that diverges."""
+    mine = _torch_outputs(network, inputs)
+    paths = {path: value for path, value in paths.items() if path in mine}
+    exposed = copy.deepcopy(model)
+    outputs = {output.name for output in exposed.graph.output}
+    exposed.graph.output.extend(onnx().ValueInfoProto(name=value) for value in paths.values() if value not in outputs)
+    names = [output.name for output in exposed.graph.output]
+    values = dict(zip(names, run(exposed.SerializeToString(), inputs.cpu().numpy(), optimized=False), strict=True))
+    for path, value in paths.items():
+        here = distance(mine[path], values[value])
+        if here > limit:
+            return (
+                f"the exported network computes something else from layer {path!r} on: its output has the root mean "
+                f"square {_size(mine[path])} in torch and {_size(values[value])} in ONNX Runtime, and they differ by "
+                f"{100 * here:.3g} % (at most {100 * limit:g} % are rounding)"
+            )
+    return (
+        f"the outputs of torch and ONNX Runtime differ by {100 * off:.3g} % (at most {100 * limit:g} % are rounding), "
+        "yet every layer that can be compared agrees while the runtime fuses nothing: its own optimizations change them"
+    )
+
+
+def _size(values: Array) -> str:
+    return f"{float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))):.4g}"
+
+
+def _torch_outputs(network: nn.Module, inputs: Tensor) -> dict[str, Array]:
+    """What every module without children gives in its last call."""
+    found: dict[str, Array] = {}
+    handles = []
+    for path, module in network.named_modules():
+        if path and not any(True for _ in module.children()):
+
+            def note(_module: nn.Module, _inputs: object, output: object, path: str = path) -> None:
+                if isinstance(output, Tensor):
+                    found[path] = output.detach().cpu().numpy().copy()
+
+            handles.append(module.register_forward_hook(note))
+    try:
+        with torch.no_grad():
+            network(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

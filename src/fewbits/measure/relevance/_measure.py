@@ -1,0 +1,102 @@
+"""Relevance of every weight (and input) of a network over batches of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewbits.attach import evaluating
+from fewbits.errors import DataError, MismatchError, RecipeError, did_you_mean
+from fewbits.graph.traced import Kind, TracedGraph, trace
+from fewbits.measure.relevance._propagate import propagate
+from fewbits.measure.relevance._record import ActivationTape
+from fewbits.measure.relevance._rules import COMPOSITES, Rules
+from fewbits.task.classification import start_relevance
+from fewbits.weights import layers
+
+
+@dataclass(frozen=True, eq=False)
+class Relevance:
+    """Relevance over a set of samples.
+
+    Attributes:
+        weights: ``{"path.weight": tensor}``, signed, mean over samples of the relevance of each weight.
+        inputs: relevance of the inputs of the last batch, shape of the batch, or ``None``.
+        samples: number of samples seen.
+    """
+
+    weights: dict[str, Tensor]
+    inputs: Tensor | None
+    samples: int
+
+
+def rules_of(rules: Rules | str) -> Rules:
+    """Rules by name (see ``COMPOSITES``) or as given."""
+    if isinstance(rules, Rules):
+        return rules
+    if rules not in COMPOSITES:
+        raise RecipeError(
+            f"no relevance rules named {rules!r}{did_you_mean(rules, COMPOSITES)} ({', '.join(COMPOSITES)})"
+        )
+    return COMPOSITES[rules]
+
+
+def relevance(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    rules: Rules | str = "plus",
+    start: str = "score",
+    at: Mapping[str, Tensor] | None = None,
+    inputs: bool = False,
+    operations: Mapping[Any, Kind | str] | None = None,
+    traced: TracedGraph | None = None,
+) -> Relevance:
+    """Layer-wise relevance propagation over batches, in evaluation mode.
+
+    Args:
+        model: a classifier: one input tensor, ``[n, classes]`` scores.
+        batches: ``(inputs, targets)`` pairs.
+        rules: a :class:`Rules` or the name of a composite.
+        start, at, inputs: see :func:`start_relevance` and :func:`propagate`.
+        operations: kinds of operations that fewbits does not know, see :func:`trace`.
+        lens: the structure, if it is known already.
+
+    Raises:
+        UnsupportedError: an operation without a rule. DataError: no samples, or targets that do not fit.
+        MismatchError: ``at`` does not fit the network. NonFiniteError: overflow.
+    """
+    traced = traced or trace(model, operations)
+    chosen = rules_of(rules)
+    for name, tensor in (at or {}).items():
+        _check_at(model, name, tensor)
+    place = next(model.parameters())
+    totals: dict[str, Tensor] = {}
+    of_inputs, samples = None, 0
+    with evaluating(model):
+        for x, y in batches:
+            recording = ActivationTape(traced, model)
+            with recording.watch():
+                logits = model(x.to(place.device))
+            begin = start_relevance(logits, y.to(place.device), start)
+            found = propagate(recording, begin, chosen, at=at, inputs=inputs)
+            for name, tensor in found.weights.items():
+                totals[name] = totals[name] + tensor if name in totals else tensor
+            of_inputs, samples = found.inputs, samples + len(x)
+    if samples == 0:
+        raise DataError("relevance needs at least one sample; the batches are empty")
+    return Relevance({name: total / samples for name, total in totals.items()}, of_inputs, samples)
+
+
+def _check_at(model: nn.Module, name: str, tensor: Tensor) -> None:
+    weights: dict[str, Any] = {f"{path}.weight": layer for path, layer in layers(model).items()}
+    if name not in weights:
+        raise MismatchError(f"the network has no weight {name!r}{did_you_mean(name, weights)}")
+    if tensor.shape != weights[name].weight.shape:
+        raise MismatchError(
+            f"{name}: the given weights have shape {tuple(tensor.shape)}, the network's "
+            f"{tuple(weights[name].weight.shape)}"
+        )

@@ -1,0 +1,67 @@
+"""The end of a run: the plan that is written, the file, the check that it decodes, and the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fewbits import codec
+from fewbits.attach.attach import COUNTER
+from fewbits.pipeline._compressed import Compressed
+from fewbits.pipeline._final import Final
+from fewbits.pipeline._rounds import Rounds
+from fewbits.pipeline._words import words_of
+from fewbits.recipe import Recipe
+from fewbits.report.report import Report
+from fewbits.report.sizes import float_bytes, general_purpose, kind_of, tensor_rows
+from fewbits.train.hold import QATCallback
+from fewbits.weights import parameters_of
+
+
+def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Compressed:
+    """Choose the plan, write it to bytes, decode them again, and say what came out.
+
+    Raises:
+        BudgetError: no file is as small as the target.
+    """
+    recipe, candidates, before = rounds.recipe, rounds.candidates, rounds.before
+    search = Final(rounds, qat)
+    plan, accuracy = search.choose()
+    data = candidates.encoded(plan)
+    summary = codec.inspect(data)
+    sizes = {section.name: section.coded_bytes for section in summary.tensors}
+    rows = tensor_rows(plan, sizes)
+    original = {n: t for n, t in candidates.full.state_dict().items() if not n.endswith(COUNTER)}
+    report = Report(
+        model=candidates.name,
+        data=recipe.data.name if recipe.data else "",
+        method=words_of(recipe),
+        tensors=rows,
+        file_bytes=len(data),
+        float_bytes=float_bytes(original),
+        parameters=parameters_of(candidates.full),
+        floats_bytes=len(data) - sum(row.bytes for row in rows),
+        others=general_purpose(original, plan),
+        accuracy_before=before,
+        accuracy_after=accuracy,
+        identical=candidates.identical(plan, data, train),
+        target=recipe.target_bytes,
+        max_drop=recipe.max_drop,
+        met=met(recipe, len(data), before, accuracy),
+        seed=recipe.seed,
+        steps=qat.steps,
+        seconds=seconds,
+        history=tuple(rounds.history),
+        search=tuple(search.tries),
+        kind=kind_of(plan),
+        recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
+    )
+    return Compressed(plan, data, report)
+
+
+def met(recipe: Recipe, size: int, before: float | None, accuracy: float | None) -> bool | None:
+    """Whether the recipe's budget is kept; ``None`` without one."""
+    target, drop = recipe.target_bytes, recipe.max_drop
+    if target is None and drop is None:
+        return None
+    within = drop is None or (accuracy is not None and before is not None and accuracy >= before - drop)
+    return within and (target is None or size <= target)

@@ -1,0 +1,127 @@
+"""The main stage: a plan is held while the network trains, or once without training, and becomes a file."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import replace
+from typing import Any
+
+from fewbits.attach import Holder, Parametrized
+from fewbits.graph.traced import trace
+from fewbits.int8.holder import IntegerForm
+from fewbits.pipeline import parts
+from fewbits.pipeline._candidates import Candidates
+from fewbits.pipeline._compressed import Compressed
+from fewbits.pipeline._finish import finish
+from fewbits.pipeline._pilot import LARGER, PilotChoice
+from fewbits.pipeline._rounds import Rounds
+from fewbits.pipeline.methods import method_of
+from fewbits.pipeline.pruners import pruner_of, pruner_row
+from fewbits.pipeline.rate_control import rank_key
+from fewbits.pipeline.stages import _state as state
+from fewbits.pipeline.stages._work import Context, Work
+from fewbits.recipe import Recipe
+from fewbits.train.hold import QATCallback, finetuning_groups
+from fewbits.train.loop import fit, optimizer_of
+from fewbits.train.measured import measured_on
+from fewbits.train.objectives import objective_of
+from fewbits.weights import parameters_of, select
+
+
+def _rank(done: Compressed) -> tuple[bool, float]:
+    report = done.report
+    return rank_key(report.met is not False, report.file_bytes, report.accuracy_after or 0.0)
+
+
+class Hold:
+    """Holds the recipe's method on the network, trains it by the task, steers its size, and writes the file."""
+
+    def run(self, work: Work, context: Context) -> Work:
+        """The work done; again to a larger size if a drop of accuracy was not kept.
+
+        Raises:
+            BudgetError: the target cannot be reached whatever is given up.
+        """
+        begin = time.perf_counter()
+        saved = context.store.get("run")
+        if saved is not None:
+            work = replace(work, before=saved["before"], choice=state.choice(saved), done=state.done(saved, work.full))
+        last = _Training(work, context).go(saved)
+        best = _better(work.done, last)
+        while _missed(last, work.choice) and (larger := work.choice.larger(work.recipe.target_bytes)) is not None:
+            work = replace(work, choice=larger, done=best)
+            last = _Training(work, context).go(None)
+            best = _better(best, last)
+        report = best.report.updated(pilots=work.choice.seen, seconds=time.perf_counter() - begin)
+        return replace(work, done=replace(best, report=report))
+
+
+def _better(best: Compressed | None, last: Compressed) -> Compressed:
+    return last if best is None else max(best, last, key=_rank)
+
+
+def _missed(done: Compressed, choice: PilotChoice) -> bool:
+    """Whether a training to a size did not keep the drop there; an early, large candidate may have kept it."""
+    size = choice.size
+    return size is not None and (done.report.met is False or done.report.file_bytes > size * LARGER)
+
+
+class _Training:
+    """One training to what was chosen, or the rest of one."""
+
+    def __init__(self, work: Work, context: Context) -> None:
+        self.work, self.context, self.recipe = work, context, work.recipe
+        self.holder: Holder = Parametrized() if work.form is None else IntegerForm(work.model)
+        self.candidates = Candidates(work.recipe, work.model, work.evaluate, work.full, self.holder)
+        self.model = copy.deepcopy(work.model if work.form is None else work.form)
+
+    def go(self, saved: dict[str, Any] | None) -> Compressed:
+        """Attach the first plan, train under it, and finish."""
+        begin = time.perf_counter()
+        recipe, work, settings = self.recipe, self.work, self.recipe.train
+        scorer = parts.scorer(recipe, self.model, lambda: trace(self.model), work.task)
+        assigner_at = parts.assigners(recipe, work.model, work.choice.bits)
+        weights = select(self.model, recipe.select.include, recipe.select.exclude)
+        scores = None
+        if scorer is not None and (not settings.epochs or _pruned_by_scores(recipe)):
+            scores = measured_on(self.model, scorer, weights, work.train, work.task, recipe.measure.batches)
+        pruner_at = pruner_of(recipe, parameters_of(work.model))
+        if pruner_at is not None:  # a min_kept that the final sparsity does not allow is refused now, not half-way
+            pruner_at(1.0).update(weights, scores, pruner_at(1.0).init(weights))
+        plan, first = assigner_at(0.0, 0.0).update(weights, scores, assigner_at(0.0, 0.0).init(weights))
+        self.holder.attach(self.model, plan, learn=settings.learn)
+        self.optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
+        qat = QATCallback(
+            self.model, assigner_at, first, 0.0, scorer=scorer, every=recipe.measure.every, settings=settings,
+            accelerator=self.context.accelerator, on_round=self._round, rounds=recipe.rounds,
+            optimizer=self.optimizer, holder=self.holder, settles=method_of(recipe).settles,
+        )  # fmt: skip
+        self.rounds = Rounds(
+            recipe, self.candidates, parts.controller(recipe, work.before, work.choice.size), work.before
+        )
+        if not settings.epochs:
+            self.rounds.only(qat)
+            return finish(self.rounds, qat, work.train, time.perf_counter() - begin)
+        if saved is None:
+            self.rounds.first(qat)
+        else:
+            state.restore(saved, self.rounds, qat, self.optimizer)
+        if plan or recipe.channels is None:  # else channels are all there was to remove, and it is done
+            fit(
+                self.model, work.train, objective_of(settings, work.teacher, work.task), self.optimizer, settings,
+                callback=qat, accelerator=self.context.accelerator, start=qat.steps, task=work.task,
+            )  # fmt: skip
+        return finish(self.rounds, qat, work.train, time.perf_counter() - begin)
+
+    def _round(self, qat: QATCallback, done: int, total: int) -> None:
+        self.rounds.next(qat, done, total)
+        if done < total:
+            value = state.saved(self.rounds, qat, self.optimizer, self.work.choice, self.work.done)
+            self.context.store.put("run", value)
+        if self.context.progress is not None:  # last: it may be where the user interrupts
+            self.context.progress(done, total, self.rounds.line(qat.loss))
+
+
+def _pruned_by_scores(recipe: Recipe) -> bool:
+    return recipe.prune is not None and pruner_row(recipe.prune).scores

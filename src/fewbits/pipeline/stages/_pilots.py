@@ -1,0 +1,68 @@
+"""Pilot runs: short trainings that choose what a recipe leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fewbits.errors import BudgetError
+from fewbits.pipeline._candidates import Candidates
+from fewbits.pipeline._compressed import Compressed
+from fewbits.pipeline._pilot import Outcome, choose
+from fewbits.pipeline.stages._work import Context, Work
+from fewbits.recipe import Recipe
+from fewbits.report.sizes import float_bytes
+from fewbits.train.checkpoint import Store
+from fewbits.train.loop import total_steps
+
+Again = Callable[[Work, Context, Recipe], Compressed]
+"""Compresses ``work.model`` by another recipe; the context keeps nothing on disk."""
+
+
+class Pilots:
+    """Chooses bits and size by pilot runs; finished ones are kept, so an interruption costs one of them at most.
+
+    Args:
+        again: what makes a run.
+    """
+
+    def __init__(self, again: Again) -> None:
+        self.again = again
+
+    def run(self, work: Work, context: Context) -> Work:
+        """The work with the float network's accuracy and a choice.
+
+        Raises:
+            BudgetError: nothing reaches the target.
+        """
+        if context.store.get("run") is not None:  # an interrupted run knows what was chosen
+            return work
+        known = context.store.get("pilots") or {}
+
+        def short(trial: Recipe, what: str, index: int, count: int) -> Outcome:
+            key = trial.model_dump_json()
+            if key not in known:
+                known[key] = self._outcome(work, context, trial, what, index, count)
+                context.store.put("pilots", known)
+            found = known[key]
+            return found if isinstance(found, str) else (found[0], found[1])
+
+        before = None
+        if work.evaluate is not None:
+            before = Candidates(work.recipe, work.full, work.evaluate).evaluated(work.full)
+        steps = total_steps(work.train, work.recipe.train)
+        size = float_bytes(dict(work.full.state_dict()))
+        return replace(work, before=before, choice=choose(work.recipe, short, before, size, steps))
+
+    def _outcome(self, work: Work, context: Context, trial: Recipe, what: str, index: int, count: int) -> Outcome:
+        def told(done: int, total: int, line: str) -> None:
+            if context.progress is not None:
+                context.progress(index * total + done, max(count, index + 1) * total, f"pilot run {what}: {line}")
+
+        try:
+            nowhere = Store(None, "", context.accelerator)
+            report = self.again(work, Context(nowhere, context.accelerator, told), trial).report
+        except BudgetError as error:
+            return str(error)
+        assert report.accuracy_after is not None
+        return report.file_bytes, report.accuracy_after

@@ -1,0 +1,73 @@
+"""What goes from stage to stage, and what all stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from torch import nn
+
+from fewbits.pipeline._candidates import Evaluate
+from fewbits.pipeline._compressed import Compressed
+from fewbits.pipeline._pilot import PilotChoice
+from fewbits.recipe import Recipe
+from fewbits.task import Task
+from fewbits.train.checkpoint import Store
+
+Progress = Callable[[int, int, str], None]
+"""``progress(steps done, steps in total, one line of text)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A compression so far.
+
+    Attributes:
+        recipe: what is asked for.
+        train: batches for the task, with a length.
+        task: what the network's outputs are for.
+        evaluate: accuracy in percent of a network, on validation data, or ``None``.
+        full: the float network that the user gave; everything is told against it. On the accelerator, in evaluation
+            mode, as the networks below.
+        model: the float network that is compressed: ``full``, or what is left of it.
+        form: what trains under the plan, if that is not a copy of ``model``: its calibrated integer form.
+        teacher: whose answers are distilled.
+        before: accuracy of ``full``, if it was evaluated.
+        choice: what pilot runs chose.
+        done: the file, its plan and its report, once there is one.
+    """
+
+    recipe: Recipe
+    train: Any
+    task: Task
+    evaluate: Evaluate | None
+    full: nn.Module
+    model: nn.Module
+    teacher: nn.Module
+    form: nn.Module | None = None
+    before: float | None = None
+    choice: PilotChoice = field(default_factory=PilotChoice)
+    done: Compressed | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What all stages of a run share.
+
+    Attributes:
+        store: what an interrupted run goes on from; each stage keeps what it needs under keys of its own.
+        accelerator: where to run. progress: told now and then, or ``None``.
+    """
+
+    store: Store
+    accelerator: Accelerator
+    progress: Progress | None = None
+
+
+class Stage(Protocol):
+    """One step of the way from a float network to a file. The networks it is given are not changed."""
+
+    def run(self, work: Work, context: Context) -> Work:
+        """The work with this stage's part of it done."""
