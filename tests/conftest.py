@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -19,6 +20,11 @@ from fewbits.train import pretrain
 from networks import small_network
 
 torch.set_num_threads(1)
+
+# How long an example takes says nothing here: the first one of torch's operators, or a busy machine, takes long.
+# All else is the profile that Hypothesis takes by itself; where ``CI`` is set, its examples are the same every time.
+settings.register_profile("fewbits", settings.default, deadline=None)
+settings.load_profile("fewbits")
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def test_cifar10_layouts(tmp_path, small10, write, layout):
 
 def test_cifar10_cache(tmp_path, small10):
     write_binary10(tmp_path, *small10)
-    images = data.cifar.read_cifar10(tmp_path)
+    images = data._cifar.read_cifar10(tmp_path)
     (tmp_path / "cache").mkdir()
     images.save(tmp_path / "cache" / "cifar10.npz")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["cifar10.npz"]
@@ -189,7 +189,7 @@ def test_damaged_archives_and_caches(tmp_path, small10):
     with pytest.raises(DataError, match="not a sound tar archive"):
         data.cifar10(archive)
     cache = tmp_path / "cifar10.npz"
-    data.cifar.read_cifar10(own).save(cache)
+    data._cifar.read_cifar10(own).save(cache)
     sound = cache.read_bytes()
     for content in (b"", sound[:1000], b"x" * 300, sound[:-4000]):
         cache.write_bytes(content)

@@ -27,7 +27,7 @@ def speech_arrays(layout):
 @pytest.mark.parametrize("layout", ["15x17", "10x49"])
 def test_speech_commands(tmp_path, layout):
     arrays, codes = speech_arrays(layout)
-    write(tmp_path / data.speech.LAYOUTS[layout], arrays)
+    write(tmp_path / data._speech.LAYOUTS[layout], arrays)
     dataset = data.load("speech-commands", tmp_path, layout=layout)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (36, 12, 12)
     expected = codes * arrays["scale"][:, None] + arrays["mean"][:, None]
@@ -52,7 +52,7 @@ def test_speech_commands(tmp_path, layout):
 )
 def test_damaged_speech_commands(tmp_path, change, says):
     arrays, _ = speech_arrays("15x17")
-    write(tmp_path / data.speech.LAYOUTS["15x17"], arrays | change)
+    write(tmp_path / data._speech.LAYOUTS["15x17"], arrays | change)
     with pytest.raises(DataError, match=says):
         data.speech_commands(tmp_path)
 

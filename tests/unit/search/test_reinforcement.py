@@ -309,7 +309,7 @@ def test_what_cannot_be_searched() -> None:
 @pytest.mark.parametrize(("absent", "method"), [("gymnasium", "purl"), ("stable_baselines3", "qlp")])
 def test_a_missing_extra_is_a_sentence(absent: str, method: str) -> None:
     ours = [name for name in sys.modules if name.startswith("fewbits.search.layer_rates.")]
-    gone = {name: sys.modules[name] for name in ours if name.rsplit(".")[-1] in ("agent", "environment")}
+    gone = {name: sys.modules[name] for name in ours if name.rsplit(".")[-1] in ("agent", "_environment")}
     with mock.patch.dict(sys.modules, {absent: None}):
         for name in gone:
             del sys.modules[name]
