@@ -13,6 +13,7 @@ def test_step_puts_the_percentile_on_the_outermost_level() -> None:
     assert step_size(weight, 4) == pytest.approx(999 / 7)
     assert step_size(weight, 4, percentile=100) == pytest.approx(1000 / 7)
     assert step_size(weight, 2, percentile=50) == 500.0
+    assert step_size(weight, 2, percentile=50.05) == 501.0, "the nearest rank is the next one above"
 
 
 def test_step_of_sparse_zero_and_empty_tensors() -> None:

@@ -6,6 +6,11 @@ import pytest
 import torch
 
 from fewbits.assign import (
+    Assigner,
+    LayerState,
+    Scores,
+    State,
+    Weights,
     chain,
     ecq,
     ecqx,
@@ -21,7 +26,7 @@ from fewbits.assign import (
 from fewbits.assign.pruning import rounded
 from fewbits.assign.selection import smallest
 from fewbits.errors import NonFiniteError, RecipeError
-from fewbits.plan import Clustered, Masked
+from fewbits.plan import Clustered, Masked, Plan
 from fewbits.recipe.notation import min_kept_of
 
 
@@ -202,3 +207,15 @@ def test_masked_entries_are_checked() -> None:
         Masked(torch.ones(3), torch.ones(2, dtype=torch.bool))
     with pytest.raises(RecipeError, match="bool"):
         Masked(torch.ones(3), torch.ones(3))
+
+
+def test_a_quantizer_that_gives_pruned_weights_a_value_does_not_get_its_way() -> None:
+    def ones(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
+        levels = {name: torch.ones(w.shape, dtype=torch.int16) for name, w in weights.items()}
+        return Plan({name: Clustered(entry, 2, step=1.0) for name, entry in levels.items()}), state
+
+    quantizer = Assigner(lambda weights: State({name: LayerState() for name in weights}), ones)
+    both = chain(global_magnitude(0.5), quantizer)
+    weights = {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+    plan, _ = both.update(weights, None, both.init(weights))
+    assert plan.clustered["w"].levels.tolist() == [[0, 0], [1, 1]]

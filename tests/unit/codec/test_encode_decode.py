@@ -177,3 +177,9 @@ def test_negative_zero_is_kept() -> None:
     plan = Plan({"w": Dense(torch.tensor([0.0, -0.0]))})
     decoded = decode(encode(plan), plan.tensors()).tensors()["w"]
     assert torch.signbit(decoded).tolist() == [False, True]
+
+
+def test_the_largest_step_whose_outermost_level_is_a_float32() -> None:
+    step = float(np.float32(3e38))  # twice that overflows, but two bits have one level on each side
+    plan = Plan({"w": Clustered(torch.tensor([1, 0, -1], dtype=torch.int16), 2, step=step)})
+    assert decode(encode(plan), {"w": torch.zeros(3)})["w"].values().tolist() == [step, 0.0, -step]
