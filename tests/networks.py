@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fewbits.graph.traced import trace
 from fewbits.int8.form import affine_plan, calibrate, hold_affine, integer_form
 from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.measure.relevance import (
-    ActivationTape,
     Epsilon,
     Gamma,
     Propagated,
     Rule,
     Rules,
+    Tape,
     propagate,
     start_relevance,
 )
@@ -74,19 +73,21 @@ def sharp(rules: Rules) -> Rules:
     return dataclasses.replace(rules, **changed, eps=SHARP)
 
 
-def record(model: nn.Module, x: Tensor, samples: int | None = None) -> tuple[ActivationTape, Tensor]:
-    """A recorded forward pass in the model's present mode, and its output."""
-    recording = ActivationTape(trace(model), model, samples)
-    with recording.watch(), torch.no_grad():
+def record(model: nn.Module, x: Tensor, account: bool = False) -> tuple[Tape, Tensor]:
+    """A watched forward pass in the model's present mode, and its output."""
+    tape = Tape(model, account=account)
+    with tape.watch():
         logits = model(x)
-    return recording, logits
+    return tape, logits
 
 
-def explain(model: nn.Module, x: Tensor, rules: Rules, **options: Any) -> tuple[Propagated, Tensor]:
+def explain(
+    model: nn.Module, x: Tensor, rules: Rules, account: bool = False, **options: Any
+) -> tuple[Propagated, Tensor]:
     """Relevance of one batch from the score of class ``i % classes`` for sample ``i``, and its start."""
-    recording, logits = record(model, x)
-    start = start_relevance(logits, torch.arange(len(x)) % logits.shape[1])
-    return propagate(recording, start, rules, **options), start
+    tape, logits = record(model, x, account)
+    start = start_relevance(logits.detach(), torch.arange(len(x)) % logits.shape[1])
+    return propagate(logits, start, rules, tape, account=account, **options), start
 
 
 def conservation_error(model: nn.Module, x: Tensor, rules: Rules) -> float:

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fewbits.errors import RecipeError, UnsupportedError, did_you_mean
-from fewbits.graph.traced import TracedGraph
 from fewbits.measure._scores import Scores
-from fewbits.measure.relevance import ActivationTape, Rules, propagate
+from fewbits.measure.relevance import How, Rules, Tape, first_samples, located, propagate
 from fewbits.task import Classification, Task
 from fewbits.weights import layers
 
@@ -37,7 +36,13 @@ class TrainingStep:
 
 
 class Scorer(ABC):
-    """Turns a training step into scores."""
+    """Turns a training step into scores.
+
+    Attributes:
+        keeps_graph: whether the autograd graph of the outputs has to outlive the step's backward pass.
+    """
+
+    keeps_graph: ClassVar[bool] = False
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -61,43 +66,48 @@ class RelevanceScorer(Scorer):
 
     Args:
         model: the network with the plan attached.
-        lens: its structure, traced before the plan was attached.
         rules: rules per layer type.
         start: relevance of the outputs, see :func:`start_relevance`.
         on: ``"background"`` takes the relevance on the float weights, so that zeroed weights can come back;
             ``"quantized"`` is the paper's literal reading.
-        samples: first samples of the batch to use; ``None`` for the whole batch, as the paper does.
+        samples: first samples of the batch to use; ``None`` for the whole batch, as the paper does. They go through the
+            network once more, with the statistics of the whole batch.
         task: says where relevance begins; default: classification.
+        operations: what unknown operations are, see :func:`fewbits.measure.relevance`.
     """
+
+    keeps_graph = True
 
     def __init__(
         self,
         model: nn.Module,
-        traced: TracedGraph,
         rules: Rules,
         *,
         start: str = "score",
         on: str = "background",
         samples: int | None = None,
         task: Task | None = None,
+        operations: Mapping[Any, How] | None = None,
     ) -> None:
         if on not in ("background", "quantized"):
             raise RecipeError(f"relevance on {on!r}: it must be 'background' or 'quantized'")
-        self._recording = ActivationTape(traced, model, samples)
+        self._tape, self._samples = Tape(model, operations), samples
         self._rules, self._start, self._on, self._task = rules, start, on, task or Classification()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        with self._recording.watch():
+        with self._tape.watch():
             yield
 
     def scores(self, step: TrainingStep) -> Scores:
-        count = self._recording.samples
-        begin = self._task.relevance_start(step.outputs.detach(), step.batch, self._start)[:count]
-        begin = begin / len(begin)
+        outputs = step.outputs
+        begin = self._task.relevance_start(outputs.detach(), step.batch, self._start)
+        if self._samples is not None and self._samples < len(begin):
+            begin, outputs = first_samples(self._tape, begin, outputs, self._samples)
         at = step.weights if self._on == "background" else None
-        found = propagate(self._recording, begin, self._rules, at=at).weights
-        self._recording.clear()
+        with located(self._tape):
+            found = propagate(outputs, begin / len(begin), self._rules, self._tape, at=at).weights
+        self._tape.clear()
         return {name: found[name] for name in step.weights}
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import nn
 
 from fewbits import assign
 from fewbits.errors import RecipeError, did_you_mean
-from fewbits.graph.traced import TracedGraph
 from fewbits.measure import RelevanceScorer, Scorer, control
 from fewbits.measure.relevance import rules_of
 from fewbits.pipeline.methods import bits_of, method_of
@@ -63,15 +61,17 @@ def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> A
     return at
 
 
-def scorer(recipe: Recipe, model: nn.Module, traced: Callable[[], TracedGraph], task: Task) -> Scorer | None:
-    """What measures the scores while ``model`` trains; ``traced`` gives its graph, for relevance."""
+def scorer(recipe: Recipe, model: nn.Module, task: Task) -> Scorer | None:
+    """What measures the scores while ``model`` trains."""
     part, name = recipe.measure, scored_by(recipe)
     if name is None:
         return None
     if name != "relevance":
         return control(name, recipe.seed, model)
-    rules = replace(rules_of(part.rules), precision=part.precision)
-    return RelevanceScorer(model, traced(), rules, start=part.start, on=part.on, samples=part.samples, task=task)
+    rules = replace(rules_of(part.rules), precision=part.precision, attention=part.attention)
+    return RelevanceScorer(
+        model, rules, start=part.start, on=part.on, samples=part.samples, task=task, operations=part.operations
+    )
 
 
 def controller(recipe: Recipe, before: float | None, size: int | None = None) -> RateController:

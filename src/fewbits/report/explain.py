@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from fewbits.channel_masks import ChannelMasks
 from fewbits.errors import DataError, MismatchError
-from fewbits.graph.traced import Kind
 from fewbits.int8.quantizer import Quantizer
-from fewbits.measure.relevance import Rules, relevance
+from fewbits.measure.relevance import How, Rules, relevance
 from fewbits.plan import Dense, Plan
 from fewbits.report.correlation import pearson, spearman
 from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
@@ -32,7 +31,7 @@ def explain(
     classes: Sequence[str] | None = None,
     rules: Rules | str = "plus",
     start: str = "score",
-    operations: Mapping[Any, Kind | str] | None = None,
+    operations: Mapping[Any, How] | None = None,
 ) -> Explanation:
     """Explain a compression by layer-wise relevance propagation.
 
@@ -63,7 +62,7 @@ def explain(
         if images is not None and targets is not None and images.dim() == 4:
             before.eval()
             chosen = _one_per_class(targets)
-            how = {"rules": rules, "start": start, "operations": {Quantizer: Kind.PASS, **(operations or {})}}
+            how = {"rules": rules, "start": start, "operations": {Quantizer: "elementwise", **(operations or {})}}
             maps = _maps(before, after, images[chosen], targets[chosen].cpu(), classes, how)
     finally:
         for model, training in modes:

@@ -116,6 +116,9 @@ class QATCallback(Callback):
     def watch(self) -> AbstractContextManager[Any]:
         return self.scorer.watch() if self.scorer is not None and self._measures else nullcontext()
 
+    def keeps_graph(self) -> bool:
+        return self.scorer is not None and self.scorer.keeps_graph and self._measures
+
     def before_update(self, outputs: Tensor, batch: Any) -> None:
         weights = self.weights
         self._scores = None

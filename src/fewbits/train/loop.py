@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,10 @@ class Callback:
     def watch(self) -> AbstractContextManager[Any]:
         """Wraps each forward pass."""
         return nullcontext()
+
+    def keeps_graph(self) -> bool:
+        """Whether :meth:`before_update` needs the autograd graph of the outputs, which backward else frees."""
+        return False
 
     def before_update(self, outputs: Tensor, batch: Any) -> None:
         """Gradients are there (and synchronised); the optimizer has not stepped yet."""
@@ -184,7 +189,8 @@ def fit(
                 raise NonFiniteError(f"the training loss is {float(loss)} at step {done}; lower the learning rate")
             return outputs, loss
 
-        outputs, loss, state = rule.update(model, Batch(forward, accelerator.backward), state)
+        backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
+        outputs, loss, state = rule.update(model, Batch(forward, backward), state)
         value = float(loss.detach())
         callback.before_update(outputs, batch)
         if training.clip is not None:

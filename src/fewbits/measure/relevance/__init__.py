@@ -3,29 +3,31 @@
 LRP is patented; outside research and private use, take advice (see ``docs/legal.md``).
 """
 
-from fewbits.graph.traced import Kind, TracedGraph, trace
+from fewbits.measure.relevance._composed import How
+from fewbits.measure.relevance._first import first_samples
+from fewbits.measure.relevance._locate import located
 from fewbits.measure.relevance._measure import Relevance, relevance, rules_of, start_relevance
 from fewbits.measure.relevance._propagate import Propagated, propagate
-from fewbits.measure.relevance._record import ActivationTape
 from fewbits.measure.relevance._rules import COMPOSITES, AlphaBeta, Epsilon, Flat, Gamma, Rule, Rules, ZPlus
+from fewbits.measure.relevance._tape import Tape
 
 __all__ = [
     "COMPOSITES",
-    "ActivationTape",
     "AlphaBeta",
     "Epsilon",
     "Flat",
     "Gamma",
-    "Kind",
+    "How",
     "Propagated",
     "Relevance",
     "Rule",
     "Rules",
-    "TracedGraph",
+    "Tape",
     "ZPlus",
+    "first_samples",
+    "located",
     "propagate",
     "relevance",
     "rules_of",
     "start_relevance",
-    "trace",
 ]

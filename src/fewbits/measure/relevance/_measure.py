@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.errors import DataError, MismatchError, RecipeError, did_you_mean
-from fewbits.graph.traced import Kind, TracedGraph, trace
+from fewbits.measure.relevance._composed import How
+from fewbits.measure.relevance._locate import located
 from fewbits.measure.relevance._propagate import propagate
-from fewbits.measure.relevance._record import ActivationTape
 from fewbits.measure.relevance._rules import COMPOSITES, Rules
+from fewbits.measure.relevance._tape import Tape
 from fewbits.task.classification import start_relevance
 from fewbits.weights import layers
 
@@ -52,8 +53,8 @@ def relevance(
     start: str = "score",
     at: Mapping[str, Tensor] | None = None,
     inputs: bool = False,
-    operations: Mapping[Any, Kind | str] | None = None,
-    traced: TracedGraph | None = None,
+    operations: Mapping[Any, How] | None = None,
+    probe: bool = False,
 ) -> Relevance:
     """Layer-wise relevance propagation over batches, in evaluation mode.
 
@@ -62,27 +63,34 @@ def relevance(
         batches: ``(inputs, targets)`` pairs.
         rules: a :class:`Rules` or the name of a composite.
         start, at, inputs: see :func:`start_relevance` and :func:`propagate`.
-        operations: kinds of operations that fewbits does not know, see :func:`trace`.
-        lens: the structure, if it is known already.
+        operations: what operations are that fewbits does not know, or knows otherwise: ``{operation: how}``. The
+            operation is a module's class, a function of torch, or the name of either, or of a node of the autograd graph
+            (``"ExpBackward0"``). It is ``"linear"`` (relevance per value goes back as a gradient does),
+            ``"elementwise"`` (relevance is handed on unchanged), ``"scale"`` (a constant, which gets none), or a
+            function: ``f(c, inputs, output)`` gives ``c``, relevance per value, for each input that carries gradients,
+            and ``f(node, *c)`` does so for each operand of a node.
+        probe: whether an unknown operation is tried out: relevance goes through it if ``f(t x) = t f(x)``.
 
     Raises:
-        UnsupportedError: an operation without a rule. DataError: no samples, or targets that do not fit.
+        UnsupportedError: relevance arrives at an operation without a rule; the message names it, its module, its line and
+            what can be done. DataError: no samples, or targets that do not fit.
         MismatchError: ``at`` does not fit the network. NonFiniteError: overflow.
     """
-    traced = traced or trace(model, operations)
     chosen = rules_of(rules)
     for name, tensor in (at or {}).items():
         _check_at(model, name, tensor)
+    tape = Tape(model, operations, probe=probe)
     place = next(model.parameters())
     totals: dict[str, Tensor] = {}
     of_inputs, samples = None, 0
     with evaluating(model):
         for x, y in batches:
-            recording = ActivationTape(traced, model)
-            with recording.watch():
+            with tape.watch():
                 logits = model(x.to(place.device))
             begin = start_relevance(logits, y.to(place.device), start)
-            found = propagate(recording, begin, chosen, at=at, inputs=inputs)
+            with located(tape):
+                found = propagate(logits, begin, chosen, tape, at=at, inputs=inputs)
+            tape.clear()
             for name, tensor in found.weights.items():
                 totals[name] = totals[name] + tensor if name in totals else tensor
             of_inputs, samples = found.inputs, samples + len(x)
@@ -92,7 +100,7 @@ def relevance(
 
 
 def _check_at(model: nn.Module, name: str, tensor: Tensor) -> None:
-    weights: dict[str, Any] = {f"{path}.weight": layer for path, layer in layers(model).items()}
+    weights: dict[str, Any] = {f"{path}.weight".lstrip("."): layer for path, layer in layers(model).items()}
     if name not in weights:
         raise MismatchError(f"the network has no weight {name!r}{did_you_mean(name, weights)}")
     if tensor.shape != weights[name].weight.shape:

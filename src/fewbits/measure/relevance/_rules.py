@@ -162,6 +162,9 @@ class Rules:
         eps: stabiliser of sums and averages.
         precision: what convolutions multiply in: ``"float32"`` (that of the network, in fact) or ``"bfloat16"``,
             faster where the hardware has it, and exact to about 1 % of each weight's relevance.
+        attention: ``"half"`` (AttnLRP) gives each of two factors that carry data half of a product's relevance, and goes
+            through softmax by its derivative, which does not conserve it; ``"detach"`` (CP-LRP) takes softmax and
+            sigmoid as constants, which does, but gives whole tensors (queries, keys, gates) none.
     """
 
     dense: Rule = Epsilon()
@@ -171,10 +174,13 @@ class Rules:
     norm: Rule | str = "fold"
     eps: float = 1e-6
     precision: str = "float32"
+    attention: str = "half"
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
             raise RecipeError(f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")
+        if self.attention not in ("half", "detach"):
+            raise RecipeError(f"attention must be 'half' or 'detach', got {self.attention!r}")
         if isinstance(self.norm, str) and self.norm not in ("fold", "pass"):
             raise RecipeError(f"norm must be 'fold', 'pass' or a rule, got {self.norm!r}")
         if isinstance(self.weight, Flat) or isinstance(self.norm, Flat):

@@ -1,15 +1,16 @@
-"""Relevance through one weighted layer: to its inputs and to its weights."""
+"""Relevance through one weighted operation: to its inputs and to its weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from fewbits.measure.relevance._layer import LinearMap
-from fewbits.measure.relevance._rules import Epsilon, Flat, Rule, divide
+from fewbits.measure.relevance._linear import LinearMap
+from fewbits.measure.relevance._rules import Epsilon, Flat, Rule, divide, stabilise
 
 NEGLIGIBLE = 1e-6  # a stabiliser up to this only keeps a division finite; where there is none, it is left out
 
@@ -19,39 +20,33 @@ class Carried:
     """Relevance on its way to a tensor of the network.
 
     Attributes:
-        tensor: relevance ``R`` of each element, or, if ``per_value``, ``c`` with ``R = value * c``. The second
-            form goes backward through rectifiers, sums and selections as a gradient does, so that nothing need
-            be multiplied by values and divided by them again.
-        owned: nothing else refers to the tensor, so that its memory may be reused: on a CPU, new memory costs
-            more than arithmetic.
+        tensor: ``c`` with relevance ``R = value * c`` of each element, which goes backward through rectifiers, sums and
+            selections as a gradient does; or, if there is a ``value``, ``R`` itself.
+        value: what ``R`` is divided by where ``c`` is needed.
     """
 
     tensor: Tensor
-    per_value: bool = False
-    owned: bool = False
+    value: Tensor | None = None
 
-    def relevance(self, value: Tensor) -> Tensor:
-        return self.tensor * value if self.per_value else self.tensor
+    def per_value(self, eps: float) -> Tensor:
+        """``c``; where the value is near zero, by ``eps`` further from it."""
+        return self.tensor if self.value is None else self.tensor / stabilise(self.value, eps)
 
-    def plus(self, other: Carried, value: Tensor) -> Carried:
-        """Both together, at the same ``value``; neither is to be used any more."""
-        if self.per_value == other.per_value:
-            if self.owned or other.owned:
-                mine, its = (self.tensor, other.tensor) if self.owned else (other.tensor, self.tensor)
-                return Carried(mine.add_(its), self.per_value, owned=True)
-            return Carried(self.tensor + other.tensor, self.per_value, owned=True)
-        return Carried(self.relevance(value) + other.relevance(value), owned=True)
-
-    def rectified(self, output: Tensor) -> Carried:
-        """What a rectifier with this output hands to its input; only for relevance per value."""
-        if self.owned:
-            torch.ops.aten.threshold_backward.grad_input(self.tensor, output, 0, grad_input=self.tensor)
-            return self
-        return Carried(torch.ops.aten.threshold_backward(self.tensor, output, 0), self.per_value, owned=True)
+    def plus(self, other: Carried) -> Carried:
+        """Both together; neither is to be used any more."""
+        if self.value is None and other.value is not None:
+            return other.plus(self)
+        if self.value is None or other.value is not None:
+            return Carried(self.tensor + other.tensor, self.value)
+        return Carried(torch.addcmul(self.tensor, other.tensor, self.value), self.value)
 
 
 class Step:
-    """One weighted layer: its input, output, weights and the relevance that arrives at its output."""
+    """One weighted operation: its input, output, weights and the relevance that arrives at its output.
+
+    Args:
+        z: gives the output, bias included; asked only where a rule looks at it.
+    """
 
     def __init__(
         self,
@@ -59,21 +54,26 @@ class Step:
         a: Tensor,
         weight: Tensor,
         at: Tensor,
-        z: Tensor,
+        z: Callable[[], Tensor],
         carried: Carried,
         bias: Tensor | None,
         account: bool = False,
     ) -> None:
         self.linear, self.a, self.weight, self.at = linear, a, weight, at
-        self.z, self.carried, self.bias = z, carried, bias
+        self._z, self.carried, self.bias = z, carried, bias
         self.account = account
         self.lost: dict[Rule, float] = {}  # relevance without a taker, per rule, if ``account``
         self._factors: dict[Rule, tuple[Tensor | None, Tensor | None]] = {}
 
     @cached_property
+    def z(self) -> Tensor:
+        """The output."""
+        return self._z() if self.carried.value is None else self.carried.value
+
+    @cached_property
     def relevance(self) -> Tensor:
-        """Relevance of the layer's output."""
-        return self.carried.relevance(self.z)
+        """Relevance of the output."""
+        return self.carried.tensor * self.z if self.carried.value is None else self.carried.tensor
 
     @cached_property
     def signed(self) -> bool:
@@ -81,7 +81,7 @@ class Step:
         return self.a.numel() > 0 and float(self.a.amin()) < 0
 
     def factors(self, rule: Rule) -> tuple[Tensor | None, Tensor | None]:
-        if self.carried.per_value and isinstance(rule, Epsilon) and rule.eps <= NEGLIGIBLE:
+        if self.carried.value is None and isinstance(rule, Epsilon) and rule.eps <= NEGLIGIBLE:
             return self.carried.tensor, self.carried.tensor  # R/z is what came
         if rule not in self._factors:
             positive = self._sum(positive=True) if rule.needs_positive else self.z
@@ -89,7 +89,7 @@ class Step:
             if self.account:
                 stranded = rule.stranded(positive, negative)
                 self.lost[rule] = 0.0 if stranded is None else float(self.relevance[stranded].sum())
-            if self.carried.per_value:  # factors are proportional to relevance: c * factors(z) are those of c * z
+            if self.carried.value is None:  # factors are proportional to relevance: c * factors(z) are those of c * z
                 plus, minus = rule.factors(self.z, self.z, positive, negative)
                 for factor in {id(f): f for f in (plus, minus) if f is not None}.values():
                     factor.mul_(self.carried.tensor)
@@ -119,7 +119,7 @@ class Step:
                 to_inputs, to_weights = self.linear.back(plus, self.a, self.weight)
                 assert to_inputs is not None
                 assert to_weights is not None
-                return Carried(to_inputs, per_value=True, owned=True), to_weights.mul_(self.at)
+                return Carried(to_inputs), to_weights.mul_(self.at)
         handed = None if toward_input is None else self._to_inputs(toward_input)
         return handed, self._to_weights(weight_rule)
 
@@ -127,16 +127,15 @@ class Step:
         if isinstance(rule, Flat):
             ones = torch.ones_like(self.weight)
             count = self.linear.apply(torch.ones_like(self.a[:1]), ones)  # 0 where only padding is seen
-            return Carried(self._input_sum(divide(self.relevance, count.expand_as(self.z).clone()), ones))
+            return Carried(self._input_sum(divide(self.relevance, count.expand_as(self.z).clone()), ones), self.a)
         plus, minus = self.factors(rule)
         if plus is minus:
-            return Carried(self._input_sum(plus, self.weight), per_value=True, owned=True)
+            return Carried(self._input_sum(plus, self.weight))
         supporting, opposing = self.weight.clamp(min=0), self.weight.clamp(max=0)
         handed = self._input_sum(plus, supporting, minus, opposing)
         if not self.signed:
-            return Carried(handed, per_value=True, owned=True)
-        handed.mul_(self.a.clamp(min=0))
-        return Carried(handed.addcmul_(self.a.clamp(max=0), self._input_sum(plus, opposing, minus, supporting)))
+            return Carried(handed)
+        return Carried(torch.where(self.a > 0, handed, self._input_sum(plus, opposing, minus, supporting)))
 
     def _to_weights(self, rule: Rule) -> Tensor:
         plus, minus = self.factors(rule)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from fewbits.attach import Holder, Parametrized
-from fewbits.graph.traced import trace
 from fewbits.int8.holder import IntegerForm
 from fewbits.pipeline import parts
 from fewbits.pipeline._candidates import Candidates
@@ -80,7 +79,7 @@ class _Training:
         """Attach the first plan, train under it, and finish."""
         begin = time.perf_counter()
         recipe, work, settings = self.recipe, self.work, self.recipe.train
-        scorer = parts.scorer(recipe, self.model, lambda: trace(self.model), work.task)
+        scorer = parts.scorer(recipe, self.model, work.task)
         assigner_at = parts.assigners(recipe, work.model, work.choice.bits)
         weights = select(self.model, recipe.select.include, recipe.select.exclude)
         scores = None

@@ -1,0 +1,210 @@
+"""What autograd does not say of one forward pass: which inputs are data, and which formula an operation belongs to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from fewbits.measure.relevance._composed import COMPOSED, Composed, How, operations_of
+from fewbits.measure.relevance._nodes import BATCH_NORMS, Node, edges, kind
+from fewbits.weights import layers
+
+
+class Tape:
+    """Watches the forward passes of a network, each an ordinary one; the last one counts.
+
+    Autograd itself records what was computed. Meanwhile inputs and parameters ask for gradients, recurrent layers are
+    computed step by step (a fused kernel tells nothing), and what no node says is noted here.
+
+    Args:
+        model: the network itself, not a wrapper around it.
+        operations: what unknown operations are, see :func:`fewbits.measure.relevance.relevance`.
+        account: whether to keep constants that are added, which conservation is checked with.
+        probe: whether to keep the operands of every operation, for a test of homogeneity.
+
+    Raises:
+        RecipeError: an operation that is none.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        operations: Mapping[Any, How] | None = None,
+        *,
+        account: bool = False,
+        probe: bool = False,
+    ) -> None:
+        self.model, self.account, self.probe = model, account, probe
+        self.operations = operations_of(operations or {}, model)
+        self.names = _names(model)
+        self.clear()
+
+    def clear(self) -> None:
+        """Let go of everything that a forward pass left."""
+        self.sources: dict[Node, Tensor] = {}  # where data enters, and the data
+        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+        self.values: dict[Node, tuple[Tensor, int]] = {}  # what layers gave, with the version of its memory
+        self.constants: dict[Node, list[Tensor]] = {}  # what was added and asks for no gradient
+        self.in_place: dict[Node, str] = {}  # what was done to a view, of which autograd names only the copy
+        self.operands: dict[Node, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {}
+        self.statistics: dict[nn.Module, Node] = {}  # of batch normalisation, where its node keeps them
+        self._calls: list[tuple[str, list[Tensor], list[Tensor]]] = []
+
+    @contextmanager
+    def watch(self) -> Iterator[Tape]:
+        """Record the forward passes inside the ``with`` block."""
+        frozen = [p for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad]
+        weighted = set(layers(self.model).values())
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            for p in frozen:
+                p.requires_grad_(True)
+                stack.callback(p.requires_grad_, False)
+            for path, module in self.model.named_modules():
+                self._hook(stack, path, module, module in weighted)
+            # Last, so that the user's own hooks see what they always see.
+            stack.callback(self.model.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+            stack.enter_context(_Watch(self))
+            yield self
+
+    def _hook(self, stack: ExitStack, path: str, module: nn.Module, weighted: bool) -> None:
+        how = next((self.operations[cls] for cls in type(module).__mro__ if cls in self.operations), None)
+        how = how or COMPOSED.get(type(module).__name__)
+
+        def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
+            if how is not None and isinstance(output, Tensor) and output.requires_grad and given:
+                output = Composed.apply(how, output, *given)
+            if weighted and isinstance(output, Tensor) and output.grad_fn is not None:
+                value = output.detach()
+                self.values[output.grad_fn] = value, value._version
+            if isinstance(module, _BatchNorm) and isinstance(output, Tensor) and output.grad_fn is not None:
+                if kind(output.grad_fn) in BATCH_NORMS:
+                    self.statistics[module] = output.grad_fn
+            self._calls.append((path, given, [t for t in tree_leaves(output) if isinstance(t, Tensor)]))
+            return output
+
+        if isinstance(module, nn.RNNBase):
+            kernels: list[ExitStack] = []
+
+            def apart(*_: Any) -> None:
+                kernels.append(ExitStack())
+                kernels[-1].enter_context(torch.backends.mkldnn.flags(enabled=False))
+                kernels[-1].enter_context(torch.backends.cudnn.flags(enabled=False))
+
+            stack.callback(module.register_forward_pre_hook(apart).remove)
+            closing = module.register_forward_hook(lambda *_: kernels.pop().close(), always_call=True)
+            stack.callback(closing.remove)
+        stack.callback(module.register_forward_hook(after, with_kwargs=True).remove)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.clear()
+        self.arguments = args, kwargs
+
+        def marked(x: Tensor) -> Tensor:
+            if not x.is_floating_point():
+                return x
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            through = x.clone()  # a network may write into what it is given
+            self.sources[through.grad_fn] = x
+            return through
+
+        return tree_map_only(Tensor, marked, (args, kwargs))
+
+    def path_of(self, wanted: Node) -> str:
+        """The path of the innermost module that made a node; empty for the network itself."""
+        for path, given, outputs in self._calls:  # inner modules end before outer ones
+            stop = {t.grad_fn for t in given}
+            stack = [t.grad_fn for t in outputs]
+            seen = set(stop)
+            while stack:
+                node = stack.pop()
+                if node is None or node in seen:
+                    continue
+                if node is wanted:
+                    return path
+                seen.add(node)
+                stack.extend(below for below, _ in edges(node))
+        return ""
+
+
+def _names(model: nn.Module) -> dict[int, str]:
+    """Names of weights by the parameters that hold them, under a parametrization as well."""
+    names = {}
+    for name, p in model.named_parameters():
+        place, _, last = name.rpartition(".")
+        if ".parametrizations." in f".{name}":
+            before, _, after = f".{name}".partition(".parametrizations.")
+            name = f"{before}.{after.partition('.')[0]}".strip(".")
+        elif last in ("weight_v", "weight_orig"):  # of the older forms of weight_norm and spectral_norm
+            name = f"{place}.weight".lstrip(".")
+        names[id(p)] = name
+    return names
+
+
+class _Watch(TorchFunctionMode):
+    """Sees every call of a torch function."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        tape = self.tape
+        how = tape.operations.get(func) if tape.operations else None
+        if how is not None and isinstance(output, Tensor) and output.requires_grad:
+            with torch._C.DisableTorchFunction():
+                given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
+                output = Composed.apply(how, output, *given)
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and args and isinstance(args[0], Tensor):
+            with torch._C.DisableTorchFunction():
+                for place in (args[0], args[0]._base):
+                    if place is not None and place.grad_fn is not None and kind(place.grad_fn) == "CopySlices":
+                        tape.in_place[place.grad_fn] = name
+        if (tape.account or tape.probe) and isinstance(output, Tensor):
+            with torch._C.DisableTorchFunction(), contextlib.suppress(RuntimeError):
+                node = output.grad_fn
+                if node is not None and tape.account and kind(node) in ("Add", "Sub", "Rsub"):
+                    tape.constants.setdefault(node, []).extend(_added(name, args, kwargs))
+                if node is not None and tape.probe:
+                    tape.operands.setdefault(node, (func, args, kwargs))
+        return output
+
+
+def _added(name: str, args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    """Operands of a sum or a difference that no gradient goes to, with their signs."""
+    operands = [*args[:2], *(kwargs[k] for k in ("input", "other") if k in kwargs)]
+    alpha = kwargs.get("alpha", 1)
+    reverse = name in ("rsub", "__rsub__")
+    minus = "sub" in name
+    for place, operand in enumerate(operands):
+        if isinstance(operand, Tensor) and operand.requires_grad:
+            continue
+        factor = alpha if place == 1 and not reverse else 1
+        negative = minus and place == (0 if reverse else 1)
+        yield torch.as_tensor(operand).detach() * (-factor if negative else factor)
+
+
+def inside(composed: Node) -> set[Node]:
+    """The nodes that a composed operation was made of."""
+    (first, _), *given = edges(composed)
+    stop = {node for node, _ in given}
+    found: set[Node] = set()
+    stack = [first]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in stop and node not in found:
+            found.add(node)
+            stack.extend(below for below, _ in edges(node))
+    return found
