@@ -60,9 +60,8 @@ def handed(node: Node, c: Tensor) -> list[Tensor | None]:
         return [None, c * torch.where(x == 0, torch.zeros_like(x), output / safe), *[None] * (len(inputs) - 1)]
     found = node.how(c, tuple(inputs), output)
     parts = list(found) if isinstance(found, tuple) else [found]
-    if len(parts) != len(inputs) or any(
-        p is not None and p.shape != x.shape for p, x in zip(parts, inputs, strict=True)
-    ):
+    shapes = [x.shape if p is None else p.shape for p, x in zip(parts, inputs, strict=False)]
+    if len(parts) != len(inputs) or shapes != [x.shape for x in inputs]:
         raise UnsupportedError(
             f"{_name(node.how)} has to give one tensor of relevance per value for each of the {len(inputs)} inputs, of "
             "its shape, or None"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
@@ -18,8 +18,8 @@ from fewbits.measure.relevance._tape import Tape
 def first_samples(tape: Tape, start: Tensor, outputs: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The beginning of relevance, and the outputs with their graph, of the first ``count`` samples alone.
 
-    They go through the network again, in its mode, with the statistics that batch normalisation took of the whole batch.
-    Random numbers are drawn anew, and the generator is left as it was. The tape has watched this pass then.
+    They go through the network again, in its mode, with the statistics that batch normalisation took of the whole
+    batch. Random numbers are drawn anew, and the generator is left as it was. The tape has watched this pass then.
 
     Args:
         tape: watched the pass of the whole batch. start, outputs: relevance of its outputs, and these themselves.
@@ -36,7 +36,7 @@ def first_samples(tape: Tape, start: Tensor, outputs: Tensor, count: int) -> tup
 @contextmanager
 def _statistics_of(tape: Tape) -> Iterator[None]:
     """Batch normalisation in training takes the statistics of the last pass, and leaves its running ones alone."""
-    kept: list[tuple[nn.Module, Any, Any]] = []
+    kept: list[tuple[_BatchNorm, Any, Any]] = []
     norms = [m for m in tape.model.modules() if isinstance(m, _BatchNorm) and m.training]
     try:
         for module in norms:

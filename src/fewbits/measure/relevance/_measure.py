@@ -64,16 +64,16 @@ def relevance(
         rules: a :class:`Rules` or the name of a composite.
         start, at, inputs: see :func:`start_relevance` and :func:`propagate`.
         operations: what operations are that fewbits does not know, or knows otherwise: ``{operation: how}``. The
-            operation is a module's class, a function of torch, or the name of either, or of a node of the autograd graph
-            (``"ExpBackward0"``). It is ``"linear"`` (relevance per value goes back as a gradient does),
+            operation is a module's class, a function of torch, or the name of either, or of a node of the autograd
+            graph (``"ExpBackward0"``). It is ``"linear"`` (relevance per value goes back as a gradient does),
             ``"elementwise"`` (relevance is handed on unchanged), ``"scale"`` (a constant, which gets none), or a
             function: ``f(c, inputs, output)`` gives ``c``, relevance per value, for each input that carries gradients,
             and ``f(node, *c)`` does so for each operand of a node.
         probe: whether an unknown operation is tried out: relevance goes through it if ``f(t x) = t f(x)``.
 
     Raises:
-        UnsupportedError: relevance arrives at an operation without a rule; the message names it, its module, its line and
-            what can be done. DataError: no samples, or targets that do not fit.
+        UnsupportedError: relevance arrives at an operation without a rule; the message names it, its module, its line
+            and what can be done. DataError: no samples, or targets that do not fit.
         MismatchError: ``at`` does not fit the network. NonFiniteError: overflow.
     """
     chosen = rules_of(rules)

@@ -13,191 +13,43 @@ from torch import Tensor
 
 Node = Any  # torch.autograd.graph.Node; nodes of Python functions lack most of its attributes
 
+
+def kinds(names: str) -> frozenset[str]:
+    """Names of operations, between spaces."""
+    return frozenset(names.split())
+
+
 # Linear in what they are given, or homogeneous piece by piece (rectifiers, maxima): relevance per value goes back as a
 # gradient does.
-NATIVE = frozenset(
-    [
-        "View",
-        "ReshapeAlias",
-        "UnsafeView",
-        "Permute",
-        "Transpose",
-        "T",
-        "Squeeze",
-        "Unsqueeze",
-        "Expand",
-        "Repeat",
-        "Slice",
-        "Select",
-        "Narrow",
-        "Diagonal",
-        "Index",
-        "IndexSelect",
-        "Gather",
-        "Take",
-        "Cat",
-        "Stack",
-        "Split",
-        "SplitWithSizes",
-        "UnsafeSplit",
-        "UnsafeSplitWithSizes",
-        "Unbind",
-        "Flip",
-        "Roll",
-        "Rot90",
-        "ConstantPadNd",
-        "ReflectionPad1D",
-        "ReflectionPad2D",
-        "ReflectionPad3D",
-        "ReplicationPad1D",
-        "ReplicationPad2D",
-        "ReplicationPad3D",
-        "Unfold",
-        "UnfoldBackward",
-        "Im2Col",
-        "Col2Im",
-        "AsStrided",
-        "Clone",
-        "ToCopy",
-        "Copy",
-        "Alias",
-        "Detach",
-        "Tril",
-        "Triu",
-        "Trace",
-        "MaskedFill",
-        "MaskedSelect",
-        "MaskedScatter",
-        "Where",
-        "IndexPut",
-        "IndexAdd",
-        "IndexFill",
-        "IndexCopy",
-        "Scatter",
-        "ScatterAdd",
-        "SliceScatter",
-        "SelectScatter",
-        "PixelShuffle",
-        "PixelUnshuffle",
-        "ChannelShuffle",
-        "RepeatInterleave",
-        "Add",
-        "Sub",
-        "Rsub",
-        "Neg",
-        "Sum",
-        "Mean",
-        "Cumsum",
-        "Lerp",
-        "AvgPool2D",
-        "AvgPool3D",
-        "AdaptiveAvgPool2D",
-        "AdaptiveAvgPool3D",
-        "MkldnnAdaptiveAvgPool2D",
-        "MaxPool2DWithIndices",
-        "MaxPool3DWithIndices",
-        "AdaptiveMaxPool2D",
-        "AdaptiveMaxPool3D",
-        "FractionalMaxPool2D",
-        "MaxPool2D",
-        "Amax",
-        "Amin",
-        "Max",
-        "Min",
-        "Maximum",
-        "Minimum",
-        "Topk",
-        "Sort",
-        "Kthvalue",
-        "Median",
-        "Relu",
-        "Threshold",
-        "LeakyRelu",
-        "RreluWithNoise",
-        "PreluKernel",
-        "Abs",
-        "NativeDropout",
-        "UpsampleNearest1D",
-        "UpsampleNearest2D",
-        "UpsampleNearest3D",
-        "UpsampleNearestExact1D",
-        "UpsampleNearestExact2D",
-        "UpsampleLinear1D",
-        "UpsampleBilinear2D",
-        "UpsampleBilinear2DAa",
-        "UpsampleBicubic2D",
-        "UpsampleBicubic2DAa",
-        "UpsampleTrilinear3D",
-        "GridSampler2D",
-        "GridSampler3D",
-        "Embedding",
-        "EmbeddingBag",
-        "FftR2C",
-        "FftC2C",
-        "FftC2R",
-        "ViewAsReal",
-        "ViewAsComplex",
-        "Real",
-    ]
-)
+NATIVE = kinds("""
+    View ReshapeAlias UnsafeView Permute Transpose T Squeeze Unsqueeze Expand Repeat Slice Select Narrow Diagonal
+    Index IndexSelect Gather Take Cat Stack Split SplitWithSizes UnsafeSplit UnsafeSplitWithSizes Unbind Flip Roll Rot90
+    ConstantPadNd ReflectionPad1D ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D
+    Unfold UnfoldBackward Im2Col Col2Im AsStrided Clone ToCopy Copy Alias Detach Tril Triu Trace
+    MaskedFill MaskedSelect MaskedScatter Where IndexPut IndexAdd IndexFill IndexCopy Scatter ScatterAdd SliceScatter
+    SelectScatter PixelShuffle PixelUnshuffle ChannelShuffle RepeatInterleave
+    Add Sub Rsub Neg Sum Mean Cumsum Lerp
+    AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D
+    MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D AdaptiveMaxPool3D FractionalMaxPool2D MaxPool2D
+    Amax Amin Max Min Maximum Minimum Topk Sort Kthvalue Median
+    Relu Threshold LeakyRelu RreluWithNoise PreluKernel Abs NativeDropout
+    UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleNearestExact1D UpsampleNearestExact2D
+    UpsampleLinear1D UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
+    GridSampler2D GridSampler3D Embedding EmbeddingBag FftR2C FftC2C FftC2R ViewAsReal ViewAsComplex Real
+""")
 # Elements are moved, chosen or cast; no two are added to each other, so relevance itself moves as relevance per value.
-MOVES = frozenset(
-    [
-        "View",
-        "ReshapeAlias",
-        "UnsafeView",
-        "Permute",
-        "Transpose",
-        "T",
-        "Squeeze",
-        "Unsqueeze",
-        "Slice",
-        "Select",
-        "Narrow",
-        "Index",
-        "Gather",
-        "Cat",
-        "Stack",
-        "Split",
-        "SplitWithSizes",
-        "UnsafeSplit",
-        "Unbind",
-        "Flip",
-        "Roll",
-        "ConstantPadNd",
-        "AsStrided",
-        "Clone",
-        "ToCopy",
-        "Alias",
-        "Diagonal",
-    ]
-)
-PRODUCTS = frozenset(
-    ["Mul", "Mm", "Bmm", "Addmm", "Baddbmm", "Dot", "Mv", "Addmv", "Addcmul", "GroupedMm", "Outer", "Ger", "Prod"]
-)
-ADDENDS = frozenset(["Addmm", "Baddbmm", "Addmv", "Addcmul"])  # products whose first operand is added
+MOVES = kinds("""
+    View ReshapeAlias UnsafeView Permute Transpose T Squeeze Unsqueeze Slice Select Narrow Index Gather Cat Stack
+    Split SplitWithSizes UnsafeSplit Unbind Flip Roll ConstantPadNd AsStrided Clone ToCopy Alias Diagonal
+""")
+PRODUCTS = kinds("Mul Mm Bmm Addmm Baddbmm Dot Mv Addmv Addcmul GroupedMm Outer Ger")
+ADDENDS = kinds("Addmm Baddbmm Addmv Addcmul")  # products whose first operand is added
 # What only scales: a constant, through which no relevance goes (as the square root in a normalisation).
-SCALES = frozenset(
-    [
-        "Rsqrt",
-        "Sqrt",
-        "Reciprocal",
-        "Std",
-        "Var",
-        "VarMean",
-        "StdMean",
-        "LinalgVectorNorm",
-        "Norm",
-        "Sign",
-        "Argmax",
-        "Round",
-        "Floor",
-    ]
-)
-GATES = frozenset(["Softmax", "LogSoftmax", "SafeSoftmax", "Sigmoid", "Hardsigmoid"])  # constants under "detach"
-BATCH_NORMS = frozenset(["NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "BatchNormWithUpdate"])
-CONVOLUTIONS = frozenset(["Convolution", "ConvolutionOverrideable", "MkldnnConvolution", "CudnnConvolution"])
-SOURCES = frozenset(["Embedding", "EmbeddingBag"])  # data enters as indices
+SCALES = kinds("Rsqrt Sqrt Reciprocal Std Var VarMean StdMean LinalgVectorNorm Norm Sign Round Floor")
+GATES = kinds("Softmax LogSoftmax SafeSoftmax Sigmoid Hardsigmoid")  # constants under "detach"
+BATCH_NORMS = kinds("NativeBatchNorm CudnnBatchNorm MiopenBatchNorm BatchNormWithUpdate")
+CONVOLUTIONS = kinds("Convolution ConvolutionOverrideable MkldnnConvolution CudnnConvolution")
+SOURCES = kinds("Embedding EmbeddingBag")  # data enters as indices
 
 
 def kind(node: Node) -> str:
@@ -208,7 +60,7 @@ def kind(node: Node) -> str:
 
 def edges(node: Node) -> Sequence[tuple[Node | None, int]]:
     """Which output of which node went into each operand; ``(None, 0)`` where nothing asks for a gradient."""
-    return node.next_functions  # type: ignore[no-any-return]
+    return node.next_functions
 
 
 def ordered(root: Node) -> list[Node]:

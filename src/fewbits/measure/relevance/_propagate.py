@@ -29,6 +29,7 @@ from fewbits.measure.relevance._nodes import (
     edges,
     fitted,
     kind,
+    kinds,
     leaves,
     native,
     ordered,
@@ -256,8 +257,8 @@ class _Walk:
         y = getattr(node, "_saved_result", None)
         if x is None or y is None:
             raise UnsupportedError(
-                f"{node.name()} does not keep both its input and its result, so it cannot be 'elementwise' by its name; "
-                "name the module or the function instead"
+                f"{node.name()} does not keep both its input and its result, so it cannot be 'elementwise' by its "
+                "name; give that of the module or of the function"
             )
         return Handed([None if c[0] is None else c[0] * y / stabilise(x, self.rules.eps)])
 
@@ -510,42 +511,27 @@ class _Walk:
                 raise NonFiniteError(f"the relevance of {name} is not finite; try rules='plus' or 'epsilon'")
 
 
-_LINEAR_IN_PLACE = frozenset(
-    [
-        "copy_",
-        "__setitem__",
-        "add_",
-        "sub_",
-        "__iadd__",
-        "__isub__",
-        "zero_",
-        "fill_",
-        "masked_fill_",
-        "index_put_",
-        "relu_",
-        "index_add_",
-        "neg_",
-    ]
+_LINEAR_IN_PLACE = kinds(
+    "copy_ __setitem__ add_ sub_ __iadd__ __isub__ zero_ fill_ masked_fill_ index_put_ relu_ index_add_ neg_"
 )
-_COMPOSED: Any = Composed._backward_cls  # type: ignore[attr-defined]
+_COMPOSED: Any = Composed._backward_cls
+_CALL = "call the nn.LSTM or nn.GRU module itself, or disable torch.backends.mkldnn and torch.backends.cudnn around it"
 _WAYS_OUT = {
-    "CompiledFunction": "relevance cannot look into a compiled region: call it on the network before torch.compile, or on "
-    "network._orig_mod",
+    "CompiledFunction": "relevance cannot look into a compiled region: call it on the network before torch.compile, or "
+    "on network._orig_mod",
     "CheckpointFunction": "relevance cannot look into a checkpoint that runs its block anew under its own graph: give "
     "torch.utils.checkpoint.checkpoint use_reentrant=False",
-    "MkldnnRnnLayer": "relevance goes through recurrent networks step by step, and this one ran as one fused operation: "
-    "call the nn.LSTM or nn.GRU module itself, not its function",
-    "CudnnRnn": "relevance goes through recurrent networks step by step, and this one ran as one fused operation: call "
-    "the nn.LSTM or nn.GRU module itself, or disable torch.backends.cudnn around it",
+    "MkldnnRnnLayer": f"relevance cannot look into a recurrent network that ran as one fused operation: {_CALL}",
+    "CudnnRnn": f"relevance cannot look into a recurrent network that ran as one fused operation: {_CALL}",
 }
 
 
 def _words(node: Node, name: str, path: str) -> str:
     where = f" in {path}" if path else ""
     return (
-        f"no relevance rule for the operation {node.name()}{where}; say what it is with operations={{{name!r}: 'linear' | "
-        "'elementwise' | 'scale' | a function}, by this name, by its function (torch.exp) or by its module's class, or "
-        "let probe=True find out whether it is homogeneous"
+        f"no relevance rule for the operation {node.name()}{where}; say what it is by operations={{{name!r}: 'linear' "
+        "| 'elementwise' | 'scale' | a function}, by this name, by its function (torch.exp) or by its module's class, "
+        "or let probe=True find out whether it is homogeneous"
     )
 
 

@@ -162,9 +162,9 @@ class Rules:
         eps: stabiliser of sums and averages.
         precision: what convolutions multiply in: ``"float32"`` (that of the network, in fact) or ``"bfloat16"``,
             faster where the hardware has it, and exact to about 1 % of each weight's relevance.
-        attention: ``"half"`` (AttnLRP) gives each of two factors that carry data half of a product's relevance, and goes
-            through softmax by its derivative, which does not conserve it; ``"detach"`` (CP-LRP) takes softmax and
-            sigmoid as constants, which does, but gives whole tensors (queries, keys, gates) none.
+        attention: ``"half"`` (AttnLRP) gives each of two factors that carry data half of a product's relevance, and
+            goes through softmax by its derivative, which does not conserve it; ``"detach"`` (CP-LRP) takes softmax
+            and sigmoid as constants, which does, but gives whole tensors (queries, keys, gates) none.
     """
 
     dense: Rule = Epsilon()

@@ -86,9 +86,9 @@ class Tape:
             if weighted and isinstance(output, Tensor) and output.grad_fn is not None:
                 value = output.detach()
                 self.values[output.grad_fn] = value, value._version
-            if isinstance(module, _BatchNorm) and isinstance(output, Tensor) and output.grad_fn is not None:
-                if kind(output.grad_fn) in BATCH_NORMS:
-                    self.statistics[module] = output.grad_fn
+            node = output.grad_fn if isinstance(output, Tensor) else None
+            if isinstance(module, _BatchNorm) and node is not None and kind(node) in BATCH_NORMS:
+                self.statistics[module] = node
             self._calls.append((path, given, [t for t in tree_leaves(output) if isinstance(t, Tensor)]))
             return output
 
