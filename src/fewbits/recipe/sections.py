@@ -154,7 +154,7 @@ class Measure(Part):
         attention: how relevance goes through attention and gates: ``half`` (AttnLRP), or ``detach`` (CP-LRP), which
             takes them as constants.
         operations: what operations without a relevance rule are: ``linear``, ``elementwise`` or ``scale``, by the
-            name of a module's class, of a function (``torch.exp``) or of a node of the autograd graph (``ExpBackward0``).
+            name of a module's class, of a function (``torch.exp``) or of an autograd node (``ExpBackward0``).
         precision: what relevance multiplies in at convolutions; bfloat16 is faster on hardware that has it.
         samples: samples per batch whose relevance is taken; ``None`` for all.
         every: steps from one measurement to the next.
