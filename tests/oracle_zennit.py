@@ -13,7 +13,7 @@ def load() -> ModuleType:
     """zennit; skips the test where it is not installed."""
     try:
         import torchvision  # noqa: F401
-    except ImportError:
+    except (ImportError, RuntimeError):  # or it is of another build of torch
         # zennit's only use of torchvision are two classes that its rewriting of ResNets looks for.
         names = ("torchvision", "torchvision.models", "torchvision.models.resnet")
         stubs = {name: ModuleType(name) for name in names}

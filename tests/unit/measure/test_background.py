@@ -8,10 +8,10 @@ from torch import nn
 
 from fewbits.attach import attach, background, fold, held
 from fewbits.errors import MismatchError
-from fewbits.graph.traced import trace
 from fewbits.measure import RelevanceScorer, TrainingStep, relevance
 from fewbits.measure.relevance import COMPOSITES, Rules, ZPlus, propagate
 from fewbits.task import start_relevance
+from fewbits.weights import select
 from networks import Residual, plan_for, record
 
 
@@ -26,12 +26,12 @@ Y = torch.arange(4)
 
 
 def at(model: nn.Module, weights, rules: Rules = COMPOSITES["plus"]):
-    recording, logits = record(model, X)
-    return propagate(recording, start_relevance(logits, Y), rules, at=weights).weights
+    tape, logits = record(model, X)
+    return propagate(logits, start_relevance(logits, Y), rules, tape, at=weights).weights
 
 
 def test_relevance_is_linear_in_the_weights_it_is_taken_at(model):
-    names = [f"{path}.weight" for path in trace(model).weighted()]
+    names = list(select(model))
     parameters = dict(model.named_parameters())
     one = {name: torch.randn_like(parameters[name]) for name in names}
     two = {name: torch.randn_like(parameters[name]) for name in names}
@@ -59,7 +59,7 @@ def test_background_weights_give_zeroed_weights_a_relevance():
     attach(model, plan_for(model))
     scores = {}
     for on in ("background", "quantized"):
-        scorer = RelevanceScorer(model, trace(model), COMPOSITES["plus"], on=on)
+        scorer = RelevanceScorer(model, COMPOSITES["plus"], on=on)
         torch.manual_seed(1)  # dropout
         with scorer.watch():
             logits = model(X.float())
@@ -87,7 +87,7 @@ def test_relevance_of_the_folded_network_at_the_background_weights_is_the_scorer
     model = Residual().eval()
     attach(model, plan_for(model))
     weights = {name: w.detach().clone() for name, w in background(model).items()}
-    scorer = RelevanceScorer(model, trace(model), COMPOSITES["paper"])
+    scorer = RelevanceScorer(model, COMPOSITES["paper"])
     with scorer.watch():
         logits = model(X.float())
     found = scorer.scores(TrainingStep(logits, (None, Y), weights, {}))

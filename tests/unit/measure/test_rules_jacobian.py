@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
-from fewbits.graph.traced import trace
 from fewbits.measure.relevance import (
     COMPOSITES,
-    ActivationTape,
     AlphaBeta,
     Epsilon,
     Flat,
     Gamma,
     Rule,
     Rules,
+    Tape,
     ZPlus,
     propagate,
 )
@@ -116,11 +115,12 @@ def test_rule_equals_its_formula(make, shape, rule, signed):
     x = torch.randn(2, *shape, dtype=torch.float64)
     x = x if signed else x.clamp(min=0)
     model = nn.Sequential(layer)
-    recording = ActivationTape(trace(model), model)
-    with recording.watch():
-        start = torch.randn_like(model(x))
+    tape = Tape(model)
+    with tape.watch():
+        outputs = model(x)
+    start = torch.randn_like(outputs)
     rules = Rules(dense=rule, conv=rule, weight=None)
-    found = propagate(recording, start, rules, inputs=True)
+    found = propagate(outputs, start, rules, tape, inputs=True)
     own = Epsilon() if isinstance(rule, Flat) else rule
     of_inputs, of_weights = explicit(layer, x, start, rule, own)
     torch.testing.assert_close(found.inputs, of_inputs, rtol=1e-8, atol=1e-10)
@@ -134,10 +134,11 @@ def test_the_rule_of_the_weights_is_independent_of_the_rule_toward_the_inputs(we
     layer = nn.Conv2d(2, 3, 3, padding=1).double()
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
     model = nn.Sequential(layer)
-    recording = ActivationTape(trace(model), model)
-    with recording.watch():
-        start = torch.randn_like(model(x))
-    found = propagate(recording, start, Rules(conv=ZPlus(), first=Flat(), weight=weight), inputs=True)
+    tape = Tape(model)
+    with tape.watch():
+        outputs = model(x)
+    start = torch.randn_like(outputs)
+    found = propagate(outputs, start, Rules(conv=ZPlus(), first=Flat(), weight=weight), tape, inputs=True)
     of_inputs, of_weights = explicit(layer, x, start, Flat(), weight)
     torch.testing.assert_close(found.inputs, of_inputs, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(found.weights["0.weight"], of_weights, rtol=1e-8, atol=1e-10)
@@ -153,10 +154,11 @@ def test_a_folded_normalisation_is_a_layer_with_other_weights():
     norm.bias.normal_()
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
     model = nn.Sequential(conv, norm)
-    recording = ActivationTape(trace(model), model)
-    with recording.watch():
-        start = torch.randn_like(model(x))
-    found = propagate(recording, start, Rules(conv=AlphaBeta(2, 1), weight=None), inputs=True)
+    tape = Tape(model)
+    with tape.watch():
+        outputs = model(x)
+    start = torch.randn_like(outputs)
+    found = propagate(outputs, start, Rules(conv=AlphaBeta(2, 1), weight=None), tape, inputs=True)
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     merged = nn.Conv2d(2, 3, 3).double()
     merged.weight.copy_(conv.weight * scale[:, None, None, None])

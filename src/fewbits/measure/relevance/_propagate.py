@@ -123,15 +123,25 @@ class _Walk:
         self.arrived[outputs.grad_fn][outputs.output_nr] = Carried(start.to(outputs.dtype), outputs.detach())
         for node in reversed(order):
             arrived = self.arrived.pop(node, None)
-            if arrived is not None:
+            if arrived is None:
+                continue
+            try:
                 self._step(node, arrived)
+            except RuntimeError as error:
+                if "modified by an inplace operation" not in str(error):
+                    raise
+                where = self.tape.path_of(node)
+                raise UnsupportedError(
+                    f"what {node.name()}{f' in {where}' if where else ''} read is overwritten in place later, which no "
+                    "gradient survives either; write it out of place"
+                ) from error
         self._check()
-        found = self.found.weights
+        found, every = self.found.weights, {}
         for path, module in layers(self.tape.model).items():
             name = f"{path}.weight".lstrip(".")
-            if name not in found:
-                shared = found.get(self.tape.names.get(id(module.weight), name))
-                found[name] = torch.zeros_like(module.weight.detach()) if shared is None else shared
+            own = found.get(name, found.get(self.tape.names.get(id(module.weight), name)))
+            every[name] = torch.zeros_like(module.weight.detach()) if own is None else own
+        self.found.weights = every | {name: r for name, r in found.items() if name not in every}
         return self.found
 
     # What the walk knows of a node before relevance arrives there.

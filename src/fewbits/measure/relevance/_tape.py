@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -16,6 +16,17 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from fewbits.measure.relevance._composed import COMPOSED, Composed, How, operations_of
 from fewbits.measure.relevance._nodes import BATCH_NORMS, Node, edges, kind
 from fewbits.weights import layers
+
+
+def unseen(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """What a hook does itself is not watched: each attribute of a tensor would count as a call."""
+
+    @wraps(hook)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return hook(*args, **kwargs)
+
+    return quiet
 
 
 class Tape:
@@ -56,7 +67,7 @@ class Tape:
         self.in_place: dict[Node, str] = {}  # what was done to a view, of which autograd names only the copy
         self.operands: dict[Node, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {}
         self.statistics: dict[nn.Module, Node] = {}  # of batch normalisation, where its node keeps them
-        self._calls: list[tuple[str, list[Tensor], list[Tensor]]] = []
+        self._calls: list[tuple[str, set[Node], list[Node]]] = []  # what each module was given, and gave
 
     @contextmanager
     def watch(self) -> Iterator[Tape]:
@@ -79,6 +90,7 @@ class Tape:
         how = next((self.operations[cls] for cls in type(module).__mro__ if cls in self.operations), None)
         how = how or COMPOSED.get(type(module).__name__)
 
+        @unseen
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
             if how is not None and isinstance(output, Tensor) and output.requires_grad and given:
@@ -89,7 +101,8 @@ class Tape:
             node = output.grad_fn if isinstance(output, Tensor) else None
             if isinstance(module, _BatchNorm) and node is not None and kind(node) in BATCH_NORMS:
                 self.statistics[module] = node
-            self._calls.append((path, given, [t for t in tree_leaves(output) if isinstance(t, Tensor)]))
+            made = [t.grad_fn for t in tree_leaves(output) if isinstance(t, Tensor)]
+            self._calls.append((path, {t.grad_fn for t in given}, made))
             return output
 
         if isinstance(module, nn.RNNBase):
@@ -105,6 +118,7 @@ class Tape:
             stack.callback(closing.remove)
         stack.callback(module.register_forward_hook(after, with_kwargs=True).remove)
 
+    @unseen
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.clear()
         self.arguments = args, kwargs
@@ -122,9 +136,7 @@ class Tape:
     def path_of(self, wanted: Node) -> str:
         """The path of the innermost module that made a node; empty for the network itself."""
         for path, given, outputs in self._calls:  # inner modules end before outer ones
-            stop = {t.grad_fn for t in given}
-            stack = [t.grad_fn for t in outputs]
-            seen = set(stop)
+            stack, seen = list(outputs), set(given)
             while stack:
                 node = stack.pop()
                 if node is None or node in seen:
@@ -163,23 +175,31 @@ class _Watch(TorchFunctionMode):
         tape = self.tape
         how = tape.operations.get(func) if tape.operations else None
         if how is not None and isinstance(output, Tensor) and output.requires_grad:
-            with torch._C.DisableTorchFunction():
-                given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
-                output = Composed.apply(how, output, *given)
-        name = getattr(func, "__name__", "")
-        if name.endswith("_") and args and isinstance(args[0], Tensor):
-            with torch._C.DisableTorchFunction():
-                for place in (args[0], args[0]._base):
-                    if place is not None and place.grad_fn is not None and kind(place.grad_fn) == "CopySlices":
-                        tape.in_place[place.grad_fn] = name
+            given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
+            output = Composed.apply(how, output, *given)
+        name = _in_place(getattr(func, "__name__", ""), args, kwargs)
+        if name is not None and args and isinstance(args[0], Tensor):
+            for place in (args[0], args[0]._base):
+                if place is not None and place.grad_fn is not None and kind(place.grad_fn) == "CopySlices":
+                    tape.in_place[place.grad_fn] = name
         if (tape.account or tape.probe) and isinstance(output, Tensor):
-            with torch._C.DisableTorchFunction(), contextlib.suppress(RuntimeError):
-                node = output.grad_fn
-                if node is not None and tape.account and kind(node) in ("Add", "Sub", "Rsub"):
-                    tape.constants.setdefault(node, []).extend(_added(name, args, kwargs))
-                if node is not None and tape.probe:
-                    tape.operands.setdefault(node, (func, args, kwargs))
+            node = output.grad_fn
+            if node is not None and tape.account and kind(node) in ("Add", "Sub", "Rsub"):
+                tape.constants.setdefault(node, []).extend(_added(getattr(func, "__name__", ""), args, kwargs))
+            if node is not None and tape.probe:
+                tape.operands.setdefault(node, (func, args, kwargs))
         return output
+
+
+_WRITES = frozenset(["__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"])
+
+
+def _in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> str | None:
+    """What a function does to its first argument, in the words of its method; ``None`` if it leaves it as it is."""
+    if name in _WRITES or (name.endswith("_") and not name.startswith("__")):
+        return name
+    written = kwargs.get("inplace") or any(a is True for a in args[1:])
+    return f"{name}_" if written else None
 
 
 def _added(name: str, args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
