@@ -12,7 +12,6 @@ from torch import Tensor
 from benchmarks.unit import Place, Row, Unit
 from fewbits import assign, zoo
 from fewbits.attach import attach
-from fewbits.graph import trace
 from fewbits.measure import RelevanceScorer
 from fewbits.measure.relevance import Rules, rules_of
 from fewbits.recipe import Finetuning
@@ -54,11 +53,11 @@ class Stepper:
 
     def __init__(self, name: str, method: str, rules: Rules, samples: int, every: int) -> None:
         model, settings = zoo.build(name, seed=0), Finetuning()
-        traced, weights = trace(model), select(model)
+        weights = select(model)
         maker = partial(getattr(assign, method), zero_floor=0.5)
         plan, state = maker(lam=0.3).update(weights, None, maker(lam=0.3).init(weights))
         attach(model, plan)
-        scorer = RelevanceScorer(model, traced, rules, samples=samples) if method == "ecqx" else None
+        scorer = RelevanceScorer(model, rules, samples=samples) if method == "ecqx" else None
         self.qat = QATCallback(
             model, lambda lam, _: maker(lam=lam), state, 0.3, scorer=scorer, every=every, settings=settings,
             accelerator=Accelerator(), on_round=lambda *_: None, rounds=1,
@@ -72,7 +71,7 @@ class Stepper:
         with self.qat.watch():
             logits = self.model(inputs)
         loss = self.objective(logits, (inputs, targets))
-        loss.backward()
+        loss.backward(retain_graph=self.qat.keeps_graph())
         self.qat.before_update(logits, (inputs, targets))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

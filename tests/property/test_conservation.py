@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fewbits.measure.relevance import COMPOSITES, Rules
+from fewbits.measure.relevance import COMPOSITES, Epsilon, Rules
 from fewbits.zoo import MLPGSC, VGG16, VGG16BN, DigitsNet, LeNet5, LeNet300100, MobileNetV2, ResNet, WideResNet
 from networks import Residual, conservation_error, explain, randomised, sharp
 
@@ -243,6 +243,6 @@ def test_missing_relevance_is_noticed():
     torch.manual_seed(0)
     model = randomised(Residual()).eval()
     x = torch.randn(3, 2, 6, 6, dtype=torch.float64)
-    found, start = explain(model, x, Rules(eps=10.0), inputs=True, account=True)
+    found, start = explain(model, x, Rules(dense=Epsilon(10.0)), inputs=True, account=True)
     end = float(found.inputs.sum()) + sum(found.biases.values())
     assert abs(end - float(start.sum())) > 0.05 * float(start.abs().sum())

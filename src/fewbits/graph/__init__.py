@@ -1,6 +1,6 @@
 """What feeds what in a network: the one read-only look that every room shares."""
 
 from fewbits.graph.norm_pairs import biased, pairs
-from fewbits.graph.traced import Kind, TracedGraph, arguments, graph_of, overwrites, trace
+from fewbits.graph.traced import Kind, arguments, graph_of
 
-__all__ = ["Kind", "TracedGraph", "arguments", "biased", "graph_of", "overwrites", "pairs", "trace"]
+__all__ = ["Kind", "arguments", "biased", "graph_of", "pairs"]

@@ -136,15 +136,8 @@ class Tape:
     def path_of(self, wanted: Node) -> str:
         """The path of the innermost module that made a node; empty for the network itself."""
         for path, given, outputs in self._calls:  # inner modules end before outer ones
-            stack, seen = list(outputs), set(given)
-            while stack:
-                node = stack.pop()
-                if node is None or node in seen:
-                    continue
-                if node is wanted:
-                    return path
-                seen.add(node)
-                stack.extend(below for below, _ in edges(node))
+            if any(wanted in between(output, given) for output in outputs):
+                return path
         return ""
 
 
@@ -182,6 +175,9 @@ class _Watch(TorchFunctionMode):
             for place in (args[0], args[0]._base):
                 if place is not None and place.grad_fn is not None and kind(place.grad_fn) == "CopySlices":
                     tape.in_place[place.grad_fn] = name
+        if name is None and "circular" in (*args[2:], *kwargs.values()) and isinstance(output, Tensor):
+            for node in between(output.grad_fn, {args[0].grad_fn}):  # written by parts, below what is watched
+                tape.in_place.setdefault(node, "copy_")
         if (tape.account or tape.probe) and isinstance(output, Tensor):
             node = output.grad_fn
             if node is not None and tape.account and kind(node) in ("Add", "Sub", "Rsub"):
@@ -219,7 +215,11 @@ def _added(name: str, args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
 def inside(composed: Node) -> set[Node]:
     """The nodes that a composed operation was made of."""
     (first, _), *given = edges(composed)
-    stop = {node for node, _ in given}
+    return between(first, {node for node, _ in given})
+
+
+def between(first: Node | None, stop: set[Node]) -> set[Node]:
+    """``first`` and all that leads to it, as far as the nodes of ``stop``."""
     found: set[Node] = set()
     stack = [first]
     while stack:
