@@ -1,0 +1,19 @@
+"""Relevance is what another engine, which read networks with ``torch.fx``, said it was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from relevance_values import LARGE, SMALL, STORED, values
+
+
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.long) for name in LARGE)])
+def test_relevance_is_that_of_the_traced_graph(name: str) -> None:
+    expected, found = json.loads(STORED.read_text())[name], values(name)
+    assert found.keys() == expected.keys()
+    for key, weights in expected.items():
+        assert found[key].keys() == weights.keys()
+        for weight, (projected, total) in weights.items():
+            assert found[key][weight] == pytest.approx([projected, total], rel=0, abs=1e-9 * total), (key, weight)
