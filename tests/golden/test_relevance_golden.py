@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from relevance_values import LARGE, SMALL, STORED, values
 
 
