@@ -10,7 +10,6 @@ by its derivative, layer normalisation with a constant standard deviation); ``de
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewbits.errors import UnsupportedError
-from fewbits.measure.relevance._nodes import Node, edges, native, near_zero, outputs_of, parameter, per_channel
+from fewbits.measure.relevance._nodes import Node, edges, native, near_zero, parameter, per_channel
 
 
 class Handed(NamedTuple):
@@ -55,10 +53,8 @@ def elementwise(node: Node, c: Tensor, f: Callable[[Node, Tensor], Tensor]) -> H
     """``c (f(x) - f(0)) / x``: the slope of the line from ``f(0)``, which is a constant."""
     x = node._saved_self
     zero = f(node, x.new_zeros(1))
-    (limit,) = native(node, [torch.ones_like(x)])
-    assert limit is not None
-    slope = torch.where(near_zero(x), limit, (f(node, x) - zero) / x)
-    return Handed([c * slope], c * zero)
+    x = torch.where(near_zero(x), torch.finfo(x.dtype).eps ** 0.5, x)
+    return Handed([f(node, x).sub_(zero).div_(x).mul_(c)], c * zero if bool(zero) else 0.0)
 
 
 def sigmoid(node: Node, c: Tensor) -> Handed:
@@ -89,39 +85,35 @@ def quotient(node: Node, c: Sequence[Tensor | None], signal: Callable[[int], boo
 
 
 def layer_norm(node: Node, c: Tensor) -> Handed:
-    """``y = w (x - mean x) r + b`` with a constant ``r``: ``h - mean h`` with ``h = c w r``."""
-    x, w, mean, r = node._saved_input, node._saved_weight, node._saved_result1, node._saved_result2
+    """``y = w (x - mean x) r + b`` with a constant ``r``: ``h - mean h`` with ``h = c w r``; weights get none."""
+    x, w, r = node._saved_input, node._saved_weight, node._saved_result2
     over = tuple(range(-len(node._saved_normalized_shape), 0))
     lead = tuple(range(x.dim() - len(over)))
     h = c * r if w is None else c * w * r
-    return Handed([h - h.mean(over, keepdim=True), (c * (x - mean) * r).sum(lead), c.sum(lead)])
+    return Handed([h - h.mean(over, keepdim=True), None, c.sum(lead)])
 
 
 def rms_norm(node: Node, c: Tensor) -> Handed:
     """``y = w x r`` with a constant ``r``: ``c w r``."""
     w, r = node._saved_weight, node._saved_result1
-    over = tuple(range(node._saved_input.dim() - (0 if w is None else w.dim())))
-    return Handed([c * r if w is None else c * w * r, (c * node._saved_input * r).sum(over)])
+    return Handed([c * r if w is None else c * w * r, None])
 
 
 def group_norm(node: Node, c: Tensor) -> Handed:
     """As :func:`layer_norm`, over each group of channels."""
     x, w, groups = node._saved_input, node._saved_weight, node._saved_group
     apart = (len(x), groups, -1)
-    mean, r = (v.reshape(len(x), groups, 1) for v in (node._saved_result1, node._saved_result2))
+    r = node._saved_result2.reshape(len(x), groups, 1)
     h = (c if w is None else c * per_channel(w, x)).reshape(apart) * r
-    normal = ((x.reshape(apart) - mean) * r).reshape(x.shape)
     over = [d for d in range(x.dim()) if d != 1]
-    return Handed([(h - h.mean(-1, keepdim=True)).reshape(x.shape), (c * normal).sum(over), c.sum(over)])
+    return Handed([(h - h.mean(-1, keepdim=True)).reshape(x.shape), None, c.sum(over)])
 
 
 class BatchStatistics(NamedTuple):
-    """``y = scale x + shift`` per channel, and the parts that it is made of."""
+    """``y = scale x + shift`` per channel."""
 
     scale: Tensor
     shift: Tensor
-    mean: Tensor
-    r: Tensor
 
 
 def batch_statistics(node: Node) -> BatchStatistics:
@@ -133,7 +125,7 @@ def batch_statistics(node: Node) -> BatchStatistics:
         mean, r = node._saved_running_mean, torch.rsqrt(node._saved_running_var + eps)
     scale = r if node._saved_weight is None else r * node._saved_weight.detach()
     shift, bias = -mean * scale, parameter(edges(node)[2][0])
-    return BatchStatistics(scale, shift if bias is None else shift + bias, mean, r)
+    return BatchStatistics(scale, shift if bias is None else shift + bias)
 
 
 def instance_norm(node: Node, c: Tensor) -> Handed:
@@ -141,8 +133,7 @@ def instance_norm(node: Node, c: Tensor) -> Handed:
     x, found = node._saved_input, batch_statistics(node)
     over = [d for d in range(x.dim()) if d != 1]
     h = c * per_channel(found.scale, x)
-    normal = (x - per_channel(found.mean, x)) * per_channel(found.r, x)
-    return Handed([h - h.mean(over, keepdim=True), (c * normal).sum(over), c.sum(over)])
+    return Handed([h - h.mean(over, keepdim=True), None, c.sum(over)])
 
 
 def softmax(node: Node, c: Sequence[Tensor | None]) -> Handed:
@@ -150,39 +141,14 @@ def softmax(node: Node, c: Sequence[Tensor | None]) -> Handed:
     return Handed(native(node, c))
 
 
-def attention(node: Node, c: Tensor, detach: bool) -> Handed:
-    """Fused attention, computed anew from what autograd kept: ``softmax(q k^T scale + mask) v``.
+def attention(node: Node, c: Sequence[Tensor | None], detach: bool) -> Handed:
+    """Fused attention, ``softmax(q k^T s + mask) v``: of its derivative a quarter to ``q`` and ``k``, half to ``v``.
 
-    A quarter each to queries and keys, half to values; with ``detach`` all to values.
+    So do the product with ``v``, softmax and the product of ``q`` and ``k``, one after the other. With ``detach`` all
+    goes to values.
     """
-    if getattr(node, "_saved_dropout_p", 0.0):
-        raise UnsupportedError(
-            f"{node.name()} does not keep which of its attention weights were dropped; set the dropout of attention to "
-            "0, or run the network under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
-        )
-    bias = "_saved_attn_mask" if hasattr(node, "_saved_attn_mask") else "_saved_attn_bias"
-    mask, causal = getattr(node, bias, None), getattr(node, "_saved_is_causal", False)
-    with torch.enable_grad():
-        q, k, v = (t.detach().requires_grad_() for t in (node._saved_query, node._saved_key, node._saved_value))
-        times = q.shape[1] // k.shape[1]  # grouped queries
-        keys, values = (t if times == 1 else t.repeat_interleave(times, 1) for t in (k, v))
-        logits = q @ keys.transpose(-1, -2) * (node._saved_scale or 1 / math.sqrt(q.shape[-1]))
-        if causal:
-            seen = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
-            logits = logits.masked_fill(~seen, -math.inf)
-        if mask is not None:
-            logits = logits.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask
-        weights = logits.softmax(-1)
-        if detach:
-            (to_v,) = torch.autograd.grad(weights.detach() @ values, [v], c)
-            parts: list[Tensor | None] = [None, None, to_v]
-        else:
-            to_q, to_k, to_v = torch.autograd.grad(weights @ values, [q, k, v], c)
-            parts = [to_q / 4, to_k / 4, to_v / 2]
-    return Handed(parts + [None] * (len(edges(node)) - 3))
-
-
-def first_of(c: Sequence[Tensor | None], node: Node) -> Tensor | None:
-    """The ``c`` of an operation's result; its other outputs (statistics, random numbers) carry none."""
-    assert outputs_of(node) >= 1
-    return c[0]
+    to_q, to_k, to_v, *rest = native(node, c)
+    if detach:
+        return Handed([None, None, to_v, *[None] * len(rest)])
+    parts = [None if g is None else g * share for g, share in ((to_q, 1 / 4), (to_k, 1 / 4), (to_v, 1 / 2))]
+    return Handed([*parts, *[None] * len(rest)])

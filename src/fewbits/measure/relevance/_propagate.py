@@ -225,6 +225,8 @@ class _Walk:
                 return formulas.quotient(node, c, lambda i: self._flows(node, i))
             case "Softmax" | "LogSoftmax" | "SafeSoftmax":
                 return formulas.softmax(node, c)
+            case _ if name.startswith("ScaledDotProduct"):
+                return formulas.attention(node, c, self.detach)
             case "CopySlices":
                 return self._in_place(node, c)
             case _ if name in NATIVE or name == "DDPSink" or name == "_DDPSink":
@@ -246,8 +248,6 @@ class _Walk:
                 return formulas.group_norm(node, first)
             case _ if name in BATCH_NORMS:
                 return formulas.instance_norm(node, first)
-            case _ if name.startswith("ScaledDotProduct"):
-                return formulas.attention(node, first, self.detach)
             case _ if isinstance(node, _COMPOSED):
                 if node.how == "linear":
                     self.forced |= inside(node)
