@@ -9,7 +9,7 @@ import os
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 import fewbits as fb
 from fewbits import codec
@@ -298,8 +298,20 @@ def test_bad_networks_and_data(trained, train) -> None:
         fb.compress(nn.ReLU(), train, recipe=recipe())
     with pytest.raises(SelectionError, match=r"'0\.wieght' matches no weight; did you mean '0\.weight'"):
         fb.compress(trained, train, recipe=recipe(select={"include": ["0.wieght"]}))
-    with pytest.raises(UnsupportedError, match="GRU"):
-        fb.compress(nn.Sequential(nn.GRU(3, 3), nn.Linear(3, 2)), train, recipe=recipe())
+
+
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x)
+
+
+def test_an_operation_without_a_relevance_rule_is_refused_until_it_is_named(train) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), Sine(), nn.Linear(12, 10))
+    with pytest.raises(UnsupportedError, match=r"SinBackward0 in 2; say what it is .*operations"):
+        fb.compress(model, train, recipe=recipe())
+    named = recipe(measure={"operations": {"Sine": "elementwise"}})
+    assert fb.compress(model, train, recipe=named).report.file_bytes < 1000
 
 
 def test_bad_options(trained, train) -> None:

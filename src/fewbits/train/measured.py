@@ -36,7 +36,7 @@ def measured_on(
             with scorer.watch(), torch.enable_grad():
                 outputs = model(task.inputs(batch))
             task.check(outputs, batch)
-            task.loss(outputs, batch).backward()
+            task.loss(outputs, batch).backward(retain_graph=scorer.keeps_graph)
             gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
             found = scorer.scores(TrainingStep(outputs, batch, weights, gradients))
             for name, score in found.items():
