@@ -52,7 +52,9 @@ class Propagated:
         weights: ``{"path.weight": relevance}`` of each weight's shape, summed with its sign over samples and
             over all places where the weight is applied (ECQx, eq. 7); zero for a layer that no class score
             depends on. Other parameters of two or more dimensions that multiply data have theirs by their own names.
-        inputs: relevance of the input tensor, if asked for; of indices, that of their embeddings, summed over features.
+        inputs: relevance of the input tensor, if asked for, or of the first of several; of indices, that of their
+            embeddings, summed over features.
+        sources: that of every input, in the order in which the network is given them.
         biases: relevance that biases, shifts and other constants received on the way, by operation, if asked for.
         lost: relevance of outputs with no contribution that the rule hands relevance to, by layer, if asked for.
         outputs: relevance of each weighted layer's outputs (its normalisation's when folded), if asked for.
@@ -60,6 +62,7 @@ class Propagated:
 
     weights: dict[str, Tensor] = field(default_factory=dict)
     inputs: Tensor | None = None
+    sources: list[Tensor] = field(default_factory=list)
     biases: dict[str, float] = field(default_factory=dict)
     lost: dict[str, float] = field(default_factory=dict)
     outputs: dict[str, float] = field(default_factory=dict)
@@ -114,6 +117,7 @@ class _Walk:
         self.folded: dict[Node, Node] = {}  # weighted operation -> its batch normalisation
         self.forced: set[Node] = set()  # inside of what is declared linear
         self.arrived: dict[Node, dict[int, Carried]] = defaultdict(dict)
+        self.sources: dict[int, Tensor] = {}  # relevance of inputs, by their place among what the network is given
 
     def run(self, outputs: Tensor, start: Tensor) -> Propagated:
         order = ordered(outputs.grad_fn)
@@ -135,6 +139,8 @@ class _Walk:
                     f"what {node.name()}{f' in {where}' if where else ''} read is overwritten in place later, which no "
                     "gradient survives either; write it out of place"
                 ) from error
+        self.found.sources = [self.sources[place] for place in sorted(self.sources)]
+        self.found.inputs = self.found.sources[0] if self.found.sources else None
         self._check()
         found, every = self.found.weights, {}
         for path, module in layers(self.tape.model).items():
@@ -151,7 +157,7 @@ class _Walk:
             name, below = kind(node), [n for n, _ in edges(node)]
             for n in below:
                 self.uses[n] += n is not None
-            source = node in self.tape.sources or name in SOURCES
+            source = node in self.tape.sources or name in SOURCES or _reads_constants(node, name)
             flows = [n is not None and self.signal[n] for n in below]
             self.signal[node] = source or (any(flows) and not self._stops(name))
             parameters = self.signal[node] and any(n is not None and not f for n, f in zip(below, flows, strict=True))
@@ -182,8 +188,10 @@ class _Walk:
     def _step(self, node: Node, arrived: dict[int, Carried]) -> None:
         name = kind(node)
         if node in self.tape.sources:
-            if self.inputs:
-                self._input(node, arrived[0])
+            self._source(self.tape.sources[node][0], arrived[0], self.tape.sources[node][1])
+            return
+        if name == "Embedding":
+            self._embedding(node, arrived[0])
             return
         if name in MOVES and node not in self.forced and any(c.value is not None for c in arrived.values()):
             self._move(node, arrived)
@@ -376,6 +384,14 @@ class _Walk:
                 self.found.lost[label] = self.found.lost.get(label, 0.0) + step.lost.get(toward, 0.0)
                 if bias is not None:
                     self._book_bias(node, linear.per_output(bias, step.z).expand_as(step.z), *factors)
+            elif behind is None:  # a table of constants is data, but nobody's input
+                given, _ = step.apply(toward, weight_rule)
+                assert given is not None
+                self._book(node, given.tensor * a if given.value is None else given.tensor)
+                if bias is not None:
+                    self._book_bias(node, linear.per_output(bias, step.z).expand_as(step.z), *step.factors(toward))
+            if bias is None and bias_at is not None and edges(node)[bias_at][0] is not None:
+                self._book_added(node, *edges(node)[bias_at], step.carried.per_value(self.rules.eps))
         given, of_weights = step.apply(toward if hand_on else None, weight_rule)
         if direct and path is not None:
             self._add(path, of_weights)
@@ -440,7 +456,14 @@ class _Walk:
             self.arrived[behind][0] = carried  # per value of the normalisation's output
             return
         x, found = node._saved_input, formulas.batch_statistics(node)
-        contribution, shift = x * per_channel(found.scale, x), per_channel(found.shift, x)
+        scale, shift = per_channel(found.scale, x), per_channel(found.shift, x)
+        if self.rules.norm == "fold":  # a layer of its own, with one contribution to each output
+            c = self._per_value(carried)
+            if self.account:
+                self._book(node, c * shift)
+            self._hand(node, 0, Carried(c * scale))
+            return
+        contribution = x * scale
         z = contribution + shift
         relevance = carried.tensor * z if carried.value is None else carried.tensor
         if isinstance(self.rules.norm, Rule):
@@ -456,6 +479,9 @@ class _Walk:
                 relevance.addcmul_(positive, plus)
             if minus is not None:
                 relevance.addcmul_(negative, minus)
+        elif self.account:  # what is zero cannot have relevance
+            label = self._label(node)
+            self.found.lost[label] = self.found.lost.get(label, 0.0) + float(relevance[x == 0].sum())
         self._hand(node, 0, Carried(relevance, x.detach()))
 
     def _folds(self, node: Node) -> bool:
@@ -502,10 +528,25 @@ class _Walk:
                     before = known[index]
                     known[index] = v if before is None else before + v
 
-    def _input(self, node: Node, carried: Carried) -> None:
-        value = self.tape.sources[node].detach()
-        relevance = carried.tensor * value if carried.value is None else carried.tensor
-        self.found.inputs = relevance if self.found.inputs is None else self.found.inputs
+    def _source(self, place: int, carried: Carried, value: Tensor) -> None:
+        if self.inputs:
+            relevance = carried.tensor * value.detach() if carried.value is None else carried.tensor
+            known = self.sources.get(place)
+            self.sources[place] = relevance if known is None else known + relevance
+
+    def _embedding(self, node: Node, carried: Carried) -> None:
+        """Where indices become data. A table that is looked up at other indices than the inputs is a constant."""
+        c, indices = self._per_value(carried), node._saved_indices
+        place = next((i for i, given in self.tape.indices.items() if _same(given, indices)), None)
+        table = parameter(edges(node)[0][0])
+        if self.inputs and table is not None and place is not None:
+            relevance = (c * table[indices]).sum(-1)
+            known = self.sources.get(place)
+            self.sources[place] = relevance if known is None else known + relevance
+        elif self.account:
+            (gradient,) = native(node, [c])
+            assert gradient is not None
+            self._book_added(node, *edges(node)[0], gradient)
 
     def _check(self) -> None:
         """Raise NonFiniteError for the first layer, from the output, that overflowed."""
@@ -561,6 +602,18 @@ def _is_instance_norm(node: Node) -> bool:
     return single and before is not None and kind(before) in ("View", "ReshapeAlias", "UnsafeView")
 
 
+def _same(given: Tensor, indices: Tensor) -> bool:
+    """Whether these indices are the ones that the network was given, as they are or with their shape changed."""
+    return given.data_ptr() == indices.data_ptr() or (given.shape == indices.shape and torch.equal(given, indices))
+
+
+def _reads_constants(node: Node, name: str) -> bool:
+    """Whether a layer's input is no operand that a gradient goes to, such as a table of positions: it is data, too."""
+    if name in CONVOLUTIONS:
+        return edges(node)[0][0] is None
+    return name in ("Mm", "Addmm", "Bmm") and edges(node)[name == "Addmm"][0] is None
+
+
 def _weighted_operands(node: Node, name: str, flows: Callable[[Node, int], bool]) -> tuple[int, int, int | None] | None:
     """Which operand of a linear operation is data, which one the weight, and which one the bias; or ``None``.
 
@@ -571,7 +624,7 @@ def _weighted_operands(node: Node, name: str, flows: Callable[[Node, int], bool]
     if name not in ("Mm", "Addmm"):
         return None
     first = 1 if name == "Addmm" else 0
-    if flows(node, first + 1) or not flows(node, first):
+    if flows(node, first + 1) or not (flows(node, first) or edges(node)[first][0] is None):
         return None
     if name == "Addmm" and (node._saved_alpha != 1 or node._saved_beta != 1 or flows(node, 0)):
         return None

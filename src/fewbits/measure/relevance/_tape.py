@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -60,7 +61,8 @@ class Tape:
 
     def clear(self) -> None:
         """Let go of everything that a forward pass left."""
-        self.sources: dict[Node, Tensor] = {}  # where data enters, and the data
+        self.sources: dict[Node, tuple[int, Tensor]] = {}  # where data enters: its place among the inputs, and it
+        self.indices: dict[int, Tensor] = {}  # inputs that are integers, by their place
         self.arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self.values: dict[Node, tuple[Tensor, int]] = {}  # what layers gave, with the version of its memory
         self.constants: dict[Node, list[Tensor]] = {}  # what was added and asks for no gradient
@@ -110,8 +112,10 @@ class Tape:
 
             def apart(*_: Any) -> None:
                 kernels.append(ExitStack())
-                kernels[-1].enter_context(torch.backends.mkldnn.flags(enabled=False))
-                kernels[-1].enter_context(torch.backends.cudnn.flags(enabled=False))
+                with warnings.catch_warnings():  # of what other devices could do
+                    warnings.simplefilter("ignore")
+                    kernels[-1].enter_context(torch.backends.mkldnn.flags(enabled=False))
+                    kernels[-1].enter_context(torch.backends.cudnn.flags(enabled=False))
 
             stack.callback(module.register_forward_pre_hook(apart).remove)
             closing = module.register_forward_hook(lambda *_: kernels.pop().close(), always_call=True)
@@ -124,11 +128,14 @@ class Tape:
         self.arguments = args, kwargs
 
         def marked(x: Tensor) -> Tensor:
+            place = len(self.sources) + len(self.indices)
             if not x.is_floating_point():
+                if x.dtype in (torch.int64, torch.int32):
+                    self.indices[place] = x
                 return x
             x = x if x.requires_grad else x.detach().requires_grad_()
             through = x.clone()  # a network may write into what it is given
-            self.sources[through.grad_fn] = x
+            self.sources[through.grad_fn] = place, x
             return through
 
         return tree_map_only(Tensor, marked, (args, kwargs))
