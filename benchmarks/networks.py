@@ -48,6 +48,8 @@ class Network:
                 torchvision()
                 return importlib.import_module("timm").create_model(self.name, **options).eval()
             case "transformers":
+                with suppress(ImportError):  # transformers looks for it, and does not get over a broken one
+                    torchvision()
                 found = importlib.import_module("transformers")
                 config = getattr(found, self.row["config"])(**self.row["says"])
                 if "attention" in self.row:

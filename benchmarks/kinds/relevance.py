@@ -1,11 +1,12 @@
-"""Relevance of a network of the list: whether it is conserved, and whether any weight is left without."""
+"""Relevance of the networks of the list: whether it is conserved, and whether any weight is left without."""
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import network
+from benchmarks.networks import Network, networks
 from benchmarks.unit import Place, Row, Unit
 from fewbits.errors import UnsupportedError
 from fewbits.measure.relevance import COMPOSITES, Epsilon, Rules, Tape, propagate
@@ -15,14 +16,18 @@ EXACT = dataclasses.replace(COMPOSITES["epsilon"], dense=Epsilon(SHARP), conv=Ep
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
-    """One row, in float64 and evaluation mode.
+    """A row for each network of a library, in float64 and evaluation mode.
 
     ``total`` is the relevance of inputs, additive parameters and constants over that of the output, with softmax and
     gates as constants; ``without`` counts weights whose relevance is zero everywhere, under each default.
     """
     torch.set_num_threads(1)
-    chosen = network(unit.labels["network"])
-    row: Row = unit.labels | {"method": "lrp", "model": chosen.label}
+    return [row_of(chosen, unit.labels) for chosen in networks() if chosen.library == unit.labels["library"]]
+
+
+def row_of(chosen: Network, labels: Row) -> Row:
+    """What is found of one network, or the message that refuses it."""
+    row: Row = labels | {"method": "lrp", "model": chosen.label}
     model = unsettled(chosen.build().double())
     inputs = chosen.inputs(dtype=torch.float64)
     try:
@@ -31,7 +36,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
             row |= {f"without_{name}": without(model, lambda: chosen.run(model, inputs), COMPOSITES[name])}
     except UnsupportedError as error:
         row |= {"error": str(error).partition(" (made at")[0]}
-    return [row]
+    return row
 
 
 def unsettled(model: nn.Module) -> nn.Module:
@@ -56,20 +61,20 @@ def start_of(outputs: Tensor) -> Tensor:
     return torch.zeros_like(flat).scatter(1, most, flat.gather(1, most)).view_as(outputs)
 
 
-def total(model: nn.Module, run) -> float:
+def total(model: nn.Module, run: Callable[[], Tensor], attention: str = "detach") -> float:
     """What arrives, over what started; 1 where nothing is lost."""
     tape = Tape(model, account=True)
     with tape.watch():
         outputs = run()
     start = start_of(outputs)
-    rules = dataclasses.replace(EXACT, attention="detach")
+    rules = dataclasses.replace(EXACT, attention=attention)
     found = propagate(outputs, start, rules, tape, inputs=True, account=True)
     arrived = sum(found.biases.values()) + sum(found.lost.values())
     arrived += sum(float(r.sum()) for r in found.sources)
     return arrived / float(start.sum())
 
 
-def without(model: nn.Module, run, rules: Rules) -> int:
+def without(model: nn.Module, run: Callable[[], Tensor], rules: Rules) -> int:
     """How many weights of layers have no relevance at all."""
     tape = Tape(model)
     with tape.watch():

@@ -304,7 +304,7 @@ def test_a_layer_that_no_score_depends_on_has_relevance_zero():
 
 
 def by_gradient(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """By the epsilon rule a network that is linear piece by piece has weight times gradient, as no stabiliser counts."""
+    """By the epsilon rule, without stabilisers, a network that is linear piece by piece has weight times gradient."""
     logits = model(x)
     logits.gather(1, torch.arange(len(x))[:, None]).sum().backward()
     return {f"{path}.weight": m.weight.detach() * m.weight.grad for path, m in layers(model).items()}
