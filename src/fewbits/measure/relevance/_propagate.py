@@ -206,14 +206,16 @@ class _Walk:
         # An eigenvalue of zero: an output without a value has no relevance, and none is made of it.
         c = [self._per_value(arrived[i]) if i in arrived else None for i in range(_outputs(node, arrived))]
         given = self._handed(node, name, c)
+        addends = self.tape.addends.get(node, ()) if self.account else ()
         for operand, v in enumerate(given.operands):
-            if v is not None:
+            if v is not None and not (addends and not self._flows(node, operand)):
                 self._hand(node, operand, Carried(v), multiplied=self._is_factor(node, name, operand))
         if self.account:
             self._book(node, given.constant)
-            for constant in self.tape.constants.get(node, ()):
+            for operand, value in enumerate(addends):
                 assert c[0] is not None
-                self._book(node, c[0] * constant)
+                if operand >= len(given.operands) or not self._flows(node, operand):
+                    self._book(node, c[0] * value)
 
     def _per_value(self, carried: Carried) -> Tensor:
         return carried.per_value(self.rules.eps)

@@ -65,7 +65,7 @@ class Tape:
         self.indices: dict[int, Tensor] = {}  # inputs that are integers, by their place
         self.arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self.values: dict[Node, tuple[Tensor, int]] = {}  # what layers gave, with the version of its memory
-        self.constants: dict[Node, list[Tensor]] = {}  # what was added and asks for no gradient
+        self.addends: dict[Node, list[Tensor]] = {}  # of a sum or a difference, each with its sign
         self.in_place: dict[Node, str] = {}  # what was done to a view, of which autograd names only the copy
         self.operands: dict[Node, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {}
         self.statistics: dict[nn.Module, Node] = {}  # of batch normalisation, where its node keeps them
@@ -188,7 +188,7 @@ class _Watch(TorchFunctionMode):
         if (tape.account or tape.probe) and isinstance(output, Tensor):
             node = output.grad_fn
             if node is not None and tape.account and kind(node) in ("Add", "Sub", "Rsub"):
-                tape.constants.setdefault(node, []).extend(_added(getattr(func, "__name__", ""), args, kwargs))
+                tape.addends.setdefault(node, _addends(getattr(func, "__name__", ""), args, kwargs))
             if node is not None and tape.probe:
                 tape.operands.setdefault(node, (func, args, kwargs))
         return output
@@ -205,18 +205,16 @@ def _in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> str | None:
     return f"{name}_" if written else None
 
 
-def _added(name: str, args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
-    """Operands of a sum or a difference that no gradient goes to, with their signs."""
+def _addends(name: str, args: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """Operands of a sum or a difference in the order of the node's edges, with their signs."""
     operands = [*args[:2], *(kwargs[k] for k in ("input", "other") if k in kwargs)]
-    alpha = kwargs.get("alpha", 1)
-    reverse = name in ("rsub", "__rsub__")
-    minus = "sub" in name
-    for place, operand in enumerate(operands):
-        if isinstance(operand, Tensor) and operand.requires_grad:
-            continue
-        factor = alpha if place == 1 and not reverse else 1
-        negative = minus and place == (0 if reverse else 1)
-        yield torch.as_tensor(operand).detach() * (-factor if negative else factor)
+    alpha, signs = kwargs.get("alpha", 1), [1, 1]
+    if name in ("rsub", "__rsub__"):
+        signs = [-1, 1]
+    elif "sub" in name:
+        signs = [1, -1]
+    signs[0 if name in ("rsub", "__rsub__") else 1] *= alpha
+    return [torch.as_tensor(v).detach() * sign for v, sign in zip(operands, signs, strict=False)]
 
 
 def inside(composed: Node) -> set[Node]:
