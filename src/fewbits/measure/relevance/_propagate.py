@@ -51,7 +51,8 @@ class Propagated:
     Attributes:
         weights: ``{"path.weight": relevance}`` of each weight's shape, summed with its sign over samples and
             over all places where the weight is applied (ECQx, eq. 7); zero for a layer that no class score
-            depends on. Other parameters of two or more dimensions that multiply data have theirs by their own names.
+            depends on. Other parameters of two or more dimensions that multiply data, or are looked up, have theirs by
+            their own names; a weight that several layers share has the sum, under each name.
         inputs: relevance of the input tensor, if asked for, or of the first of several; of indices, that of their
             embeddings, summed over features.
         sources: that of every input, in the order in which the network is given them.
@@ -164,7 +165,10 @@ class _Walk:
             behind = [n for n, f in zip(below, flows, strict=True) if f]
             self.weighted[node] = self._multiplies(name) or any(self.weighted[n] for n in behind)
             self.wanted[node] = self.signal[node] and (
-                (source and (self.inputs or self.account)) or parameters or any(self.wanted[n] for n in behind)
+                name in SOURCES
+                or (source and (self.inputs or self.account))
+                or parameters
+                or any(self.wanted[n] for n in behind)
             )
 
     def _stops(self, name: str) -> bool:
@@ -537,17 +541,18 @@ class _Walk:
             self.sources[place] = relevance if known is None else known + relevance
 
     def _embedding(self, node: Node, carried: Carried) -> None:
-        """Where indices become data. A table that is looked up at other indices than the inputs is a constant."""
+        """Where indices become data: a dense layer of one-hot inputs. Indices that are no input are a constant."""
         c, indices = self._per_value(carried), node._saved_indices
         place = next((i for i, given in self.tape.indices.items() if _same(given, indices)), None)
         table = parameter(edges(node)[0][0])
+        (gradient,) = native(node, [c])
+        assert gradient is not None
+        self._to_parameter(*edges(node)[0], Carried(gradient))
         if self.inputs and table is not None and place is not None:
             relevance = (c * table[indices]).sum(-1)
             known = self.sources.get(place)
             self.sources[place] = relevance if known is None else known + relevance
         elif self.account:
-            (gradient,) = native(node, [c])
-            assert gradient is not None
             self._book_added(node, *edges(node)[0], gradient)
 
     def _check(self) -> None:
