@@ -22,27 +22,27 @@ def kinds(names: str) -> frozenset[str]:
 # Linear in what they are given, or homogeneous piece by piece (rectifiers, maxima): relevance per value goes back as a
 # gradient does.
 NATIVE = kinds("""
-    View ReshapeAlias UnsafeView Permute Transpose T Squeeze Unsqueeze Expand Repeat Slice Select Narrow Diagonal
+    View UnsafeView Permute Transpose T Squeeze Unsqueeze Expand Repeat Slice Select Diagonal
     Index IndexSelect Gather Take Cat Stack Split SplitWithSizes UnsafeSplit UnsafeSplitWithSizes Unbind Flip Roll Rot90
     ConstantPadNd ReflectionPad1D ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D
-    Unfold UnfoldBackward Im2Col Col2Im AsStrided Clone ToCopy Copy Alias Detach Tril Triu Trace
+    Unfold Im2Col Col2Im AsStrided Clone ToCopy Copy Alias Tril Triu Trace
     MaskedFill MaskedSelect MaskedScatter Where IndexPut IndexAdd IndexFill IndexCopy Scatter ScatterAdd SliceScatter
-    SelectScatter PixelShuffle PixelUnshuffle ChannelShuffle RepeatInterleave
+    SelectScatter PixelShuffle PixelUnshuffle ChannelShuffle
     Add Sub Rsub Neg Sum Mean Cumsum Lerp
-    AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D
-    MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D AdaptiveMaxPool3D FractionalMaxPool2D MaxPool2D
+    AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D
+    MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D AdaptiveMaxPool3D FractionalMaxPool2D
     Amax Amin Max Min Maximum Minimum Topk Sort Kthvalue Median
     Relu Threshold LeakyRelu RreluWithNoise PreluKernel Abs NativeDropout
     UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleNearestExact1D UpsampleNearestExact2D
     UpsampleLinear1D UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
-    GridSampler2D GridSampler3D Embedding EmbeddingBag FftR2C FftC2C FftC2R ViewAsReal ViewAsComplex Real
+    GridSampler2D GridSampler3D Embedding EmbeddingBag
 """)
 # Elements are moved, chosen or cast; no two are added to each other, so relevance itself moves as relevance per value.
 MOVES = kinds("""
-    View ReshapeAlias UnsafeView Permute Transpose T Squeeze Unsqueeze Slice Select Narrow Index Gather Cat Stack
+    View UnsafeView Permute Transpose T Squeeze Unsqueeze Slice Select Index Gather Cat Stack
     Split SplitWithSizes UnsafeSplit Unbind Flip Roll ConstantPadNd AsStrided Clone ToCopy Alias Diagonal
 """)
-PRODUCTS = kinds("Mul Mm Bmm Addmm Baddbmm Dot Mv Addmv Addcmul GroupedMm Outer Ger")
+PRODUCTS = kinds("Mul Mm Bmm Addmm Baddbmm Dot Mv Addmv Addcmul GroupedMm")
 ADDENDS = kinds("Addmm Baddbmm Addmv Addcmul")  # products whose first operand is added
 # What only scales: a constant, through which no relevance goes (as the square root in a normalisation).
 SCALES = kinds("Rsqrt Sqrt Reciprocal Std Var VarMean StdMean LinalgVectorNorm Norm Sign Round Floor")
@@ -107,7 +107,7 @@ def fitted(v: Tensor, below: Node, output: int) -> Tensor:
 
 def parameter(node: Node | None) -> Tensor | None:
     """The parameter that is an operand as it is, or cast or reshaped."""
-    while node is not None and kind(node) in ("ToCopy", "View", "ReshapeAlias", "T"):
+    while node is not None and kind(node) in ("ToCopy", "View", "T"):
         node = edges(node)[0][0]
     return node.variable.detach() if node is not None and kind(node) == "AccumulateGrad" else None
 
