@@ -12,7 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 BLOCK = re.compile(r"^```python(?: title=\"([\w.]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROMISED = {"a-quantizer": 2, "a-pruning-criterion": 2, "a-grid": 2, "a-cost": 1, "a-learning-rule": 1}
+PROMISED = {
+    "a-quantizer": 2,
+    "a-pruning-criterion": 2,
+    "a-grid": 2,
+    "a-cost": 1,
+    "a-learning-rule": 1,
+    "a-relevance-rule": 1,
+}
 """How many files each may ask for."""
 
 

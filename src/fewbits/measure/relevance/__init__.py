@@ -8,7 +8,18 @@ from fewbits.measure.relevance._first import first_samples
 from fewbits.measure.relevance._locate import located
 from fewbits.measure.relevance._measure import Relevance, relevance, rules_of, start_relevance
 from fewbits.measure.relevance._propagate import Propagated, propagate
-from fewbits.measure.relevance._rules import COMPOSITES, AlphaBeta, Epsilon, Flat, Gamma, Rule, Rules, ZPlus
+from fewbits.measure.relevance._rules import (
+    COMPOSITES,
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    Rule,
+    Rules,
+    ZPlus,
+    divide,
+    stabilise,
+)
 from fewbits.measure.relevance._tape import Tape
 
 __all__ = [
@@ -24,10 +35,12 @@ __all__ = [
     "Rules",
     "Tape",
     "ZPlus",
+    "divide",
     "first_samples",
     "located",
     "propagate",
     "relevance",
     "rules_of",
+    "stabilise",
     "start_relevance",
 ]
