@@ -30,6 +30,7 @@ def x(*shape: int) -> Tensor:
 INDEX = torch.zeros(4, 4, dtype=torch.long)
 MADE: dict[str, Callable[[], object]] = {
     "View": lambda: x().view(16),
+    "ReshapeAlias": lambda: x(2, 3, 4).transpose(1, 2).reshape(2, 4, 3),  # a view of what is not contiguous
     "UnsafeView": lambda: F.linear(x(2, 3, 4).transpose(0, 1), x(5, 4)),
     "Permute": lambda: x(2, 3, 4).permute(2, 0, 1),
     "Transpose": lambda: x().transpose(0, 1),

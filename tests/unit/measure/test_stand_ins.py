@@ -64,3 +64,25 @@ def test_no_weight_is_left_without(name: str, composite: str) -> None:
     found, _ = found_by(model, inputs, COMPOSITES[composite], account=False)
     empty = [path for path, r in found.weights.items() if not r.any()]
     assert not empty
+
+
+class Reshaped(nn.Module):
+    """A reshape that needs no copy though its input is not contiguous: a node of its own, as in GPT-2's attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(3, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x.transpose(1, 2).reshape(2, 4, 3)).sum(1)
+
+
+def test_relevance_passes_a_reshape_of_what_is_not_contiguous() -> None:
+    torch.manual_seed(0)
+    model, x = Reshaped().double(), torch.randn(2, 3, 4, dtype=torch.float64)
+    tape = Tape(model)
+    with tape.watch():
+        outputs = model(x)
+    found = propagate(outputs, outputs.detach(), rules("epsilon", "half"), tape, inputs=True)
+    expected = x * torch.einsum("oi,no->ni", model.dense.weight.detach(), torch.ones_like(outputs))[:, :, None]
+    torch.testing.assert_close(found.inputs, expected, rtol=1e-9, atol=1e-12)

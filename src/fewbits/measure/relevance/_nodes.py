@@ -22,7 +22,7 @@ def kinds(names: str) -> frozenset[str]:
 # Linear in what they are given, or homogeneous piece by piece (rectifiers, maxima): relevance per value goes back as a
 # gradient does.
 NATIVE = kinds("""
-    View UnsafeView Permute Transpose T Squeeze Unsqueeze Expand Repeat Slice Select Diagonal
+    View ReshapeAlias UnsafeView Permute Transpose T Squeeze Unsqueeze Expand Repeat Slice Select Diagonal
     Index IndexSelect Gather Take Cat Stack Split SplitWithSizes UnsafeSplit UnsafeSplitWithSizes Unbind Flip Roll Rot90
     ConstantPadNd ReflectionPad1D ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D
     Unfold Im2Col Col2Im AsStrided Clone ToCopy Copy Alias Tril Triu Trace
@@ -39,7 +39,7 @@ NATIVE = kinds("""
 """)
 # Elements are moved, chosen or cast; no two are added to each other, so relevance itself moves as relevance per value.
 MOVES = kinds("""
-    View UnsafeView Permute Transpose T Squeeze Unsqueeze Slice Select Index Gather Cat Stack
+    View ReshapeAlias UnsafeView Permute Transpose T Squeeze Unsqueeze Slice Select Index Gather Cat Stack
     Split SplitWithSizes UnsafeSplit Unbind Flip Roll ConstantPadNd AsStrided Clone ToCopy Alias Diagonal
 """)
 PRODUCTS = kinds("Mul Mm Bmm Addmm Baddbmm Dot Mv Addmv Addcmul GroupedMm")
@@ -107,7 +107,7 @@ def fitted(v: Tensor, below: Node, output: int) -> Tensor:
 
 def parameter(node: Node | None) -> Tensor | None:
     """The parameter that is an operand as it is, or cast or reshaped."""
-    while node is not None and kind(node) in ("ToCopy", "View", "T"):
+    while node is not None and kind(node) in ("ToCopy", "View", "ReshapeAlias", "T"):
         node = edges(node)[0][0]
     return node.variable.detach() if node is not None and kind(node) == "AccumulateGrad" else None
 

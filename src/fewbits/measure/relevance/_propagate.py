@@ -606,7 +606,7 @@ def _at(tensor: Tensor | None, output: int, node: Node) -> list[Tensor | None]:
 def _is_instance_norm(node: Node) -> bool:
     before = edges(node)[0][0]
     single = len(node._saved_input) == 1 and bool(getattr(node, "_saved_training", True))
-    return single and before is not None and kind(before) in ("View", "UnsafeView")
+    return single and before is not None and kind(before) in ("View", "ReshapeAlias", "UnsafeView")
 
 
 def _same(given: Tensor, indices: Tensor) -> bool:
