@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +36,12 @@ class TrainingStep:
 
 
 class Scorer(ABC):
-    """Turns a training step into scores.
+    """Turns a training step into scores."""
 
-    Attributes:
-        keeps_graph: whether the autograd graph of the outputs has to outlive the step's backward pass.
-    """
-
-    keeps_graph: ClassVar[bool] = False
+    @property
+    def keeps_graph(self) -> bool:
+        """Whether the autograd graph of the outputs has to outlive the step's backward pass."""
+        return False
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -73,10 +72,8 @@ class RelevanceScorer(Scorer):
         samples: first samples of the batch to use; ``None`` for the whole batch, as the paper does. They go through the
             network once more, with the statistics of the whole batch.
         task: says where relevance begins; default: classification.
-        operations: what unknown operations are, see :func:`fewbits.measure.relevance`.
+        operations, probe: what unknown operations are, see :func:`fewbits.measure.relevance`.
     """
-
-    keeps_graph = True
 
     def __init__(
         self,
@@ -88,21 +85,26 @@ class RelevanceScorer(Scorer):
         samples: int | None = None,
         task: Task | None = None,
         operations: Mapping[Any, How] | None = None,
+        probe: bool = False,
     ) -> None:
         if on not in ("background", "quantized"):
             raise RecipeError(f"relevance on {on!r}: it must be 'background' or 'quantized'")
-        self._tape, self._samples = Tape(model, operations), samples
+        self._tape, self._samples = Tape(model, operations, probe=probe), samples
         self._rules, self._start, self._on, self._task = rules, start, on, task or Classification()
+
+    @property
+    def keeps_graph(self) -> bool:
+        return self._samples is None
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        with self._tape.watch():
+        with self._tape.watch() if self._samples is None else self._tape.glance():
             yield
 
     def scores(self, step: TrainingStep) -> Scores:
         outputs = step.outputs
         begin = self._task.relevance_start(outputs.detach(), step.batch, self._start)
-        if self._samples is not None and self._samples < len(begin):
+        if self._samples is not None:
             begin, outputs = first_samples(self._tape, begin, outputs, self._samples)
         at = step.weights if self._on == "background" else None
         with located(self._tape):

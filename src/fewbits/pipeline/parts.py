@@ -70,8 +70,9 @@ def scorer(recipe: Recipe, model: nn.Module, task: Task) -> Scorer | None:
         return control(name, recipe.seed, model)
     rules = replace(rules_of(part.rules), precision=part.precision, attention=part.attention)
     return RelevanceScorer(
-        model, rules, start=part.start, on=part.on, samples=part.samples, task=task, operations=part.operations
-    )
+        model, rules, start=part.start, on=part.on, samples=part.samples, task=task, operations=part.operations,
+        probe=part.probe,
+    )  # fmt: skip
 
 
 def controller(recipe: Recipe, before: float | None, size: int | None = None) -> RateController:

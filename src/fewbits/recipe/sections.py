@@ -155,6 +155,7 @@ class Measure(Part):
             takes them as constants.
         operations: what operations without a relevance rule are: ``linear``, ``elementwise`` or ``scale``, by the
             name of a module's class, of a function (``torch.exp``) or of an autograd node (``ExpBackward0``).
+        probe: whether an operation that is in no list is tried out: relevance goes through it if ``f(t x) = t f(x)``.
         precision: what relevance multiplies in at convolutions; bfloat16 is faster on hardware that has it.
         samples: samples per batch whose relevance is taken; ``None`` for all.
         every: steps from one measurement to the next.
@@ -167,6 +168,7 @@ class Measure(Part):
     on: Literal["background", "quantized"] = "background"
     attention: Literal["half", "detach"] = "half"
     operations: dict[str, Literal["linear", "elementwise", "scale"]] = {}
+    probe: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     samples: Annotated[int, Field(ge=1)] | None = None
     every: Annotated[int, Field(ge=1)] = 1

@@ -7,7 +7,8 @@ from fewbits.measure.relevance._composed import How
 from fewbits.measure.relevance._first import first_samples
 from fewbits.measure.relevance._locate import located
 from fewbits.measure.relevance._measure import Relevance, relevance, rules_of, start_relevance
-from fewbits.measure.relevance._propagate import Propagated, propagate
+from fewbits.measure.relevance._propagate import propagate
+from fewbits.measure.relevance._propagated import Propagated
 from fewbits.measure.relevance._rules import (
     COMPOSITES,
     AlphaBeta,

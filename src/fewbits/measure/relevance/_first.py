@@ -22,7 +22,8 @@ def first_samples(tape: Tape, start: Tensor, outputs: Tensor, count: int) -> tup
     batch. Random numbers are drawn anew, and the generator is left as it was. The tape has watched this pass then.
 
     Args:
-        tape: watched the pass of the whole batch. start, outputs: relevance of its outputs, and these themselves.
+        tape: glanced at the pass of the whole batch, or watched it. start, outputs: relevance of its outputs, and
+            these themselves.
     """
     args, kwargs = tape.arguments
     few = tree_map_only(Tensor, lambda x: x[:count] if x.dim() and len(x) == len(outputs) else x, (args, kwargs))
@@ -37,13 +38,11 @@ def first_samples(tape: Tape, start: Tensor, outputs: Tensor, count: int) -> tup
 def _statistics_of(tape: Tape) -> Iterator[None]:
     """Batch normalisation in training takes the statistics of the last pass, and leaves its running ones alone."""
     kept: list[tuple[_BatchNorm, Any, Any]] = []
-    norms = [m for m in tape.model.modules() if isinstance(m, _BatchNorm) and m.training]
+    taken = dict(tape.statistics)
+    norms = [m for m in tape.model.modules() if isinstance(m, _BatchNorm) and m.training and m in taken]
     try:
         for module in norms:
-            found = tape.statistics.get(module)
-            if found is None:
-                continue
-            mean, r = found._saved_result1, found._saved_result2
+            mean, r = taken[module]
             kept.append((module, module.running_mean, module.running_var))
             module.running_mean, module.running_var = mean, r.square().reciprocal().sub(module.eps)
             module.training = False

@@ -119,6 +119,39 @@ def leaves(root: Node) -> Iterator[Tensor]:
             yield node.variable
 
 
+def to_leaves(
+    root: Node, output: int, gradient: Tensor, through: frozenset[str] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every parameter that an operand was made of, and what of ``gradient`` reaches it by the operations' derivatives.
+
+    Args:
+        through: operations that it may go through; at another one it ends.
+    """
+    arrived = {root: one_of(fitted(gradient, root, output), output, root)}
+    for node in reversed(ordered(root)):
+        given = arrived.pop(node, None)
+        if given is None:
+            continue
+        if kind(node) == "AccumulateGrad":
+            if given[0] is not None:
+                yield node.variable, given[0]
+            continue
+        if through is not None and kind(node) not in through:
+            continue
+        for (below, index), v in zip(edges(node), native(node, given), strict=False):
+            if below is not None and v is not None:
+                v = fitted(v, below, index)
+                known = arrived.setdefault(below, one_of(None, index, below))
+                before = known[index]
+                known[index] = v if before is None else before + v
+
+
+def one_of(tensor: Tensor | None, output: int, node: Node) -> list[Tensor | None]:
+    """One place per output of a node, with ``tensor`` in one of them."""
+    count = outputs_of(node) if kind(node) != "AccumulateGrad" and hasattr(node, "_input_metadata") else output + 1
+    return [tensor if i == output else None for i in range(count)]
+
+
 def per_channel(vector: Tensor, like: Tensor) -> Tensor:
     """One number per channel (dimension 1), to be broadcast over ``like``."""
     return vector.reshape(1, -1, *([1] * (like.dim() - 2)))

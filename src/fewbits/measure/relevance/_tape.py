@@ -68,8 +68,27 @@ class Tape:
         self.addends: dict[Node, list[Tensor]] = {}  # of a sum or a difference, each with its sign
         self.in_place: dict[Node, str] = {}  # what was done to a view, of which autograd names only the copy
         self.operands: dict[Node, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {}
-        self.statistics: dict[nn.Module, Node] = {}  # of batch normalisation, where its node keeps them
+        self.statistics: dict[nn.Module, tuple[Tensor, Tensor]] = {}  # a batch's mean, and one over its deviation
         self._calls: list[tuple[str, set[Node], list[Node]]] = []  # what each module was given, and gave
+
+    @contextmanager
+    def glance(self) -> Iterator[Tape]:
+        """Note what the network is given and the statistics of its normalisations, and nothing that costs."""
+        with ExitStack() as stack:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    stack.callback(module.register_forward_hook(self._statistics).remove)
+            stack.callback(self.model.register_forward_pre_hook(self._given, with_kwargs=True).remove)
+            yield self
+
+    def _given(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.clear()
+        self.arguments = args, kwargs
+
+    def _statistics(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        node: Any = output.grad_fn
+        if node is not None and kind(node) in BATCH_NORMS:
+            self.statistics[module] = node._saved_result1, node._saved_result2
 
     @contextmanager
     def watch(self) -> Iterator[Tape]:
@@ -83,6 +102,8 @@ class Tape:
                 stack.callback(p.requires_grad_, False)
             for path, module in self.model.named_modules():
                 self._hook(stack, path, module, module in weighted)
+                if isinstance(module, _BatchNorm):
+                    stack.callback(module.register_forward_hook(self._statistics).remove)
             # Last, so that the user's own hooks see what they always see.
             stack.callback(self.model.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
             stack.enter_context(_Watch(self))
@@ -100,9 +121,6 @@ class Tape:
             if weighted and isinstance(output, Tensor) and output.grad_fn is not None:
                 value = output.detach()
                 self.values[output.grad_fn] = value, value._version
-            node = output.grad_fn if isinstance(output, Tensor) else None
-            if isinstance(module, _BatchNorm) and node is not None and kind(node) in BATCH_NORMS:
-                self.statistics[module] = node
             made = [t.grad_fn for t in tree_leaves(output) if isinstance(t, Tensor)]
             self._calls.append((path, {t.grad_fn for t in given}, made))
             return output
@@ -124,8 +142,7 @@ class Tape:
 
     @unseen
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.clear()
-        self.arguments = args, kwargs
+        self._given(module, args, kwargs)
 
         def marked(x: Tensor) -> Tensor:
             place = len(self.sources) + len(self.indices)
