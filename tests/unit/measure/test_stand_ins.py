@@ -86,3 +86,22 @@ def test_relevance_passes_a_reshape_of_what_is_not_contiguous() -> None:
     found = propagate(outputs, outputs.detach(), rules("epsilon", "half"), tape, inputs=True)
     expected = x * torch.einsum("oi,no->ni", model.dense.weight.detach(), torch.ones_like(outputs))[:, :, None]
     torch.testing.assert_close(found.inputs, expected, rtol=1e-9, atol=1e-12)
+
+
+class Mixed(nn.Module):
+    """A dense layer with a bias on what is not contiguous: a product and an addition, as in mixers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.across, self.head = nn.Linear(4, 5), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1 - self.head(self.across(x.transpose(1, 2)).mean(2))) - 0.5
+
+
+def test_a_bias_that_is_added_by_itself_is_in_the_books() -> None:
+    torch.manual_seed(0)
+    model, x = Mixed().double(), torch.randn(2, 4, 3, dtype=torch.float64)
+    found, start = found_by(model, {"": x}, rules("plus", "half"), account=True)
+    arrived = float(found.inputs.sum()) + sum(found.biases.values())
+    assert arrived == pytest.approx(float(start.sum()), rel=1e-9)

@@ -204,13 +204,15 @@ class _Watch(TorchFunctionMode):
                 tape.in_place.setdefault(node, "copy_")
         if (tape.account or tape.probe) and isinstance(output, Tensor):
             node = output.grad_fn
-            if node is not None and tape.account and kind(node) in ("Add", "Sub", "Rsub"):
-                tape.addends.setdefault(node, _addends(getattr(func, "__name__", ""), args, kwargs))
+            called = getattr(func, "__name__", "").strip("_").removeprefix("i")
+            if node is not None and tape.account and called in _SUMS and kind(node) in ("Add", "Sub", "Rsub"):
+                tape.addends.setdefault(node, _addends(called, args, kwargs))
             if node is not None and tape.probe:
                 tape.operands.setdefault(node, (func, args, kwargs))
         return output
 
 
+_SUMS = ("add", "radd", "sub", "subtract", "rsub")
 _WRITES = frozenset(["__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"])
 
 
@@ -225,12 +227,11 @@ def _in_place(name: str, args: Any, kwargs: Mapping[str, Any]) -> str | None:
 def _addends(name: str, args: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
     """Operands of a sum or a difference in the order of the node's edges, with their signs."""
     operands = [*args[:2], *(kwargs[k] for k in ("input", "other") if k in kwargs)]
-    alpha, signs = kwargs.get("alpha", 1), [1, 1]
-    if name in ("rsub", "__rsub__"):
-        signs = [-1, 1]
-    elif "sub" in name:
-        signs = [1, -1]
-    signs[0 if name in ("rsub", "__rsub__") else 1] *= alpha
+    alpha = kwargs.get("alpha", 1)
+    if name == "rsub":
+        signs = [-alpha, 1]
+    else:
+        signs = [1, -alpha if name in ("sub", "subtract") else alpha]
     return [torch.as_tensor(v).detach() * sign for v, sign in zip(operands, signs, strict=False)]
 
 
