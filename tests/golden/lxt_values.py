@@ -1,7 +1,9 @@
 """Relevance of three small language models as LXT computes it (AttnLRP), which ``lxt.json`` holds.
 
 Made with lxt 2.1 beside transformers 5.24: ``python lxt_values.py FOLDER`` takes the folder of LXT's source.
-Its stabiliser of 1e-10 is taken out, which alone makes 1e-6. Two numbers per weight, and those of the embedded tokens.
+Its stabiliser
+of 1e-10 is taken out: with it LXT's own values move by up to 2e-4 of a tensor's largest, where an activation's input is
+next to zero (2e-7 absolutely). Two numbers per weight, and those of the embedded tokens.
 """
 
 from __future__ import annotations
