@@ -125,7 +125,7 @@ class Rewritten(fx.Interpreter):
             shape = (1, channels, *[1] * (x.dim() - 2))
             y = y.reshape(x.shape)
             return (y if w is None else y * w.reshape(shape)) + (0 if b is None else b.reshape(shape)), None, None
-        if name == "native_batch_norm" and args[5]:  # of each instance
+        if name in ("native_batch_norm", "native_batch_norm_legit") and args[-3]:  # of each instance
             x, w, b, *_, eps = args
             over, shape = [d for d in range(x.dim()) if d != 1], (1, -1, *[1] * (x.dim() - 2))
             y = (x - x.mean(over, keepdim=True)) * (x.detach().var(over, unbiased=False, keepdim=True) + eps).rsqrt()
