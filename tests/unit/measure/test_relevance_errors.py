@@ -148,3 +148,32 @@ def test_a_network_without_weights_has_relevance_of_its_inputs():
     found = relevance(Bare(), [(X, Y)], rules=Rules(conv=ZPlus()), inputs=True)
     assert found.weights == {}
     torch.testing.assert_close(found.inputs, start_relevance(2 * X, Y))
+
+
+def test_a_function_that_is_named_is_named_as_a_method_too():
+    class Method(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sin()
+
+    torch.manual_seed(0)
+    function = nn.Sequential(nn.Linear(4, 3), Sine(), nn.Linear(3, 2))
+    method = nn.Sequential(function[0], Method(), function[2])
+    expected = relevance(function, [(X, Y)], operations={torch.sin: "elementwise"}).weights
+    for key in (torch.sin, "torch.sin"):
+        found = relevance(method, [(X, Y)], operations={key: "elementwise"}).weights
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("sin", "'sin' is no class of the network's modules, no function of torch"),
+        ("torch.sinn", "no function 'torch.sinn'"),
+        ("torch.nn", "no function 'torch.nn'"),
+        ("sine", "did you mean 'Sine'"),
+    ],
+)
+def test_a_name_that_is_none_of_an_operation(key, message):
+    model = nn.Sequential(nn.Linear(4, 3), Sine(), nn.Linear(3, 2))
+    with pytest.raises(RecipeError, match=message):
+        relevance(model, [(X, Y)], operations={key: "elementwise"})

@@ -80,6 +80,7 @@ def operations_of(given: Mapping[Any, How], model: nn.Module) -> dict[Any, How]:
     """
     classes = {type(m).__name__: type(m) for m in model.modules()}
     found: dict[Any, How] = {}
+    methods: dict[Any, How] = {}  # torch.exp(x) may be written x.exp()
     for key, how in given.items():
         if not callable(how) and how not in HOWS:
             raise RecipeError(
@@ -88,10 +89,12 @@ def operations_of(given: Mapping[Any, How], model: nn.Module) -> dict[Any, How]:
             )
         if not isinstance(key, str):
             found[key] = how
+            methods |= dict.fromkeys(_methods(key), how)
         elif key in classes:
             found[classes[key]] = how
         elif key.startswith("torch."):
             found[_function(key)] = how
+            methods |= dict.fromkeys(_methods(_function(key)), how)
         elif key[:1].isupper():
             found[key.partition("Backward")[0]] = how
         else:
@@ -99,7 +102,14 @@ def operations_of(given: Mapping[Any, How], model: nn.Module) -> dict[Any, How]:
                 f"operations: {key!r} is no class of the network's modules, no function of torch ('torch.exp') and no "
                 f"node of its autograd graph ('ExpBackward0'){did_you_mean(key, classes)}"
             )
-    return found
+    return methods | found
+
+
+def _methods(function: Any) -> list[Any]:
+    """The tensor's method that does what a function of torch does; none for a module's class."""
+    name = getattr(function, "__name__", "")
+    ours = name and any(getattr(place, name, None) is function for place in (torch, torch.nn.functional))
+    return [getattr(Tensor, name)] if ours and hasattr(Tensor, name) else []
 
 
 def _function(name: str) -> Any:
