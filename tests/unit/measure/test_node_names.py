@@ -188,8 +188,8 @@ MADE: dict[str, Callable[[], object]] = {
     "Atan": lambda: x().atan(),
 }
 TABLES = (
-    nodes.NATIVE | nodes.MOVES | nodes.PRODUCTS | nodes.ADDENDS | nodes.SCALES | nodes.GATES | nodes.BATCH_NORMS
-    | nodes.CONVOLUTIONS | nodes.SOURCES | set(formulas.ELEMENTWISE)
+    nodes.NATIVE | nodes.MOVES | nodes.PRODUCTS | nodes.ADDENDS | nodes.SCALES | nodes.WITH_MEANS | nodes.GATES
+    | nodes.BATCH_NORMS | nodes.CONVOLUTIONS | nodes.SOURCES | set(formulas.ELEMENTWISE)
 )  # fmt: skip
 
 

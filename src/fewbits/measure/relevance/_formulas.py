@@ -84,6 +84,15 @@ def quotient(node: Node, c: Sequence[Tensor | None], signal: Callable[[int], boo
     return Handed([v if i == 0 or not signal(i) else None for i, v in enumerate(parts)])
 
 
+def gated(node: Node, c: Sequence[Tensor | None], *, between_data: bool) -> Handed:
+    """``y = s + w (e - s)`` with a weight ``w`` that carries data: a sum, and a product that is halved."""
+    to_start, to_end, to_weight = native(node, c)
+    if not between_data:
+        return Handed([c[0], None, to_weight])
+    halves = [None if v is None else v / 2 for v in (to_end, to_weight)]
+    return Handed([None if to_start is None or c[0] is None else (c[0] + to_start) / 2, *halves])
+
+
 def layer_norm(node: Node, c: Tensor) -> Handed:
     """``y = w (x - mean x) r + b`` with a constant ``r``: ``h - mean h`` with ``h = c w r``; weights get none."""
     x, w, r = node._saved_input, node._saved_weight, node._saved_result2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +11,17 @@ from fewbits.errors import UnsupportedError
 from fewbits.measure.relevance import _formulas as formulas
 from fewbits.measure.relevance._composed import Composed, handed
 from fewbits.measure.relevance._formulas import ELEMENTWISE, Handed
-from fewbits.measure.relevance._nodes import ADDENDS, BATCH_NORMS, NATIVE, PRODUCTS, Node, edges, kinds, native
+from fewbits.measure.relevance._nodes import (
+    ADDENDS,
+    BATCH_NORMS,
+    NATIVE,
+    PRODUCTS,
+    WITH_MEANS,
+    Node,
+    edges,
+    kinds,
+    native,
+)
 from fewbits.measure.relevance._probe import is_homogeneous
 from fewbits.measure.relevance._rules import Rules, stabilise
 from fewbits.measure.relevance._tape import Tape, inside
@@ -20,6 +30,7 @@ from fewbits.measure.relevance._unknown import NoRuleError
 _LINEAR_IN_PLACE = kinds(
     "copy_ __setitem__ add_ sub_ __iadd__ __isub__ zero_ fill_ masked_fill_ index_put_ relu_ index_add_ neg_"
 )
+_SCALING_IN_PLACE = kinds("mul_ div_ __imul__ __itruediv__")
 _COMPOSED: Any = Composed._backward_cls
 
 
@@ -38,6 +49,10 @@ class Handing:
         self.detach = rules.attention == "detach"
         self.forced: set[Node] = set()
 
+    def linear_parts(self, order: Sequence[Node]) -> set[Node]:
+        """Nodes inside of what is declared linear, of which none stops the data."""
+        return set().union(*(inside(n) for n in order if isinstance(n, _COMPOSED) and n.how == "linear"))
+
     def of(self, node: Node, name: str, c: list[Tensor | None]) -> Handed:
         """What a node hands to each operand for the ``c`` of each output, by its kind.
 
@@ -55,6 +70,12 @@ class Handing:
                 return formulas.product(node, c, [i for i in factors if not (name in ADDENDS and i == 0)])
             case "Div":
                 return formulas.quotient(node, c, lambda i: self.flows(node, i))
+            case "Lerp" if self.flows(node, 2):
+                return formulas.gated(node, c, between_data=self.flows(node, 0) or self.flows(node, 1))
+            case "GridSampler2D" | "GridSampler3D" if self.flows(node, 1):
+                raise self.unsupported(node, name)  # linear in the image only
+            case _ if name in WITH_MEANS:
+                return Handed(native(node, [None, c[1]]))
             case "Softmax" | "LogSoftmax" | "SafeSoftmax":
                 return formulas.softmax(node, c)
             case _ if name.startswith("ScaledDotProduct"):
@@ -86,7 +107,7 @@ class Handing:
                 return Handed(handed(node, first))
         if self.tape.probe and is_homogeneous(node, self.tape.operands.get(node), self.flows):
             return Handed(native(node, c))
-        raise self._unsupported(node, name)
+        raise self.unsupported(node, name)
 
     def _by_name(self, node: Node, how: Any, c: list[Tensor | None]) -> Handed:
         """As a user named it: by the name of its node."""
@@ -107,16 +128,21 @@ class Handing:
     def _in_place(self, node: Node, c: list[Tensor | None]) -> Handed:
         name = self.tape.in_place.get(node)
         others = [i for i in range(1, len(edges(node))) if self.flows(node, i)]
-        linear = name in _LINEAR_IN_PLACE or (name in ("mul_", "div_", "__imul__", "__itruediv__") and not others)
+        linear = name in _LINEAR_IN_PLACE or (name in _SCALING_IN_PLACE and not others)
         if not linear:
-            raise self._unsupported(node, f"{name or 'an operation'} in place on a view")
+            raise self.unsupported(node, f"{name or 'an operation'} in place on a view")
         return Handed(native(node, c))
 
-    def _unsupported(self, node: Node, name: str) -> NoRuleError:
+    def unsupported(self, node: Node, name: str) -> NoRuleError:
+        """What to raise for a node without a rule."""
         return NoRuleError(node, name, self.tape.path_of(node))
 
     def is_factor(self, node: Node, name: str, operand: int) -> bool:
         """Whether an operand without data multiplies; others are added."""
         if name in PRODUCTS:
             return not (name in ADDENDS and operand == 0)
+        if name == "CopySlices":
+            return operand > 0 and self.tape.in_place.get(node) in _SCALING_IN_PLACE
+        if name == "Lerp":
+            return operand == 2
         return name in ("Div", "NativeLayerNorm", "NativeGroupNorm", "FusedRmsNorm", "PreluKernel") and operand <= 1

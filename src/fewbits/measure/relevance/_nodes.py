@@ -45,7 +45,8 @@ MOVES = kinds("""
 PRODUCTS = kinds("Mul Mm Bmm Addmm Baddbmm Dot Mv Addmv Addcmul GroupedMm")
 ADDENDS = kinds("Addmm Baddbmm Addmv Addcmul")  # products whose first operand is added
 # What only scales: a constant, through which no relevance goes (as the square root in a normalisation).
-SCALES = kinds("Rsqrt Sqrt Reciprocal Std Var VarMean StdMean LinalgVectorNorm Norm Sign Round Floor")
+SCALES = kinds("Rsqrt Sqrt Reciprocal Std Var LinalgVectorNorm Norm Sign Round Floor")
+WITH_MEANS = kinds("VarMean StdMean")  # a scale first, and the mean, which is linear
 GATES = kinds("Softmax LogSoftmax SafeSoftmax Sigmoid Hardsigmoid")  # constants under "detach"
 BATCH_NORMS = kinds("NativeBatchNorm CudnnBatchNorm MiopenBatchNorm BatchNormWithUpdate")
 CONVOLUTIONS = kinds("Convolution ConvolutionOverrideable MkldnnConvolution CudnnConvolution")

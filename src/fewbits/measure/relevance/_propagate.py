@@ -20,6 +20,7 @@ from fewbits.measure.relevance._nodes import (
     MOVES,
     SCALES,
     SOURCES,
+    WITH_MEANS,
     Node,
     edges,
     fitted,
@@ -91,6 +92,8 @@ class _Walk:
         self.signal: dict[Node, bool] = {}  # data flows through it
         self.wanted: dict[Node, bool] = {}  # and there is something behind it that relevance is asked of
         self.weighted: dict[Node, bool] = {}  # and there is a weighted operation behind it
+        self.means: set[Node] = set()  # their first output only scales
+        self.scaled: dict[Node, Node] = {}  # a value through which no data flows -> the scale that data ends in
         self.uses: dict[Node, int] = defaultdict(int)
         self.folded: dict[Node, Node] = {}  # weighted operation -> its batch normalisation
         self.handing = Handing(tape, rules, self._flows)
@@ -100,6 +103,8 @@ class _Walk:
     def run(self, outputs: Tensor, start: Tensor) -> Propagated:
         order = ordered(outputs.grad_fn)
         self._look(order)
+        if outputs.grad_fn in self.scaled:
+            raise self._is_scale(self.scaled[outputs.grad_fn])
         if not self.signal[outputs.grad_fn]:
             raise UnsupportedError("the outputs do not depend on the inputs: nothing but parameters leads to them")
         self.arrived[outputs.grad_fn][outputs.output_nr] = Carried(start.to(outputs.dtype), outputs.detach())
@@ -132,13 +137,21 @@ class _Walk:
     # What the walk knows of a node before relevance arrives there.
 
     def _look(self, order: Sequence[Node]) -> None:
+        within = self.handing.linear_parts(order)
         for node in order:
             name, below = kind(node), [n for n, _ in edges(node)]
+            if name in WITH_MEANS and name not in self.tape.operations:
+                self.means.add(node)
             for n in below:
                 self.uses[n] += n is not None
             source = node in self.tape.sources or name in SOURCES or reads_constants(node, name)
-            flows = [n is not None and self.signal[n] for n in below]
-            self.signal[node] = source or (any(flows) and not self._stops(name))
+            flows = [self._flows(node, i) for i in range(len(below))]
+            stops = node not in within and self._stops(name)
+            self.signal[node] = source or (any(flows) and not stops)
+            if not self.signal[node]:
+                scales = [node] if any(flows) else [s for i in range(len(below)) if (s := self._scale(node, i))]
+                if scales and not (any(flows) and name not in SCALES) and self.tape.operations.get(name) != "scale":
+                    self.scaled[node] = scales[0]
             parameters = self.signal[node] and any(n is not None and not f for n, f in zip(below, flows, strict=True))
             behind = [n for n, f in zip(below, flows, strict=True) if f]
             self.weighted[node] = self._multiplies(name) or any(self.weighted[n] for n in behind)
@@ -158,8 +171,16 @@ class _Walk:
         return name in CONVOLUTIONS or name in ("Mm", "Addmm", "Bmm", "Baddbmm")
 
     def _flows(self, node: Node, operand: int) -> bool:
-        below = edges(node)[operand][0]
-        return below is not None and self.signal[below]
+        below, output = edges(node)[operand]
+        return below is not None and self.signal[below] and not (below in self.means and output == 0)
+
+    def _scale(self, node: Node, operand: int) -> Node | None:
+        """The scale that an operand is made of."""
+        below, output = edges(node)[operand]
+        return below if below in self.means and output == 0 else self.scaled.get(below)
+
+    def _is_scale(self, scale: Node) -> UnsupportedError:
+        return self.handing.unsupported(scale, kind(scale))
 
     # One node.
 
@@ -170,6 +191,9 @@ class _Walk:
             return
         if name == "Embedding":
             self._embedding(node, arrived[0])
+            return
+        if name == "EmbeddingBag":
+            self._bag(node, arrived[0])
             return
         if name in MOVES and node not in self.handing.forced and any(c.value is not None for c in arrived.values()):
             self._move(node, arrived)
@@ -185,7 +209,12 @@ class _Walk:
         given = self.handing.of(node, name, c)
         addends = self.tape.addends.get(node, ()) if self.account else ()
         for operand, v in enumerate(given.operands):
-            if v is not None and not (addends and not self._flows(node, operand)):
+            if v is None:
+                continue
+            if addends and not self._flows(node, operand):
+                if scale := self._scale(node, operand):
+                    raise self._is_scale(scale)
+            else:
                 self._hand(node, operand, Carried(v), multiplied=self.handing.is_factor(node, name, operand))
         if self.account:
             self.books.constant(node, given.constant)
@@ -201,7 +230,9 @@ class _Walk:
         below, output = edges(node)[operand]
         if below is None:
             return
-        if not self.signal[below]:
+        if not self._flows(node, operand):
+            if not multiplied and (scale := self._scale(node, operand)):
+                raise self._is_scale(scale)  # not a factor: relevance would be lost there
             if multiplied:
                 self._to_parameter(below, output, carried)
             elif self.account and carried.value is None:
@@ -386,6 +417,7 @@ class _Walk:
         table = parameter(edges(node)[0][0])
         (gradient,) = native(node, [c])
         assert gradient is not None
+        gradient = _dense(gradient)
         self._to_parameter(*edges(node)[0], Carried(gradient))
         if self.inputs and table is not None and place is not None:
             relevance = (c * table[indices]).sum(-1)
@@ -393,6 +425,17 @@ class _Walk:
             self.sources[place] = relevance if known is None else known + relevance
         elif self.account:
             self.books.addend(node, *edges(node)[0], gradient)
+
+    def _bag(self, node: Node, carried: Carried) -> None:
+        """Sums of embeddings; weights per sample are data like an input, the indices alone are a constant."""
+        to_table, *others = native(node, [self._per_value(carried), *[None] * (outputs_of(node) - 1)])
+        assert to_table is not None
+        self._to_parameter(*edges(node)[0], Carried(_dense(to_table)))
+        data = {i: v for i, v in enumerate(others, 1) if v is not None and self._flows(node, i)}
+        for operand, v in data.items():
+            self._hand(node, operand, Carried(v))
+        if self.account and not data:
+            self.books.addend(node, *edges(node)[0], _dense(to_table))
 
     def _check(self) -> None:
         """Raise NonFiniteError for the first layer, from the output, that overflowed."""
@@ -406,6 +449,10 @@ class _Walk:
         for name, sound in zip(found, finite, strict=True):
             if not sound:
                 raise NonFiniteError(f"the relevance of {name} is not finite; try rules='plus' or 'epsilon'")
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def _outputs(node: Node, arrived: Mapping[int, Carried]) -> int:
