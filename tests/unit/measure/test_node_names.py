@@ -138,6 +138,7 @@ MADE: dict[str, Callable[[], object]] = {
     "GridSampler3D": lambda: F.grid_sample(x(1, 1, 4, 4, 4), torch.zeros(1, 2, 2, 2, 3), align_corners=False),
     "Embedding": lambda: F.embedding(INDEX, x()),
     "EmbeddingBag": lambda: F.embedding_bag(INDEX, x()),
+    "PackPaddedSequence": lambda: torch.nn.utils.rnn.pack_padded_sequence(x(3, 1, 4), torch.tensor([3]))[0],
     "Mul": lambda: x() * x(),
     "Mm": lambda: x() @ x(),
     "Bmm": lambda: x(2, 3, 4) @ x(2, 4, 3),

@@ -35,6 +35,20 @@ def test_an_unknown_operation_is_named_with_its_module_and_line():
         relevance(model, [(X, Y)])
 
 
+class Squares(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True))
+        y = torch.cat([x, x], 1).pow(2)
+        return y / y.pow(2).sum(1, keepdim=True).sqrt()
+
+
+def test_of_several_operations_of_a_module_the_line_is_that_of_the_one_without_a_rule():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), Squares(), nn.Linear(6, 2))
+    with pytest.raises(UnsupportedError, match=r"PowBackward0 in 1;.*errors\.py:\d+: y = torch\.cat"):
+        relevance(model, [(X, Y)])
+
+
 def test_an_unknown_operation_can_be_named():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), Sine(), nn.Linear(3, 2))

@@ -130,7 +130,7 @@ class Handing:
         others = [i for i in range(1, len(edges(node))) if self.flows(node, i)]
         linear = name in _LINEAR_IN_PLACE or (name in _SCALING_IN_PLACE and not others)
         if not linear:
-            raise self.unsupported(node, f"{name or 'an operation'} in place on a view")
+            raise NoRuleError(node, name or "an operation", self.tape.path_of(node), in_place=True)
         return Handed(native(node, c))
 
     def unsupported(self, node: Node, name: str) -> NoRuleError:

@@ -23,13 +23,13 @@ def located(tape: Tape) -> Iterator[None]:
     try:
         yield
     except NoRuleError as error:
-        line = _line(tape, error.node)
+        line = _line(tape, error.node, error.place)
         if line is None:
             raise
         raise UnsupportedError(f"{error} (made at {line})") from None
 
 
-def _line(tape: Tape, wanted: Node) -> str | None:
+def _line(tape: Tape, wanted: Node, place: int) -> str | None:
     """``file:number: text`` of the innermost line of a program that is not torch's."""
     path = tape.path_of(wanted)
     args, kwargs = tape.arguments
@@ -40,8 +40,9 @@ def _line(tape: Tape, wanted: Node) -> str | None:
             output = tape.model(*args, **kwargs)
         roots = [t.grad_fn for t in torch.utils._pytree.tree_leaves(output) if getattr(t, "grad_fn", None) is not None]
         for root in roots:
-            for node in ordered(root):
-                if kind(node) == kind(wanted) and again.path_of(node) == path:
+            alike = [node for node in ordered(root) if kind(node) == kind(wanted)]
+            for node in alike[place : place + 1] + alike:
+                if again.path_of(node) == path:
                     return _innermost(node.metadata.get("traceback_") or [])
     except Exception:  # the first error matters more than where it was
         return None

@@ -44,6 +44,7 @@ from fewbits.measure.relevance._propagated import Propagated
 from fewbits.measure.relevance._rules import Epsilon, Flat, Rule, Rules
 from fewbits.measure.relevance._step import Carried, Step
 from fewbits.measure.relevance._tape import Tape
+from fewbits.measure.relevance._unknown import NoRuleError
 from fewbits.weights import layers
 
 
@@ -114,6 +115,9 @@ class _Walk:
                 continue
             try:
                 self._step(node, arrived)
+            except NoRuleError as error:
+                error.place = [n for n in order if kind(n) == kind(error.node)].index(error.node)
+                raise
             except RuntimeError as error:
                 if "modified by an inplace operation" not in str(error):
                     raise

@@ -202,6 +202,9 @@ class _Watch(TorchFunctionMode):
         if name is None and "circular" in (*args[2:], *kwargs.values()) and isinstance(output, Tensor):
             for node in between(output.grad_fn, {args[0].grad_fn}):  # written by parts, below what is watched
                 tape.in_place.setdefault(node, "copy_")
+        if getattr(func, "__name__", "") == "_pad_packed_sequence":
+            for node in between(output[0].grad_fn, {args[0].grad_fn}):
+                tape.in_place.setdefault(node, "copy_")
         if (tape.account or tape.probe) and isinstance(output, Tensor):
             node = output.grad_fn
             called = getattr(func, "__name__", "").strip("_").removeprefix("i")

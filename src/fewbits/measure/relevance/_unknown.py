@@ -20,13 +20,18 @@ class NoRuleError(UnsupportedError):
     """Relevance arrived at an operation without a rule.
 
     Attributes:
-        node: of the operation, from which its line can be found.
+        node: of the operation, from which its line can be found. place: its place among those of its kind.
     """
 
-    def __init__(self, node: Node, name: str, path: str) -> None:
+    place = 0
+
+    def __init__(self, node: Node, name: str, path: str, *, in_place: bool = False) -> None:
         where = f" in {path}" if path else ""
+        known = _WAYS_OUT.get(name)
+        if in_place:  # autograd names only the copy
+            known = f"no relevance rule for {name} in place on a view{where}; write it out of place"
         super().__init__(
-            _WAYS_OUT.get(name)
+            known
             or f"no relevance rule for the operation {node.name()}{where}; say what it is by operations={{{name!r}: "
             "'linear' | 'elementwise' | 'scale' | a function}, by this name, by its function (torch.exp) or by its "
             "module's class, or let probe=True find out whether it is homogeneous"
