@@ -259,3 +259,36 @@ def test_every_saved_tensor_that_is_read_is_in_the_list_above() -> None:
     read = {found for path in FOLDER.glob("*.py") for found in re.findall(r"_saved_(\w+)", path.read_text())}
     elsewhere = {"epsilon"}  # of cuDNN's batch normalisation
     assert read - elsewhere <= {part for parts in SAVED.values() for part in parts.split()} | {"result"}
+
+
+def written_to_a_part() -> Tensor:
+    y = x().clone()
+    y[0].mul_(2)
+    return y
+
+
+WHOLE: dict[str, Callable[[], object]] = {
+    "CopySlices": written_to_a_part,
+    "AccumulateGrad": lambda: x(),
+    "ScaledDotProduct": lambda: F.scaled_dot_product_attention(x(1, 2, 4, 4), x(1, 2, 4, 4), x(1, 2, 4, 4)),
+}
+# Of GPUs, of wrappers (with a test in test_pitfalls.py), or of newer builds, where else parts have rules.
+UNMADE = {"DDPSink", "_DDPSink", "CompiledFunction", "CheckpointFunction", "CudnnRnn", "MkldnnRnnLayer", "FusedRmsNorm"}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_names_that_the_walk_asks_for_are_those_of_nodes(name: str) -> None:
+    assert any(found.startswith(name) for found in kinds_of(WHOLE[name]()))
+
+
+def test_every_name_that_is_compared_is_made_here_or_known_not_to_be() -> None:
+    """Of the code around the tables, where a name that no node has would be a branch that nothing enters."""
+    compared = re.compile(r"(?:case|[=!]=|in|\||startswith)\s*\(?((?:\"_?[A-Z]\w+\"[,\s|]*)+)")
+    asked = {
+        name
+        for path in FOLDER.glob("*.py")
+        for found in compared.findall(path.read_text())
+        for name in re.findall(r"\w+", found)
+    }
+    assert {"Lerp", "Div", "Sigmoid", "EmbeddingBag", "ReshapeAlias", "ScaledDotProduct"} <= asked
+    assert asked <= MADE.keys() | WHOLE.keys() | ELSEWHERE | UNMADE
