@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from fewbits.errors import RecipeError, UnsupportedError, did_you_mean
 from fewbits.measure._scores import Scores
-from fewbits.measure.relevance import How, Rules, Tape, first_samples, located, propagate
+from fewbits.measure.relevance import How, Rules, Tape, propagate
+from fewbits.measure.relevance._first import first_samples
+from fewbits.measure.relevance._locate import located
 from fewbits.task import Classification, Task
 from fewbits.weights import layers
 

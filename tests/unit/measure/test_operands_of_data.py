@@ -61,6 +61,16 @@ def test_a_gate_in_lerp_is_a_product_written_short(rules: Rules) -> None:
     assert total == pytest.approx(1, rel=1e-6)
 
 
+@pytest.mark.parametrize("rules", [EPSILON, DETACH], ids=["half", "detach"])
+@pytest.mark.parametrize("dim", [1, -1])
+def test_a_gated_linear_unit_is_a_product_written_short(dim: int, rules: Rules) -> None:
+    short, total = found_in(three(lambda a, b, g: F.glu(torch.cat([b, g], 1), dim)), rules)
+    long, _ = found_in(three(lambda a, b, g: b * g.sigmoid()), rules)
+    torch.testing.assert_close(short.weights, long.weights)
+    torch.testing.assert_close(short.inputs, long.inputs)
+    assert total == pytest.approx(1, rel=1e-6)
+
+
 def test_a_gate_between_constants_in_lerp() -> None:
     ends = torch.arange(4.0, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
     short, _ = found_in(three(lambda a, b, g: a + torch.lerp(*ends, g.sigmoid())))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fewbits.attach import attach, background, fold
 from fewbits.errors import UnsupportedError
 from fewbits.measure import RelevanceScorer, TrainingStep
-from fewbits.measure.relevance import COMPOSITES, Tape, first_samples, propagate
+from fewbits.measure.relevance import COMPOSITES, Tape, propagate
+from fewbits.measure.relevance._first import first_samples
 from fewbits.task import start_relevance
 from fewbits.weights import layers
 from networks import Residual, plan_for, randomised, record, sharp

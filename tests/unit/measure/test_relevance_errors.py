@@ -185,6 +185,7 @@ def test_a_function_that_is_named_is_named_as_a_method_too():
         ("torch.sinn", "no function 'torch.sinn'"),
         ("torch.nn", "no function 'torch.nn'"),
         ("sine", "did you mean 'Sine'"),
+        ("SineBackward0", "'Sine' is no node of this network's autograd graph; did you mean 'Sin'"),
     ],
 )
 def test_a_name_that_is_none_of_an_operation(key, message):

@@ -4,8 +4,6 @@ LRP is patented; outside research and private use, take advice (see ``docs/legal
 """
 
 from fewbits.measure.relevance._composed import How
-from fewbits.measure.relevance._first import first_samples
-from fewbits.measure.relevance._locate import located
 from fewbits.measure.relevance._measure import Relevance, relevance, rules_of, start_relevance
 from fewbits.measure.relevance._propagate import propagate
 from fewbits.measure.relevance._propagated import Propagated
@@ -37,8 +35,6 @@ __all__ = [
     "Tape",
     "ZPlus",
     "divide",
-    "first_samples",
-    "located",
     "propagate",
     "relevance",
     "rules_of",

@@ -93,6 +93,17 @@ def gated(node: Node, c: Sequence[Tensor | None], *, between_data: bool) -> Hand
     return Handed([None if to_start is None or c[0] is None else (c[0] + to_start) / 2, *halves])
 
 
+def glu(node: Node, c: Tensor, detach: bool) -> Handed:
+    """``y = a s(b)`` for the halves of ``x``: a product that is halved, of which one factor is a sigmoid."""
+    dim = node._saved_dim - (node._saved_dim > 2**63) * 2**64  # unsigned, where it counts from the end
+    a, b = node._saved_self.chunk(2, dim)
+    s = torch.sigmoid(b)
+    if detach:
+        return Handed([torch.cat([c * s, torch.zeros_like(c)], dim)])
+    slope = torch.where(near_zero(b), s * (1 - s), (s - 0.5) / b)
+    return Handed([torch.cat([c * s, c * a * slope], dim) / 2], c * a / 4)
+
+
 def layer_norm(node: Node, c: Tensor) -> Handed:
     """``y = w (x - mean x) r + b`` with a constant ``r``: ``h - mean h`` with ``h = c w r``; weights get none."""
     x, w, r = node._saved_input, node._saved_weight, node._saved_result2

@@ -34,6 +34,11 @@ _SCALING_IN_PLACE = kinds("mul_ div_ __imul__ __itruediv__")
 _COMPOSED: Any = Composed._backward_cls
 
 
+def inside_linear(order: Sequence[Node]) -> set[Node]:
+    """Nodes inside of what is declared linear, of which none stops the data."""
+    return set().union(*(inside(n) for n in order if isinstance(n, _COMPOSED) and n.how == "linear"))
+
+
 class Handing:
     """Which rule each node follows.
 
@@ -48,10 +53,6 @@ class Handing:
         self.tape, self.rules, self.flows = tape, rules, flows
         self.detach = rules.attention == "detach"
         self.forced: set[Node] = set()
-
-    def linear_parts(self, order: Sequence[Node]) -> set[Node]:
-        """Nodes inside of what is declared linear, of which none stops the data."""
-        return set().union(*(inside(n) for n in order if isinstance(n, _COMPOSED) and n.how == "linear"))
 
     def of(self, node: Node, name: str, c: list[Tensor | None]) -> Handed:
         """What a node hands to each operand for the ``c`` of each output, by its kind.
@@ -89,6 +90,8 @@ class Handing:
         match name:
             case _ if name in ELEMENTWISE:
                 return formulas.elementwise(node, first, ELEMENTWISE[name])
+            case "Glu":
+                return formulas.glu(node, first, self.detach)
             case "Sigmoid":
                 return formulas.sigmoid(node, first)
             case "Tanh":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,11 +16,7 @@ from fewbits.measure.relevance._linear import LinearMap
 from fewbits.measure.relevance._nodes import (
     BATCH_NORMS,
     CONVOLUTIONS,
-    GATES,
     MOVES,
-    SCALES,
-    SOURCES,
-    WITH_MEANS,
     Node,
     edges,
     fitted,
@@ -36,12 +32,12 @@ from fewbits.measure.relevance._nodes import (
 from fewbits.measure.relevance._operands import (
     is_instance_norm,
     operands_of,
-    reads_constants,
     same_indices,
     weighted_operands,
 )
 from fewbits.measure.relevance._propagated import Propagated
 from fewbits.measure.relevance._rules import Epsilon, Flat, Rule, Rules
+from fewbits.measure.relevance._signals import Signals
 from fewbits.measure.relevance._step import Carried, Step
 from fewbits.measure.relevance._tape import Tape
 from fewbits.measure.relevance._unknown import NoRuleError
@@ -74,6 +70,7 @@ def propagate(
 
     Raises:
         UnsupportedError: relevance arrives at an operation without a rule, or there is no graph to walk.
+        RecipeError: an operation was named that is no node of this network.
         NonFiniteError: relevance overflowed; the message names the layer.
     """
     if outputs.grad_fn is None:
@@ -82,41 +79,38 @@ def propagate(
             "torch.no_grad() or torch.inference_mode()"
         )
     with torch.no_grad():
-        return _Walk(tape, rules, at or {}, inputs, account).run(outputs, start)
+        return _Walk(ordered(outputs.grad_fn), tape, rules, at or {}, inputs, account).run(outputs, start)
 
 
 class _Walk:
-    def __init__(self, tape: Tape, rules: Rules, at: Mapping[str, Tensor], inputs: bool, account: bool) -> None:
+    def __init__(
+        self, order: list[Node], tape: Tape, rules: Rules, at: Mapping[str, Tensor], inputs: bool, account: bool
+    ) -> None:
+        self.order = order
         self.tape, self.rules, self.at = tape, rules, at
         self.inputs, self.account = inputs, account
         self.found, self.books = Propagated(), Books(tape)
-        self.signal: dict[Node, bool] = {}  # data flows through it
-        self.wanted: dict[Node, bool] = {}  # and there is something behind it that relevance is asked of
-        self.weighted: dict[Node, bool] = {}  # and there is a weighted operation behind it
-        self.means: set[Node] = set()  # their first output only scales
-        self.scaled: dict[Node, Node] = {}  # a value through which no data flows -> the scale that data ends in
-        self.uses: dict[Node, int] = defaultdict(int)
+        self.signals = Signals(order, tape, detach=rules.attention == "detach", inputs=inputs or account)
+        self.handing = Handing(tape, rules, self.signals.flows)
         self.folded: dict[Node, Node] = {}  # weighted operation -> its batch normalisation
-        self.handing = Handing(tape, rules, self._flows)
         self.arrived: dict[Node, dict[int, Carried]] = defaultdict(dict)
         self.sources: dict[int, Tensor] = {}  # relevance of inputs, by their place among what the network is given
 
     def run(self, outputs: Tensor, start: Tensor) -> Propagated:
-        order = ordered(outputs.grad_fn)
-        self._look(order)
-        if outputs.grad_fn in self.scaled:
-            raise self._is_scale(self.scaled[outputs.grad_fn])
-        if not self.signal[outputs.grad_fn]:
+        assert outputs.grad_fn is not None
+        if (scale := self.signals.scaled(outputs.grad_fn)) is not None:
+            raise self._is_scale(scale)
+        if not self.signals.carries(outputs.grad_fn):
             raise UnsupportedError("the outputs do not depend on the inputs: nothing but parameters leads to them")
         self.arrived[outputs.grad_fn][outputs.output_nr] = Carried(start.to(outputs.dtype), outputs.detach())
-        for node in reversed(order):
+        for node in reversed(self.order):
             arrived = self.arrived.pop(node, None)
             if arrived is None:
                 continue
             try:
                 self._step(node, arrived)
             except NoRuleError as error:
-                error.place = [n for n in order if kind(n) == kind(error.node)].index(error.node)
+                error.place = [n for n in self.order if kind(n) == kind(error.node)].index(error.node)
                 raise
             except RuntimeError as error:
                 if "modified by an inplace operation" not in str(error):
@@ -138,51 +132,6 @@ class _Walk:
         self.found.weights = every | {name: r for name, r in found.items() if name not in every}
         return self.found
 
-    # What the walk knows of a node before relevance arrives there.
-
-    def _look(self, order: Sequence[Node]) -> None:
-        within = self.handing.linear_parts(order)
-        for node in order:
-            name, below = kind(node), [n for n, _ in edges(node)]
-            if name in WITH_MEANS and name not in self.tape.operations:
-                self.means.add(node)
-            for n in below:
-                self.uses[n] += n is not None
-            source = node in self.tape.sources or name in SOURCES or reads_constants(node, name)
-            flows = [self._flows(node, i) for i in range(len(below))]
-            stops = node not in within and self._stops(name)
-            self.signal[node] = source or (any(flows) and not stops)
-            if not self.signal[node]:
-                scales = [node] if any(flows) else [s for i in range(len(below)) if (s := self._scale(node, i))]
-                if scales and not (any(flows) and name not in SCALES) and self.tape.operations.get(name) != "scale":
-                    self.scaled[node] = scales[0]
-            parameters = self.signal[node] and any(n is not None and not f for n, f in zip(below, flows, strict=True))
-            behind = [n for n, f in zip(below, flows, strict=True) if f]
-            self.weighted[node] = self._multiplies(name) or any(self.weighted[n] for n in behind)
-            self.wanted[node] = self.signal[node] and (
-                name in SOURCES
-                or (source and (self.inputs or self.account))
-                or parameters
-                or any(self.wanted[n] for n in behind)
-            )
-
-    def _stops(self, name: str) -> bool:
-        how = self.tape.operations.get(name)
-        return how == "scale" or (how is None and (name in SCALES or (self.handing.detach and name in GATES)))
-
-    @staticmethod
-    def _multiplies(name: str) -> bool:
-        return name in CONVOLUTIONS or name in ("Mm", "Addmm", "Bmm", "Baddbmm")
-
-    def _flows(self, node: Node, operand: int) -> bool:
-        below, output = edges(node)[operand]
-        return below is not None and self.signal[below] and not (below in self.means and output == 0)
-
-    def _scale(self, node: Node, operand: int) -> Node | None:
-        """The scale that an operand is made of."""
-        below, output = edges(node)[operand]
-        return below if below in self.means and output == 0 else self.scaled.get(below)
-
     def _is_scale(self, scale: Node) -> UnsupportedError:
         return self.handing.unsupported(scale, kind(scale))
 
@@ -202,7 +151,7 @@ class _Walk:
         if name in MOVES and node not in self.handing.forced and any(c.value is not None for c in arrived.values()):
             self._move(node, arrived)
             return
-        operation = weighted_operands(node, name, self._flows)
+        operation = weighted_operands(node, name, self.signals.flows)
         if operation is not None and node not in self.handing.forced:
             self._weigh(node, arrived[0], *operation)
             return
@@ -215,8 +164,8 @@ class _Walk:
         for operand, v in enumerate(given.operands):
             if v is None:
                 continue
-            if addends and not self._flows(node, operand):
-                if scale := self._scale(node, operand):
+            if addends and not self.signals.flows(node, operand):
+                if scale := self.signals.scale(node, operand):
                     raise self._is_scale(scale)
             else:
                 self._hand(node, operand, Carried(v), multiplied=self.handing.is_factor(node, name, operand))
@@ -224,7 +173,7 @@ class _Walk:
             self.books.constant(node, given.constant)
             for operand, value in enumerate(addends):
                 assert c[0] is not None
-                if operand >= len(given.operands) or not self._flows(node, operand):
+                if operand >= len(given.operands) or not self.signals.flows(node, operand):
                     self.books.constant(node, c[0] * value)
 
     def _per_value(self, carried: Carried) -> Tensor:
@@ -234,15 +183,15 @@ class _Walk:
         below, output = edges(node)[operand]
         if below is None:
             return
-        if not self._flows(node, operand):
-            if not multiplied and (scale := self._scale(node, operand)):
+        if not self.signals.flows(node, operand):
+            if not multiplied and (scale := self.signals.scale(node, operand)):
                 raise self._is_scale(scale)  # not a factor: relevance would be lost there
             if multiplied:
                 self._to_parameter(below, output, carried)
             elif self.account and carried.value is None:
                 self.books.addend(node, below, output, carried.tensor)
             return
-        if not self.wanted[below]:
+        if not self.signals.wanted(below):
             return
         tensor = fitted(carried.tensor, below, output)
         if tensor is not carried.tensor and carried.value is not None:
@@ -294,10 +243,10 @@ class _Walk:
             bias = statistics.shift if bias is None else bias * statistics.scale + statistics.shift
         rule = self.rules.dense if dense else self.rules.conv
         behind = edges(node)[data][0]
-        is_first = behind is not None and not self.weighted[behind]
+        is_first = behind is not None and not self.signals.weighted(behind)
         toward = self.rules.first if is_first and self.rules.first is not None else rule
         weight_rule = self.rules.weight or (Epsilon() if isinstance(rule, Flat) else rule)
-        hand_on = behind is not None and self.wanted[behind]
+        hand_on = behind is not None and self.signals.wanted(behind)
 
         def z() -> Tensor:
             if statistics is not None:
@@ -402,9 +351,9 @@ class _Walk:
     def _folds(self, node: Node) -> bool:
         """Whether a batch normalisation's channels are the outputs of the layer before it, and of nothing else."""
         behind = edges(node)[0][0]
-        if behind is None or self.uses[behind] != 1 or not self.signal[behind]:
+        if behind is None or self.signals.uses[behind] != 1 or not self.signals.carries(behind):
             return False
-        return weighted_operands(behind, kind(behind), self._flows) is not None
+        return weighted_operands(behind, kind(behind), self.signals.flows) is not None
 
     # What comes out.
 
@@ -435,7 +384,7 @@ class _Walk:
         to_table, *others = native(node, [self._per_value(carried), *[None] * (outputs_of(node) - 1)])
         assert to_table is not None
         self._to_parameter(*edges(node)[0], Carried(_dense(to_table)))
-        data = {i: v for i, v in enumerate(others, 1) if v is not None and self._flows(node, i)}
+        data = {i: v for i, v in enumerate(others, 1) if v is not None and self.signals.flows(node, i)}
         for operand, v in data.items():
             self._hand(node, operand, Carried(v))
         if self.account and not data:
