@@ -18,10 +18,10 @@ from fewbits.measure.relevance import (
     Rules,
     Tape,
     propagate,
-    start_relevance,
 )
 from fewbits.pipeline.restore import network_of
 from fewbits.plan import Clustered, Plan
+from fewbits.task import start_relevance
 from fewbits.weights import select
 
 SHARP = 1e-12

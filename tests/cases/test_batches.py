@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from later import Net, batches, later, said
+from later import Net, batches, said
 from torch import Tensor, nn
 
 import fewbits as fb
-from fewbits.errors import DataError, NonFiniteError
+from fewbits.errors import DataError
 
 TRAIN = batches()
 LAST = TRAIN[4][1]
-ONLY_FIRST = "only the targets of the first batch are looked at"
-LOSS_NOT_DATA = "the loss is blamed, and the learning rate, where the data is wrong"
 
 
 class Normalised(nn.Module):
@@ -34,11 +32,11 @@ class Normalised(nn.Module):
 @pytest.mark.parametrize(
     "bad",
     [
-        pytest.param((TRAIN[4][0], torch.full_like(LAST, 4)), marks=later(ONLY_FIRST, IndexError), id="class 4 of 4"),
-        pytest.param((TRAIN[4][0], torch.full_like(LAST, -1)), marks=later(ONLY_FIRST, IndexError), id="class -1"),
-        pytest.param((TRAIN[4][0], torch.full_like(LAST, -100)), marks=later(LOSS_NOT_DATA, NonFiniteError), id="-100"),
-        pytest.param((TRAIN[4][0][:0], LAST[:0]), marks=later(LOSS_NOT_DATA, NonFiniteError), id="empty"),
-        pytest.param((TRAIN[4][0] * float("nan"), LAST), marks=later(LOSS_NOT_DATA, NonFiniteError), id="nan"),
+        pytest.param((TRAIN[4][0], torch.full_like(LAST, 4)), id="class 4 of 4"),
+        pytest.param((TRAIN[4][0], torch.full_like(LAST, -1)), id="class -1"),
+        pytest.param((TRAIN[4][0], torch.full_like(LAST, -100)), id="-100"),
+        pytest.param((TRAIN[4][0][:0], LAST[:0]), id="empty"),
+        pytest.param((TRAIN[4][0] * float("nan"), LAST), id="nan"),
     ],
 )
 def test_a_bad_batch_is_named(bad: tuple[Tensor, Tensor]) -> None:
@@ -46,7 +44,6 @@ def test_a_bad_batch_is_named(bad: tuple[Tensor, Tensor]) -> None:
         fb.compress(Net(), [*TRAIN[:4], bad, *TRAIN[5:]])
 
 
-@later("PyTorch's own error, after the work of an epoch", ValueError)
 def test_one_sample_under_batch_normalisation_is_named() -> None:
     alone = TRAIN[0][0][:1], TRAIN[0][1][:1]
     message = said(Normalised(), [*TRAIN, alone])
@@ -56,11 +53,11 @@ def test_one_sample_under_batch_normalisation_is_named() -> None:
 @pytest.mark.parametrize(
     "train",
     [
-        pytest.param([(x, y.int()) for x, y in TRAIN], marks=later("no cast to int64", RuntimeError), id="int32"),
-        pytest.param([(x.clamp(0, 255).byte(), y) for x, y in TRAIN], marks=later("no cast", RuntimeError), id="bytes"),
-        pytest.param([(x.numpy(), y.numpy()) for x, y in TRAIN], marks=later("only tensors", TypeError), id="numpy"),
-        pytest.param([{"x": x, "y": y} for x, y in TRAIN], marks=later("only pairs", KeyError), id="dict"),
-        pytest.param([(x, y, y) for x, y in TRAIN], marks=later("only pairs", ValueError), id="three"),
+        pytest.param([(x, y.int()) for x, y in TRAIN], id="int32"),
+        pytest.param([(x.clamp(0, 255).byte(), y) for x, y in TRAIN], id="bytes"),
+        pytest.param([(x.numpy(), y.numpy()) for x, y in TRAIN], id="numpy"),
+        pytest.param([{"x": x, "y": y} for x, y in TRAIN], id="dict"),
+        pytest.param([(x, y, y) for x, y in TRAIN], id="three"),
     ],
 )
 def test_batches_of_other_kinds_work_or_are_refused_in_a_sentence(train: Any) -> None:

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from later import SILENT, Net, batches, later, recipe
+from later import Net, batches, recipe
 
 import fewbits as fb
 from fewbits.errors import FewbitsError
 from fewbits.task import accuracy
 
 
-@later("a share is taken for percent, so that a ruined network keeps any drop", SILENT)
 def test_a_share_is_not_taken_for_percent() -> None:
     train = batches()
     budget = recipe(max_drop=1.0, pilots=0, tries=2, assign={"method": "ecq", "bits": 4})
@@ -24,10 +23,10 @@ def test_a_share_is_not_taken_for_percent() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        pytest.param(float("nan"), marks=later("NaN is reported as an accuracy", SILENT)),
-        pytest.param(float("-inf"), marks=later("infinity is reported as an accuracy", SILENT)),
-        pytest.param(None, marks=later("float(None) fails in the middle of the run", TypeError)),
-        pytest.param(torch.ones(2), marks=later("float() of two numbers fails in the middle of the run", ValueError)),
+        pytest.param(float("nan")),
+        pytest.param(float("-inf")),
+        pytest.param(None),
+        pytest.param(torch.ones(2)),
     ],
     ids=["nan", "infinity", "none", "two"],
 )

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from later import Net, batches, later, recipe
+from later import Net, batches, recipe
 from torch.utils.data import DataLoader, TensorDataset
 
 import fewbits as fb
 
 
-@later("a generator of the loader's own begins anew")
 def test_a_loader_with_a_seeded_generator_goes_on_where_it_was(tmp_path: Path) -> None:
     data = TensorDataset(*(torch.cat(parts) for parts in zip(*batches(), strict=True)))
     torch.manual_seed(0)

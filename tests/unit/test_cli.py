@@ -296,7 +296,7 @@ def test_a_drop_that_cannot_be_kept_is_told_with_what_was_reached(
     (told,) = [line for line in ran.err.splitlines() if line.startswith("the budget was not met")]
     assert f"{report['file_bytes']:,} bytes" in told
     assert ("at most 30,000" in told) == bool(target)
-    assert "points of accuracy lost on validation data (asked for at most 0)" in told
+    assert "points lost on validation data (asked for at most 0 points of accuracy lost)" in told
     assert "NOT MET" in ran.out
     assert sorted(os.listdir(tmp_path)) == FILES
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
@@ -13,9 +14,10 @@ from fewbits.errors import DataError, RecipeError, did_you_mean
 from fewbits.graph.traced import graph_of
 from fewbits.measure.curvature import curvature, sensitivity
 from fewbits.measure.curvature.gradients import Passes
+from fewbits.task import Batch, Classification, Task, first_of, main_output, measured_over, run, samples_in
 from fewbits.weights import NORMS, select
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[Any]
 ChannelScores = dict[str, Tensor]
 
 
@@ -35,17 +37,18 @@ def by_magnitude(model: nn.Module, *, order: int = 2) -> ChannelScores:
     return {name: norm / norm.mean().clamp_min(1e-30) for name, norm in norms.items()}
 
 
-def by_taylor(model: nn.Module, batches: Batches) -> ChannelScores:
+def by_taylor(model: nn.Module, batches: Batches, *, task: Task | None = None) -> ChannelScores:
     """``(sum over c of w dL/dw)^2``, mean over batches (Molchanov et al. 2019, arXiv 1906.10771, equation 8)."""
-    weights = select(model)
+    weights, task = select(model), task or Classification()
     place = next(iter(weights.values())).device
     totals = {name: torch.zeros(len(w), device=w.device) for name, w in weights.items()}
     count = 0
     frozen = [w.requires_grad_(True) for w in weights.values() if not w.requires_grad]
     try:
         with evaluating(model), torch.enable_grad():
-            for inputs, targets in batches:
-                loss = F.cross_entropy(model(inputs.to(place)), targets.to(place))
+            for batch in measured_over(model, batches):
+                batch = send_to_device(batch, place)
+                loss = task.loss(task.forward(model, batch), batch)
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
                 for (name, w), gradient in zip(weights.items(), gradients, strict=True):
                     if gradient is not None:
@@ -92,9 +95,10 @@ def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int =
     samples = 0
     try:
         with evaluating(model), torch.enable_grad():
-            for inputs, targets in batches:
+            for batch in measured_over(model, batches):
                 outputs.clear()
-                logits = model(inputs.to(place))
+                inputs, targets = send_to_device(batch, place)
+                logits = main_output(run(model, inputs))
                 samples += len(targets)
                 for loss, again in Passes("sketched", draws, generator).losses(logits, targets):
                     flat = [y for ys in outputs.values() for y in ys]
@@ -136,33 +140,45 @@ def by_chance(model: nn.Module, *, seed: int = 0) -> ChannelScores:
     return {name: torch.rand(len(w), generator=generator) for name, w in select(model).items()}
 
 
-CRITERIA: Mapping[str, Callable[[nn.Module, Batches, int], ChannelScores]] = {
-    "curvature": lambda model, batches, seed: by_curvature(model, batches, seed=seed),
-    "output": lambda model, batches, seed: by_output(model, batches, seed=seed),
-    "magnitude": lambda model, batches, seed: by_magnitude(model),
-    "l1": lambda model, batches, seed: by_magnitude(model, order=1),
-    "taylor": lambda model, batches, seed: by_taylor(model, batches),
-    "random": lambda model, batches, seed: by_chance(model, seed=seed),
+CRITERIA: Mapping[str, Callable[[nn.Module, Batches, int, Task], ChannelScores]] = {
+    "curvature": lambda model, batches, seed, task: by_curvature(model, batches, seed=seed),
+    "output": lambda model, batches, seed, task: by_output(model, batches, seed=seed),
+    "magnitude": lambda model, batches, seed, task: by_magnitude(model),
+    "l1": lambda model, batches, seed, task: by_magnitude(model, order=1),
+    "taylor": lambda model, batches, seed, task: by_taylor(model, batches, task=task),
+    "random": lambda model, batches, seed, task: by_chance(model, seed=seed),
 }
 
+OF_CLASSES = ("curvature", "output")
+"""Criteria made for cross-entropy with one class per sample."""
 
-def criterion(name: str, model: nn.Module, batches: Batches, *, seed: int = 0) -> ChannelScores:
+
+def criterion(
+    name: str, model: nn.Module, batches: Batches, *, seed: int = 0, task: Task | None = None
+) -> ChannelScores:
     """Scores ``{weight name: [O]}`` by the name of a criterion, see :data:`CRITERIA`; ``batches`` on training data.
 
     Raises:
-        RecipeError: an unknown name. DataError, UnsupportedError, NonFiniteError: as the criterion.
+        RecipeError: an unknown name, or a criterion that is not for this task.
+        DataError, UnsupportedError, NonFiniteError: as the criterion.
     """
     if name not in CRITERIA:
         raise RecipeError(
             f"no criterion is called {name!r}{did_you_mean(name, CRITERIA)} (known: {', '.join(CRITERIA)})"
         )
-    return CRITERIA[name](model, batches, seed)
+    task = task or Classification()
+    if name in OF_CLASSES and type(task) is not Classification:
+        raise RecipeError(
+            f"criterion {name} is for classification, and the task is {task.name}: take taylor, or magnitude"
+        )
+    return CRITERIA[name](model, batches, seed, task)
 
 
-def first_samples(batches: Batches, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+def first_samples(batches: Batches, count: int) -> Iterator[Any]:
     """The first ``count`` samples, in the batches that they come in; fewer if there are no more."""
-    for inputs, targets in batches:
+    for batch in batches:
         if count <= 0:
             return
-        yield inputs[:count], targets[:count]
-        count -= len(targets)
+        size = samples_in(batch[0])
+        yield batch if size <= count else Batch(*(first_of(part, count) for part in batch))
+        count -= size

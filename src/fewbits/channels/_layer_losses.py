@@ -6,9 +6,11 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
@@ -16,7 +18,7 @@ from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.dependencies import Dependencies
 from fewbits.channels.surgery import prune_channels
 from fewbits.errors import DataError, MismatchError, NonFiniteError
-from fewbits.task.batches import laid_out
+from fewbits.task import laid_out, main_output, run, samples_in
 from fewbits.weights import NORMS
 
 LEVELS = 8
@@ -24,7 +26,7 @@ LEVELS = 8
 
 def measured(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any],
     found: Dependencies,
     scores: Tensor,
     *,
@@ -57,8 +59,8 @@ def measured(
         raise MismatchError(f"the network has {found.count} removable units, and there are {len(scores)} scores")
     place = next(model.parameters()).device
     with evaluating(model):
-        inputs = [laid_out(x.to(place)) for x in _joined([batch[0] for batch in batches])]
-        answers = [F.log_softmax(model(x).float(), 1) for x in inputs]
+        inputs = [laid_out(send_to_device(x, place)) for x in _joined([batch[0] for batch in batches])]
+        answers = [F.log_softmax(_scores(model, x), 1) for x in inputs]
     if not inputs:
         raise DataError("measuring channels needs at least one batch; the batches are empty")
     result = torch.zeros(found.count, dtype=torch.float64)
@@ -78,9 +80,10 @@ def measured(
     return result
 
 
-def _joined(inputs: list[Tensor]) -> list[Tensor]:
+def _joined(inputs: list[Any]) -> list[Any]:
     """A last batch of one sample joins the one before: no statistics can be taken of it."""
-    if len(inputs) > 1 and len(inputs[-1]) == 1 and inputs[-2].shape[1:] == inputs[-1].shape[1:]:
+    plain = all(isinstance(x, Tensor) for x in inputs)
+    if plain and len(inputs) > 1 and len(inputs[-1]) == 1 and inputs[-2].shape[1:] == inputs[-1].shape[1:]:
         return [*inputs[:-2], torch.cat(inputs[-2:])]
     return inputs
 
@@ -89,7 +92,7 @@ def _empties(left: ChannelMasks) -> bool:
     return any(mask is not None and not bool(mask.any()) for masks in left.kept.values() for mask in masks)
 
 
-def _loss(model: nn.Module, inputs: Sequence[Tensor], answers: Sequence[Tensor]) -> float:
+def _loss(model: nn.Module, inputs: Sequence[Any], answers: Sequence[Tensor]) -> float:
     """Mean KL divergence from ``answers``, with statistics of the batches. The model's own change."""
     total = samples = 0.0
     with evaluating(model):
@@ -98,15 +101,19 @@ def _loss(model: nn.Module, inputs: Sequence[Tensor], answers: Sequence[Tensor])
                 module.train()
         for x, answer in zip(inputs, answers, strict=True):
             try:
-                found = F.log_softmax(model(x).float(), 1)
+                found = F.log_softmax(_scores(model, x), 1)
             except ValueError as error:  # torch's, of a normalisation with one value per channel
-                raise DataError(f"a batch of {len(x)} samples gives no statistics: {error}") from None
+                raise DataError(f"a batch of {samples_in(x)} samples gives no statistics: {error}") from None
             terms = answer.exp() * (answer - found)
             total += float(terms.masked_fill(answer == -torch.inf, 0).sum())  # a class that is never answered
-            samples += len(x)
+            samples += samples_in(x)
     if not math.isfinite(total):
         raise NonFiniteError("measuring channels: the network's outputs are NaN or infinite")
     return total / samples
+
+
+def _scores(model: nn.Module, inputs: Any) -> Tensor:
+    return main_output(run(model, inputs)).float()
 
 
 def _slopes(points: Sequence[tuple[int, float]], count: int) -> Tensor:

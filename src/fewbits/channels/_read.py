@@ -16,13 +16,14 @@ from fewbits.channels._ledger import Ledger
 from fewbits.channels._rules import Extent
 from fewbits.channels.dependencies import Dependencies
 from fewbits.errors import SelectionError
-from fewbits.graph.traced import Kind, graph_of, kind_of_module
+from fewbits.graph.traced import Kind, graph_of, kind_of_module, placed
+from fewbits.task.batches import called, sample_of
 
 PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)  # of images, they pad channels
 
 
 @torch.no_grad()
-def dependencies(model: nn.Module, input_shape: tuple[int, ...]) -> Dependencies:
+def dependencies(model: nn.Module, input_shape: Any) -> Dependencies:
     """Which channels can be removed, and which of them only together.
 
     The graph is run once, on zeros, in evaluation mode, and beside each activation goes a tensor of labels that says
@@ -37,7 +38,7 @@ def dependencies(model: nn.Module, input_shape: tuple[int, ...]) -> Dependencies
 
     Args:
         model: a plain network of one tensor to one tensor; not changed.
-        input_shape: of one sample, without the batch.
+        input_shape: of one sample, without the batch; of other networks the inputs of a batch of one sample.
 
     Raises:
         UnsupportedError: the structure cannot be read, or nothing in it can be removed; the message says why.
@@ -51,7 +52,7 @@ def dependencies(model: nn.Module, input_shape: tuple[int, ...]) -> Dependencies
     parameter = next(model.parameters())
     model.eval()
     try:
-        reader.run(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
+        reader.run(*placed(reader.graph, *called(sample_of(input_shape, parameter))))
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -127,6 +127,21 @@ def graph_of(model: nn.Module) -> fx.Graph:
         raise UnsupportedError(f"cannot read the structure of {type(model).__name__} with torch.fx: {error}") from error
 
 
+def placed(graph: fx.Graph, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Arguments of a call of a network, in the order in which its graph takes them.
+
+    Raises:
+        UnsupportedError: one is missing.
+    """
+    given = list(args)
+    for node in [n for n in graph.nodes if n.op == "placeholder"][len(args) :]:
+        name = str(node.target)
+        if name not in kwargs and not node.args and not name.startswith("*"):
+            raise UnsupportedError(f"the network's forward needs {name!r}, which the batch does not have")
+        given.append(kwargs.get(name, node.args[0] if node.args else ({} if name.startswith("**") else ())))
+    return given
+
+
 def arguments(node: fx.Node) -> Mapping[str, Any]:
     """Arguments of a function's node by their names, given by position or not."""
     assert callable(node.target)

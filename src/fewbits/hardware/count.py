@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fewbits.errors import MismatchError, UnsupportedError, did_you_mean
-from fewbits.graph.traced import graph_of
+from fewbits.graph.traced import graph_of, placed
 from fewbits.plan import Plan
+from fewbits.task.batches import called, sample_of, told
 from fewbits.weights import WEIGHTED, parameters_of
 
 # Multiplications with a weight that is not a layer's: better refused than left out.
@@ -121,12 +122,12 @@ class _Watch(fx.Interpreter):
 
 
 @torch.no_grad()
-def count(model: nn.Module, input_shape: tuple[int, ...], plan: Plan | None = None) -> Count:
+def count(model: nn.Module, input_shape: Any, plan: Plan | None = None) -> Count:
     """Parameters and multiplications for one sample.
 
     Args:
         model: a plain network; runs once, on zeros, in evaluation mode.
-        input_shape: of one sample, without the batch.
+        input_shape: of one sample, without the batch; of other networks the inputs of a batch of one sample.
         plan: where its zeros are; default: the zeros of the model's own weights.
 
     Raises:
@@ -138,10 +139,10 @@ def count(model: nn.Module, input_shape: tuple[int, ...], plan: Plan | None = No
     parameter = next(model.parameters(), torch.zeros(()))
     model.eval()
     try:
-        watch.run(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
+        watch.run(*placed(watch.graph, *called(sample_of(input_shape, parameter))))
     except (RuntimeError, ValueError, IndexError) as error:
         raise UnsupportedError(
-            f"cannot count multiplications: the network does not take a sample of shape {tuple(input_shape)} "
+            f"cannot count multiplications: the network does not take a sample of {told(input_shape)} "
             f"({' '.join(str(error).split())})"
         ) from None
     finally:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from operator import is_not
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,6 +27,7 @@ from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
 from fewbits.int8.quantizer import Quantizer, RangedQuantizer
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
+from fewbits.task import run
 from fewbits.weights import layers
 
 QUANTIZERS = "quantizers"
@@ -74,7 +76,7 @@ def hold_affine(net: fx.GraphModule) -> None:
 
 
 @torch.no_grad()
-def calibrate(net: fx.GraphModule, batches: Iterable[Tensor]) -> int:
+def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
     """Set the range of every quantizer to the mean of the batches' minima and maxima, in place.
 
     Args:
@@ -93,7 +95,7 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Tensor]) -> int:
     count = 0
     try:
         for inputs in batches:
-            net(inputs)
+            run(net, inputs)
             count += 1
             for module in found.values():
                 module.next_batch()

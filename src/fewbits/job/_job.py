@@ -26,6 +26,7 @@ from fewbits.recipe.sections import Network
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
+from fewbits.report.words import allowed, lost
 from fewbits.task import accuracy
 from fewbits.train import Callback, pretrain
 from fewbits.train.checkpoint import Store
@@ -272,9 +273,8 @@ def _missed(report: Report) -> str:
     if report.target is not None:
         parts[0] += f" (asked for at most {report.target:,})"
     if report.max_drop is not None and report.drop is not None:
-        parts.append(
-            f"{report.drop:.2f} points of accuracy lost on validation data (asked for at most {report.max_drop:g})"
-        )
+        asked = allowed(report.max_drop, report.metric)
+        parts.append(f"{lost(report.drop, report.metric)} on validation data (asked for {asked})")
     return f"the budget was not met; reached: {' and '.join(parts)}"
 
 

@@ -68,7 +68,7 @@ class RelevanceScorer(Scorer):
     Args:
         model: the network with the plan attached.
         rules: rules per layer type.
-        start: relevance of the outputs, see :func:`start_relevance`.
+        start: relevance of the outputs, see :func:`fewbits.task.start_relevance`.
         on: ``"background"`` takes the relevance on the float weights, so that zeroed weights can come back;
             ``"quantized"`` is the paper's literal reading.
         samples: first samples of the batch to use; ``None`` for the whole batch, as the paper does. They go through the

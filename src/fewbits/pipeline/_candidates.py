@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from accelerate.utils import broadcast_object_list, send_to_device
+from torch import nn
 
 from fewbits import codec
 from fewbits.attach import Floats, Holder, Parametrized
@@ -18,9 +18,12 @@ from fewbits.graph.norm_pairs import biased
 from fewbits.pipeline.restore import integer, network_of, restore
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
+from fewbits.task import first_of, run
+from fewbits.task.batches import tensors_in
+from fewbits.task.metric import number
 
 Evaluate = Callable[[nn.Module], float]
-"""``evaluate(model) -> percent``; on validation data, because choices are made with it."""
+"""``evaluate(model) -> number``, higher is better; on validation data, because choices are made with it."""
 
 
 def broadcast_from_main(value: float) -> float:
@@ -30,12 +33,18 @@ def broadcast_from_main(value: float) -> float:
     return found[0]
 
 
+def evaluated(evaluate: Evaluate, model: nn.Module) -> float:
+    """How good a plain network is, the main process's number on every process."""
+    with torch.random.fork_rng():  # how often somebody looks must not change what is trained
+        return broadcast_from_main(number(evaluate(model)))
+
+
 class Candidates:
     """Makes, codes and evaluates plans of one network.
 
     Args:
         original: the float network that is compressed; it may have lost channels.
-        evaluate: accuracy in percent, or ``None``.
+        evaluate: how good a network is, higher is better, or ``None``.
         full: the float network that the user gave, against which everything is told; default: ``original``.
         holder: how plans are held; default: as weights of the network itself.
     """
@@ -80,23 +89,23 @@ class Candidates:
         return self.plain.eval()
 
     def accuracy(self, plan: Plan) -> float:
-        """Percent on validation data."""
+        """How good it is on validation data, higher is better."""
         return self.evaluated(self.network(plan))
 
     def evaluated(self, model: nn.Module) -> float:
-        """Percent of a plain network on validation data, the main process's on every process."""
+        """How good a plain network is on validation data."""
         assert self.evaluate is not None
-        with torch.random.fork_rng():  # how often somebody looks must not change what is trained
-            return broadcast_from_main(float(self.evaluate(model)))
+        return evaluated(self.evaluate, model)
 
     @torch.no_grad()
     def identical(self, plan: Plan, data: bytes, train: Any) -> bool:
         """Decode the file and compare its network's outputs on real inputs with the compressed network's."""
         inputs = self._some_of(train)
-        expected = self.network(plan)(inputs)
-        return torch.equal(expected, restore(data, self.full)[0](inputs))
+        expected = list(tensors_in(run(self.network(plan), inputs)))
+        found = list(tensors_in(run(restore(data, self.full)[0], inputs)))
+        return len(expected) == len(found) and all(map(torch.equal, expected, found))
 
-    def _some_of(self, train: Any) -> Tensor:
-        for inputs, _ in train:
-            return inputs[:64].to(next(self.plain.parameters()).device)
+    def _some_of(self, train: Any) -> Any:
+        for batch in train:
+            return send_to_device(first_of(batch[0], 64), next(self.plain.parameters()).device)
         raise DataError("the training data is empty: the loader yields no batch")

@@ -10,6 +10,8 @@ from fewbits.pipeline.rate_control import HEADROOM, RateController, SizeAt, Targ
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.report.report import Round
+from fewbits.report.words import accuracy
+from fewbits.task import METRICS, Metric
 from fewbits.train.hold import QATCallback, next_round
 
 Progress = Callable[[int, int, str], None]
@@ -34,7 +36,7 @@ class Rounds:
     """What was seen at each round, and what was done about it.
 
     Args:
-        before: percent of the float network, if it was evaluated.
+        before: how good the float network is, if it was evaluated. metric: the scale of that.
 
     Attributes:
         history: one entry per round.
@@ -43,9 +45,15 @@ class Rounds:
     """
 
     def __init__(
-        self, recipe: Recipe, candidates: Candidates, controller: RateController, before: float | None
+        self,
+        recipe: Recipe,
+        candidates: Candidates,
+        controller: RateController,
+        before: float | None,
+        metric: Metric = METRICS["percent"],
     ) -> None:
         self.recipe, self.candidates, self.controller, self.before = recipe, candidates, controller, before
+        self.metric = metric
         self.history: list[Round] = []
         self.best: Kept | None = None
 
@@ -130,7 +138,7 @@ class Rounds:
         last = self.history[-1]
         parts = [f"{last.bytes} bytes", f"{100 * last.zeros:.1f} % zeros", f"loss {loss:.3f}"]
         if last.accuracy is not None:
-            parts.append(f"{last.accuracy:.2f} %")
+            parts.append(accuracy(self.metric.shown(last.accuracy), self.metric.name))
         return ", ".join(parts)
 
     def _note(self, qat: QATCallback, plan: Plan, size: int, accuracy: float | None, done: int) -> None:

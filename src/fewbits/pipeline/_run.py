@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from fewbits import recipe as recipes
-from fewbits.pipeline._candidates import Evaluate
+from fewbits.pipeline._candidates import Evaluate, evaluated
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline.check import check_call
 from fewbits.pipeline.methods import integer_form_of
@@ -21,9 +24,14 @@ from fewbits.pipeline.stages._pilots import Pilots
 from fewbits.pipeline.stages._work import Context, Progress, Stage, Work
 from fewbits.pipeline.stages.channels import RemoveChannels
 from fewbits.recipe import Activations, Recipe
-from fewbits.task import Classification
+from fewbits.task import Fed, Metric, Task, fed, metric_of, task_of
+from fewbits.task.feed import Given
+from fewbits.task.metric import check_percent, number
+from fewbits.task.stream import Stream
 from fewbits.train.checkpoint import Store
 from fewbits.weights import select
+
+VALIDATION = "the validation data"
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -39,26 +47,41 @@ def compress(
     model: nn.Module,
     train: Any,
     *,
-    evaluate: Evaluate | None = None,
-    recipe: Recipe | str | Path = "ecqx-4bit",
+    evaluate: Evaluate | Iterable[Any] | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | Path = "ecq-4bit",
     target: str | int | None = None,
     max_drop: float | None = None,
+    task: Task | Mapping[str, Any] | str | None = None,
+    metric: str | None = None,
+    inputs: Given = None,
+    targets: Given = None,
+    steps: int | None = None,
     teacher: nn.Module | None = None,
     state_file: str | Path | None = None,
     keep_state: bool = False,
     progress: Progress | None = None,
     accelerator: Accelerator | None = None,
 ) -> Compressed:
-    """Make a trained classifier as small as a budget asks for. The model given is not changed.
+    """Make a trained network as small as a budget asks for. The model given is not changed.
 
     Args:
-        model: a float network: one input tensor, ``[n, classes]`` scores.
-        train: batches of ``(inputs, class indices)`` with a length: a ``DataLoader`` or a list.
-        evaluate: accuracy in percent of a network, on validation data. Needed for ``max_drop``, and for the
-            accuracies in the report.
-        recipe: a :class:`~fewbits.recipe.Recipe`, a YAML file, or the name of one that comes with fewbits.
+        model: a float network, for whatever ``task`` says.
+        train: batches with a length: a ``DataLoader`` or a list, of tuples ``(inputs, targets)``, of dicts, or of what
+            else :class:`~fewbits.task.Feed` splits.
+        evaluate: how good a network is on validation data: a function of the network, or batches, over which the task's
+            own metric is taken. Needed for ``max_drop``, and for the accuracies in the report.
+        recipe: a :class:`~fewbits.recipe.Recipe` or a dict of its keys, a YAML file, or the name of one that comes with
+            fewbits.
         target: bytes of the file, for example ``"200 KB"``; overrides the recipe's.
-        max_drop: points of accuracy that may be lost; overrides the recipe's.
+        max_drop: points of accuracy (or of what ``metric`` says) that may be lost; overrides the recipe's.
+        task: what the outputs are for: a name of ``fewbits.task.TASKS``, such as ``"segmentation"``, a dict with
+            ``name`` and ``options``, or a :class:`~fewbits.task.Task` with a loss of one's own; overrides the recipe's.
+        metric: what ``evaluate`` returns: ``"percent"``, a ``"fraction"`` from 0 to 1, a ``"loss"``, of which less is
+            better, or a ``"score"``, of which more is better. Of fractions ``max_drop`` counts hundredths, of losses
+            and scores their own unit.
+        inputs, targets: which parts of a batch they are: keys, places, or functions of the batch; default: read from
+            the network's ``forward``.
+        steps: training steps, in place of the recipe's epochs; needed for loaders without a length.
         teacher: a network whose answers are distilled (``train.distill``), with the same inputs and classes;
             default: the float network itself. An interrupted run must be given the same one.
         state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
@@ -69,25 +92,74 @@ def compress(
 
     Raises:
         SelectionError, NonFiniteError, UnsupportedError: the network cannot be compressed; the message names
-            the layer. DataError: no batches, or targets that do not fit. RecipeError: an impossible option.
+            the layer. DataError: no batches, or one that does not fit; the message names it. RecipeError: an impossible
+            option.
         BudgetError: the target cannot be reached whatever is given up.
     """
-    chosen = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
-    if target is not None or max_drop is not None:
-        steer: dict[str, Any] = {"target": target, "max_drop": max_drop}
-        chosen = chosen.updated(**steer, assign=chosen.assign.model_dump() | {"lam": None})
+    chosen = _chosen(recipe, target, max_drop, None if isinstance(task, Task) else task)
+    aim = task if isinstance(task, Task) else task_of(chosen.task.name, chosen.task.options)
     check_call(chosen, evaluate, teacher)
+    scale = metric_of(metric or "percent")
+    if steps is not None:
+        train, chosen = _for_steps(train, steps, chosen)
     accelerator = accelerator or Accelerator()
     place = Path(state_file) if state_file is not None else None
     store = Store(place, chosen.model_dump_json(), accelerator)
     full = copy.deepcopy(model).to(accelerator.device).eval()
     select(full, chosen.select.include, chosen.select.exclude)  # refused before anything is trained
     listened = full if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
-    work = Work(chosen, train, Classification(), evaluate, full, full, listened)
+    data = fed(full, train, inputs=inputs, targets=targets)
+    score: Evaluate | None = None
+    if callable(evaluate):
+        score = _scored(evaluate, scale)
+    elif evaluate is not None:
+        scale = aim.scale
+        validation = Fed(fed(full, evaluate, VALIDATION).loader, data.feed, VALIDATION)
+        score = _scored(partial(aim.evaluate, batches=validation), scale)
+    before = None
+    if score is not None and store.get("run") is None:
+        before = evaluated(score, full)
+        if metric is None and callable(evaluate):
+            check_percent(before)
+    work = Work(chosen, data, aim, score, full, full, listened, before=before, metric=scale)
     compressed = _run(work, Context(store, accelerator, progress))
     if not keep_state:
         store.forget()
-    return compressed
+    return replace(compressed, report=compressed.report.told(scale))
+
+
+def _chosen(
+    recipe: Recipe | Mapping[str, Any] | str | Path, target: str | int | None, max_drop: float | None, task: Any
+) -> Recipe:
+    """The recipe, with what the arguments of a call change."""
+    if isinstance(recipe, Mapping):
+        recipe = recipes.make(dict(recipe))
+    chosen = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
+    if task is not None:
+        chosen = chosen.updated(task=task)
+    if target is not None or max_drop is not None:
+        steer: dict[str, Any] = {"target": target, "max_drop": max_drop}
+        chosen = chosen.updated(**steer, assign=chosen.assign.model_dump() | {"lam": None})
+    return chosen
+
+
+def _for_steps(train: Any, steps: int, recipe: Recipe) -> tuple[Any, Recipe]:
+    """Data and recipe for so many steps: a stream of them is one epoch."""
+    train_for = Stream(train, steps)  # refuses what is no number of steps
+    try:
+        epochs = steps / max(1, len(train))
+    except TypeError:
+        train, epochs = train_for, 1.0
+    return train, recipe.updated(train=recipe.train.model_dump() | {"epochs": epochs})
+
+
+def _scored(evaluate: Callable[[nn.Module], Any], metric: Metric) -> Evaluate:
+    """What ``evaluate`` says of a network, higher is better."""
+
+    def score(model: nn.Module) -> float:
+        return metric.score(number(evaluate(model)))
+
+    return score
 
 
 def _run(work: Work, context: Context) -> Compressed:
@@ -102,4 +174,5 @@ def _run(work: Work, context: Context) -> Compressed:
 def _again(work: Work, context: Context, recipe: Recipe) -> Compressed:
     """A run of another recipe on what is left of the network."""
     check_call(recipe, work.evaluate, None)
-    return _run(Work(recipe, work.train, work.task, work.evaluate, work.model, work.model, work.teacher), context)
+    again = Work(recipe, work.train, work.task, work.evaluate, work.model, work.model, work.teacher, metric=work.metric)
+    return _run(again, context)

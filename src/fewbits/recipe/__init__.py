@@ -2,7 +2,18 @@
 
 from fewbits.recipe._recipe import RENAMED, Recipe, load, make, names, text_of
 from fewbits.recipe.pruning import ChannelPruning, Prune
-from fewbits.recipe.sections import Activations, Assign, Augment, Data, Measure, Network, Normalise, Part, Select
+from fewbits.recipe.sections import (
+    Activations,
+    Assign,
+    Augment,
+    Data,
+    Measure,
+    Network,
+    Normalise,
+    Part,
+    Select,
+    TaskChoice,
+)
 from fewbits.recipe.training import Finetuning, Recovery, Training
 from fewbits.recipe.variation import Range, Sweep, changed
 
@@ -24,6 +35,7 @@ __all__ = [
     "Recovery",
     "Select",
     "Sweep",
+    "TaskChoice",
     "Training",
     "changed",
     "load",

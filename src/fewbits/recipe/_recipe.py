@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.pruning import ChannelPruning, Prune
-from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select
+from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select, TaskChoice
 from fewbits.recipe.training import Finetuning, Training
 from fewbits.recipe.variation import Sweep
 
@@ -43,6 +43,7 @@ class Recipe(Part):
             at least), before the training to the smallest that kept it. 0 trains once and lets each round's accuracy
             steer: much quicker, and the file often larger.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
+        task: what the network's outputs are for: a name, or a section with its options.
         channels: which channels are removed before all that; ``None`` for none.
         activations: whether they become integers, too; ``None`` leaves them floats, but for ``assign.method: int8``.
         prune: which weights become zero first, and stay so; ``None`` for none.
@@ -60,6 +61,7 @@ class Recipe(Part):
     schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
     network: Network | None = None
     data: Data | None = None
+    task: TaskChoice = TaskChoice()
     pretrain: Training | None = None
     select: Select = Select()
     channels: ChannelPruning | None = None
@@ -85,6 +87,11 @@ class Recipe(Part):
     @classmethod
     def _untrained(cls, value: Any) -> Any:
         return Finetuning(epochs=0) if value is None else value
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("target")
     @classmethod

@@ -88,6 +88,17 @@ class Data(Part):
     batch_size: Annotated[int, Field(ge=1)] = 64
 
 
+class TaskChoice(Part):
+    """What the network's outputs are for.
+
+    Attributes:
+        name: of a task, see ``fewbits.task.TASKS``. options: of that task, such as ``ignore_index``.
+    """
+
+    name: str = "classification"
+    options: dict[str, Any] = {}
+
+
 class Select(Part):
     """Which weights are compressed.
 

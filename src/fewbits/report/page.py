@@ -28,7 +28,7 @@ from fewbits.report.table import (
     title,
     total,
 )
-from fewbits.report.words import accuracy, human, percent, times
+from fewbits.report.words import accuracy, human, lost, measure_word, percent, times
 
 __all__ = ["page", "write_page"]
 
@@ -62,7 +62,8 @@ def page(report: Report, explanation: Explanation | None = None, results: Sequen
 
 def _headline(report: Report) -> Markup:
     drop = report.drop
-    change = "" if drop is None else f", {abs(drop):.2f} points {'lost' if drop >= 0 else 'gained'}"
+    change = "" if drop is None else f", {lost(drop, report.metric)}"
+    word = measure_word(report.metric)
     same, tone = {
         True: ("identical", "good"),
         False: ("NOT identical", "bad"),
@@ -71,8 +72,8 @@ def _headline(report: Report) -> Markup:
     cards = [
         ("size of the file", human(report.file_bytes), f"{report.file_bytes:,} bytes", ""),
         ("ratio", times(report.ratio), f"float32 was {human(report.float_bytes)}", ""),
-        ("accuracy after", accuracy(report.accuracy_after), f"{report.split} data{change}", ""),
-        ("accuracy before", accuracy(report.accuracy_before), f"{report.split} data, float32", ""),
+        (f"{word} after", accuracy(report.accuracy_after, report.metric), f"{report.split} data{change}", ""),
+        (f"{word} before", accuracy(report.accuracy_before, report.metric), f"{report.split} data, float32", ""),
         ("decoded = compressed", same, "outputs of the written file, bit by bit", tone),
     ]
     if report.met is not None:
@@ -146,7 +147,13 @@ def _candidates(report: Report) -> list[Markup]:
     if len(report.search) < 2:
         return []
     rows = [
-        [WRITTEN.get(t.what, t.what), f"{t.lam:.4g}", f"{t.bytes:,}", accuracy(t.accuracy), "yes" if t.kept else ""]
+        [
+            WRITTEN.get(t.what, t.what),
+            f"{t.lam:.4g}",
+            f"{t.bytes:,}",
+            accuracy(t.accuracy, report.metric),
+            "yes" if t.kept else "",
+        ]
         for t in report.search
     ]
     kept = {number: "sum" for number, t in enumerate(report.search) if t.kept}

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewbits.task.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ class Report:
         macs, macs_left: multiply-accumulate operations for one sample, with every weight and with those that are not
             zero; ``None`` where they were not counted.
         others: sizes of the same network under general-purpose compressors, by name.
-        accuracy_before, accuracy_after: percent on the data named in ``split``; ``None`` when not evaluated.
+        accuracy_before, accuracy_after: on the data named in ``split``; ``None`` when not evaluated. metric: their
+            scale: ``percent``, ``fraction`` (of which percent are told), ``loss`` or ``score``.
         identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
         target, max_drop, met: the budget that was asked for, and whether the result keeps it.
         history: the controller's path, round by round. search: the candidates of the final search. pilots: what
@@ -125,6 +129,7 @@ class Report:
     macs_left: int | None = None
     search: tuple[Try, ...] = ()
     pilots: tuple[PilotRun, ...] = ()
+    metric: str = "percent"
 
     @property
     def ratio(self) -> float:
@@ -148,10 +153,25 @@ class Report:
 
     @property
     def drop(self) -> float | None:
-        """Points of accuracy lost."""
+        """Points of accuracy lost, or how much a loss rose."""
         if self.accuracy_before is None or self.accuracy_after is None:
             return None
-        return self.accuracy_before - self.accuracy_after
+        lost = self.accuracy_before - self.accuracy_after
+        return -lost if self.metric == "loss" else lost
+
+    def told(self, metric: Metric) -> Report:
+        """A copy with every score on the scale that it was measured on."""
+
+        def shown(entry: Any) -> Any:
+            score = entry.accuracy
+            return entry if score is None else dataclasses.replace(entry, accuracy=metric.shown(score))
+
+        whole = {
+            name: None if getattr(self, name) is None else metric.shown(getattr(self, name))
+            for name in ("accuracy_before", "accuracy_after")
+        }
+        rows = {name: tuple(map(shown, getattr(self, name))) for name in ("history", "search", "pilots")}
+        return self.updated(metric=metric.name, **whole, **rows)
 
     def updated(self, **changes: Any) -> Report:
         """A copy with some fields replaced."""

@@ -9,7 +9,18 @@ from rich.console import Console
 from rich.text import Text
 
 from fewbits.report.report import Report, TensorRow
-from fewbits.report.words import accuracy, duration, percent, shorten, shorten_all, size, times
+from fewbits.report.words import (
+    accuracy,
+    allowed,
+    duration,
+    lost,
+    measure_word,
+    percent,
+    shorten,
+    shorten_all,
+    size,
+    times,
+)
 
 OURS = "this file (.few)"
 RATIO_MEANS = "float32 bytes of all parameters and normalisation statistics / file bytes"
@@ -100,8 +111,8 @@ def facts(report: Report) -> list[Fact]:
     held = clustered_bytes(report)
     rest, kind = report.file_bytes - held, kind_of(report)
     drop = report.drop
-    before, after = accuracy(report.accuracy_before), accuracy(report.accuracy_after)
-    lost = "" if drop is None else f" ({abs(drop):.2f} points {'lost' if drop >= 0 else 'gained'})"
+    before, after = (accuracy(value, report.metric) for value in (report.accuracy_before, report.accuracy_after))
+    change = "" if drop is None else f" ({lost(drop, report.metric)})"
     parts = f"{held:,} bytes {kind} weights + {rest:,} bytes floats, header, checks"
     bits = Fact("bits per weight", f"{report.bits_per_weight:.3f} = bits of the whole file / {kind} weights")
     some = bool(report.tensors)  # else only channels went, and all that is left are floats
@@ -113,7 +124,7 @@ def facts(report: Report) -> list[Fact]:
         *([Fact("zeros", _zeros(report, kind))] if some else []),
         *_multiplications(report),
         *([bits] if some else []),
-        Fact("accuracy", f"{before} -> {after} on {report.split} data{lost}"),
+        Fact(measure_word(report.metric), f"{before} -> {after} on {report.split} data{change}"),
         _budget(report),
         *_piloted(report),
         *_search(report),
@@ -148,7 +159,7 @@ def _budget(report: Report) -> Fact:
     if report.target is not None:
         asked.append(f"at most {size(report.target)}")
     if report.max_drop is not None:
-        asked.append(f"at most {report.max_drop:g} points of accuracy lost")
+        asked.append(allowed(report.max_drop, report.metric))
     if not asked:
         return Fact("budget", "none was asked for")
     outcome = {True: "met", False: "NOT MET", None: "not checked"}[report.met]
@@ -181,10 +192,11 @@ def _piloted(report: Report) -> list[Fact]:
     if not report.pilots:
         return []
     bits = next((row.bits for row in report.tensors), 0)
+    runs = [(r.bits, f"{accuracy(r.accuracy, report.metric)} at {r.bytes:,} bytes") for r in report.pilots]
     if report.max_drop is None:
-        seen = ", ".join(f"{r.bits}: {r.accuracy:.2f} % at {r.bytes:,} bytes" for r in report.pilots)
+        seen = ", ".join(f"{bits}: {words}" for bits, words in runs)
         return [Fact("bits", f"{bits}, after short trainings with {seen}")]
-    seen = ", ".join(f"{r.accuracy:.2f} % at {r.bytes:,} bytes with {r.bits} bits" for r in report.pilots)
+    seen = ", ".join(f"{words} with {bits} bits" for bits, words in runs)
     return [Fact("pilots", f"{seen} in short trainings")]
 
 

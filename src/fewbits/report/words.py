@@ -34,9 +34,35 @@ def times(ratio: float) -> str:
     return f"{ratio:,.{digits}f}x"
 
 
-def accuracy(value: float | None) -> str:
-    """``97.78 %``, or ``not evaluated``."""
-    return "not evaluated" if value is None else f"{value:.2f} %"
+def accuracy(value: float | None, metric: str = "percent") -> str:
+    """``97.78 %``, or ``not evaluated``; losses and scores in four significant digits."""
+    if value is None:
+        return "not evaluated"
+    return f"{value:.4g}" if metric in OWN_UNIT else f"{value:.2f} %"
+
+
+OWN_UNIT = ("loss", "score")
+"""Metrics that are no percent."""
+
+
+def measure_word(metric: str) -> str:
+    """What a metric is called: ``accuracy``, ``loss`` or ``score``."""
+    return metric if metric in OWN_UNIT else "accuracy"
+
+
+def lost(drop: float, metric: str = "percent") -> str:
+    """``0.19 points lost``; of a loss ``0.0021 more``."""
+    if metric == "loss":
+        return f"{abs(drop):.4g} {'more' if drop >= 0 else 'less'}"
+    amount = f"{abs(drop):.4g}" if metric == "score" else f"{abs(drop):.2f} points"
+    return f"{amount} {'lost' if drop >= 0 else 'gained'}"
+
+
+def allowed(drop: float, metric: str = "percent") -> str:
+    """A budget of quality in words."""
+    if metric == "loss":
+        return f"a loss at most {drop:g} higher"
+    return f"at most {drop:g} {'of the score' if metric == 'score' else 'points of accuracy'} lost"
 
 
 def duration(seconds: float) -> str:

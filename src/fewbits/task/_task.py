@@ -1,30 +1,188 @@
-"""What a network's outputs are for: the seam between a training loop and the outputs it need not understand."""
+"""What a network's outputs are for: the seam between the rooms and the outputs that they need not understand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import torch
+import torch.nn.functional as F
+from accelerate.utils import convert_to_fp32, send_to_device
 from torch import Tensor, nn
 
+from fewbits.errors import DataError, RecipeError, UnsupportedError
+from fewbits.task._evaluating import evaluating_in_float32
+from fewbits.task.batches import laid_out, run, samples_in, tensors_in
+from fewbits.task.metric import METRICS, Metric, metric_of, number
 
-class Task(Protocol):
-    """One batch at a time; what a batch is, only the task knows."""
+Outputs = Any
+"""A tensor for the tasks that fewbits knows; with a loss of the user's own whatever the network returns."""
+
+MAIN = ("logits", "out", "last_hidden_state", "prediction", "predictions")
+"""Where the outputs are in networks that return several by name."""
+
+
+class Task:
+    """A task with a loss of one's own; the tasks that fewbits knows derive from it.
+
+    Args:
+        loss: ``loss(outputs, targets)``, a scalar to be minimised.
+        metric: ``metric(outputs, targets)``, a number for one batch, averaged over samples; default: the loss.
+        scale: of that metric: ``percent``, ``fraction``, ``loss`` or ``score``. Needed with ``metric``.
+        outputs: which of the network's outputs the loss gets: a key, an index, or a function of what the network
+            returns; default: all that it returns.
+        start: ``start(outputs, targets)``, relevance of the outputs, of their shape; default: their own values.
+
+    Attributes:
+        name: in recipes. scale: of :meth:`evaluate`.
+
+    Raises:
+        RecipeError: a metric without its scale.
+    """
+
+    name = "own"
+
+    def __init__(
+        self,
+        loss: Callable[[Any, Any], Tensor],
+        metric: Callable[[Any, Any], Any] | None = None,
+        *,
+        scale: str | None = None,
+        outputs: str | int | Callable[[Any], Any] | None = None,
+        start: Callable[[Any, Any], Tensor] | None = None,
+    ) -> None:
+        if metric is not None and scale is None:
+            raise RecipeError(f"a metric of one's own needs its scale: one of {', '.join(METRICS)}")
+        self._loss, self._metric, self._read, self._start = loss, metric, outputs, start
+        self.scale: Metric = metric_of(scale or "loss")
 
     def inputs(self, batch: Any) -> Any:
         """What of a batch the network is given."""
+        return batch[0]
 
-    def check(self, outputs: Tensor, batch: Any) -> None:
+    def forward(self, model: nn.Module, batch: Any) -> Outputs:
+        """What the task reads of the network's outputs for a batch."""
+        return self.answer(run(model, batch[0]))
+
+    def answer(self, returned: Any) -> Outputs:
+        """What the task reads of what a network returned."""
+        read = self._read
+        if read is None:
+            return returned
+        if callable(read):
+            return read(returned)
+        return _part(returned, read)
+
+    def check(self, outputs: Outputs, batch: Any) -> None:
         """Raise DataError unless the batch's targets fit the outputs."""
 
-    def loss(self, outputs: Tensor, batch: Any, *, label_smoothing: float = 0.0) -> Tensor:
-        """A scalar, to be minimised."""
+    def loss(self, outputs: Outputs, batch: Any, *, label_smoothing: float = 0.0) -> Tensor:
+        """A scalar, to be minimised.
 
-    def imitation(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
-        """How far outputs are from a teacher's: a scalar, on the scale of :meth:`loss`."""
+        Raises:
+            RecipeError: label smoothing of what are no classes. DataError: the user's function returns no scalar.
+        """
+        self._unsmoothed(label_smoothing)
+        value = self._loss(outputs, batch[1])
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
+            raise DataError(f"the task's loss returned {found}; it has to return a tensor with one number")
+        return value.reshape(())
 
-    def metric(self, model: nn.Module, batches: Iterable[Any]) -> float:
-        """How good a network is, in evaluation mode; higher is better."""
+    def imitation(self, outputs: Outputs, answers: Outputs, temperature: float) -> Tensor:
+        """How far outputs are from a teacher's: a scalar, on the scale of :meth:`loss`; here mean squares."""
+        mine, theirs = list(tensors_in(outputs)), list(tensors_in(answers))
+        pairs = [(a, b) for a, b in zip(mine, theirs, strict=False) if a.is_floating_point()]
+        if len(mine) != len(theirs) or not pairs or any(a.shape != b.shape for a, b in pairs):
+            raise DataError(
+                f"the teacher's outputs {_shapes(theirs)} are not of the shapes of the network's own, {_shapes(mine)}"
+            )
+        return torch.stack([F.mse_loss(a, b) for a, b in pairs]).sum()
 
-    def relevance_start(self, outputs: Tensor, batch: Any, start: str) -> Tensor:
-        """Relevance of the outputs, of their shape, from which layer-wise propagation begins."""
+    def tally(self, outputs: Outputs, batch: Any) -> Tensor:
+        """Numbers of one batch that add up over batches; :meth:`value` makes the metric of their sums."""
+        count = samples_in(batch[0])
+        if self._metric is None:
+            value = float(self.loss(outputs, batch))
+        else:
+            value = number(self._metric(outputs, batch[1]), "the task's metric")
+        return torch.tensor([value * count, count], dtype=torch.float64)
+
+    def value(self, total: Tensor) -> float:
+        """The metric, from the sums of :meth:`tally`."""
+        return float(total[0] / total[1])
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, batches: Iterable[Any]) -> float:
+        """The metric on ``scale`` of a network over batches, in evaluation mode.
+
+        Raises:
+            DataError: no samples, or targets that do not fit the network.
+        """
+        total: Tensor | None = None
+        with evaluating_in_float32(model) as place:
+            for batch in batches:
+                batch = send_to_device(batch, place)
+                outputs = convert_to_fp32(self.answer(run(model, laid_out(batch[0]))))
+                self.check(outputs, batch)
+                tally = self.tally(outputs, batch).double().cpu()
+                total = tally if total is None else total + tally
+        if total is None:
+            raise DataError("the evaluation data is empty")
+        return self.value(total)
+
+    def relevance_start(self, outputs: Outputs, batch: Any, start: str) -> Tensor:
+        """Relevance of the outputs, of their shape, from which layer-wise propagation begins.
+
+        Raises:
+            UnsupportedError: outputs that are no tensor, and no ``start`` was given.
+        """
+        if self._start is not None:
+            return self._start(outputs, batch[1])
+        if not isinstance(outputs, Tensor):
+            raise UnsupportedError(
+                f"relevance begins at one tensor of outputs, and the network gives {type(outputs).__name__}: give "
+                "Task(outputs=...), or use a method without relevance (assign.method: ecq)"
+            )
+        return self._plain_start(outputs, start)
+
+    def _plain_start(self, outputs: Tensor, start: str) -> Tensor:
+        """Of outputs that are no classes: their own values, or ones."""
+        if start == "probability":
+            raise RecipeError(f"task {self.name}: its outputs have no probability; measure.start is score or ones")
+        return outputs.detach() if start == "score" else torch.ones_like(outputs)
+
+    def _unsmoothed(self, label_smoothing: float) -> None:
+        if label_smoothing:
+            raise RecipeError(f"label_smoothing is for classes; task {self.name} has none: leave it out")
+
+
+def main_output(returned: Any) -> Tensor:
+    """The tensor that a task reads where a network returns several: by name, or the first.
+
+    Raises:
+        DataError: no tensor of floats among what the network returned.
+    """
+    if isinstance(returned, Tensor):
+        return returned
+    named = returned if isinstance(returned, Mapping) else getattr(returned, "_asdict", dict)()
+    for name in MAIN:
+        if isinstance(named.get(name), Tensor):
+            found: Tensor = named[name]
+            return found
+    for found in tensors_in(returned):
+        if found.is_floating_point():
+            return found
+    raise DataError(f"the network returns {type(returned).__name__} without a tensor of floats in it")
+
+
+def _part(returned: Any, key: str | int) -> Any:
+    try:
+        return getattr(returned, key) if isinstance(key, str) and hasattr(returned, key) else returned[key]
+    except (KeyError, IndexError, TypeError):
+        known = f" (there are {', '.join(map(str, returned))})" if isinstance(returned, Mapping) else ""
+        raise DataError(f"the network's outputs have no {key!r}{known}") from None
+
+
+def _shapes(tensors: list[Tensor]) -> str:
+    return ", ".join(str(list(t.shape)) for t in tensors) or "none"

@@ -2,10 +2,150 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
 import torch
-from torch import Tensor
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from fewbits.errors import DataError, FewbitsError
 
 
-def laid_out(inputs: Tensor) -> Tensor:
+class Inputs(NamedTuple):
+    """What a network's ``forward`` is called with, where that is not a single tensor."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Batch(NamedTuple):
+    """A batch as every room knows it; a plain pair does as well.
+
+    Attributes:
+        inputs: one tensor ``[n, ...]``, or :class:`Inputs`.
+        targets: what only the task reads.
+    """
+
+    inputs: Any
+    targets: Any
+
+
+def laid_out(inputs: Any) -> Any:
     """Images channels-last, which convolutions are fastest in (ResNet-20 evaluates in half the time)."""
-    return inputs if inputs.dim() != 4 else inputs.contiguous(memory_format=torch.channels_last)
+    if isinstance(inputs, Inputs):
+        return Inputs(tuple(map(laid_out, inputs.args)), {name: laid_out(x) for name, x in inputs.kwargs.items()})
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4:
+        return inputs
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def run(model: nn.Module, inputs: Any) -> Any:
+    """What a network gives for the inputs of a batch."""
+    return model(*inputs.args, **inputs.kwargs) if isinstance(inputs, Inputs) else model(inputs)
+
+
+def called(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs as arguments by place and by name."""
+    return (inputs.args, inputs.kwargs) if isinstance(inputs, Inputs) else ((inputs,), {})
+
+
+def sample_of(given: Any, like: Tensor) -> Any:
+    """One sample: zeros of a shape ``(C, H, W)`` in the type of ``like``, or the first of the inputs of a batch."""
+    if isinstance(given, Tensor | Inputs):
+        return first_of(send_to_device(given, like.device), 1)
+    return torch.zeros(1, *given, dtype=like.dtype, device=like.device)
+
+
+def told(given: Any) -> str:
+    """Inputs, or the shape of one sample, in words."""
+    return described(given) if isinstance(given, Tensor | Inputs) else f"shape {tuple(given)}"
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor of a nested structure of tuples, lists and mappings, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_in(part)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
+
+
+def samples_in(inputs: Any) -> int:
+    """Samples of a batch: the length of its first tensor."""
+    return next((len(x) for x in tensors_in(inputs) if x.dim()), 0)
+
+
+def first_of(inputs: Any, count: int) -> Any:
+    """The first ``count`` samples of inputs, where every tensor of them has the samples in front; else all."""
+    total = samples_in(inputs)
+    if any(not x.dim() or len(x) != total for x in tensors_in(inputs)):
+        return inputs
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Inputs):
+            return Inputs(cut(value.args), cut(value.kwargs))
+        if isinstance(value, Tensor):
+            return value[:count]
+        if isinstance(value, Mapping):
+            return {key: cut(part) for key, part in value.items()}
+        return type(value)(map(cut, value)) if type(value) in (tuple, list) else value
+
+    return cut(inputs)
+
+
+def described(value: Any) -> str:
+    """Shapes and types, for an error: ``[8, 3, 32, 32] float32``."""
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Inputs):
+        named = [f"{name}={described(part)}" for name, part in value.kwargs.items()]
+        return ", ".join([*map(described, value.args), *named])
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {described(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        parts = [described(part) for part in value[:4]] + (["..."] if len(value) > 4 else [])
+        return f"{type(value).__name__} ({', '.join(parts)})"
+    return type(value).__name__
+
+
+HINTS = (
+    ("more than 1 value per channel", "batch normalisation has no statistics of one sample: drop_last=True"),
+    ("Byte", "bytes are no floats: x.float() / 255"),
+    ("unsigned char", "bytes are no floats: x.float() / 255"),
+    ("embedding", "look-up tables take integers below their number of rows"),
+)
+"""What helps, by words in PyTorch's errors."""
+
+
+@contextmanager
+def handing(model: nn.Module, inputs: Any, place: str) -> Iterator[None]:
+    """Around a forward pass: an error of the network's on these inputs is one that names the batch.
+
+    Args:
+        place: where the batch stands, such as ``"batch 3 of 10 of the training data"``.
+
+    Raises:
+        DataError: the network does not take the inputs. Errors of fewbits, and a lack of memory, pass.
+    """
+    try:
+        yield
+    except (FewbitsError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        words = " ".join(str(error).split())
+        words = words if len(words) < 300 else f"{words[:300]} ..."
+        hint = next((f"; {help}" for sign, help in HINTS if sign in words), "")
+        inner = getattr(model, "module", model)
+        raise DataError(
+            f"{place}: {type(inner).__name__} does not take inputs of {described(inputs)}: "
+            f"{type(error).__name__}: {words}{hint}"
+        ) from error

@@ -6,18 +6,21 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, send_to_device
+from accelerate.utils import broadcast, convert_to_fp32, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fewbits.errors import DataError, NonFiniteError
 from fewbits.recipe.training import Training
-from fewbits.task import Classification, Task
-from fewbits.task.batches import laid_out
+from fewbits.task import Classification, Fed, Task, fed, handing, laid_out, run
+from fewbits.task.batches import tensors_in
+from fewbits.task.stream import Stream
 from fewbits.train.objectives import Objective
 from fewbits.train.rules import Batch, Rule, backprop
 
@@ -52,7 +55,11 @@ def batches_of(loader: Iterable[Any]) -> int:
     try:
         count = len(loader)  # type: ignore[arg-type]
     except TypeError:
-        raise DataError(f"{type(loader).__name__} has no length; give a list of batches or a DataLoader") from None
+        name = type(loader.loader if isinstance(loader, Fed) else loader).__name__
+        raise DataError(
+            f"{name} has no length; give a list of batches or a DataLoader, or say steps=, the batches that are taken "
+            "of a stream"
+        ) from None
     if count == 0:
         raise DataError("the training data is empty: the loader yields no batch")
     return count
@@ -78,35 +85,70 @@ def factor(training: Training, done: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(done, total) / total))
 
 
-def endless(loader: Any, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches for ever, epoch after epoch; ``skip`` steps in, as a run that is resumed there would see them."""
+def endless(loader: Any, skip: int = 0) -> Iterator[Any]:
+    """Batches for ever, epoch after epoch; ``skip`` steps in, as a run that is resumed there would see them.
+
+    Raises:
+        DataError: an epoch has other batches than the loader's length says.
+    """
     length = batches_of(loader)
     epoch, offset = divmod(skip, length)
     while True:
-        # accelerate's loader passes the epoch on to its sampler; a plain one has to be told through the sampler
-        for place in (loader, getattr(loader, "sampler", None)):
-            set_epoch = getattr(place, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(epoch)
-                break
+        begin_epoch(loader.loader if isinstance(loader, Fed) else loader, epoch)
         state = torch.get_rng_state()
         batches = iter(loader)
-        for _ in range(offset):
-            next(batches)
+        seen = sum(1 for _ in islice(batches, offset))
         if offset:  # what the beginning of this epoch draws was drawn before the interruption
             torch.set_rng_state(state)
-        yield from batches
+        for batch in batches:
+            seen += 1
+            if seen > length:
+                break
+            yield batch
+        if seen != length:
+            more = f"{seen} or more" if seen > length else str(seen)
+            raise DataError(
+                f"the length of the training data is {length} batches, but it yields {more} in epoch {epoch + 1}; an "
+                "iterator that is read only once is no DataLoader: give a list or a DataLoader"
+            )
         epoch, offset = epoch + 1, 0
 
 
+def begin_epoch(loader: Any, epoch: int) -> None:
+    """Tell a loader which epoch it is in, so that an interrupted run sees the order that an uninterrupted one sees.
+
+    A generator of the loader's own is seeded anew, with its first seed plus the epoch.
+    """
+    # accelerate's loader passes the epoch on to its sampler; a plain one has to be told through the sampler
+    for place in (loader, getattr(loader, "sampler", None)):
+        set_epoch = getattr(place, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
+            break
+    samplers = (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None))
+    generators = {id(g): g for g in (getattr(place, "generator", None) for place in (loader, *samplers))}
+    for generator in generators.values():
+        if isinstance(generator, torch.Generator):
+            first = _first_seeds.setdefault(generator, generator.initial_seed())
+            generator.manual_seed(first + epoch)
+
+
+_first_seeds: WeakKeyDictionary[torch.Generator, int] = WeakKeyDictionary()
+"""Seeds of users' generators, before they were seeded anew for an epoch."""
+
+
 def own_share(batches: Any, accelerator: Accelerator) -> Any:
-    """This process's batches of a list; loaders are left to accelerate, which knows how to deal them out.
+    """This process's batches: of a list every n-th; of loaders what accelerate deals out.
 
     Raises:
         DataError: fewer batches than processes.
     """
     processes = accelerator.num_processes
-    if processes == 1 or not isinstance(batches, Sequence):
+    if isinstance(batches, Stream):
+        return batches.over(own_share(batches.loader, accelerator))
+    if not isinstance(batches, Sequence):
+        return accelerator.prepare(batches)
+    if processes == 1:
         return batches
     each = len(batches) // processes  # all must take equally many steps, or they wait for each other for ever
     if each == 0:
@@ -145,7 +187,7 @@ def fit(
 
     Args:
         model: the network. It is wrapped for the accelerator's processes; the caller's object is trained.
-        loader: batches of the task, with a length.
+        loader: batches of the task, with a length, of any kind that :class:`~fewbits.task.Feed` reads.
         objective: loss of ``(outputs, batch)``.
         optimizer: over the model's parameters; learning rates follow the schedule from their present values.
         training: epochs, schedule and clipping.
@@ -159,34 +201,36 @@ def fit(
     """
     accelerator = accelerator or Accelerator()
     callback, task = callback or Callback(), task or Classification()
-    batches_of(loader)
+    data = fed(model, loader)
+    batches_of(data)
     if accelerator.num_processes > 1:
         # Levels and masks of a held plan: every process derives the same ones, and no backend sends 16-bit integers.
         unsent = [name for name, buffer in model.named_buffers() if buffer.dtype in (torch.int16, torch.bool)]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
-    wrapped, prepared, loader = accelerator.prepare(model, optimizer, own_share(loader, accelerator))
-    total = total_steps(loader, training)
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    data = data.over(own_share(data.loader, accelerator))
+    total = total_steps(data, training)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     model.train()
-    stream = endless(loader, start)
+    stream = endless(data, start)
     state = rule.init(model)
     for done in range(start, total):
         batch = send_to_device(next(stream), accelerator.device)
         for group in optimizer.param_groups:  # a callback may change the peak
             group["lr"] = group["initial_lr"] * factor(training, done, total)
 
-        def forward(batch: Any = batch, done: int = done) -> tuple[Tensor, Tensor]:
+        def forward(batch: Any = batch, done: int = done) -> tuple[Any, Tensor]:
             with computing(training.precision, accelerator.device):
-                inputs = task.inputs(batch)
-                with callback.watch():
-                    outputs = wrapped(inputs if training.precision == "float32" else laid_out(inputs))
-                outputs = outputs if training.precision == "float32" else outputs.float()
-                if done == start:
+                inputs = batch[0] if training.precision == "float32" else laid_out(batch[0])
+                with handing(model, inputs, data.place), callback.watch():
+                    outputs = task.answer(run(wrapped, inputs))
+                outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
+                with data.naming():
                     task.check(outputs, batch)
                 loss = objective(outputs, batch)
             if not math.isfinite(float(loss.detach())):
-                raise NonFiniteError(f"the training loss is {float(loss)} at step {done}; lower the learning rate")
+                raise NonFiniteError(f"the training loss is {float(loss)} at step {done}{_why(batch, data.place)}")
             return outputs, loss
 
         backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
@@ -200,6 +244,12 @@ def fit(
         callback.after_update(done + 1, total, value)
     sync_buffers(model, accelerator)
     accelerator.wait_for_everyone()
+
+
+def _why(batch: Any, place: str) -> str:
+    if all(bool(x.isfinite().all()) for x in tensors_in(batch[0])):
+        return "; lower the learning rate"
+    return f": {place} holds infinite inputs"
 
 
 def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:

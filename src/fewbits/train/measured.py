@@ -34,7 +34,7 @@ def measured_on(
         for batch in islice(endless(train), count):
             batch = send_to_device(batch, place)
             with scorer.watch(), torch.enable_grad():
-                outputs = model(task.inputs(batch))
+                outputs = task.forward(model, batch)
             task.check(outputs, batch)
             task.loss(outputs, batch).backward(retain_graph=scorer.keeps_graph)
             gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
 from fewbits.recipe.training import Finetuning, Recovery
 from fewbits.task import Classification, Task
 
-Objective = Callable[[Tensor, Any], Tensor]
+Objective = Callable[[Any, Any], Tensor]
 """``objective(outputs, batch) -> loss``, a scalar."""
 
 
@@ -19,7 +20,7 @@ def plain(task: Task | None = None, label_smoothing: float = 0.0) -> Objective:
     """The loss of a task; default: classification."""
     task = task or Classification()
 
-    def objective(outputs: Tensor, batch: Any) -> Tensor:
+    def objective(outputs: Any, batch: Any) -> Tensor:
         return task.loss(outputs, batch, label_smoothing=label_smoothing)
 
     return objective
@@ -41,9 +42,9 @@ def distillation(
     teacher.eval()
     task = task or Classification()
 
-    def objective(outputs: Tensor, batch: Any) -> Tensor:
+    def objective(outputs: Any, batch: Any) -> Tensor:
         with torch.no_grad():
-            answers = teacher(task.inputs(batch)).float()
+            answers = convert_to_fp32(task.forward(teacher, batch))
         soft = task.imitation(outputs, answers, temperature)
         return (1 - weight) * task.loss(outputs, batch, label_smoothing=label_smoothing) + weight * soft
 

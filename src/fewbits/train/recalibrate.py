@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from fewbits.errors import DataError, MismatchError
 from fewbits.graph.traced import graph_of
+from fewbits.task import run
 from fewbits.weights import NORMS, layers
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[Any, Any]]
 
 
 @torch.no_grad()
@@ -40,9 +43,9 @@ def recalibrate(model: nn.Module, batches: Batches) -> int:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
             norm.train()
-        for inputs, _ in batches:
+        for batch in batches:
             try:
-                model(inputs.to(place))
+                run(model, send_to_device(batch[0], place))
             except ValueError as error:  # torch's, of a normalisation with one value per channel
                 raise DataError(f"batch {seen} of the calibration data gives no statistics: {error}") from None
             seen += 1

@@ -123,7 +123,7 @@ def test_overflow_names_the_layer_nearest_to_the_output():
     with pytest.raises(NonFiniteError, match=r"relevance of 2\.weight is not finite"):
         relevance(model, [(X, Y)])
     inputs = X.clone()
-    inputs[0, 0] = torch.nan
+    inputs[0, 0] = torch.inf
     with pytest.raises(NonFiniteError, match=r"relevance of 2\.weight"):
         relevance(nn.Sequential(*model), [(inputs, Y)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,24 +12,22 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from fewbits.errors import UnsupportedError
 from fewbits.measure.curvature._tap import Call, Taps
-from fewbits.task.classification import check_targets
+from fewbits.task import check_targets, first_of
 
 Edge = tuple[Node, int]
 _FACTOR = -2.0  # of the second sample's loss; any number but 1
 
 
-def check_separable(
-    model: nn.Module, weights: Mapping[str, Tensor], taps: Taps, inputs: Tensor, targets: Tensor
-) -> None:
+def check_separable(model: nn.Module, weights: Mapping[str, Tensor], taps: Taps, inputs: Any, targets: Tensor) -> None:
     """Raise UnsupportedError, naming the layer, unless hooks on layers see all that a sample's gradient is made of.
 
     * A weight is used by its layer alone (attention, for one, uses its output layer's weight directly).
     * Samples do not mix: scaling one sample's loss scales its own gradients and no other's. They mix where
       normalisation uses statistics of the batch, or where a layer's first dimension is time.
     """
-    few = inputs[:2]
+    few = first_of(inputs, 2)
     logits = taps.forward(model, few)
-    check_targets(logits, targets[:2])
+    check_targets(logits, targets[: len(logits)])
     uses = _uses(logits, weights)
     for name, weight in weights.items():
         seen = len(taps.calls[taps.names[name]])
@@ -37,7 +36,7 @@ def check_separable(
                 f"{name}: the network uses this weight outside of its layer's forward ({seen} of "
                 f"{uses[_edge(weight)]} uses are the layer's); estimator='hutchinson' takes that"
             )
-    if len(few) < 2:
+    if len(logits) < 2:
         return
     first: dict[str, list[Tensor]] = {}
 

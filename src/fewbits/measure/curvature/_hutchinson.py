@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from fewbits.errors import NonFiniteError
 from fewbits.measure.curvature._moments import OverDraws
-from fewbits.task.classification import check_targets
+from fewbits.task import check_targets, main_output, measured_over, run, samples_in
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SCALE = 2.0**12  # of the loss in float16, whose smallest number is 6e-8
@@ -44,7 +46,7 @@ class Probes:
 def by_probes(
     model: nn.Module,
     weights: dict[str, Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any],
     moments: dict[str, OverDraws],
     probes: Probes,
     *,
@@ -58,23 +60,25 @@ def by_probes(
     """
     place = next(model.parameters()).device
     seen = 0
-    for x, y in batches:
-        graph, scale = _gradients(model, weights, x.to(place), y.to(place), probes.precision)
+    for batch in measured_over(model, batches):
+        x, y = send_to_device(batch, place)
+        count = samples_in(x)
+        graph, scale = _gradients(model, weights, x, y, probes.precision)
         for _ in range(probes.count):
             v = probes.draw(weights)
             for name, hv in _products(graph, weights, v, scale).items():
                 # Accumulated in float32 or better, whatever multiplied before.
                 t = v[name].to(hv.dtype) * hv
                 t = t if per == "weight" else t.flatten(1).sum(1) if per == "channel" else t.sum()
-                moments[name].add(len(x) * t.unsqueeze(0))
+                moments[name].add(count * t.unsqueeze(0))
         for into in moments.values():
             into.close()
-        seen += len(x)
+        seen += count
     return seen
 
 
 def _gradients(
-    model: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor, precision: str
+    model: nn.Module, weights: dict[str, Tensor], x: Any, y: Tensor, precision: str
 ) -> tuple[dict[str, Tensor], float]:
     """Gradients of the mean loss times a scale, with their graph, and that scale.
 
@@ -84,8 +88,8 @@ def _gradients(
     kind = PRECISIONS[precision]
     scale = _SCALE if kind == torch.float16 else 1.0
     for _ in range(_TRIES):
-        with torch.autocast(x.device.type, dtype=kind, enabled=kind is not None, cache_enabled=False):
-            logits = model(x)
+        with torch.autocast(y.device.type, dtype=kind, enabled=kind is not None, cache_enabled=False):
+            logits = main_output(run(model, x))
         check_targets(logits, y)
         loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), y.long())
         found = torch.autograd.grad(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class Curvature:
 
 def curvature(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any],
     *,
     per: str = "channel",
     estimator: str = "sketched",
@@ -80,8 +81,8 @@ def curvature(
     other on average. A single probe has none (NaN).
 
     Args:
-        model: a classifier: one input tensor, ``[n, classes]`` scores; with or without a plan attached.
-        batches: ``(inputs, class indices)``; the result streams over them.
+        model: a classifier with ``[n, classes]`` scores; with or without a plan attached.
+        batches: inputs and class indices, as :class:`fewbits.task.Feed` splits them; the result streams over them.
         per: ``"channel"`` (output rows of a weight), ``"weight"`` or ``"layer"``.
         draws: passes per batch: sets of signs, labels, or probes.
         precision: of Hutchinson's passes.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
+from fewbits.task import main_output, run
 from fewbits.weights import layers
 
 _FORWARDS = {kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)}
@@ -100,11 +101,10 @@ class Taps:
             finally:
                 self.calls.clear()
 
-    def forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
+    def forward(self, model: nn.Module, inputs: Any) -> Tensor:
         """The network's outputs, with everything needed for passes back kept until the next call."""
         self.calls.clear()
-        outputs: Tensor = model(inputs)
-        return outputs
+        return main_output(run(model, inputs))
 
     def backward(self, loss: Tensor, consume: Consumer, *, keep: bool) -> None:
         """Propagate back from ``loss`` and hand each weight's calls to ``consume``. ``keep`` allows another pass."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from fewbits.measure.curvature._check import check_separable
@@ -14,7 +16,7 @@ from fewbits.measure.curvature._moments import Moments, OverDraws
 from fewbits.measure.curvature._norms import squares
 from fewbits.measure.curvature._root import Root
 from fewbits.measure.curvature._tap import Call, Taps
-from fewbits.task.classification import check_targets
+from fewbits.task import check_targets, measured_over, samples_in
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Passes:
 def by_gradients(
     model: nn.Module,
     weights: dict[str, Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any],
     moments: dict[str, Moments],
     passes: Passes,
     *,
@@ -75,8 +77,8 @@ def by_gradients(
     taps = Taps(model, weights)
     seen = 0
     with taps.watch():
-        for x, y in batches:
-            inputs, targets, count = x.to(place), y.to(place), len(x)
+        for batch in measured_over(model, batches):
+            (inputs, targets), count = send_to_device(batch, place), samples_in(batch[0])
             if count == 0:
                 continue
             if seen == 0:

@@ -4,7 +4,7 @@ LRP is patented; outside research and private use, take advice (see ``docs/legal
 """
 
 from fewbits.measure.relevance._composed import How
-from fewbits.measure.relevance._measure import Relevance, relevance, rules_of, start_relevance
+from fewbits.measure.relevance._measure import Relevance, relevance, rules_of
 from fewbits.measure.relevance._propagate import propagate
 from fewbits.measure.relevance._propagated import Propagated
 from fewbits.measure.relevance._rules import (
@@ -39,5 +39,4 @@ __all__ = [
     "relevance",
     "rules_of",
     "stabilise",
-    "start_relevance",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from fewbits.attach import evaluating
@@ -15,7 +16,7 @@ from fewbits.measure.relevance._locate import located
 from fewbits.measure.relevance._propagate import propagate
 from fewbits.measure.relevance._rules import COMPOSITES, Rules
 from fewbits.measure.relevance._tape import Tape
-from fewbits.task.classification import start_relevance
+from fewbits.task import Classification, Task, handing, measured_over, samples_in
 from fewbits.weights import layers
 
 
@@ -47,7 +48,7 @@ def rules_of(rules: Rules | str) -> Rules:
 
 def relevance(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any],
     *,
     rules: Rules | str = "plus",
     start: str = "score",
@@ -55,20 +56,22 @@ def relevance(
     inputs: bool = False,
     operations: Mapping[Any, How] | None = None,
     probe: bool = False,
+    task: Task | None = None,
 ) -> Relevance:
     """Layer-wise relevance propagation over batches, in evaluation mode.
 
     Args:
-        model: a classifier: one input tensor, ``[n, classes]`` scores.
-        batches: ``(inputs, targets)`` pairs.
+        model: a network for the task.
+        batches: of any kind that :class:`fewbits.task.Feed` splits, such as ``(inputs, targets)`` pairs.
         rules: a :class:`Rules` or the name of a composite.
-        start, at, inputs: see :func:`start_relevance` and :func:`propagate`.
+        start, at, inputs: see :func:`fewbits.task.start_relevance` and :func:`propagate`.
         operations: what operations are that fewbits does not know, or knows otherwise: ``{operation: how}``. The
             operation is a module's class, a function of torch, or the name of either, or of a node of the autograd
             graph (``"ExpBackward0"``). It is ``"linear"`` (relevance per value goes back as a gradient does),
             ``"elementwise"`` (relevance is handed on unchanged), ``"scale"`` (a constant, which gets none), or a
             function: ``f(c, inputs, output)`` gives ``c``, relevance per value, for each input that carries gradients,
             and ``f(node, *c)`` does so for each operand of a node.
+        task: what the outputs are for, and so where relevance begins; default: classification.
         probe: whether an unknown operation is tried out: relevance goes through it if ``f(t x) = t f(x)``.
 
     Raises:
@@ -79,21 +82,25 @@ def relevance(
     chosen = rules_of(rules)
     for name, tensor in (at or {}).items():
         _check_at(model, name, tensor)
-    tape = Tape(model, operations, probe=probe)
-    place = next(model.parameters())
+    tape, task = Tape(model, operations, probe=probe), task or Classification()
+    place = next(model.parameters()).device
     totals: dict[str, Tensor] = {}
     of_inputs, samples = None, 0
     with evaluating(model):
-        for x, y in batches:
-            with tape.watch():
-                logits = model(x.to(place.device))
-            begin = start_relevance(logits, y.to(place.device), start)
+        data = measured_over(model, batches)
+        for batch in data:
+            batch = send_to_device(batch, place)
+            with handing(model, batch[0], data.place), tape.watch():
+                outputs = task.forward(model, batch)
+            with data.naming():
+                task.check(outputs, batch)
+            begin = task.relevance_start(outputs, batch, start)
             with located(tape):
-                found = propagate(logits, begin, chosen, tape, at=at, inputs=inputs)
+                found = propagate(outputs, begin, chosen, tape, at=at, inputs=inputs)
             tape.clear()
             for name, tensor in found.weights.items():
                 totals[name] = totals[name] + tensor if name in totals else tensor
-            of_inputs, samples = found.inputs, samples + len(x)
+            of_inputs, samples = found.inputs, samples + samples_in(batch[0])
     if samples == 0:
         raise DataError("relevance needs at least one sample; the batches are empty")
     return Relevance({name: total / samples for name, total in totals.items()}, of_inputs, samples)

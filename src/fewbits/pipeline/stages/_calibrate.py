@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from torch import Tensor
+from accelerate.utils import send_to_device
 
 from fewbits.int8.form import calibrate, integer_form
 from fewbits.int8.quantizer import RangedQuantizer
@@ -36,6 +36,6 @@ class Calibrate:
         calibrate(form, self._inputs(work, context.accelerator.device))
         return replace(work, form=form)
 
-    def _inputs(self, work: Work, device: Any) -> Iterator[Tensor]:
+    def _inputs(self, work: Work, device: Any) -> Iterator[Any]:
         for batch in islice(endless(work.train), min(self.batches, batches_of(work.train))):  # of the first epoch
-            yield work.task.inputs(batch).to(device)
+            yield send_to_device(batch[0], device)

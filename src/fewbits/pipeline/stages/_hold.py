@@ -97,7 +97,7 @@ class _Training:
             optimizer=self.optimizer, holder=self.holder, settles=method_of(recipe).settles,
         )  # fmt: skip
         self.rounds = Rounds(
-            recipe, self.candidates, parts.controller(recipe, work.before, work.choice.size), work.before
+            recipe, self.candidates, parts.controller(recipe, work.before, work.choice.size), work.before, work.metric
         )
         if not settings.epochs:
             self.rounds.only(qat)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fewbits.errors import BudgetError
-from fewbits.pipeline._candidates import Candidates
+from fewbits.pipeline._candidates import evaluated
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import Outcome, choose
 from fewbits.pipeline.stages._work import Context, Work
@@ -47,9 +47,9 @@ class Pilots:
             found = known[key]
             return found if isinstance(found, str) else (found[0], found[1])
 
-        before = None
-        if work.evaluate is not None:
-            before = Candidates(work.recipe, work.full, work.evaluate).evaluated(work.full)
+        before = work.before
+        if before is None and work.evaluate is not None:
+            before = evaluated(work.evaluate, work.full)
         steps = total_steps(work.train, work.recipe.train)
         size = float_bytes(dict(work.full.state_dict()))
         return replace(work, before=before, choice=choose(work.recipe, short, before, size, steps))

@@ -13,7 +13,7 @@ from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.recipe import Recipe
-from fewbits.task import Task
+from fewbits.task import METRICS, Metric, Task
 from fewbits.train.checkpoint import Store
 
 Progress = Callable[[int, int, str], None]
@@ -26,9 +26,9 @@ class Work:
 
     Attributes:
         recipe: what is asked for.
-        train: batches for the task, with a length.
+        train: batches for the task, with a length, as :class:`fewbits.task.Fed` gives them.
         task: what the network's outputs are for.
-        evaluate: accuracy in percent of a network, on validation data, or ``None``.
+        evaluate: how good a network is on validation data, higher is better, or ``None``. metric: its scale.
         full: the float network that the user gave; everything is told against it. On the accelerator, in evaluation
             mode, as the networks below.
         model: the float network that is compressed: ``full``, or what is left of it.
@@ -50,6 +50,7 @@ class Work:
     before: float | None = None
     choice: PilotChoice = field(default_factory=PilotChoice)
     done: Compressed | None = None
+    metric: Metric = METRICS["percent"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, send_to_device
 from torch import Tensor, nn
 
 from fewbits import codec
@@ -24,7 +24,7 @@ from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.hardware import count
 from fewbits.pipeline.stages._work import Context, Work
 from fewbits.recipe.pruning import ChannelPruning
-from fewbits.task import Task
+from fewbits.task import Task, fed, first_of, main_output, run
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Callback, batches_of, endless, fit, optimizer_of, parameter_groups
@@ -60,7 +60,7 @@ def remove_channels(
     geometrically on the way to it) is met, normalisations are recalibrated, and a share of the epochs follows.
 
     Args:
-        model: a float network. train: batches of ``(inputs, class indices)`` with a length.
+        model: a float network. train: batches of the task, with a length.
         part: criterion, target and training. seed: of what is drawn.
         kept: accompanies the training, keeps its state, and has what an interrupted one left; that round and those
             before are not in the result's ``choices``.
@@ -76,7 +76,8 @@ def remove_channels(
     accelerator = accelerator or Accelerator()
     full = copy.deepcopy(model).to(accelerator.device).eval()
     small = copy.deepcopy(full)
-    shape = _input_shape(train)
+    train = fed(full, train)
+    shape = _sample(train)
     outputs = {name: len(t) for name, t in full.named_parameters() if t.dim()}
     whole = sizes_of(full, shape, part.over)
     choices = []
@@ -87,7 +88,7 @@ def remove_channels(
             load_plan(small, codec.decode(gone_on["network"], like=small))
         else:
             share = part.left ** (done / part.rounds)  # of the network at the start
-            choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1)
+            choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1, task)
             _remove(small, choice.channels, train)
             choices.append(choice)
             recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
@@ -116,7 +117,7 @@ class _Told(Callback):
             self.progress(done, total, f"training without the removed channels, loss {loss:.3f}")
 
 
-def sizes_of(model: nn.Module, input_shape: tuple[int, ...], over: str = "macs") -> Sizes:
+def sizes_of(model: nn.Module, input_shape: Any, over: str = "macs") -> Sizes:
     """Shapes of all parameters, and (for ``over="macs"``) how often each weight is used for one sample."""
     uses = {layer.name: layer.uses for layer in count(model, input_shape).layers} if over == "macs" else {}
     return Sizes({name: tuple(p.shape) for name, p in model.named_parameters()}, uses)
@@ -129,11 +130,12 @@ def _chosen(
     whole: Sizes,
     share: float,
     outputs: dict[str, int],
-    shape: tuple[int, ...],
+    shape: Any,
     seed: int,
+    task: Task | None,
 ) -> ChannelChoice:
     found = dependencies(model, shape)
-    scores = criterion(part.criterion, model, first_samples(_epoch(train), part.samples), seed=seed)
+    scores = criterion(part.criterion, model, first_samples(_epoch(train), part.samples), seed=seed, task=task)
     reduce = part.reduce or ("sum" if part.criterion in ADDITIVE else "mean")
     units = unit_scores(found, scores, reduce=reduce)
     if part.measured:
@@ -167,15 +169,15 @@ def _amount(sizes: Sizes, over: str, outputs: tuple[str, ...]) -> int:
 
 def _remove(model: nn.Module, channels: ChannelMasks, train: Any) -> None:
     """Narrow in place, and find out at once whether the network still computes, and computes the same."""
-    inputs = _first(train)[:8].to(next(model.parameters()).device)
+    inputs = send_to_device(first_of(_first(train), 8), next(model.parameters()).device)
     expected = copy.deepcopy(model)
     zero_channels(expected, channels)
     prune_channels(model, channels)
     name = type(model).__name__
     with evaluating(expected), evaluating(model):
-        wanted = expected(inputs)
+        wanted = main_output(run(expected, inputs))
         try:
-            found = model(inputs)
+            found = main_output(run(model, inputs))
         except RuntimeError as error:
             raise UnsupportedError(f"{name} relies on sizes that channels were removed from: {error}") from error
     if found.shape != wanted.shape or float((found - wanted).abs().max()) > TOLERANCE * float(
@@ -184,17 +186,19 @@ def _remove(model: nn.Module, channels: ChannelMasks, train: Any) -> None:
         raise UnsupportedError(f"{name} computes something else once channels are removed: it relies on their number")
 
 
-def _epoch(train: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def _epoch(train: Any) -> Iterator[Any]:
     """The batches of the first epoch, whichever epoch a loader was left in."""
     return islice(endless(train), batches_of(train))
 
 
-def _first(train: Any) -> Tensor:
+def _first(train: Any) -> Any:
     return next(_epoch(train))[0]
 
 
-def _input_shape(train: Any) -> tuple[int, ...]:
-    return tuple(_first(train).shape[1:])
+def _sample(train: Any) -> Any:
+    """The shape of a sample, of networks of one input; else the inputs of a batch."""
+    inputs = _first(train)
+    return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) and inputs.is_floating_point() else inputs
 
 
 class RemoveChannels:

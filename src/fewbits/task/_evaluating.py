@@ -1,0 +1,33 @@
+"""A network while it is evaluated: in evaluation mode, in float32 proper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def float32() -> Iterator[None]:
+    """Convolutions on a GPU in float32 proper; its default is TF32, with three decimal digits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def evaluating_in_float32(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode meanwhile; gives the device of the network."""
+    tensor = next(model.parameters(), None)
+    was_training = model.training
+    model.eval()
+    try:
+        with float32():
+            yield torch.device("cpu") if tensor is None else tensor.device
+    finally:
+        model.train(was_training)

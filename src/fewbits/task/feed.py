@@ -1,0 +1,318 @@
+"""How a batch of any kind becomes the inputs of a network and the targets of a task."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import DataError, RecipeError
+from fewbits.task.batches import Batch, Inputs, described, samples_in, tensors_in
+
+Part = str | int
+Given = Part | Sequence[Part] | Callable[[Any], Any] | None
+"""Which part of a batch: a key or place, several of them, or a function of the batch."""
+
+TARGETS = ("labels", "label", "targets", "target", "y")
+"""Names of targets in batches with names."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a network's ``forward`` takes.
+
+    Attributes:
+        names: of its parameters, in order. required: of those without a default.
+        places: how many can be given by place; ``None`` for any number.
+        names_any: whether it takes any name.
+    """
+
+    network: str
+    names: tuple[str, ...]
+    required: tuple[str, ...]
+    places: int | None
+    names_any: bool
+
+    @staticmethod
+    def of(model: nn.Module) -> Signature:
+        """Read from the network; one that says nothing takes anything."""
+        inner = getattr(model, "module", model) if type(model).__name__.endswith("DataParallel") else model
+        try:
+            found = inspect.signature(inner.forward).parameters.values()
+        except (TypeError, ValueError):
+            return Signature(type(inner).__name__, (), (), None, True)
+        placed = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        named = [p for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        kinds = {p.kind for p in found}
+        return Signature(
+            type(inner).__name__,
+            tuple(p.name for p in named),
+            tuple(p.name for p in (*placed, *named[len(placed) :]) if p.default is p.empty),
+            None if inspect.Parameter.VAR_POSITIONAL in kinds else len(placed),
+            inspect.Parameter.VAR_KEYWORD in kinds,
+        )
+
+    def takes(self, count: int) -> bool:
+        """Whether ``count`` arguments by place are enough, and not too many."""
+        return len(self.required) <= count and (self.places is None or count <= self.places)
+
+    def __str__(self) -> str:
+        return f"forward of {self.network} takes ({', '.join(self.names)})"
+
+
+class Feed:
+    """Splits batches: tensors, arrays, tuples, mappings, data classes, named tuples.
+
+    * A tuple: the last part is the target, what is before goes to ``forward`` in order.
+    * Names: parts go to the parameters of ``forward`` with their names, and ``labels`` (or ``label``, ``targets``,
+      ``target``, ``y``) is the target. A network of one input takes the only other part, whatever its name.
+
+    Args:
+        model: whose ``forward`` is read.
+        inputs, targets: which parts they are, where that is not so: keys, places, or functions of the batch. A function
+            for inputs returns a tensor, a tuple (arguments by place) or a dict (arguments by name).
+    """
+
+    def __init__(self, model: nn.Module, inputs: Given = None, targets: Given = None) -> None:
+        self.signature, self.given, self.wanted = Signature.of(model), inputs, targets
+        floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
+        self.dtype = floats[0] if floats else torch.float32
+
+    def __call__(self, batch: Any) -> Batch:
+        """The batch as every room knows it, in tensors, floats of the network's own type.
+
+        Raises:
+            DataError: the parts do not fit what ``forward`` takes.
+        """
+        inputs, targets = self._split(batch)
+        found = self._arranged(inputs)
+        if next(tensors_in(found), None) is None:
+            raise DataError(f"there is no tensor among the inputs {described(inputs)}")
+        return Batch(found, _as_tensors(targets, None))
+
+    # -- which part is what ------------------------------------------------------------------------------
+
+    def _split(self, batch: Any) -> tuple[Any, Any]:
+        if isinstance(batch, Batch):
+            return batch.inputs, batch.targets
+        named = _names_of(batch)
+        if self.given is not None or self.wanted is not None:
+            return self._as_told(batch, named)
+        if named is not None and (not isinstance(batch, tuple) or self._by_names(named)):
+            return self._named(named)
+        if isinstance(batch, tuple | list):
+            return self._placed(batch)
+        return batch, None
+
+    def _by_names(self, named: Mapping[str, Any]) -> bool:
+        """Whether a named tuple is meant by its names."""
+        return any(name in self.signature.names for name in named) and any(name in TARGETS for name in named)
+
+    def _as_told(self, batch: Any, named: Mapping[str, Any] | None) -> tuple[Any, Any]:
+        targets = None if self.wanted is None else _part(batch, named, self.wanted, "targets")
+        if self.given is not None:
+            return _part(batch, named, self.given, "inputs"), targets
+        if named is not None and not callable(self.wanted):
+            gone = {self.wanted} if isinstance(self.wanted, str | int) else set(self.wanted or ())
+            return self._named({k: v for k, v in named.items() if k not in gone}, target=False)[0], targets
+        if isinstance(batch, tuple | list) and isinstance(self.wanted, int):
+            at = self.wanted % len(batch)
+            rest = [part for i, part in enumerate(batch) if i != at]
+            return rest[0] if len(rest) == 1 else self._places(rest, batch), targets
+        raise DataError("which part of a batch are the inputs? Give inputs= beside targets=")
+
+    def _placed(self, batch: Sequence[Any]) -> tuple[Any, Any]:
+        if not batch:
+            raise DataError("an empty tuple is no batch")
+        if len(batch) == 1:
+            return batch[0], None
+        *heads, targets = batch
+        return (heads[0] if len(heads) == 1 else self._places(heads, batch)), targets
+
+    def _places(self, heads: Sequence[Any], batch: Sequence[Any]) -> tuple[Any, ...]:
+        if not self.signature.takes(len(heads)):
+            raise DataError(
+                f"a batch has {len(batch)} parts, {described(tuple(batch))}, and {self.signature}: say which are what, "
+                "for example inputs=0, targets=1"
+            )
+        return tuple(heads)
+
+    def _named(self, named: Mapping[str, Any], *, target: bool = True) -> tuple[Any, Any]:
+        names = [name for name in TARGETS if name in named] if target else []
+        targets = named[names[0]] if names else None
+        rest = {name: part for name, part in named.items() if name not in names[:1]}
+        fit = rest if self.signature.names_any and not self.signature.required else {}
+        fit = fit or {name: part for name, part in rest.items() if name in self.signature.names}
+        missing = [name for name in self.signature.required if name not in fit]
+        if fit and not missing:
+            return fit, targets
+        if len(rest) == 1 and len(missing) <= 1:
+            return next(iter(rest.values())), targets
+        raise DataError(
+            f"a batch has the parts {', '.join(map(repr, named))}, and {self.signature}: say which are what, for "
+            f"example inputs={next(iter(rest), 'x')!r}, targets={(names or list(named))[-1]!r}"
+        )
+
+    # -- as the network takes them -----------------------------------------------------------------------
+
+    def _arranged(self, inputs: Any) -> Any:
+        """One tensor, or :class:`Inputs`."""
+        if isinstance(inputs, Inputs):
+            return Inputs(_as_tensors(inputs.args, self.dtype), _as_tensors(inputs.kwargs, self.dtype))
+        several = len(self.signature.required) > 1 or (self.given is not None and not isinstance(self.given, str | int))
+        if isinstance(inputs, Mapping):
+            found = _as_tensors(dict(inputs), self.dtype)
+            spread = all(name in self.signature.names or self.signature.names_any for name in found)
+            return Inputs((), found) if spread else Inputs((found,), {})
+        if isinstance(inputs, tuple) or (isinstance(inputs, list) and several):
+            found = _as_tensors(tuple(inputs), self.dtype)
+            if several or len(found) != 1:
+                return Inputs(found, {}) if self.signature.takes(len(found)) else Inputs((found,), {})
+            return found[0]
+        found = _as_tensors(inputs, self.dtype)
+        return found if isinstance(found, Tensor) else Inputs((found,), {})
+
+
+def _names_of(batch: Any) -> Mapping[str, Any] | None:
+    """The parts by name of what has names."""
+    if isinstance(batch, Mapping):
+        return batch
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
+        return dict(batch._asdict())
+    return None
+
+
+def _part(batch: Any, named: Mapping[str, Any] | None, which: Given, word: str) -> Any:
+    if callable(which):
+        return which(batch)
+    if not isinstance(which, str | int):
+        assert which is not None
+        parts = {key: _part(batch, named, key, word) for key in which}
+        return parts if parts and all(isinstance(key, str) for key in which) else tuple(parts.values())
+    try:
+        return named[which] if named is not None and isinstance(which, str) else batch[which]
+    except (KeyError, IndexError, TypeError):
+        known = ", ".join(map(repr, named)) if named is not None else described(batch)
+        raise DataError(f"{word}={which!r}: a batch has no such part; it has {known}") from None
+
+
+def _as_tensors(value: Any, floats: torch.dtype | None) -> Any:
+    """Arrays and numbers as tensors, in the structure that they are in.
+
+    Args:
+        floats: type of all floating-point tensors; ``None`` leaves types alone.
+    """
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
+        array = np.ascontiguousarray(value)
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+            array = array.astype(np.int64)
+        value = torch.from_numpy(array if array.flags.writeable else array.copy()).reshape(np.shape(value))
+    if isinstance(value, Tensor):
+        other = floats is not None and value.is_floating_point() and value.dtype != floats
+        return value.to(floats) if other else value
+    if isinstance(value, Mapping):
+        return {key: _as_tensors(part, floats) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        if value and all(isinstance(part, int | float) for part in value):
+            return torch.tensor(value)
+        return type(value)(_as_tensors(part, floats) for part in value) if type(value) in (tuple, list) else value
+    return value
+
+
+class Fed:
+    """Batches of any loader as every room knows them, each one checked.
+
+    Args:
+        loader: a list of batches, a ``DataLoader``, or anything that yields batches again and again.
+        feed: how they are split.
+        what: their name in errors, such as ``"the training data"``. empty: whether batches without samples are passed
+            over; else they are errors.
+
+    Attributes:
+        place: where the last batch stands, for errors: ``"batch 3 of the training data"``.
+    """
+
+    def __init__(self, loader: Iterable[Any], feed: Feed, what: str, *, empty: bool = False) -> None:
+        self.loader, self.feed, self.what, self.place = loader, feed, what, what
+        self.empty = empty
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, batch in enumerate(self.loader, 1):
+            self.place = f"batch {number} of {self.what}"
+            found = self.checked(batch)
+            if not self.empty or samples_in(found.inputs):
+                yield found
+
+    def over(self, loader: Iterable[Any]) -> Fed:
+        """The same for other batches of the same kind."""
+        return Fed(loader, self.feed, self.what, empty=self.empty)
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Around what looks at the last batch: its errors name the batch."""
+        try:
+            yield
+        except DataError as error:
+            raise DataError(f"{self.place}: {error}") from None
+
+    def checked(self, batch: Any) -> Batch:
+        """A batch split and looked at.
+
+        Raises:
+            DataError: it does not fit, it is empty, or it holds NaN.
+        """
+        with self.naming():
+            found = self.feed(batch)
+        for word, part in (("inputs", found.inputs), ("targets", found.targets)):
+            for tensor in tensors_in(part):
+                if word == "inputs" and not tensor.numel() and not self.empty:
+                    raise DataError(f"{self.place} is empty: its inputs have shape {list(tensor.shape)}")
+                if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                    raise DataError(f"{self.place}: {int(tensor.isnan().sum())} of its {word} are NaN")
+        return found
+
+
+def measured_over(model: nn.Module, batches: Iterable[Any]) -> Fed:
+    """Batches to measure on: read once, and those without samples are passed over."""
+    return batches if isinstance(batches, Fed) else Fed(batches, Feed(model), "the data", empty=True)
+
+
+def fed(
+    model: nn.Module,
+    batches: Iterable[Any],
+    what: str = "the training data",
+    *,
+    inputs: Given = None,
+    targets: Given = None,
+) -> Fed:
+    """Batches to train or to evaluate with, which are read again and again; those that are fed already stay.
+
+    Raises:
+        DataError: what is given holds no batches, or can be read only once.
+    """
+    if isinstance(batches, Fed):
+        return batches
+    if isinstance(batches, Iterator):
+        raise DataError(
+            f"{what}: a {type(batches).__name__} is read only once and has no length; give a DataLoader or a list of "
+            "batches"
+        )
+    if isinstance(batches, str | bytes | Tensor | Mapping) or not isinstance(batches, Iterable):
+        raise DataError(f"{what}: {described(batches)} holds no batches; give a DataLoader or a list of batches")
+    if inputs is not None and inputs == targets and not callable(inputs):
+        raise RecipeError(f"inputs and targets are both {inputs!r}")
+    return Fed(batches, Feed(model, inputs, targets), what)
