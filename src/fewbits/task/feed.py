@@ -153,7 +153,7 @@ class Feed:
         missing = [name for name in self.signature.required if name not in fit]
         if fit and not missing:
             return fit, targets
-        if len(rest) == 1 and len(missing) <= 1:
+        if len(rest) == 1 and len(self.signature.required) <= 1:
             return next(iter(rest.values())), targets
         raise DataError(
             f"a batch has the parts {', '.join(map(repr, named))}, and {self.signature}: say which are what, for "

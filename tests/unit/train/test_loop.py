@@ -107,7 +107,7 @@ def test_errors_are_sentences() -> None:
     with pytest.raises(NonFiniteError, match="batch 1 of the training data holds infinite inputs"):
         pretrain(model, [(torch.full((2, 5), torch.inf), torch.tensor([0, 1]))], Training(), seed=0)
     with pytest.raises(NonFiniteError, match="learning rate"):
-        pretrain(model, [(torch.ones(2, 5), torch.tensor([0, 1]))] * 9, Training(lr=1e38, schedule="constant"), seed=0)
+        pretrain(model, [(torch.full((2, 5), 1e30), torch.tensor([0, 1]))] * 9, Training(lr=1e10), seed=0)
     with pytest.raises(DataError, match="empty"):
         accuracy(model, [])
 
