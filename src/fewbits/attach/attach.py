@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from fewbits.attach._affine import AffineWeight
@@ -23,8 +24,12 @@ from fewbits.channel_masks import channels_of
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_you_mean
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 
-# Counts the training batches of a normalisation; no part of what the network computes.
-COUNTER = "num_batches_tracked"
+
+def counters(model: nn.Module) -> set[str]:
+    """Names of the buffers that count the training batches of a normalisation; no part of what the network computes."""
+    norms = (path for path, module in model.named_modules() if isinstance(module, _NormBase))
+    return {f"{path}.num_batches_tracked".lstrip(".") for path in norms}
+
 
 Held = ClusteredWeight | MaskedWeight | AffineWeight
 """What holds a weight."""
@@ -110,6 +115,7 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significan
     small = partial(shortened, floats=floats, significand=significand)
     holders = held(model)
     names = {id(weight): name for name, weight in background(model).items()}
+    counted = counters(model)
     entries: dict[str, Entry] = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
         name = key.replace(".parametrizations.", ".").removeprefix("parametrizations.")
@@ -118,7 +124,7 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significan
             # A layer under two names is held under the first, and has both in a state dict.
             holder = holders.get(name) or holders[names[id(tensor)]]
             entries[name] = _on_cpu(holder.entry(tensor), small)
-        elif "parametrizations." in key or name.endswith(COUNTER):
+        elif "parametrizations." in key or name in counted:
             continue
         else:
             entries[name] = Dense(small(tensor.detach().cpu().clone()))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits.attach import ClusteredWeight, MaskedWeight, attach, held
-from fewbits.attach.attach import COUNTER
+from fewbits.attach.attach import counters
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
@@ -122,7 +122,7 @@ def affine_plan(
         channels: what is left of a larger network, if the float network that ``net`` was made of had lost channels.
         floats: precision in which biases (and what else is left) are kept. Scales are float32.
     """
-    inputs, found, holders = grid_of(net), layers(net), held(net)
+    inputs, found, holders, counted = grid_of(net), layers(net), held(net), counters(net)
     weights = {f"{path}.weight": path for path in found}
     entries: dict[str, Entry] = {}
     for key, tensor in net.state_dict().items():
@@ -137,7 +137,7 @@ def affine_plan(
         elif path.startswith(f"{QUANTIZERS}."):
             if leaf == "low":
                 entries |= {f"{path}.{n}": Dense(t) for n, t in _frozen(net, path).state_dict().items()}
-        elif not name.endswith(COUNTER) and ".parametrizations." not in key:
+        elif name not in counted and ".parametrizations." not in key:
             entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
     return Plan(entries, None if channels is None else _of_integer_form(channels, entries))
 

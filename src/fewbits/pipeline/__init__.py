@@ -2,6 +2,7 @@
 
 from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed, load
+from fewbits.pipeline._own_loop import Compressing, compressing
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._run import compress, stages_of
 from fewbits.pipeline.check import check
@@ -13,6 +14,7 @@ __all__ = [
     "METHODS",
     "PRUNERS",
     "Compressed",
+    "Compressing",
     "Context",
     "Evaluate",
     "Method",
@@ -23,6 +25,7 @@ __all__ = [
     "Work",
     "check",
     "compress",
+    "compressing",
     "load",
     "stages_of",
 ]
