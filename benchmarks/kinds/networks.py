@@ -63,7 +63,7 @@ def task() -> Task:
 def batches(chosen: Network) -> list[tuple[Any, Tensor]]:
     """One batch, as a user's loader gives it."""
     inputs = chosen.inputs(SAMPLES)
-    return [(inputs[""] if "" in inputs else inputs, torch.zeros(SAMPLES))]
+    return [(inputs.get("", inputs), torch.zeros(SAMPLES))]
 
 
 def compressed(method: str) -> Callable[[Network, nn.Module], Row]:

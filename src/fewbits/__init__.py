@@ -14,12 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewbits.codec import decode, encode, inspect
+    from fewbits.codec import decode, encode
     from fewbits.errors import FewbitsError
-    from fewbits.pipeline import Compressed, compress, load
+    from fewbits.pipeline import Compressed, compress, compressing, explain, export, inspect, load, verify
     from fewbits.plan import Clustered, Dense, Masked, Plan
     from fewbits.recipe import Recipe
     from fewbits.report.report import Report
+    from fewbits.task import Task
 
 # Loaded at first use, so that the command line can help and complain without waiting for torch. No submodule may
 # have one of these names: importing it would put the module in the function's place.
@@ -37,8 +38,11 @@ _HOMES = {
     "compressing": "pipeline",
     "decode": "codec",
     "encode": "codec",
-    "inspect": "codec",
+    "explain": "pipeline",
+    "export": "pipeline",
+    "inspect": "pipeline",
     "load": "pipeline",
+    "verify": "pipeline",
 }
 
 __all__ = [
@@ -55,8 +59,11 @@ __all__ = [
     "compressing",
     "decode",
     "encode",
+    "explain",
+    "export",
     "inspect",
     "load",
+    "verify",
 ]
 
 

@@ -87,7 +87,7 @@ def test_the_mode_is_restored_after_a_failure(model, measure):
     if measure in (magnitude, random):
         assert measure(model, [(X[:, :1], Y)])  # looks at no data
     else:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(DataError):
             measure(model, [(X[:, :1], Y)])
     assert all(m.training for m in model.modules())
 

@@ -15,6 +15,7 @@ from torch import nn
 from fewbits import recipe as recipes
 from fewbits.attach.plain import plain_copy
 from fewbits.errors import RecipeError
+from fewbits.pipeline._bar import Shown, telling
 from fewbits.pipeline._candidates import Evaluate, evaluated
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline.check import check_call
@@ -22,7 +23,7 @@ from fewbits.pipeline.methods import integer_form_of
 from fewbits.pipeline.stages._calibrate import Calibrate
 from fewbits.pipeline.stages._hold import Hold
 from fewbits.pipeline.stages._pilots import Pilots
-from fewbits.pipeline.stages._work import Context, Progress, Stage, Work
+from fewbits.pipeline.stages._work import Context, Stage, Work
 from fewbits.pipeline.stages.channels import RemoveChannels
 from fewbits.recipe import Activations, Recipe
 from fewbits.task import Fed, Metric, Task, fed, metric_of, task_of
@@ -60,7 +61,7 @@ def compress(
     teacher: nn.Module | None = None,
     state_file: str | Path | None = None,
     keep_state: bool = False,
-    progress: Progress | None = None,
+    progress: Shown = "bar",
     accelerator: Accelerator | None = None,
 ) -> Compressed:
     """Make a trained network as small as a budget asks for. The model given is not changed.
@@ -88,7 +89,8 @@ def compress(
         state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
             needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end.
         keep_state: leave the state file at the end; whoever asks for this removes it once the result is safe.
-        progress: called after every round.
+        progress: called after every round as ``progress(steps done, steps in total, a line)``; default: a bar, on a
+            terminal. ``None`` shows nothing.
         accelerator: where to run; default: made from the environment.
 
     Raises:
@@ -109,11 +111,12 @@ def compress(
     listened = full if teacher is None else plain_copy(teacher).to(accelerator.device)
     data = fed(full, train, inputs=inputs, targets=targets)
     score, scale = scoring(evaluate, metric, aim, full, data.feed)
-    before = None
-    if score is not None and store.get("run") is None:
-        before = first_score(score, full, checked=metric is None and callable(evaluate))
-    work = Work(chosen, data, aim, score, full, full, listened, before=before, metric=scale)
-    compressed = _run(work, Context(store, accelerator, progress))
+    with telling(progress, accelerator) as told:
+        before = None
+        if score is not None and store.get("run") is None:
+            before = first_score(score, full, checked=metric is None and callable(evaluate))
+        work = Work(chosen, data, aim, score, full, full, listened, before=before, metric=scale)
+        compressed = _run(work, Context(store, accelerator, told))
     if not keep_state:
         store.forget()
     return replace(compressed, report=compressed.report.told(scale))
