@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.attach import attach, fold
+from fewbits.errors import DataError
 from fewbits.measure import curvature, fisher, magnitude, random, relevance, taylor
 from fewbits.measure.curvature import ESTIMATORS
 from fewbits.measure.relevance import COMPOSITES
