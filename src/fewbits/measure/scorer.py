@@ -107,7 +107,7 @@ class RelevanceScorer(Scorer):
         outputs = step.outputs
         begin = self._task.relevance_start(outputs.detach(), step.batch, self._start)
         if self._samples is not None:
-            begin, outputs = first_samples(self._tape, begin, outputs, self._samples)
+            begin, outputs = first_samples(self._tape, begin, outputs, self._samples, self._task.answer)
         at = step.weights if self._on == "background" else None
         with located(self._tape):
             found = propagate(outputs, begin / len(begin), self._rules, self._tape, at=at).weights
