@@ -14,7 +14,7 @@ from fewbits.recipe import Recipe
 from fewbits.report.report import Report
 from fewbits.report.sizes import float_bytes, general_purpose, kind_of, tensor_rows
 from fewbits.train.hold import QATCallback
-from fewbits.weights import parameters_of
+from fewbits.weights import aliases, parameters_of
 
 
 def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Compressed:
@@ -30,7 +30,8 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
     summary = codec.inspect(data)
     sizes = {section.name: section.coded_bytes for section in summary.tensors}
     rows = tensor_rows(plan, sizes)
-    original = {n: t for n, t in candidates.full.state_dict().items() if not n.endswith(COUNTER)}
+    others = aliases(candidates.full)
+    original = {n: t for n, t in candidates.full.state_dict().items() if not n.endswith(COUNTER) and n not in others}
     report = Report(
         model=candidates.name,
         data=recipe.data.name if recipe.data else "",

@@ -51,7 +51,7 @@ def kind_of(plan: Plan) -> str:
 
 
 def float_bytes(tensors: dict[str, Tensor]) -> int:
-    """Size of the tensors as float32."""
+    """Size of the tensors as float32; shared ones are to be given once."""
     return 4 * sum(t.numel() for t in tensors.values())
 
 

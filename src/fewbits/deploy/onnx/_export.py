@@ -19,6 +19,7 @@ from fewbits.int8.folding import folded
 from fewbits.int8.form import bias_units, is_integer
 from fewbits.int8.places import repeated
 from fewbits.plan import Affine, Clustered, Masked, Plan
+from fewbits.weights import aliases
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def to_onnx(model: nn.Module, inputs: Tensor, path: str | os.PathLike[str], *, p
     tensors, notes = _integers(network, entries, factors)
     to_trace, marks = marked(repeated(network) if isinstance(network, fx.GraphModule) else network, tensors)
     graph = graph_of(to_trace, inputs, optimize=factors is not None)
-    put(graph, tensors, marks)
+    put(graph, tensors, marks, aliases(to_trace))
     agreement = compare(network, graph, inputs, integer=integer)
     data = without_notes(graph)
     files.write(path, data)

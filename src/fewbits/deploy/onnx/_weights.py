@@ -55,11 +55,15 @@ def marked(network: nn.Module, tensors: Mapping[str, Integers]) -> tuple[nn.Modu
     return network, marks
 
 
-def put(model: Any, tensors: Mapping[str, Integers], marks: Mapping[str, Array]) -> None:
+def put(
+    model: Any, tensors: Mapping[str, Integers], marks: Mapping[str, Array], aliases: Mapping[str, str] | None = None
+) -> None:
     """Replace float32 initializers of a ModelProto by integers, in place.
 
     Args:
         tensors: what to put, by the initializers' names. marks: what stands in their place, from :func:`marked`.
+        aliases: ``{another name: the name here}`` of tensors that the network has under several: torch's exporter
+            takes one of them.
 
     Raises:
         ExportError: the graph has no initializer of that name (nor, for matrices, one that is its transpose), or it
@@ -69,12 +73,14 @@ def put(model: Any, tensors: Mapping[str, Integers], marks: Mapping[str, Array])
     graph = model.graph
     found = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
-    for name, integers in tensors.items():
+    for first, integers in tensors.items():
+        others = [other for other, own in (aliases or {}).items() if own == first]
+        name = next((name for name in (first, *others) if name in found), first)
         tensor = found.get(name)
         if tensor is None:
-            name, integers = _transposed(name, integers, marks[name], found, helper)
+            name, integers = _transposed(name, integers, marks[first], found, helper)
             tensor = found[name]
-        elif not np.array_equal(helper.to_array(tensor), marks[name]):
+        elif not np.array_equal(helper.to_array(tensor), marks[first]):
             raise ExportError(f"{name}: torch's exporter changes the weights, which would not stay on their grid")
         parts = _initializers(name, integers)
         graph.initializer.remove(tensor)
