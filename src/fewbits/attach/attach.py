@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from fewbits.attach._affine import AffineWeight
 from fewbits.attach._hold import ClusteredWeight
 from fewbits.attach._mask import MaskedWeight
+from fewbits.attach._recurrent import follow, settle
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import channels_of
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_you_mean
@@ -65,6 +66,7 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
         holder = _holder(wanted, learn).to(own[0].tensor.device)
         for place in _distinct(own):
             parametrize.register_parametrization(place.module, place.attribute, holder)
+            follow(place.module)
 
 
 def _distinct(own: list[Place]) -> list[Place]:
@@ -113,6 +115,7 @@ def fold(model: nn.Module) -> None:
             place.module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
             # The tensor is computed once: what is left is no background weight, and could be computed again.
             parametrize.remove_parametrizations(place.module, place.attribute, leave_parametrized=number == 0)
+            settle(place.module)
 
 
 def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significand: int | None = None) -> Plan:

@@ -133,9 +133,9 @@ def affine_plan(
             continue
         if isinstance(holders.get(name), ClusteredWeight | MaskedWeight):
             entries[name] = _held(holders[name].entry(tensor), floats)
-        elif name in readers and name in holders:
+        elif name in holders:
             scales = weight_scales(tensor.cpu())
-            for reader in readers[name]:
+            for reader in readers.get(name, ()):
                 bias = layers(net)[reader].bias
                 if bias is not None and reader in inputs:
                     kept = shortened(bias.detach().cpu(), floats)

@@ -189,6 +189,11 @@ class InputScorer(Scorer):
     def scores(self, step: TrainingStep) -> Scores:
         found = {}
         for name, weight in step.weights.items():
+            if name not in dict(self._layers):
+                raise UnsupportedError(
+                    f"{name}: norms of inputs are known for linear and convolutional layers; leave it out "
+                    "(select.exclude), or take another measure"
+                )
             if name not in self._squares:
                 raise UnsupportedError(
                     f"{name}: its layer saw no inputs, so there are no norms of them; leave it out of select, or take "

@@ -12,9 +12,9 @@ from fewbits.pipeline._rounds import Rounds
 from fewbits.pipeline._words import words_of
 from fewbits.recipe import Recipe
 from fewbits.report.report import Report
-from fewbits.report.sizes import float_bytes, general_purpose, kind_of, tensor_rows
+from fewbits.report.sizes import float_bytes, general_purpose, kind_of, rest_rows, tensor_rows
 from fewbits.train.hold import QATCallback
-from fewbits.weights import aliases, parameters_of
+from fewbits.weights import aliases, parameters_of, uncompressed
 
 
 def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Compressed:
@@ -54,6 +54,7 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
         history=tuple(rounds.history),
         search=tuple(search.tries),
         kind=kind_of(plan),
+        rest=rest_rows(plan, sizes, uncompressed(candidates.full, plan.compressed)),
         recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
     )
     return Compressed(plan, data, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 import zstandard
 from torch import Tensor
 
-from fewbits.plan import Affine, Clustered, Masked, Plan
-from fewbits.report.report import TensorRow
+from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
+from fewbits.report.report import RestRow, TensorRow
 
 LARGE = 32_000_000  # bytes; zstd's highest levels pass some 0.2 MB a second
 
@@ -41,6 +42,15 @@ def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, .
             spread = entropy(entry.mask) + left * bits
         rows.append(TensorRow(name, entry.shape, count, bits, zeros, size, spread, step))
     return tuple(rows)
+
+
+def rest_rows(plan: Plan, section_bytes: dict[str, int], why: Mapping[str, str]) -> tuple[RestRow, ...]:
+    """One row per entry that is not compressed; ``why`` are the reasons by name, as far as there are any."""
+    return tuple(
+        RestRow(name, entry.shape, entry.data.numel(), section_bytes[name], why.get(name, ""))
+        for name, entry in plan.items()
+        if isinstance(entry, Dense)
+    )
 
 
 def kind_of(plan: Plan) -> str:

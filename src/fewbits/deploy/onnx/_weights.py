@@ -74,8 +74,7 @@ def put(
     found = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
     for first, integers in tensors.items():
-        others = [other for other, own in (aliases or {}).items() if own == first]
-        name = next((name for name in (first, *others) if name in found), first)
+        name = _called(first, found, aliases or {})
         tensor = found.get(name)
         if tensor is None:
             name, integers = _transposed(name, integers, marks[first], found, helper)
@@ -92,15 +91,42 @@ def put(
     graph.node.extend(nodes + rest)
 
 
+def misplaced(model: Any, marks: Mapping[str, Array], aliases: Mapping[str, str]) -> set[str]:
+    """The tensors that :func:`put` would not find as they are, nor transposed."""
+    helper = onnx().numpy_helper
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    lost = set()
+    for first, mark in marks.items():
+        tensor = found.get(_called(first, found, aliases))
+        sound = tensor is not None and np.array_equal(helper.to_array(tensor), mark)
+        if not sound and (tensor is not None or _turned(mark, found, helper) is None):
+            lost.add(first)
+    return lost
+
+
+def _called(first: str, found: Mapping[str, Any], aliases: Mapping[str, str]) -> str:
+    """Which of its names a tensor has in the graph."""
+    return next((name for name in (first, *aliases) if name in found and aliases.get(name, name) == first), first)
+
+
+def _turned(mark: Array, found: Mapping[str, Any], helper: Any) -> str | None:
+    """The initializer that is the transpose of a matrix."""
+    if mark.ndim != 2:
+        return None
+    for other, tensor in found.items():
+        if tuple(tensor.dims) == mark.T.shape and np.array_equal(helper.to_array(tensor), mark.T):
+            return other
+    return None
+
+
 def _transposed(
     name: str, integers: Integers, mark: Array, found: Mapping[str, Any], helper: Any
 ) -> tuple[str, Integers]:
     """The initializer that holds a matrix the other way round: what torch makes of it for three-dimensional inputs."""
-    if integers.levels.ndim == 2:
+    other = _turned(mark, found, helper)
+    if other is not None:
         turned = Integers(np.ascontiguousarray(integers.levels.T), integers.scales, integers.bits, 1 - integers.axis)
-        for other, tensor in found.items():
-            if tuple(tensor.dims) == mark.T.shape and np.array_equal(helper.to_array(tensor), mark.T):
-                return other, turned
+        return other, turned
     raise ExportError(f"{name}: the exported graph has no such weight")
 
 

@@ -25,7 +25,7 @@ from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of
 from fewbits.train.measured import measured_on
 from fewbits.train.objectives import objective_of
-from fewbits.weights import parameters_of, select
+from fewbits.weights import parameters_of, same_weights, select
 
 
 def _rank(done: Compressed) -> tuple[bool, float]:
@@ -81,7 +81,8 @@ class _Training:
         recipe, work, settings = self.recipe, self.work, self.recipe.train
         scorer = parts.scorer(recipe, self.model, work.task)
         assigner_at = parts.assigners(recipe, work.model, work.choice.bits)
-        weights = select(self.model, recipe.select.include, recipe.select.exclude)
+        weights = select(work.model, recipe.select.include, recipe.select.exclude)
+        weights = same_weights(work.model, self.model, weights)
         scores = None
         if scorer is not None and (not settings.epochs or _pruned_by_scores(recipe)):
             scores = measured_on(self.model, scorer, weights, work.train, work.task, recipe.measure.batches)
