@@ -4,7 +4,7 @@
 
     import fewbits as fb
 
-    small = fb.compress(model, train, evaluate=accuracy, target="200 KB")
+    small = fb.compress(model, train, evaluate=validation, target="200 KB")
     print(small.report)
     small.save("net.few")
     net = fb.load("net.few", like=Net())
@@ -14,12 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewbits.codec import decode, encode, inspect
+    from fewbits.codec import decode, encode
     from fewbits.errors import FewbitsError
-    from fewbits.pipeline import Compressed, compress, load
+    from fewbits.pipeline import Compressed, compress, compressing, explain, export, inspect, load, verify
     from fewbits.plan import Clustered, Dense, Masked, Plan
     from fewbits.recipe import Recipe
     from fewbits.report.report import Report
+    from fewbits.task import Task
 
 # Loaded at first use, so that the command line can help and complain without waiting for torch. No submodule may
 # have one of these names: importing it would put the module in the function's place.
@@ -32,11 +33,16 @@ _HOMES = {
     "Plan": "plan",
     "Recipe": "recipe",
     "Report": "report.report",
+    "Task": "task",
     "compress": "pipeline",
+    "compressing": "pipeline",
     "decode": "codec",
     "encode": "codec",
-    "inspect": "codec",
+    "explain": "pipeline",
+    "export": "pipeline",
+    "inspect": "pipeline",
     "load": "pipeline",
+    "verify": "pipeline",
 }
 
 __all__ = [
@@ -48,11 +54,16 @@ __all__ = [
     "Plan",
     "Recipe",
     "Report",
+    "Task",
     "compress",
+    "compressing",
     "decode",
     "encode",
+    "explain",
+    "export",
     "inspect",
     "load",
+    "verify",
 ]
 
 

@@ -230,3 +230,33 @@ def test_the_check_looks_at_every_loaded_tensor() -> None:
         apart.b.weight[0, 0] += 1
     assert not holds(apart, plan)
     assert not holds(net, Plan({name: e for name, e in plan.items() if name != "norm.bias"}))
+
+
+def test_a_loop_of_ones_own_has_its_float_weights_again_where_it_ends_early() -> None:
+    model, plain = made("first is used first"), made("first is used first")
+    with fb.compressing(model, {"assign": {"method": "ecq", "lam": 0.1}}, steps=2):
+        assert not torch.equal(model.a.weight, plain.a.weight)
+    assert model.a.weight is model.b.weight
+    assert all(torch.equal(t, tensors(plain)[n]) for n, t in tensors(model).items())
+
+
+def test_a_loop_of_ones_own_ends_in_what_is_written() -> None:
+    model = made("second is used first")
+    with fb.compressing(model, {"assign": {"method": "ecq", "lam": 0.1}}, steps=1) as job:
+        model(data()[0][0]).sum().backward()
+        job.after_backward()
+        job.after_step()
+        small = job.finish()
+    assert small.report.identical
+    assert model.a.weight is model.b.weight
+    assert all(torch.equal(t, small.plan.tensors()[n]) for n, t in tensors(model).items())
+
+
+def test_a_skeleton_without_memory_shares_again() -> None:
+    from fewbits.attach.plain import filled_in
+
+    with torch.device("meta"):
+        like = Pair()
+    filled = filled_in(like)
+    assert filled.a.weight is filled.b.weight
+    assert not filled.a.weight.is_meta

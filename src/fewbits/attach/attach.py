@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from fewbits.attach._affine import AffineWeight
@@ -25,8 +26,12 @@ from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 from fewbits.weights import Place, aliases, places
 
-# Counts the training batches of a normalisation; no part of what the network computes.
-COUNTER = "num_batches_tracked"
+
+def counters(model: nn.Module) -> set[str]:
+    """Names of the buffers that count the training batches of a normalisation; no part of what the network computes."""
+    norms = (path for path, module in model.named_modules(remove_duplicate=False) if isinstance(module, _NormBase))
+    return {f"{path}.num_batches_tracked".lstrip(".") for path in norms}
+
 
 Held = ClusteredWeight | MaskedWeight | AffineWeight
 """What holds a weight."""
@@ -108,13 +113,24 @@ def background(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def fold(model: nn.Module) -> None:
     """Replace every attached weight by its clustered or pruned tensor: a plain network again, in place."""
+    _take_off(model, folded=True)
+
+
+def release(model: nn.Module) -> None:
+    """Give every attached weight its float background weight back: a plain network again, in place."""
+    _take_off(model, folded=False)
+
+
+def _take_off(model: nn.Module, *, folded: bool) -> None:
     for own in _held_at(model).values():
         for number, place in enumerate(own):
             # A deep copy shares the class that torch made for the original, and removal edits that class.
             cls = type(place.module)
             place.module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
             # The tensor is computed once: what is left is no background weight, and could be computed again.
-            parametrize.remove_parametrizations(place.module, place.attribute, leave_parametrized=number == 0)
+            parametrize.remove_parametrizations(
+                place.module, place.attribute, leave_parametrized=folded and number == 0
+            )
             settle(place.module)
 
 
@@ -128,7 +144,7 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significan
     """
     small = partial(shortened, floats=floats, significand=significand)
     holders, others = held(model), aliases(model)
-    weights = background(model)
+    weights, counted = background(model), counters(model)
     entries: dict[str, Entry] = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
         name = plain_name(key)
@@ -136,7 +152,7 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significan
             continue
         if name != key and name in weights:
             entries[name] = _on_cpu(holders[name].entry(tensor), small)
-        elif "parametrizations." in key or name.endswith(COUNTER):
+        elif "parametrizations." in key or name in counted:
             continue
         else:
             entries[name] = Dense(small(tensor.detach().cpu().clone()))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from fewbits.attach.attach import COUNTER
+from fewbits.attach.attach import counters
 from fewbits.channels.surgery import prune_channels
 from fewbits.errors import MismatchError, did_you_mean
 from fewbits.plan import Plan
@@ -34,7 +34,8 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
                 f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}"
             )
         state[name] = tensor
-    missing = [name for name in state if name not in tensors and not name.endswith(COUNTER)]
+    counted = counters(model)
+    missing = [name for name in state if name not in tensors and name not in counted]
     if missing:
         raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
     model.load_state_dict(state)

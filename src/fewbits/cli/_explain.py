@@ -50,10 +50,11 @@ def explain(
         write_page(target / "report.html", make_page(report, explanation))
         written.append("report.html")
     out_console.print(_explained(explanation))
-    show(
-        f"{100 * explanation.agreement:.1f} % of {explanation.samples} validation samples get the same class before "
-        "and after; share = part of the layer's absolute relevance on weights that are not zero"
-    )
+    same = ""
+    if explanation.agreement is not None:
+        same = f"{100 * explanation.agreement:.1f} % of the decisions on "
+        same += f"{explanation.samples} validation samples are the same before and after; "
+    show(f"{same}share = part of the layer's absolute relevance on weights that are not zero")
     show(f"written to {target}: {', '.join(written)}")
     if json_file is not None:
         outputs.write_text(json_file, json.dumps(explanation.as_dict(), indent=1))

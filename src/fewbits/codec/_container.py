@@ -57,7 +57,7 @@ def encode(
         threads: how many code at once; default: one per processor, up to 16. The bytes do not depend on it.
 
     Raises:
-        NonFiniteError: a dense number, a step or a codebook value is NaN or infinite.
+        NonFiniteError: a dense number is NaN, or a step, a scale or a codebook value is NaN or infinite.
         RecipeError: a level outside its grid, a step that is not positive, a data type, name or header that
             the format cannot hold.
     """
@@ -102,7 +102,7 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
         data: the whole file.
         like: the network (or its state dict) that the file is for. It says which names and shapes are valid,
             and nothing larger is ever allocated. Its numbers are not read. Only its training counters
-            (``...num_batches_tracked``) may be missing from the file. For a network that lost channels it is the
+            (``num_batches_tracked``) may be missing from the file. For a network that lost channels it is the
             network before, or after.
         threads: how many decode at once; default: one per processor, up to 16.
 
@@ -275,7 +275,10 @@ def _affine(record: Record, levels: Array | None, numbers: Array | None) -> Affi
 
 def _check_numbers(record: Record, rows: Array) -> Tensor:
     assert record.dtype is not None
-    return dense.from_bytes(rows, record.dtype, (record.numbers,))
+    numbers = dense.from_bytes(rows, record.dtype, (record.numbers,))
+    if not bool(torch.isfinite(numbers).all()):
+        raise FormatError(f"tensor {record.name!r} of the file holds infinity")
+    return numbers
 
 
 def _check_levels(record: Record, levels: Array) -> None:
@@ -313,7 +316,7 @@ def _compare(contents: Contents, valid: Mapping[str, tuple[int, ...]]) -> None:
                 f"tensor {name!r} has shape {_show(declared)} in the file and {_show(shape)} in the network"
             )
     for name, shape in valid.items():
-        if name not in present and not name.endswith(TRAINING_COUNTER):
+        if name not in present and name.rpartition(".")[2] != TRAINING_COUNTER:
             hint = did_you_mean(name, present)
             raise MismatchError(f"the network has tensor {name!r} of shape {_show(shape)}, which the file lacks{hint}")
 

@@ -81,8 +81,8 @@ def _dense(name: str, entry: Dense) -> tuple[Record, Array]:
     tensor = entry.data
     if tensor.dtype not in dense.DTYPES or tensor.layout != torch.strided:
         raise RecipeError(f"tensor {name!r} has the type {tensor.dtype} ({tensor.layout}), which no file holds")
-    if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
-        raise NonFiniteError(f"tensor {name!r} holds NaN or infinity")
+    if tensor.dtype.is_floating_point and bool(torch.isnan(tensor).any()):
+        raise NonFiniteError(f"tensor {name!r} holds NaN")
     rows = dense.to_bytes(tensor)
     storage = SHARED if tensor.numel() < SHARED_LIMIT else OWN
     return _with_storage(Record(name, entry.shape, storage, tensor.dtype), rows), rows

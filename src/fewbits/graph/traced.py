@@ -124,7 +124,11 @@ def graph_of(model: nn.Module) -> fx.Graph:
     try:
         return _Tracer().trace(model)
     except Exception as error:  # torch.fx raises many types, depending on what the forward does
-        raise UnsupportedError(f"cannot read the structure of {type(model).__name__} with torch.fx: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UnsupportedError(
+            f"cannot read the structure of {type(model).__name__} with torch.fx: {reason[:200]}; ecq, ecqx and "
+            "pruning do without"
+        ) from error
 
 
 def placed(graph: fx.Graph, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits.attach import ClusteredWeight, MaskedWeight, attach, held
-from fewbits.attach.attach import COUNTER, plain_name
+from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
@@ -122,6 +122,7 @@ def affine_plan(
         floats: precision in which biases (and what else is left) are kept. Scales are float32.
     """
     inputs, holders, others = grid_of(net), held(net), aliases(net)
+    counted = counters(net)
     readers: dict[str, list[str]] = {}  # the layers that compute with each weight
     for path in layers(net):
         readers.setdefault(others.get(f"{path}.weight", f"{path}.weight"), []).append(path)
@@ -144,7 +145,7 @@ def affine_plan(
         elif path.startswith(f"{QUANTIZERS}."):
             if leaf == "low":
                 entries |= {f"{path}.{n}": Dense(t) for n, t in _frozen(net, path).state_dict().items()}
-        elif not name.endswith(COUNTER) and "parametrizations." not in key:
+        elif name not in counted and "parametrizations." not in key:
             entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
     left = None if channels is None else _of_integer_form(channels, entries)
     return Plan(entries, left, {other: first for other, first in others.items() if first in entries})

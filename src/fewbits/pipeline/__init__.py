@@ -2,8 +2,10 @@
 
 from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed, load
+from fewbits.pipeline._own_loop import Compressing, compressing
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._run import compress, stages_of
+from fewbits.pipeline._verbs import Source, Verified, explain, export, inspect, verify
 from fewbits.pipeline.check import check
 from fewbits.pipeline.methods import METHODS, Method
 from fewbits.pipeline.pruners import PRUNERS, Pruner
@@ -13,16 +15,24 @@ __all__ = [
     "METHODS",
     "PRUNERS",
     "Compressed",
+    "Compressing",
     "Context",
     "Evaluate",
     "Method",
     "PilotChoice",
     "Progress",
     "Pruner",
+    "Source",
     "Stage",
+    "Verified",
     "Work",
     "check",
     "compress",
+    "compressing",
+    "explain",
+    "export",
+    "inspect",
     "load",
     "stages_of",
+    "verify",
 ]

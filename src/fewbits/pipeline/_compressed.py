@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from fewbits import files
+from fewbits.attach.plain import filled_in
 from fewbits.channels.load import load_plan
 from fewbits.pipeline.restore import decoded, integer, network_of
 from fewbits.plan import Plan
@@ -35,22 +36,27 @@ class Compressed:
 
         With integer activations ``model`` is left as it is, and its integer form is returned.
         """
-        if integer(self.plan, model):
-            return network_of(self.plan, model)
-        load_plan(model, self.plan)
-        return model.eval()
+        return _into(model, self.plan)
 
 
 def load(path: str | Path, like: nn.Module) -> nn.Module:
     """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
+
+    Wrappers (``DataParallel``, ``torch.compile``) stay, what stands in for weights (``weight_norm``) is folded, and a
+    network on the meta device gets memory on the CPU.
 
     A file with integer activations gives a network of its own: the integer form of ``like``, which is left as it is.
 
     Raises:
         FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
     """
-    plan = decoded(files.read(path), like)
-    if integer(plan, like):
-        return network_of(plan, like)
-    load_plan(like, plan)
+    data = files.read(path)
+    return _into(like, decoded(data, filled_in(like)))
+
+
+def _into(like: nn.Module, plan: Plan) -> nn.Module:
+    plain = filled_in(like)
+    if integer(plan, plain):
+        return network_of(plan, plain)
+    load_plan(plain, plan)
     return like.eval()

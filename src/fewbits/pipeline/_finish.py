@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fewbits import codec
-from fewbits.attach.attach import COUNTER
+from fewbits.attach.attach import counters
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._final import Final
 from fewbits.pipeline._rounds import Rounds
@@ -30,8 +30,8 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
     summary = codec.inspect(data)
     sizes = {section.name: section.coded_bytes for section in summary.tensors}
     rows = tensor_rows(plan, sizes)
-    others = aliases(candidates.full)
-    original = {n: t for n, t in candidates.full.state_dict().items() if not n.endswith(COUNTER) and n not in others}
+    left_out = counters(candidates.full) | set(aliases(candidates.full))
+    original = {n: t for n, t in candidates.full.state_dict().items() if n not in left_out}
     report = Report(
         model=candidates.name,
         data=recipe.data.name if recipe.data else "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from fewbits import recipe as recipes
+from fewbits.attach.plain import plain_copy
+from fewbits.errors import RecipeError
+from fewbits.pipeline._bar import Shown, telling
 from fewbits.pipeline._candidates import Evaluate, evaluated
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline.check import check_call
@@ -21,11 +23,11 @@ from fewbits.pipeline.methods import integer_form_of
 from fewbits.pipeline.stages._calibrate import Calibrate
 from fewbits.pipeline.stages._hold import Hold
 from fewbits.pipeline.stages._pilots import Pilots
-from fewbits.pipeline.stages._work import Context, Progress, Stage, Work
+from fewbits.pipeline.stages._work import Context, Stage, Work
 from fewbits.pipeline.stages.channels import RemoveChannels
 from fewbits.recipe import Activations, Recipe
 from fewbits.task import Fed, Metric, Task, fed, metric_of, task_of
-from fewbits.task.feed import Given
+from fewbits.task.feed import Feed, Given
 from fewbits.task.metric import check_percent, number
 from fewbits.task.stream import Stream
 from fewbits.train.checkpoint import Store
@@ -59,7 +61,7 @@ def compress(
     teacher: nn.Module | None = None,
     state_file: str | Path | None = None,
     keep_state: bool = False,
-    progress: Progress | None = None,
+    progress: Shown = "bar",
     accelerator: Accelerator | None = None,
 ) -> Compressed:
     """Make a trained network as small as a budget asks for. The model given is not changed.
@@ -87,7 +89,8 @@ def compress(
         state_file: where the state is kept at every round. If the file exists, the run goes on from there (this
             needs a ``train`` whose order is reproducible, as fewbits' own loaders are). Removed at the end.
         keep_state: leave the state file at the end; whoever asks for this removes it once the result is safe.
-        progress: called after every round.
+        progress: called after every round as ``progress(steps done, steps in total, a line)``; default: a bar, on a
+            terminal. ``None`` shows nothing.
         accelerator: where to run; default: made from the environment.
 
     Raises:
@@ -96,51 +99,45 @@ def compress(
             option.
         BudgetError: the target cannot be reached whatever is given up.
     """
-    chosen = _chosen(recipe, target, max_drop, None if isinstance(task, Task) else task)
-    aim = task if isinstance(task, Task) else task_of(chosen.task.name, chosen.task.options)
+    chosen, aim = chosen_by(recipe, target, max_drop, task)
     check_call(chosen, evaluate, teacher)
-    scale = metric_of(metric or "percent")
     if steps is not None:
         train, chosen = _for_steps(train, steps, chosen)
     accelerator = accelerator or Accelerator()
     place = Path(state_file) if state_file is not None else None
     store = Store(place, chosen.model_dump_json(), accelerator)
-    full = copy.deepcopy(model).to(accelerator.device).eval()
+    full = plain_copy(model).to(accelerator.device).eval()
     select(full, chosen.select.include, chosen.select.exclude)  # refused before anything is trained
-    listened = full if teacher is None else copy.deepcopy(teacher).to(accelerator.device)
+    listened = full if teacher is None else plain_copy(teacher).to(accelerator.device)
     data = fed(full, train, inputs=inputs, targets=targets)
-    score: Evaluate | None = None
-    if callable(evaluate):
-        score = _scored(evaluate, scale)
-    elif evaluate is not None:
-        scale = aim.scale
-        validation = Fed(fed(full, evaluate, VALIDATION).loader, data.feed, VALIDATION)
-        score = _scored(partial(aim.evaluate, batches=validation), scale)
-    before = None
-    if score is not None and store.get("run") is None:
-        before = evaluated(score, full)
-        if metric is None and callable(evaluate):
-            check_percent(before)
-    work = Work(chosen, data, aim, score, full, full, listened, before=before, metric=scale)
-    compressed = _run(work, Context(store, accelerator, progress))
+    score, scale = scoring(evaluate, metric, aim, full, data.feed)
+    with telling(progress, accelerator) as told:
+        before = None
+        if score is not None and store.get("run") is None:
+            before = first_score(score, full, checked=metric is None and callable(evaluate))
+        work = Work(chosen, data, aim, score, full, full, listened, before=before, metric=scale)
+        compressed = _run(work, Context(store, accelerator, told))
     if not keep_state:
         store.forget()
     return replace(compressed, report=compressed.report.told(scale))
 
 
-def _chosen(
-    recipe: Recipe | Mapping[str, Any] | str | Path, target: str | int | None, max_drop: float | None, task: Any
-) -> Recipe:
-    """The recipe, with what the arguments of a call change."""
+def chosen_by(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    target: str | int | None,
+    max_drop: float | None,
+    task: Task | Mapping[str, Any] | str | None,
+) -> tuple[Recipe, Task]:
+    """Recipe and task, with what the arguments of a call change."""
     if isinstance(recipe, Mapping):
         recipe = recipes.make(dict(recipe))
     chosen = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
-    if task is not None:
+    if task is not None and not isinstance(task, Task):
         chosen = chosen.updated(task=task)
     if target is not None or max_drop is not None:
         steer: dict[str, Any] = {"target": target, "max_drop": max_drop}
         chosen = chosen.updated(**steer, assign=chosen.assign.model_dump() | {"lam": None})
-    return chosen
+    return chosen, task if isinstance(task, Task) else task_of(chosen.task.name, chosen.task.options)
 
 
 def _for_steps(train: Any, steps: int, recipe: Recipe) -> tuple[Any, Recipe]:
@@ -153,13 +150,37 @@ def _for_steps(train: Any, steps: int, recipe: Recipe) -> tuple[Any, Recipe]:
     return train, recipe.updated(train=recipe.train.model_dump() | {"epochs": epochs})
 
 
-def _scored(evaluate: Callable[[nn.Module], Any], metric: Metric) -> Evaluate:
-    """What ``evaluate`` says of a network, higher is better."""
+def scoring(
+    evaluate: Evaluate | Iterable[Any] | None, metric: str | None, task: Task, model: nn.Module, feed: Feed
+) -> tuple[Evaluate | None, Metric]:
+    """How good a network is, higher is better, by a function or over batches; and the scale of that."""
+    scale = metric_of(metric or "percent")
+    if evaluate is None:
+        return None, scale
+    if callable(evaluate):
+        judge: Callable[[nn.Module], Any] = evaluate
+    else:
+        if metric is not None:
+            raise RecipeError("metric is for an evaluate function; over batches the task's own metric is taken")
+        scale = task.scale
+        judge = partial(task.evaluate, batches=Fed(fed(model, evaluate, VALIDATION).loader, feed, VALIDATION))
 
-    def score(model: nn.Module) -> float:
-        return metric.score(number(evaluate(model)))
+    def score(network: nn.Module) -> float:
+        return scale.score(number(judge(network)))
 
-    return score
+    return score, scale
+
+
+def first_score(score: Evaluate, model: nn.Module, *, checked: bool) -> float:
+    """How good the float network is.
+
+    Raises:
+        DataError, NonFiniteError: it gives no finite number; ``checked``: or a fraction in place of percent.
+    """
+    found = evaluated(score, model)
+    if checked:
+        check_percent(found)
+    return found
 
 
 def _run(work: Work, context: Context) -> Compressed:

@@ -10,6 +10,7 @@ from fewbits.pipeline.methods import integer_form_of, method_of
 from fewbits.pipeline.parts import scored_by
 from fewbits.pipeline.pruners import PRUNERS, pruner_row
 from fewbits.recipe import Measure, Recipe, Select
+from fewbits.task import task_of
 
 
 def check(recipe: Recipe) -> None:
@@ -18,6 +19,7 @@ def check(recipe: Recipe) -> None:
     Raises:
         RecipeError: the message names the keys, and a way out.
     """
+    task_of(recipe.task.name, recipe.task.options)
     for part in (_pruning, _steering, _clusters, _integers, _work):
         part(recipe)
     if recipe.measure != Measure() and scored_by(recipe) is None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fewbits import codec
-from fewbits.attach.attach import COUNTER
+from fewbits.attach.attach import counters
 from fewbits.channels.load import load_plan
 from fewbits.int8.form import bias_units, integer_form, is_integer, is_integer_plan, load_affine
 from fewbits.plan import Plan
@@ -49,10 +49,11 @@ def holds(net: nn.Module, plan: Plan) -> bool:
     Numbers are taken from the entries, not from what :func:`network_of` does with them.
     """
     units = bias_units(net, plan) if plan.affine else {}  # type: ignore[arg-type]
+    counted = counters(net)
     for name, own in places(net).items():
         entry = next((plan[place.name] for place in own if place.name in plan), None)
         if entry is None:
-            if name.endswith(COUNTER):
+            if name in counted:
                 continue
             return False
         for place in own:

@@ -124,8 +124,16 @@ class Recipe(Part):
         return None if self.target is None else parse_size(self.target)
 
     def updated(self, **changes: Any) -> Recipe:
-        """A copy with top-level fields replaced, checked like any other recipe."""
-        return make(self.model_dump(by_alias=True, exclude_unset=True) | changes)
+        """A copy with some entries replaced, checked like any other recipe.
+
+        A dict changes the entries of its section that it names, and keeps the rest; a section as a whole
+        (``Finetuning(...)``) or ``None`` replaces it.
+        """
+        values = self.model_dump(by_alias=True, exclude_unset=True)
+        for name, change in changes.items():
+            section = values.get(name)
+            values[name] = section | change if isinstance(section, dict) and isinstance(change, dict) else change
+        return make(values)
 
 
 def make(values: dict[str, Any]) -> Recipe:

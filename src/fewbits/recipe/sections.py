@@ -92,7 +92,8 @@ class TaskChoice(Part):
     """What the network's outputs are for.
 
     Attributes:
-        name: of a task, see ``fewbits.task.TASKS``. options: of that task, such as ``ignore_index``.
+        name: of a task, see ``fewbits.task.TASKS``.
+        options: of that task, such as ``ignore_index``.
     """
 
     name: str = "classification"

@@ -6,7 +6,7 @@ from fewbits.report import plots
 from fewbits.report._document import picture, section, table
 from fewbits.report._markup import Markup, el
 from fewbits.report.explanation import Explanation, LayerExplanation
-from fewbits.report.words import accuracy, percent, shorten
+from fewbits.report.words import accuracy, measure_word, percent, shorten
 
 SCATTERED = 4  # layers that get a scatter plot: those with the most weights
 _HEADERS = (
@@ -71,11 +71,13 @@ def looked(found: Explanation) -> Markup:
 
 
 def _how(found: Explanation) -> str:
+    word, metric = measure_word(found.metric), found.metric
+    same = f" predict the same class for {percent(found.agreement)} % of them;" if found.agreement is not None else ":"
     return (
         f"Relevance is that of the float network's weights, by layer-wise relevance propagation (rules "
-        f"{found.rules}, started from the {found.start}), mean over {found.samples:,} samples. Both networks "
-        f"predict the same class for {percent(found.agreement)} % of them; accuracy on them is "
-        f"{accuracy(found.accuracy_before)} before and {accuracy(found.accuracy_after)} after."
+        f"{found.rules}, started from the {found.start}), mean over {found.samples:,} samples. Both networks"
+        f"{same} {word} on them is {accuracy(found.accuracy_before, metric)} before and "
+        f"{accuracy(found.accuracy_after, metric)} after."
     )
 
 

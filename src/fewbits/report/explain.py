@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from fewbits.channel_masks import ChannelMasks
@@ -15,6 +16,7 @@ from fewbits.measure.relevance import How, Rules, relevance
 from fewbits.plan import Dense, Plan
 from fewbits.report.correlation import pearson, spearman
 from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
+from fewbits.task import Classification, Task, handing, main_output, measured_over
 
 MAX_IMAGES = 8
 SAMPLED = 2000  # weights per layer that a scatter plot shows
@@ -24,7 +26,7 @@ def explain(
     before: nn.Module,
     after: nn.Module,
     plan: Plan,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any],
     images: Tensor | None = None,
     targets: Tensor | None = None,
     *,
@@ -32,6 +34,7 @@ def explain(
     rules: Rules | str = "plus",
     start: str = "score",
     operations: Mapping[Any, How] | None = None,
+    task: Task | None = None,
 ) -> Explanation:
     """Explain a compression by layer-wise relevance propagation.
 
@@ -39,10 +42,12 @@ def explain(
         before: the float network, with all its channels. after: the compressed one. plan: what its tensors became.
             Weights of channels that were removed count as zeros, as do an INT8 network's zero levels; in the latter,
             relevance passes quantizers of activations unchanged.
-        batches: ``(inputs, targets)``; relevance of weights is their mean, in evaluation mode.
+        batches: of any kind that :class:`fewbits.task.Feed` splits; relevance of weights is their mean, in evaluation
+            mode.
         images, targets: [N, C, H, W] and int64 [N]: the first image of each class, at most eight
             classes, gets heat maps of the relevance for its own class. Inputs of another shape get none.
         classes: the name of each class; numbers by default.
+        task: what the outputs are for; default: classification. Other tasks get no heat maps.
         rules, start, operations: as in :func:`fewbits.measure.relevance`.
 
     Raises:
@@ -51,15 +56,16 @@ def explain(
     """
     if images is not None and (targets is None or len(targets) != len(images)):
         raise DataError("images are explained for their own class: give one target per image")
-    views = _Views(before, after, batches)
+    task = task or Classification()
+    views = _Views(before, after, batches, task)
     modes = [(model, model.training) for model in (before, after)]
     try:
         after.eval()
-        found = relevance(before, views, rules=rules, start=start, operations=operations)
+        found = relevance(before, views, rules=rules, start=start, operations=operations, task=task)
         kept = _kept(plan)
         layers = tuple(_layer(name, mask, before, found.weights) for name, mask in kept.items())
         maps: tuple[HeatMap, ...] = ()
-        if images is not None and targets is not None and images.dim() == 4:
+        if images is not None and targets is not None and images.dim() == 4 and type(task) is Classification:
             before.eval()
             chosen = _one_per_class(targets)
             how = {"rules": rules, "start": start, "operations": {Quantizer: "elementwise", **(operations or {})}}
@@ -70,9 +76,10 @@ def explain(
     return Explanation(
         layers,
         samples=found.samples,
-        agreement=views.agree / found.samples,
-        accuracy_before=100 * views.right_before / found.samples,
-        accuracy_after=100 * views.right_after / found.samples,
+        agreement=views.agreement,
+        accuracy_before=task.value(views.tallies[0]),
+        accuracy_after=task.value(views.tallies[1]),
+        metric=task.scale.name,
         rules=rules if isinstance(rules, str) else repr(rules),
         start=start,
         maps=maps,
@@ -81,26 +88,43 @@ def explain(
 
 
 class _Views:
-    """Passes batches on and asks both networks for predictions on the way: data may be readable only once."""
+    """Passes batches on and asks both networks for their outputs on the way: data may be readable only once."""
 
-    def __init__(self, before: nn.Module, after: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        self.before, self.after, self.batches = before, after, batches
-        self.agree = self.right_before = self.right_after = 0
+    def __init__(self, before: nn.Module, after: nn.Module, batches: Iterable[Any], task: Task) -> None:
+        self.networks, self.task = (before, after), task
+        self.data = measured_over(before, batches)
+        self.tallies = [torch.zeros(()), torch.zeros(())]
+        self.same = self.decided = 0
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, targets in self.batches:  # both networks are in evaluation mode by now
-            first, second = (_logits(model, inputs).argmax(-1) for model in (self.before, self.after))
-            wanted = targets.cpu()
-            if wanted.shape == first.shape:  # else relevance() says what is wrong
-                self.agree += int((first == second).sum())
-                self.right_before += int((first == wanted).sum())
-                self.right_after += int((second == wanted).sum())
-            yield inputs, targets
+    @property
+    def agreement(self) -> float | None:
+        return self.same / self.decided if self.decided else None
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.data:  # both networks are in evaluation mode by now
+            decided = []
+            for i, network in enumerate(self.networks):
+                outputs, moved = self._outputs(network, batch)
+                with self.data.naming():
+                    self.task.check(outputs, moved)
+                self.tallies[i] = self.tallies[i] + self.task.tally(outputs, moved).double().cpu()
+                decided.append(self.task.decisions(outputs))
+            first, second = decided
+            if first is not None and second is not None:
+                self.same += int((first.cpu() == second.cpu()).sum())
+                self.decided += first.numel()
+            yield batch
+
+    @torch.no_grad()
+    def _outputs(self, network: nn.Module, batch: Any) -> tuple[Any, Any]:
+        moved = send_to_device(batch, next(network.parameters()).device)
+        with handing(network, moved[0], self.data.place):
+            return self.task.forward(network, moved), moved
 
 
 @torch.no_grad()
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    return model(inputs.to(next(model.parameters()).device)).cpu()
+    return main_output(model(inputs.to(next(model.parameters()).device))).cpu()
 
 
 def _kept(plan: Plan) -> dict[str, Tensor]:

@@ -89,8 +89,9 @@ class Explanation:
 
     Attributes:
         samples: samples that relevance is a mean over.
-        agreement: share of them on which both networks predict the same class, 0 to 1.
-        accuracy_before, accuracy_after: percent on the same samples.
+        agreement: share of decisions (classes, for example) that are the same in both networks, 0 to 1; ``None`` where
+            outputs are numbers.
+        accuracy_before, accuracy_after: on the same samples. metric: their scale, as of a report.
         rules, start: how relevance was propagated, and what it started from.
         kind: what was done to the weights, in a word: ``clustered``, ``quantized`` (INT8), or ``pruned`` where they
             stayed numbers.
@@ -98,13 +99,14 @@ class Explanation:
 
     layers: tuple[LayerExplanation, ...]
     samples: int
-    agreement: float
+    agreement: float | None
     accuracy_before: float
     accuracy_after: float
     rules: str
     start: str
     maps: tuple[HeatMap, ...] = ()
     kind: str = "clustered"
+    metric: str = "percent"
 
     @property
     def weights_kept(self) -> float:

@@ -13,6 +13,7 @@ from fewbits.report.words import (
     accuracy,
     allowed,
     duration,
+    human,
     lost,
     measure_word,
     percent,
@@ -178,7 +179,11 @@ def _budget(report: Report) -> Fact:
     if report.max_drop is not None:
         asked.append(allowed(report.max_drop, report.metric))
     if not asked:
-        return Fact("budget", "none was asked for")
+        lam = report.history[-1].lam if report.history else 0.0
+        if "lam" in report.recipe.get("assign", {}) or not lam:
+            return Fact("budget", "none was asked for")
+        natural = human(max(1, round(report.float_bytes / 20)))
+        return Fact("budget", f"none was asked for, so lambda was {lam:g}; say target={natural}, or max_drop=0.5")
     outcome = {True: "met", False: "NOT MET", None: "not checked"}[report.met]
     return Fact("budget", f"{' and '.join(asked)}: {outcome}", report.met)
 

@@ -60,6 +60,10 @@ class Binary(Task):
         own = F.binary_cross_entropy_with_logits(answers / temperature, p)
         return (crossed - own) * temperature**2
 
+    def decisions(self, outputs: Tensor) -> Tensor | None:
+        """Yes or no, for each score."""
+        return outputs > 0
+
     def tally(self, outputs: Tensor, batch: Any) -> Tensor:
         """Right scores, and scores."""
         right = ((outputs > 0) == (_like(batch[1], outputs) > 0.5)).sum()

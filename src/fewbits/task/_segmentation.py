@@ -66,6 +66,10 @@ class Segmentation(Task):
         terms = F.kl_div(own, answer, reduction="none", log_target=True).sum(1)
         return terms.mean() * temperature**2
 
+    def decisions(self, outputs: Tensor) -> Tensor | None:
+        """The class of each place."""
+        return outputs.argmax(1)
+
     def tally(self, outputs: Tensor, batch: Any) -> Tensor:
         """Of each class the places found rightly, found, and there: ``[3, classes]``."""
         classes = outputs.shape[1]
@@ -127,6 +131,10 @@ class Tokens(Segmentation):
     def imitation(self, outputs: Tensor, answers: Tensor, temperature: float) -> Tensor:
         """See :meth:`Segmentation.imitation`."""
         return super().imitation(outputs.movedim(-1, 1), answers.movedim(-1, 1), temperature)
+
+    def decisions(self, outputs: Tensor) -> Tensor | None:
+        """The likeliest token of each place."""
+        return outputs.argmax(-1)
 
     def tally(self, outputs: Tensor, batch: Any) -> Tensor:
         """Cross-entropy, and tokens that count."""

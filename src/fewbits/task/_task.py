@@ -112,6 +112,10 @@ class Task:
         """The metric, from the sums of :meth:`tally`."""
         return float(total[0] / total[1])
 
+    def decisions(self, outputs: Outputs) -> Tensor | None:
+        """What outputs decide, to be compared between networks; ``None`` where they are numbers."""
+        return None
+
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Any]) -> float:
         """The metric on ``scale`` of a network over batches, in evaluation mode.

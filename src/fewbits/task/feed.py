@@ -92,7 +92,7 @@ class Feed:
             DataError: the parts do not fit what ``forward`` takes.
         """
         inputs, targets = self._split(batch)
-        found = self._arranged(inputs)
+        found = self.arranged(inputs)
         if next(tensors_in(found), None) is None:
             raise DataError(f"there is no tensor among the inputs {described(inputs)}")
         return Batch(found, _as_tensors(targets, None))
@@ -162,8 +162,8 @@ class Feed:
 
     # -- as the network takes them -----------------------------------------------------------------------
 
-    def _arranged(self, inputs: Any) -> Any:
-        """One tensor, or :class:`Inputs`."""
+    def arranged(self, inputs: Any) -> Any:
+        """Inputs as the network takes them: one tensor, or :class:`Inputs`."""
         if isinstance(inputs, Inputs):
             return Inputs(_as_tensors(inputs.args, self.dtype), _as_tensors(inputs.kwargs, self.dtype))
         several = len(self.signature.required) > 1 or (self.given is not None and not isinstance(self.given, str | int))

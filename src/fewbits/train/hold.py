@@ -110,14 +110,15 @@ class QATCallback(Callback):
         self.ramp = Ramp(self.lam, self.steps, lam)
 
     @property
-    def _measures(self) -> bool:
+    def measures(self) -> bool:
+        """Whether this step measures scores."""
         return self.scorer is not None and not self.settled and self.steps % self.every == 0
 
     def watch(self) -> AbstractContextManager[Any]:
-        return self.scorer.watch() if self.scorer is not None and self._measures else nullcontext()
+        return self.scorer.watch() if self.scorer is not None and self.measures else nullcontext()
 
     def keeps_graph(self) -> bool:
-        return self.scorer is not None and self.scorer.keeps_graph and self._measures
+        return self.scorer is not None and self.scorer.keeps_graph and self.measures
 
     def before_update(self, outputs: Tensor, batch: Any) -> None:
         weights = self.weights
@@ -127,7 +128,7 @@ class QATCallback(Callback):
                 if isinstance(holder, ClusteredWeight):  # the clusters stay, so the weights behind them stay, too
                     weights[name].grad = None
             return
-        if self.scorer is not None and self._measures:
+        if self.scorer is not None and self.measures:
             gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
             scores = self.scorer.scores(TrainingStep(outputs, batch, weights, gradients))
             if self.accelerator.num_processes > 1:  # every process must make the same plan

@@ -7,7 +7,7 @@ from torch import nn
 
 from fewbits.codec import decode, encode, inspect
 from fewbits.errors import FewbitsError, MismatchError, NonFiniteError, RecipeError
-from fewbits.plan import Clustered, Dense, Plan
+from fewbits.plan import Clustered, Dense, Masked, Plan
 
 
 def clustered(*levels: int, **grid: object) -> Clustered:
@@ -67,11 +67,24 @@ def test_decode_needs_a_skeleton(like: object) -> None:
         decode(encode(Plan({})), like)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_numbers_that_are_not_finite_are_refused(bad: float, dtype: torch.dtype) -> None:
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_is_refused_and_masks_made_of_infinity_are_kept(dtype: torch.dtype) -> None:
     with pytest.raises(NonFiniteError, match=r"'fc\.bias'"):
-        encode(Plan({"fc.bias": Dense(torch.tensor([0.0, bad], dtype=dtype))}))
+        encode(Plan({"fc.bias": Dense(torch.tensor([0.0, torch.nan], dtype=dtype))}))
+    mask = torch.tensor([0.0, torch.inf, -torch.inf], dtype=dtype)
+    for plan in (Plan({"mask": Dense(mask)}), Plan({"mask": Dense(mask.repeat(3000))})):
+        assert decode(encode(plan), like={"mask": plan["mask"].values()}).equals(plan)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", DTYPES[:3])
+def test_survivors_of_pruning_are_finite(bad: float, dtype: torch.dtype) -> None:
+    numbers = torch.tensor([0.0, bad, 1.0], dtype=dtype)
+    with pytest.raises(NonFiniteError, match="'w'"):
+        encode(Plan({"w": Masked(numbers, torch.tensor([False, True, True]))}))
 
 
 @pytest.mark.parametrize(

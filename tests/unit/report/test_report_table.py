@@ -78,7 +78,14 @@ def test_whether_it_decodes_to_the_same(report: Report, identical: bool | None, 
     [
         ({"target": 300, "met": True}, "at most 300 B (300 bytes): met"),
         ({"target": None, "max_drop": 0.5, "met": False}, "at most 0.5 points of accuracy lost: NOT MET"),
-        ({"target": None, "max_drop": None, "met": None}, "none was asked for"),
+        (
+            {"target": None, "max_drop": None, "met": None},
+            "none was asked for, so lambda was 0.02; say target=47 B, or max_drop=0.5",
+        ),
+        (
+            {"target": None, "max_drop": None, "met": None, "recipe": {"assign": {"lam": 0.02}}},
+            "none was asked for",
+        ),
         ({"target": 300, "met": None}, "at most 300 B (300 bytes): not checked"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from fewbits.int8.folding import folded
 from fewbits.int8.form import bias_units, is_integer
 from fewbits.int8.places import repeated
 from fewbits.plan import Affine, Clustered, Masked, Plan
+from fewbits.task import Feed, Inputs
+from fewbits.task.batches import described
+from fewbits.task.feed import Signature
 from fewbits.weights import aliases, layers
 
 
@@ -36,7 +40,7 @@ class Exported:
     notes: tuple[str, ...]
 
 
-def to_onnx(model: nn.Module, inputs: Tensor, path: str | os.PathLike[str], *, plan: Plan | None = None) -> Exported:
+def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan: Plan | None = None) -> Exported:
     """Write a network as ONNX (opset 21, any batch size), after torch, its folded form and ONNX Runtime agreed on
     ``inputs``.
 
@@ -56,8 +60,14 @@ def to_onnx(model: nn.Module, inputs: Tensor, path: str | os.PathLike[str], *, p
             message names the first layer. FileError: the file cannot be written.
     """
     entries = plan if plan is not None else Plan({})
+    inputs = _one_tensor(model, inputs)
     with torch.no_grad():
         expected = model.eval()(inputs)
+    if not isinstance(expected, Tensor):
+        raise ExportError(
+            f"{type(model).__name__} returns {described(expected)}, and ONNX export takes networks of one output "
+            "tensor: give a module around it that returns the one you need"
+        )
     integer = is_integer(model)
     network: nn.Module = model
     factors: dict[str, Tensor] | None = {}
@@ -88,6 +98,24 @@ def to_onnx(model: nn.Module, inputs: Tensor, path: str | os.PathLike[str], *, p
 
 def _modules(names: set[str]) -> str:
     return ", ".join(sorted({name.rpartition(".")[0] or name for name in names}))
+
+
+def _one_tensor(model: nn.Module, inputs: Any) -> Tensor:
+    found = Feed(model).arranged(inputs)
+    if isinstance(found, Inputs):
+        parts = [*found.args, *found.kwargs.values()]
+        if (
+            len(parts) == 1
+            and isinstance(parts[0], Tensor)
+            and [*found.kwargs] in ([], [*Signature.of(model).names[:1]])
+        ):
+            return parts[0]
+        raise ExportError(
+            f"{type(model).__name__} is given {described(found)}, and ONNX export takes networks of one input tensor: "
+            "give a module around it that takes one"
+        )
+    assert isinstance(found, Tensor)
+    return found
 
 
 def _folded(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor] | None]:

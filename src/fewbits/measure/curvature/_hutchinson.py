@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import NonFiniteError
 from fewbits.measure.curvature._moments import OverDraws
-from fewbits.task import check_targets, main_output, measured_over, run, samples_in
+from fewbits.task import check_targets, handing, main_output, measured_over, run, samples_in
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SCALE = 2.0**12  # of the loss in float16, whose smallest number is 6e-8
@@ -60,10 +60,12 @@ def by_probes(
     """
     place = next(model.parameters()).device
     seen = 0
-    for batch in measured_over(model, batches):
+    data = measured_over(model, batches)
+    for batch in data:
         x, y = send_to_device(batch, place)
         count = samples_in(x)
-        graph, scale = _gradients(model, weights, x, y, probes.precision)
+        with handing(model, x, data.place):
+            graph, scale = _gradients(model, weights, x, y, probes.precision)
         for _ in range(probes.count):
             v = probes.draw(weights)
             for name, hv in _products(graph, weights, v, scale).items():

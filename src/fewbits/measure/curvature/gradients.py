@@ -16,7 +16,7 @@ from fewbits.measure.curvature._moments import Moments, OverDraws
 from fewbits.measure.curvature._norms import squares
 from fewbits.measure.curvature._root import Root
 from fewbits.measure.curvature._tap import Call, Taps
-from fewbits.task import check_targets, measured_over, samples_in
+from fewbits.task import check_targets, handing, measured_over, samples_in
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,14 @@ def by_gradients(
     taps = Taps(model, weights)
     seen = 0
     with taps.watch():
-        for batch in measured_over(model, batches):
+        data = measured_over(model, batches)
+        for batch in data:
             (inputs, targets), count = send_to_device(batch, place), samples_in(batch[0])
             if count == 0:
                 continue
             if seen == 0:
-                check_separable(model, weights, taps, inputs, targets)
+                with handing(model, inputs, data.place):
+                    check_separable(model, weights, taps, inputs, targets)
 
             def take(name: str, calls: list[Call], count: int = count) -> None:
                 chunks = squares(calls, count, rows=per != "weight", workspace=workspace)
@@ -97,7 +99,8 @@ def by_gradients(
                     for values in chunks:
                         into.add(values)
 
-            logits = taps.forward(model, inputs)
+            with handing(model, inputs, data.place):
+                logits = taps.forward(model, inputs)
             check_targets(logits, targets)
             for loss, more in passes.losses(logits, targets):
                 taps.backward(loss, take, keep=more)

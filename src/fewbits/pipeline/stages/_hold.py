@@ -7,6 +7,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import nn
+
 from fewbits.attach import Holder, Parametrized
 from fewbits.int8.holder import IntegerForm
 from fewbits.pipeline import parts
@@ -46,11 +49,11 @@ class Hold:
         saved = context.store.get("run")
         if saved is not None:
             work = replace(work, before=saved["before"], choice=state.choice(saved), done=state.done(saved, work.full))
-        last = _Training(work, context).go(saved)
+        last = HeldTraining(work, context).go(saved)
         best = _better(work.done, last)
         while _missed(last, work.choice) and (larger := work.choice.larger(work.recipe.target_bytes)) is not None:
             work = replace(work, choice=larger, done=best)
-            last = _Training(work, context).go(None)
+            last = HeldTraining(work, context).go(None)
             best = _better(best, last)
         report = best.report.updated(pilots=work.choice.seen, seconds=time.perf_counter() - begin)
         return replace(work, done=replace(best, report=report))
@@ -66,23 +69,37 @@ def _missed(done: Compressed, choice: PilotChoice) -> bool:
     return size is not None and (done.report.met is False or done.report.file_bytes > size * LARGER)
 
 
-class _Training:
-    """One training to what was chosen, or the rest of one."""
+class HeldTraining:
+    """One training to what was chosen, or the rest of one.
 
-    def __init__(self, work: Work, context: Context) -> None:
+    Args:
+        model: what is trained, in place; default: a copy of the work's network, or of its integer form.
+        optimizer: what steps, where the loop is the user's; default: the recipe's.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        context: Context,
+        *,
+        model: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
         self.work, self.context, self.recipe = work, context, work.recipe
         self.holder: Holder = Parametrized() if work.form is None else IntegerForm(work.model)
         self.candidates = Candidates(work.recipe, work.model, work.evaluate, work.full, self.holder)
-        self.model = copy.deepcopy(work.model if work.form is None else work.form)
+        self.model = copy.deepcopy(work.model if work.form is None else work.form) if model is None else model
+        self.optimizer = optimizer
 
-    def go(self, saved: dict[str, Any] | None) -> Compressed:
-        """Attach the first plan, train under it, and finish."""
-        begin = time.perf_counter()
+    def prepare(self) -> None:
+        """Attach the first plan, and make what keeps it up to date."""
         recipe, work, settings = self.recipe, self.work, self.recipe.train
         scorer = parts.scorer(recipe, self.model, work.task)
         assigner_at = parts.assigners(recipe, work.model, work.choice.bits)
         weights = select(work.model, recipe.select.include, recipe.select.exclude)
         weights = same_weights(work.model, self.model, weights)
+        for weight in weights.values():  # what is compressed is trained, frozen or not
+            weight.requires_grad_(True)
         scores = None
         if scorer is not None and (not settings.epochs or _pruned_by_scores(recipe)):
             scores = measured_on(self.model, scorer, weights, work.train, work.task, recipe.measure.batches)
@@ -91,15 +108,27 @@ class _Training:
             pruner_at(1.0).update(weights, scores, pruner_at(1.0).init(weights))
         plan, first = assigner_at(0.0, 0.0).update(weights, scores, assigner_at(0.0, 0.0).init(weights))
         self.holder.attach(self.model, plan, learn=settings.learn)
-        self.optimizer = optimizer_of(finetuning_groups(self.model, settings), settings)
-        qat = QATCallback(
+        groups = finetuning_groups(self.model, settings)
+        if self.optimizer is None:
+            self.optimizer = optimizer_of(groups, settings)
+        else:
+            for group in groups[2:]:  # steps and centroids, which the user's optimizer cannot know yet
+                self.optimizer.add_param_group(group)
+        self.qat = QATCallback(
             self.model, assigner_at, first, 0.0, scorer=scorer, every=recipe.measure.every, settings=settings,
-            accelerator=self.context.accelerator, on_round=self._round, rounds=recipe.rounds,
+            accelerator=self.context.accelerator, on_round=self.round, rounds=recipe.rounds,
             optimizer=self.optimizer, holder=self.holder, settles=method_of(recipe).settles,
         )  # fmt: skip
         self.rounds = Rounds(
             recipe, self.candidates, parts.controller(recipe, work.before, work.choice.size), work.before, work.metric
         )
+
+    def go(self, saved: dict[str, Any] | None) -> Compressed:
+        """Attach the first plan, train under it, and finish."""
+        begin = time.perf_counter()
+        self.prepare()
+        recipe, work, settings, qat = self.recipe, self.work, self.recipe.train, self.qat
+        assert self.optimizer is not None
         if not settings.epochs:
             self.rounds.only(qat)
             return finish(self.rounds, qat, work.train, time.perf_counter() - begin)
@@ -107,14 +136,15 @@ class _Training:
             self.rounds.first(qat)
         else:
             state.restore(saved, self.rounds, qat, self.optimizer)
-        if plan or recipe.channels is None:  # else channels are all there was to remove, and it is done
+        if qat.weights or recipe.channels is None:  # else channels are all there was to remove, and it is done
             fit(
                 self.model, work.train, objective_of(settings, work.teacher, work.task), self.optimizer, settings,
                 callback=qat, accelerator=self.context.accelerator, start=qat.steps, task=work.task,
             )  # fmt: skip
         return finish(self.rounds, qat, work.train, time.perf_counter() - begin)
 
-    def _round(self, qat: QATCallback, done: int, total: int) -> None:
+    def round(self, qat: QATCallback, done: int, total: int) -> None:
+        """At every round, and after the last step."""
         self.rounds.next(qat, done, total)
         if done < total:
             value = state.saved(self.rounds, qat, self.optimizer, self.work.choice, self.work.done)

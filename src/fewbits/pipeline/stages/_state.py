@@ -19,7 +19,7 @@ from fewbits.train.hold import QATCallback, Ramp
 def saved(
     rounds: Rounds,
     qat: QATCallback,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     chosen: PilotChoice,
     done: Compressed | None,
 ) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def saved(
         "settled": qat.settled,
         "state": qat.state.packed(),
         "model": qat.model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": None if optimizer is None else optimizer.state_dict(),
         "controller": vars(rounds.controller),
         "history": [vars(r) for r in rounds.history],
         "best": None if best is None else (rounds.candidates.encoded(best.plan), best.lam, best.accuracy),
@@ -68,10 +68,11 @@ def done(state: dict[str, Any], full: nn.Module) -> Compressed | None:
     return Compressed(decoded(data, full), data, Report.from_json(report))
 
 
-def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: torch.optim.Optimizer) -> None:
+def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: torch.optim.Optimizer | None) -> None:
     """Take up a run where :func:`saved` left it."""
     qat.model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    if optimizer is not None:
+        optimizer.load_state_dict(state["optimizer"])
     qat.state = qat.state.unpacked(state["state"])
     qat.steps, qat.share = state["steps"], state["share"]
     qat.lam, qat.settled = state["lam"], state["settled"]

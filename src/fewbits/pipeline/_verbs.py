@@ -1,0 +1,146 @@
+"""What the command line does with a file, in Python: inspect, verify, explain, export."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewbits import codec, deploy, files
+from fewbits.attach.plain import filled_in, plain_copy, unwrapped
+from fewbits.codec import Summary
+from fewbits.deploy.onnx import to_onnx
+from fewbits.errors import RecipeError, did_you_mean
+from fewbits.measure.relevance import Rules
+from fewbits.pipeline._candidates import Evaluate
+from fewbits.pipeline._compressed import Compressed
+from fewbits.pipeline._run import scoring
+from fewbits.pipeline.restore import restore
+from fewbits.report import Explanation
+from fewbits.report.explain import explain as explain_networks
+from fewbits.task import Classification, Task, fed, task_of
+from fewbits.task.feed import Feed
+
+Source = Compressed | bytes | str | os.PathLike[str]
+"""A compression, the bytes of a ``.few`` file, or its path."""
+
+FORMATS = (".onnx", ".safetensors", ".nnc")
+
+
+def _bytes(source: Source) -> bytes:
+    if isinstance(source, Compressed):
+        return source.data
+    return source if isinstance(source, bytes) else files.read(source)
+
+
+def _task(task: Task | str | None) -> Task:
+    return task if isinstance(task, Task) else Classification() if task is None else task_of(task)
+
+
+def inspect(source: Source) -> Summary:
+    """What a file holds: tensors, bits, bytes. Checks every checksum; needs no network.
+
+    Raises:
+        FileError: missing, damaged or hostile file.
+    """
+    return codec.inspect(_bytes(source))
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A file that decodes into a network.
+
+    Attributes:
+        bytes: of the file. tensors: how many it holds. score: what ``evaluate`` says of the network, or ``None``.
+    """
+
+    bytes: int
+    tensors: int
+    score: float | None
+
+
+def verify(
+    source: Source,
+    like: nn.Module,
+    *,
+    evaluate: Evaluate | Iterable[Any] | None = None,
+    metric: str | None = None,
+    task: Task | str | None = None,
+) -> Verified:
+    """Decode a file into its network, and say how good that is. ``like`` is not changed.
+
+    Args:
+        like: an untrained network of the same class. evaluate, metric, task: as of :func:`fewbits.compress`.
+
+    Raises:
+        FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
+    """
+    data = _bytes(source)
+    network, plan = restore(data, filled_in(_copied(like)))
+    score, scale = scoring(evaluate, metric, _task(task), network, Feed(network))
+    return Verified(len(data), len(plan), None if score is None else scale.shown(score(network)))
+
+
+def explain(
+    model: nn.Module,
+    source: Source,
+    batches: Iterable[Any],
+    *,
+    task: Task | str | None = None,
+    rules: Rules | str = "plus",
+    classes: tuple[str, ...] | None = None,
+) -> Explanation:
+    """Which weights of a network mattered, and what its compression kept of them.
+
+    Args:
+        model: the float network that was compressed. source: what became of it.
+        batches: a few of them; pictures of the first one get heat maps, one for each of at most eight classes.
+        task: as of :func:`fewbits.compress`. rules: of relevance. classes: their names.
+
+    Raises:
+        UnsupportedError: an operation without a rule of relevance. Else as :func:`verify`.
+    """
+    before = plain_copy(model).eval()
+    after, plan = restore(_bytes(source), before)
+    known = list(islice(fed(before, batches, "the data"), 64))
+    images = targets = None
+    if known and isinstance(known[0].inputs, Tensor) and known[0].inputs.dim() == 4:
+        images, targets = known[0]
+    return explain_networks(before, after, plan, known, images, targets, classes=classes, rules=rules, task=_task(task))
+
+
+def export(source: Source, path: str | os.PathLike[str], *, like: nn.Module | None = None, inputs: Any = None) -> int:
+    """Write the network in a file in another format, by the suffix of ``path``; returns the bytes written.
+
+    ``.safetensors`` has float weights, ``.nnc`` is ISO/IEC 15938-17, ``.onnx`` runs in ONNX Runtime.
+
+    Args:
+        like, inputs: for ONNX an untrained network of the same class, and inputs that both are compared on.
+
+    Raises:
+        RecipeError: another suffix, or ONNX without a network. ExportError: the network cannot be exported.
+    """
+    target, data = Path(path), _bytes(source)
+    if target.suffix not in FORMATS:
+        raise RecipeError(
+            f"{target.name}: the suffix says the format{did_you_mean(target.suffix, FORMATS)} ({', '.join(FORMATS)})"
+        )
+    if target.suffix == ".onnx":
+        if like is None or inputs is None:
+            raise RecipeError("ONNX needs like=, an untrained network of the class, and inputs= to compare it on")
+        network, plan = restore(data, filled_in(_copied(like)))
+        return to_onnx(network, inputs, target, plan=plan).bytes
+    plan = codec.decode(data, codec.shapes(data))
+    if target.suffix == ".nnc":
+        return deploy.to_nnc(plan, target).bytes
+    return deploy.to_safetensors(plan, target)
+
+
+def _copied(like: nn.Module) -> nn.Module:
+    return copy.deepcopy(unwrapped(like))

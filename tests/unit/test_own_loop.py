@@ -1,0 +1,221 @@
+"""Compression around a training loop of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+import fewbits as fb
+from fewbits.errors import DataError, RecipeError, UnsupportedError
+from fewbits.task import accuracy
+
+SIZE, COUNT = 32, 8
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.head = nn.Linear(16 * 16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.max_pool2d(F.relu(self.norm(self.conv(x))), 2).flatten(1))
+
+
+def data() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(SIZE * COUNT) % 4
+    x = torch.randn(len(y), 1, 8, 8, generator=generator) * 0.5
+    for i, k in enumerate(y.tolist()):
+        x[i, 0, 2 * k : 2 * k + 2] += 1.5
+    return list(zip(x.split(SIZE), y.split(SIZE), strict=True))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    net = Small()
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for x, y in data() * 2:
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return net
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    assign = {"method": "ecq", "bits": 4, "options": {"zero_floor": 0.5}}
+    return {"assign": assign, "train": {"epochs": 2, "lr": 1e-3, "schedule": "constant"}, "rounds": 4} | changes
+
+
+def trained(job: Any, net: nn.Module, optimizer: torch.optim.Optimizer, batches: list[tuple[Tensor, Tensor]]) -> None:
+    net.train()
+    for x, y in batches:
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        job.after_backward(y)
+        optimizer.step()
+        optimizer.zero_grad()
+        job.after_step(loss)
+
+
+def test_the_loop_of_a_user_gives_the_bytes_of_ours() -> None:
+    net = network()
+    ours = fb.compress(net, data(), recipe=recipe(), target="600 B")
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    torch.manual_seed(0)
+    with fb.compressing(net, recipe(), target="600 B", steps=2 * COUNT) as job:
+        trained(job, net, optimizer, data() * 2)
+        small = job.finish()
+    assert small.data == ours.data
+    assert small.report.identical
+    assert 0.98 * 600 <= small.report.file_bytes <= 600
+
+
+@pytest.mark.parametrize("method", ["ecq", "ecqx", "ternary", "none"])
+def test_the_model_is_the_compressed_network_afterwards(method: str, tmp_path: Path) -> None:
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+    changes: dict[str, Any] = {"assign": {"method": method} | ({"lam": 0.1} if method.startswith("ecq") else {})}
+    if method == "none":
+        changes["prune"] = {"sparsity": 0.5}
+    with fb.compressing(net, recipe(**changes), steps=COUNT, optimizer=optimizer) as job:
+        trained(job, net, optimizer, data())
+        small = job.finish(data())
+    assert small.report.accuracy_before is not None
+    assert not any(parametrize.is_parametrized(module) for module in net.modules())
+    small.save(tmp_path / "net.few")
+    loaded = fb.load(tmp_path / "net.few", like=Small())
+    for name, tensor in loaded.state_dict().items():
+        if "num_batches" not in name:
+            assert torch.equal(tensor, net.state_dict()[name]), name
+    x = data()[0][0]
+    assert torch.equal(loaded(x), net.eval()(x))
+    assert small.report.accuracy_after == pytest.approx(accuracy(net, data()))
+
+
+def test_steps_and_centroids_join_the_optimizer() -> None:
+    net = network()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    learning = recipe(train={"learn": True}, assign={"method": "ecq", "lam": 0.1})
+    with fb.compressing(net, learning, steps=COUNT, optimizer=optimizer) as job:
+        assert len(optimizer.param_groups) == 3
+        trained(job, net, optimizer, data())
+        job.finish()
+    net, optimizer = network(), torch.optim.Adam(net.parameters(), 1e-3)
+    with fb.compressing(net, learning, steps=COUNT) as job:
+        assert len(optimizer.param_groups) == 1
+
+
+def test_an_interrupted_loop_goes_on_to_the_same_bytes() -> None:
+    def run(stop: int | None, saved: list[Any]) -> bytes | None:
+        net = network()
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        batches = data() * 2
+        with fb.compressing(net, recipe(), target="600 B", steps=len(batches)) as job:
+            done = 0
+            if saved and stop is None:
+                job.load_state_dict(saved[0])
+                optimizer.load_state_dict(saved[1])
+                done = saved[2]
+            trained(job, net, optimizer, batches[done:stop])
+            if stop is not None:
+                saved += [job.state_dict(), optimizer.state_dict(), stop]
+                return None
+            return job.finish().data
+
+    whole = run(None, [])
+    saved: list[Any] = []
+    run(5, saved)
+    assert run(None, saved) == whole
+
+
+def test_without_finish_the_float_weights_are_back() -> None:
+    net = network()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+    def interrupted() -> None:
+        with fb.compressing(net, recipe(), steps=4):
+            assert not torch.equal(net.head.weight, before["head.weight"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert type(net.head) is nn.Linear
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert not net._forward_hooks
+    assert not net._forward_pre_hooks
+
+
+def test_accumulated_gradients_and_evaluations_between_steps() -> None:
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+    with fb.compressing(net, recipe(assign={"method": "ecqx", "lam": 0.1}), steps=COUNT // 2) as job:
+        for i, (x, y) in enumerate(data()):
+            F.cross_entropy(net.train()(x), y).backward()
+            if i % 2:
+                job.after_backward(y)
+                optimizer.step()
+                optimizer.zero_grad()
+                job.after_step()
+                accuracy(net, data())
+        assert job.finish().report.identical
+
+
+def test_relevance_needs_targets() -> None:
+    net = network()
+    x, y = data()[0]
+    with fb.compressing(net, recipe(assign={"method": "ecqx", "lam": 0.1}), steps=2) as job:
+        net.train()(x).sum().backward()
+        with pytest.raises(DataError, match=r"after_backward\(targets\)"):
+            job.after_backward()
+        net(x).sum().backward()
+        with pytest.raises(DataError, match="class 12"):
+            job.after_backward(y + 9)
+
+
+def test_more_steps_than_announced_and_nothing_computed() -> None:
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    with fb.compressing(net, recipe(assign={"method": "ecq", "lam": 0.1}), steps=2) as job:
+        with pytest.raises(DataError, match="computed nothing"):
+            job.finish()
+        trained(job, net, optimizer, data()[:2])
+        with pytest.raises(RecipeError, match="2 steps"):
+            job.after_step()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"channels": {"macs": 0.5}}, "channels"),
+        ({"assign": {"method": "int8"}}, "int8"),
+        ({"assign": {"method": "ecq", "bits": "auto"}, "target": "1 KB"}, "auto"),
+        ({"prune": {"method": "scores", "sparsity": 0.5}, "assign": {"method": "ecqx", "lam": 0.1}}, "scores"),
+        ({"max_drop": 1.0}, "evaluate"),
+    ],
+)
+def test_what_needs_our_loop_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        fb.compressing(network(), recipe(**changes), steps=4)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True])
+def test_steps_are_a_number(steps: Any) -> None:
+    with pytest.raises(RecipeError, match="whole number"):
+        fb.compressing(network(), recipe(), steps=steps)
+
+
+def test_networks_that_are_not_plain_are_refused_before_anything_changes() -> None:
+    net = network()
+    nn.utils.parametrizations.weight_norm(net.head)
+    with pytest.raises(UnsupportedError, match=r"head: .*remove_parametrizations"):
+        fb.compressing(net, recipe(), steps=4)
+    with pytest.raises(UnsupportedError, match=r"model\.float\(\)"):
+        fb.compressing(network().double(), recipe(), steps=4)
