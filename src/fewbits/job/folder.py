@@ -187,7 +187,7 @@ def save_float(network: nn.Module, path: Path, normalise: Normalisation, **more:
         FileError: it cannot be written.
     """
     mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
-    tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
+    tensors = {n: t.contiguous().clone() for n, t in network.state_dict().items()}  # shared ones are written twice
     files.write(path, save(tensors, metadata={"normalise": f"mean {mean} std {std}", **more}))
 
 
