@@ -4,7 +4,7 @@
 
     import fewbits as fb
 
-    small = fb.compress(model, train, evaluate=accuracy, target="200 KB")
+    small = fb.compress(model, train, evaluate=validation, target="200 KB")
     print(small.report)
     small.save("net.few")
     net = fb.load("net.few", like=Net())

@@ -75,6 +75,12 @@ def sums():
     return batches[2:], batches[:2]
 
 
+def huber():
+    from fewbits.task import Task
+
+    return Task(loss=nn.functional.huber_loss, metric=nn.functional.l1_loss, scale="loss")
+
+
 class Wrong(nn.Linear):
     def __init__(self):
         super().__init__(10, 4)
@@ -208,9 +214,10 @@ def test_weights_from_a_file_and_a_training_here(here: Path) -> None:
     assert "net.pt is a pickle" in ran.err
 
 
-def test_other_tasks(here: Path) -> None:
+@pytest.mark.parametrize("task", ["regression", "mine.py:huber"])
+def test_other_tasks(here: Path, task: str) -> None:
     options = (
-        "--network", "mine.py:numbers", "--data", "mine.py:sums", "--set", "task=regression",
+        "--network", "mine.py:numbers", "--data", "mine.py:sums", "--set", f"task={task}",
         "--set", "pretrain={epochs: 20, lr: 0.01}", "--set", "target=null", "--set", "assign.lam=0.01",
     )  # fmt: skip
     ran = fewbits("compress", "recipe.yaml", *options)

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from fewbits.attach import fold, held
@@ -104,7 +104,7 @@ class Compressing:
             self.work.task.check(outputs, batch)
         self.training.qat.before_update(outputs, batch)  # type: ignore[arg-type]
 
-    def after_step(self, loss: float = float("nan")) -> None:
+    def after_step(self, loss: float | Tensor = float("nan")) -> None:
         """After the optimizer stepped. ``loss`` is only told by progress.
 
         Raises:
@@ -113,7 +113,7 @@ class Compressing:
         qat = self.training.qat
         if qat.steps >= self.steps:
             raise RecipeError(f"the loop goes beyond the {self.steps} steps that compressing(steps=...) was told")
-        qat.after_update(qat.steps + 1, self.steps, float(loss))
+        qat.after_update(qat.steps + 1, self.steps, float(loss.detach() if isinstance(loss, Tensor) else loss))
         self.outputs = None
         self._watch()
 
