@@ -1,4 +1,4 @@
-"""Every how-to does what it says: its files are written to an empty folder, and its code is run there."""
+"""Every how-to does what it says: its files are written to an empty folder, and its commands and code are run there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,22 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
-BLOCK = re.compile(r"^```python(?: title=\"([\w.]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?:python|yaml)(?: title=\"([\w.]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMANDS = """
+import shlex, sys
+from fewbits import cli
+
+for line in {lines!r}:
+    sys.argv = shlex.split(line, comments=True)
+    assert sys.argv[0] == "fewbits", line
+    try:
+        cli.main()
+    except SystemExit as done:
+        assert not done.code, line
+
+"""
+"""The commands of a page, in one process: starting takes longest."""
 PROMISED = {
     "a-quantizer": 2,
     "a-pruning-criterion": 2,
@@ -19,6 +34,7 @@ PROMISED = {
     "a-cost": 1,
     "a-learning-rule": 1,
     "a-relevance-rule": 1,
+    "own-network": 2,
     "any-network-and-task": 1,
     "your-own-loop": 1,
 }
@@ -38,5 +54,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_text(code)
     use = "\n".join(code for title, code in blocks if not title)
     assert "assert" in use
-    ran = subprocess.run([sys.executable, "-c", use], cwd=tmp_path, capture_output=True, text=True)
+    lines = "".join(SHELL.findall(page.read_text(encoding="utf-8"))).splitlines()
+    commands = COMMANDS.format(lines=lines) if lines else ""
+    ran = subprocess.run([sys.executable, "-c", commands + use], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

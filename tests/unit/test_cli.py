@@ -555,7 +555,7 @@ def test_the_state_of_another_recipe_is_refused_before_training(
     ran = fewbits("compress", recipe, "--out", tmp_path, "--set", "rounds=4")
     assert ran.code == 2
     assert ran.err.splitlines() == [
-        f"error: {tmp_path / outputs.STATE} belongs to another recipe; delete it to start anew"
+        f"error: {tmp_path / outputs.STATE} belongs to another recipe, network or data; delete it to start anew"
     ]
     assert snapshot(tmp_path) == before
 

@@ -93,7 +93,7 @@ def test_another_budget_goes_on_and_another_network_is_refused(
     ran = fewbits("compress", recipe, "--out", out, "--set", "seed=1")
     assert ran.code == 2
     assert ran.err.splitlines()[-1] == (
-        f"error: {out / outputs.TRAINING} belongs to another recipe; delete it to start anew"
+        f"error: {out / outputs.TRAINING} belongs to another recipe, network or data; delete it to start anew"
     )
     interrupt(monkeypatch, None, seen := [])
     assert fewbits("compress", recipe, "--out", out, "--set", "prune.sparsity=0.8").code == 0

@@ -14,6 +14,18 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set train.epochs=5.")
 ]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        help="Instead of the recipe's network: mine.py:Net, package.module:function, torchvision:..., timm:..., "
+        "transformers:..., or one of the zoo. Code of your own is run.",
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Instead of the recipe's data: mine.py:loaders, which is run, or a data set's name."),
+]
 
 
 class Interrupted(Exception):  # noqa: N818 - it is none
@@ -30,8 +42,12 @@ def interrupted(out: Path) -> Interrupted:
     return Interrupted(f"interrupted; what was reached is kept in {kept}, and the same command goes on from there")
 
 
-def given(source: str, changes: list[str] | None) -> Recipe:
+def given(source: str | None, changes: list[str] | None, network: str | None = None, data: str | None = None) -> Recipe:
     """The recipe that a command names, with its ``--set`` changes.
+
+    Args:
+        source: of the recipe; ``None`` for an empty one.
+        network, data: of one's own, instead of the recipe's, without its options.
 
     Raises:
         RecipeError: no such recipe, or an impossible change.
@@ -41,8 +57,10 @@ def given(source: str, changes: list[str] | None) -> Recipe:
     from fewbits import recipe as recipes
     from fewbits.errors import RecipeError
 
-    loaded = recipes.load(source)
-    values = loaded.model_dump(by_alias=True, exclude_unset=True)
+    values = {} if source is None else recipes.load(source).model_dump(by_alias=True, exclude_unset=True)
+    for section, name in (("network", network), ("data", data)):
+        if name is not None:
+            values[section] = {"name": name}
     for change in changes or []:
         path, equals, text = change.partition("=")
         if not equals:
@@ -57,4 +75,6 @@ def given(source: str, changes: list[str] | None) -> Recipe:
             place[last] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise RecipeError(f"--set {change}: {text!r} is not a YAML value") from None
+    if source is None and not {"network", "data"} <= set(values):
+        raise RecipeError("give a recipe, or --network (as mine.py:Net) and --data (as mine.py:loaders), both")
     return recipes.make(values)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from fewbits.cli._common import Data, Network, given
 from fewbits.cli._console import Json, show, show_table
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fewbits.deploy.onnx import Exported
+    from fewbits.recipe import Recipe as Loaded
 
 SAMPLES = 16  # on which torch and ONNX Runtime are compared
 
@@ -24,7 +26,18 @@ Recipe = Annotated[
 ]
 
 
-def network_and_inputs(data: bytes, recipe: str | None) -> tuple[nn.Module, Tensor]:
+def named(recipe: str | None, network: str | None, data: str | None) -> Loaded | None:
+    """What a command names beside a ``.few`` file: a recipe, or a network and data; ``None`` if neither.
+
+    Raises:
+        RecipeError: no such recipe, or a network without data.
+    """
+    if recipe is None and network is None and data is None:
+        return None
+    return given(recipe, None, network, data)
+
+
+def network_and_inputs(data: bytes, recipe: Loaded | None) -> tuple[nn.Module, Any]:
     """An untrained network for a ``.few`` file, and inputs: of the recipe, or of the zoo by the name in the file.
 
     Raises:
@@ -33,23 +46,25 @@ def network_and_inputs(data: bytes, recipe: str | None) -> tuple[nn.Module, Tens
     import torch
 
     from fewbits import codec, job, zoo
-    from fewbits import recipe as recipes
     from fewbits.errors import RecipeError
+    from fewbits.job.batches import some_batches
+    from fewbits.task import first_of
 
     if recipe is not None:
-        made = job.skeleton(recipes.load(recipe))
-        inputs, _ = next(iter(made.dataset.loader("validation", SAMPLES)))
+        made = job.skeleton(recipe)
+        inputs = first_of(some_batches(made.dataset, made.feed, SAMPLES)[0][0], SAMPLES)
         return made.network, inputs
     name = str(codec.inspect(data).header.get("model", ""))
     if name not in zoo.NETWORKS:
         raise RecipeError(
-            f"the file is of {name!r}, which is no network of the zoo: give --recipe, or call deploy.onnx.to_onnx"
+            f"the file is of {name!r}, which is no network of the zoo: give --recipe, or --network and --data "
+            "(mine.py:Net and mine.py:loaders)"
         )
     generator = torch.Generator().manual_seed(0)
     return zoo.build(name, seed=0).eval(), torch.randn(SAMPLES, *zoo.INPUTS[name], generator=generator)
 
 
-def to_onnx(file: Path, out: Path, recipe: str | None) -> Exported:
+def to_onnx(file: Path, out: Path, recipe: Loaded | None) -> Exported:
     """Export a ``.few`` file after its network and the export agreed; see :func:`fewbits.deploy.onnx.to_onnx`."""
     from fewbits.deploy.onnx import to_onnx as export
     from fewbits.files import read
@@ -61,7 +76,7 @@ def to_onnx(file: Path, out: Path, recipe: str | None) -> Exported:
     return export(network, inputs, out, plan=plan)
 
 
-def told(file: Path, out: Path, written: Exported, recipe: str | None) -> None:
+def told(file: Path, out: Path, written: Exported, recipe: Loaded | None) -> None:
     """Say what became of a file: both sizes, how well the outputs agree, and what ONNX cannot hold."""
     from fewbits.report.words import human
 
@@ -82,6 +97,8 @@ def bench_latency(
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that an operation may use.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often the models take turns.")] = 30,
     recipe: Recipe = None,
+    network: Network = None,
+    data: Data = None,
     json_file: Json = None,
 ) -> None:
     """Latency and throughput in ONNX Runtime, the models taking turns; all are compared with the first.
@@ -100,20 +117,21 @@ def bench_latency(
     from fewbits.report.provenance import provenance
 
     models: dict[str, bytes] = {}
+    loaded = named(recipe, network, data)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.onnx"
         for file in files:
-            data = read(file)
+            model = read(file)
             if file.suffix == ".few":
                 if not models:
-                    export(*network_and_inputs(data, recipe), place)
+                    export(*network_and_inputs(model, loaded), place)
                     models["dense float32"] = place.read_bytes()
-                to_onnx(file, place, recipe)
-                data = place.read_bytes()
+                to_onnx(file, place, loaded)
+                model = place.read_bytes()
             name = file.name if file.name not in models else str(file)
             if name in models:
                 raise RecipeError(f"{file} is given twice")
-            models[name] = data
+            models[name] = model
     rows = measure_latency(models, batches=batch or (1, 64), threads=threads, rounds=rounds)
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)

@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from fewbits.cli._common import Set, given
+from fewbits.cli._common import Data, Network, Set, given
 from fewbits.cli._console import Json, out_console, say, show
 from fewbits.cli._progress import progress
 
 
 def explain(
-    recipe: Annotated[str, typer.Argument(help="The recipe the file was made with.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="The recipe the file was made with; or give --network and --data.")
+    ] = None,
     file: Annotated[Path, typer.Option("--net", help="The .few file.")] = Path("out/demo/net.few"),
     weights: Annotated[
         Path | None, typer.Option(help="The float network (default: float.safetensors beside the file).")
@@ -24,11 +26,13 @@ def explain(
     rules: Annotated[
         str, typer.Option(help="Relevance rules: plus, paper, alpha-beta, gamma, epsilon, released.")
     ] = "plus",
+    network: Network = None,
+    data: Data = None,
     json_file: Json = None,
     changes: Set = None,
 ) -> None:
     """Which weights mattered: relevance before and after compression, in pictures and numbers."""
-    loaded = given(recipe, changes)
+    loaded = given(recipe, changes, network, data)
 
     from fewbits import codec, files
     from fewbits import job as jobs

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from fewbits.cli._common import Data, Network
 from fewbits.cli._console import Json, show, show_table, writable
-from fewbits.cli._deploy import Recipe, to_onnx, told
+from fewbits.cli._deploy import Recipe, named, to_onnx, told
 
 if TYPE_CHECKING:
     from fewbits.codec import Decoded
@@ -93,17 +94,20 @@ def export(
         bool, typer.Option("--levels", help="safetensors: integer levels and step sizes, not float weights.")
     ] = False,
     recipe: Recipe = None,
+    network: Network = None,
+    data: Data = None,
     limit: Limit = None,
 ) -> None:
     """Write the network in a .few file in another format.
 
-    onnx needs the network: one of the zoo by the name in the file, or --recipe. It is run, and compared, before it is
-    written.
+    onnx needs the network: one of the zoo by the name in the file, or --recipe, or --network and --data. It is run, and
+    compared, before it is written.
     """
     if levels and to is not Format.SAFETENSORS:
         raise typer.BadParameter("--levels goes with --to safetensors")
-    if recipe is not None and to is not Format.ONNX:
-        raise typer.BadParameter("--recipe goes with --to onnx")
+    for option, value in (("--recipe", recipe), ("--network", network), ("--data", data)):
+        if value is not None and to is not Format.ONNX:
+            raise typer.BadParameter(f"{option} goes with --to onnx")
 
     from fewbits import codec, deploy, files
     from fewbits.report.words import human
@@ -111,10 +115,11 @@ def export(
     if to is Format.ONNX:
         target = out or file.with_suffix(".onnx")
         writable(target)
-        told(file, target, to_onnx(file, target, recipe), recipe)
+        loaded = named(recipe, network, data)
+        told(file, target, to_onnx(file, target, loaded), loaded)
         return
-    data = files.read(file)
-    plan = codec.decode(data, codec.shapes(data, limit=codec.LIMIT if limit is None else limit))
+    coded = files.read(file)
+    plan = codec.decode(coded, codec.shapes(coded, limit=codec.LIMIT if limit is None else limit))
     target = out or file.with_suffix(f".{to.value}")
     writable(target)
     if to is Format.NNC:
@@ -126,4 +131,4 @@ def export(
         )
         return
     size = deploy.to_safetensors(plan, target, levels=levels)
-    show(f"{target}: {human(size)}, {len(plan)} tensors; {file.name} has {human(len(data))}")
+    show(f"{target}: {human(size)}, {len(plan)} tensors; {file.name} has {human(len(coded))}")

@@ -60,8 +60,11 @@ def prune_search(
         import fewbits.search.layer_rates.agent  # noqa: F401
 
     loaded = given(recipe, changes)
+    if loaded.task.name != "classification":
+        raise RecipeError(f"a search counts right classes, and the recipe's task is {loaded.task.name}")
 
-    from fewbits.search.layer_rates import carve, search
+    from fewbits.job.batches import proxies
+    from fewbits.search.layer_rates import search
     from fewbits.weights import select
 
     with progress() as stage:
@@ -71,11 +74,12 @@ def prune_search(
             job = jobs.prepare(loaded, say=say, progress=stage("train"), trained=trained, state_file=state)
         except KeyboardInterrupt:
             raise interrupted(out) from None
-        outputs.save_float(job.network, out / outputs.FLOAT, job.dataset.normalisation, recipe=loaded.model_dump_json())
+        words = {"recipe": loaded.model_dump_json(), **job.words}
+        outputs.save_float(job.network, out / outputs.FLOAT, job.dataset.normalisation, **words)
         job.safe()
         found = search(
             job.network,
-            *carve(job.dataset, proxy, calibration, loaded.seed),
+            *proxies(job.dataset, job.feed, proxy, calibration, loaded.seed),
             method=method,
             sparsity=sparsity,
             max_drop=max_drop,
@@ -106,6 +110,7 @@ def _written(recipe: Recipe, found: Outcome, weights: Path) -> str:
     import yaml
 
     from fewbits import recipe as recipes
+    from fewbits.recipe.places import written_to
 
     values = recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
     before: dict[str, Any] = values.get("prune") or {}
@@ -115,6 +120,7 @@ def _written(recipe: Recipe, found: Outcome, weights: Path) -> str:
     values["network"] = values["network"] | {"weights": str(weights)}
     values.pop("pretrain", None)
     recipes.make(values)
+    values = written_to(values, weights.parent)
     return str(yaml.safe_dump({"schema": 1} | values, sort_keys=False, width=120))
 
 

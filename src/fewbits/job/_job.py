@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from fewbits import files, zoo
+from fewbits.attach.plain import plain_copy
 from fewbits.data import DataSet
 from fewbits.data.normalisation import Renormalised
 from fewbits.errors import BudgetError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.hardware import count
+from fewbits.job import _identity as identity
+from fewbits.job import _sources as sources
 from fewbits.job import batches as job_data
 from fewbits.job import folder as outputs
+from fewbits.job._own_data import OwnData
 from fewbits.pipeline import Compressed, Evaluate, Progress, check, compress
 from fewbits.pipeline.parts import assigners
 from fewbits.pipeline.restore import restore
@@ -26,8 +31,8 @@ from fewbits.recipe.sections import Network
 from fewbits.report.explain import explain as explain_network
 from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
-from fewbits.report.words import allowed, lost
-from fewbits.task import accuracy
+from fewbits.report.words import allowed, lost, quality
+from fewbits.task import Classification, Feed, Task
 from fewbits.train import Callback, pretrain
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
@@ -35,20 +40,40 @@ from fewbits.train.kept import KeptTraining
 Say = Callable[[str], None]
 
 EXPLAINED = 512  # samples on which relevance is taken for an explanation
+SHOWN = 256  # of them, those among which images for heat maps are looked for
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a recipe names, loaded: the data, the trained float network, and the teacher if that is another one.
+    """What a recipe names, loaded: the data, the trained float network, the task, and the teacher if that is another.
 
-    ``kept`` has the state of the training that made the float network; see :meth:`safe`.
+    ``kept`` has the state of the training that made the float network; see :meth:`safe`. ``given`` says what a network
+    and data of one's own were; ``None`` without such. ``trained``: whether the network is.
     """
 
     recipe: Recipe
-    dataset: DataSet
+    dataset: DataSet | OwnData
     network: nn.Module
     teacher: nn.Module | None = None
     kept: KeptTraining | None = None
+    given: str | None = None
+    trained: bool = False
+    task: Task = field(default_factory=Classification)
+
+    @property
+    def feed(self) -> Feed:
+        """Splits batches of one's own for the network."""
+        return Feed(self.network)
+
+    @property
+    def final_split(self) -> str:
+        """The data that figures in the report are of: ``test``, or ``validation`` if one's own data has no test."""
+        return "test" if self.dataset.test is not None else "validation"
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What a file with the float network says beside its tensors, for whoever goes on from there."""
+        return {} if self.given is None else {outputs.GIVEN: self.given}
 
     def safe(self) -> None:
         """The float network is written: remove what an interrupted training of it would have gone on from."""
@@ -56,19 +81,22 @@ class Job:
             self.kept.store.forget()
 
     def evaluate(self, split: str) -> Evaluate:
-        """Accuracy in percent on a split, as a function of a network, which goes to the accelerator for it and back."""
+        """The task's metric on a split, as a function of a network, which goes to the accelerator for it and back."""
         place = Accelerator().device
 
-        def percent(model: nn.Module) -> float:
+        def measured(model: nn.Module) -> float:
             home = next(model.parameters()).device
+            batches = job_data.evaluation_batches(self.dataset, split, self.feed)
             try:
-                return accuracy(
-                    model.to(place), self.dataset.loader(split, 256, device=job_data.batches_on(self.dataset, split))
-                )
+                return self.task.evaluate(model.to(place), batches)
             finally:
                 model.to(home)
 
-        return percent
+        return measured
+
+    def shown(self, value: float) -> float:
+        """What the task's metric measured, as reports show it: percent for fractions."""
+        return self.task.scale.shown(self.task.scale.score(value))
 
     def skeleton(self) -> nn.Module:
         """An untrained network of the recipe's kind, to decode into."""
@@ -115,13 +143,13 @@ def prepare(
     """
     job = skeleton(recipe, trained)
     if recipe.train.teacher is not None:
-        job = replace(job, teacher=_teacher(recipe.train.teacher, job.dataset))
+        job = replace(job, teacher=_teacher(recipe.train.teacher, job, recipe.seed))
         say(f"{recipe.train.teacher.name} teaches")
     assert recipe.network is not None
     assert recipe.data is not None
     name, weights = recipe.network.name, trained or recipe.network.weights
     if recipe.network.weights is None and recipe.pretrain is not None:
-        words = recipe.model_dump_json(include={"network", "data", "pretrain", "seed"})
+        words = recipe.model_dump_json(include={"network", "data", "pretrain", "seed"}) + (job.given or "")
         bar = _Bar(progress) if progress else None
         store = Store(state_file, words, Accelerator())
         job = replace(job, kept=KeptTraining(store, "pretrain", callback=bar))
@@ -129,9 +157,21 @@ def prepare(
         say(f"{name}: trained weights from {Path(weights).name}")
     elif job.kept is not None:
         _trained(job, job.kept, say)
+    elif job.trained:
+        say(f"{name}: taken as trained")
     else:
-        raise RecipeError("the network is untrained: give network.weights (a .safetensors file) or a pretrain section")
+        ways = ["network.weights (a .safetensors file)", "a pretrain section", *_more_ways(name)]
+        raise RecipeError(f"the network is untrained: give {', '.join(ways[:-1])} or {ways[-1]}")
     return job
+
+
+def _more_ways(name: str) -> list[str]:
+    """How a network that is not of the zoo may be trained already."""
+    library, colon, _ = name.partition(":")
+    options = {"torchvision": "network.options.weights (DEFAULT)", "timm": "network.options.pretrained (true)"}
+    if library in options:
+        return [options[library]]
+    return ["the name of a function that returns it trained"] if colon else []
 
 
 def _trained(job: Job, kept: KeptTraining, say: Say) -> None:
@@ -144,44 +184,63 @@ def _trained(job: Job, kept: KeptTraining, say: Say) -> None:
     assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
     loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
     again = "" if kept.saved is None else f", from step {kept.saved['steps']} on"
-    say(f"{recipe.network.name}: training on {len(job.dataset.train)} samples of {job.dataset.name}{again}")
+    amount = job_data.amount_of_training(job.dataset)
+    say(f"{recipe.network.name}: training on {amount} of {job.dataset.name}{again}")
     try:
-        pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, kept=kept)
+        pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed, kept=kept, task=job.task)
     except NonFiniteError:
         kept.store.forget()  # going on from there would only end here again
         raise
     job.network.eval()
 
 
-def _teacher(part: Network, dataset: DataSet) -> nn.Module:
-    network = zoo.build(part.name, **part.options)
-    assert part.weights is not None  # the recipe sees to that
-    wanted = zoo.normalisation(zoo.load_weights(network, part.weights))
-    given = dataset.normalisation
-    taught = network if wanted is None or wanted == given else Renormalised(network, given, wanted)
-    job_data.check_fit(taught, dataset, part.name)
+def _teacher(part: Network, job: Job, seed: int) -> nn.Module:
+    source = sources.network(part, seed=seed)
+    wanted = None
+    if part.weights is not None:
+        wanted = zoo.normalisation(sources.load_weights(source.network, part.weights))
+    elif not source.trained:
+        raise RecipeError("an untrained teacher teaches nothing: give train.teacher.weights")
+    network = plain_copy(source.network) if source.own else source.network
+    given = job.dataset.normalisation
+    taught = network if wanted is None or given is None or wanted == given else Renormalised(network, given, wanted)
+    job_data.check_fit(taught, job.dataset, job.task, part.name)
     return taught.eval()
 
 
 def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
     """The recipe's data and network, with its trained weights if there is a file of them: enough to decode into.
 
+    Code of one's own that the recipe names is run.
+
     Raises:
-        RecipeError, DataError, MismatchError: as :func:`prepare`.
+        RecipeError, DataError, MismatchError, MissingExtraError: as :func:`prepare`.
     """
     if recipe.network is None or recipe.data is None:
-        raise RecipeError(
-            "this recipe names no network and no data; add 'network: {name: ...}' and 'data: {name: ...}'"
-        )
-    dataset = job_data.load(recipe.data)
-    network = zoo.build(recipe.network.name, seed=recipe.seed, **recipe.network.options)
-    weights = trained or recipe.network.weights
-    if weights is not None:
-        wanted = zoo.normalisation(zoo.load_weights(network, weights))
-        if wanted is not None:  # the weights say how their inputs are normalised
-            dataset = dataset.normalised(wanted)
-    job_data.check_fit(network, dataset)
-    return Job(recipe, dataset, network.eval())
+        missing = [key for key in ("network", "data") if getattr(recipe, key) is None]
+        ways = " and ".join(f"'{key}: {{name: ...}}'" for key in missing)
+        raise RecipeError(f"this recipe names no {' and no '.join(missing)}; add {ways}")
+    task = sources.task(recipe.task, seed=recipe.seed)
+    source = sources.network(recipe.network, seed=recipe.seed)
+    dataset, network = job_data.load(recipe.data, seed=recipe.seed), source.network
+    wanted, given, weights = None, None, recipe.network.weights
+    recorded = None if trained is None else outputs.recorded(trained, outputs.GIVEN)
+    known_again = (source.own or isinstance(dataset, OwnData)) and (trained is None or recorded is not None)
+    if weights is not None and (trained is None or known_again):
+        wanted = zoo.normalisation(sources.load_weights(network, weights))
+    network = plain_copy(network) if source.own else network
+    if known_again:
+        given = identity.given(network, dataset, trained=weights is not None or recipe.pretrain is None)
+        if trained is not None and recorded is not None:
+            names = {"network": recipe.network.name, "data": recipe.data.name}
+            identity.check(recorded, given, trained.parent, names)
+    if trained is not None:
+        wanted = zoo.normalisation(sources.load_weights(network, trained))
+    if wanted is not None and isinstance(dataset, DataSet):  # the weights say how their inputs are normalised
+        dataset = dataset.normalised(wanted)
+    ready = source.trained or trained is not None
+    job_data.check_fit(network, dataset, task, recipe.network.name if source.own else None)
+    return Job(recipe, dataset, network.eval(), given=given, trained=ready, task=task)
 
 
 def run(
@@ -215,19 +274,27 @@ def _run(job: Job, out: Path, say: Say, progress: Progress | None, resume: bool)
     writes = outputs.is_main_process()
     if writes and resume:
         outputs.save_float(
-            job.network, out / outputs.UNFINISHED, job.dataset.normalisation, recipe=recipe.model_dump_json()
+            job.network,
+            out / outputs.UNFINISHED,
+            job.dataset.normalisation,
+            recipe=recipe.model_dump_json(),
+            **job.words,
         )
         job.safe()
     loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
-    test = job.evaluate("test")
-    before = test(job.network)
-    say(f"float network: {before:.2f} % on {len(job.dataset.test)} test samples")
+    split = job.final_split
+    final = job.evaluate(split)
+    before, metric = job.shown(final(job.network)), job.task.scale.name
+    amount = job_data.samples(job.dataset, job.feed, split)
+    say(f"float network: {quality(before, metric)} on {amount} {split} samples")
     try:
         result = compress(
             job.network,
             loader,
             evaluate=job.evaluate("validation"),
             recipe=recipe,
+            task=job.task,
+            metric=metric,
             teacher=job.teacher,
             state_file=out / outputs.STATE if resume else None,
             keep_state=True,
@@ -239,9 +306,9 @@ def _run(job: Job, out: Path, say: Say, progress: Progress | None, resume: bool)
         raise
     if result.report.met is False:
         say(_missed(result.report))
-    after = test(result.into(job.skeleton()))
+    after = job.shown(final(result.into(job.skeleton())))
     report = result.report.updated(
-        accuracy_before=before, accuracy_after=after, split="test", versions=outputs.versions()
+        accuracy_before=before, accuracy_after=after, split=split, versions=outputs.versions()
     )
     if writes:  # before anything else can go wrong
         result.save(out / recipe.output)
@@ -258,9 +325,10 @@ def _run(job: Job, out: Path, say: Say, progress: Progress | None, resume: bool)
 
 def _counted(report: Report, job: Job, result: Compressed, say: Say) -> Report:
     """The report with the multiplications that are left."""
+    sample = job_data.one_sample(job.dataset, job.feed)
     try:
-        dense = count(job.network, job.dataset.input_shape)
-        found = count(result.into(job.skeleton()), job.dataset.input_shape, result.plan)
+        dense = count(job.network, sample)
+        found = count(result.into(job.skeleton()), sample, result.plan)
     except UnsupportedError as error:
         say(f"multiplications are not in the report: {error}")
         return report
@@ -278,6 +346,23 @@ def _missed(report: Report) -> str:
     return f"the budget was not met; reached: {' and '.join(parts)}"
 
 
+def _images(batches: list[Any]) -> tuple[Tensor | None, Tensor | None]:
+    """The first inputs and targets, if they are images and classes."""
+    inputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    count = 0
+    for batch in batches:
+        pair = isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(t, Tensor) for t in batch)
+        if count >= SHOWN or not pair or batch[0].dim() != 4 or batch[1].dim() != 1:
+            break
+        if inputs and inputs[0].shape[1:] != batch[0].shape[1:]:
+            break
+        inputs.append(batch[0])
+        targets.append(batch[1])
+        count += len(batch[0])
+    return (torch.cat(inputs), torch.cat(targets)) if inputs else (None, None)
+
+
 def explain(job: Job, file: Path, rules: str) -> Explanation:
     """Relevance before and after compression, on the validation data; heat maps of its first images.
 
@@ -285,14 +370,16 @@ def explain(job: Job, file: Path, rules: str) -> Explanation:
         FileError: missing, damaged, or of another network.
     """
     after, plan = restore(files.read(file), job.network)
-    inputs, targets = next(iter(job.dataset.loader("validation", 256)))
+    batches = job_data.some_batches(job.dataset, job.feed, EXPLAINED)
+    images, targets = _images(batches) if isinstance(job.task, Classification) else (None, None)
     return explain_network(
         job.network,
         after,
         plan,
-        list(islice(job.dataset.loader("validation", 64), EXPLAINED // 64)),
-        inputs if inputs.dim() == 4 else None,
+        batches,
+        images,
         targets,
         classes=job.dataset.classes,
         rules=rules,
+        task=job.task,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import time
@@ -18,6 +17,7 @@ from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import CostMaker, maker_of
 from fewbits.job import _job as jobs
 from fewbits.job import folder as outputs
+from fewbits.job._identity import digest_of
 from fewbits.job._sweep_worker import Assignment, main
 from fewbits.job._trial import Trials, recipe_of
 from fewbits.pipeline import Progress, check
@@ -95,8 +95,11 @@ def sweep(
     floats = out / outputs.FLOAT
     there = floats if floats.exists() else None
     job = jobs.prepare(recipe, say=say, progress=training, trained=there, state_file=out / outputs.TRAINING)
+    if test and job.final_split != "test":
+        say(f"{job.dataset.name} has no test part, so there are no figures of it")
+        test = False
     if there is None:
-        outputs.save_float(job.network, floats, job.dataset.normalisation)
+        outputs.save_float(job.network, floats, job.dataset.normalisation, **job.words)
     job.safe()
     trials = Trials(recipe, job, out, costs or {})
     trials.costed()
@@ -129,11 +132,7 @@ def identity(recipe: Recipe, network: nn.Module) -> dict[str, str]:
         values["data"].pop("folder")
     if values["network"] is not None:
         values["network"].pop("weights")
-    digest = hashlib.sha256()
-    for key, tensor in network.state_dict().items():
-        digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return {"recipe": json.dumps(values, sort_keys=True), "float network": digest.hexdigest()}
+    return {"recipe": json.dumps(values, sort_keys=True), "float network": digest_of(network.state_dict())}
 
 
 def _possible(base: Recipe, costs: Mapping[str, CostMaker]) -> None:

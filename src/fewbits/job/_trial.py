@@ -13,7 +13,7 @@ from fewbits import recipe as recipes
 from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import Cost, CostMaker, cost_of
 from fewbits.job import Job
-from fewbits.job.batches import training_batches
+from fewbits.job.batches import one_sample, training_batches
 from fewbits.job.folder import STATE, folder, forget
 from fewbits.pipeline import compress
 from fewbits.pipeline.methods import bits_of
@@ -75,7 +75,10 @@ class Trials:
             RecipeError: an objective that nobody knows. UnsupportedError: one that this network does not allow.
         """
         names = [name for name in self._objectives if name not in ("accuracy", "bytes")]
-        return {n: cost_of(n, self.job.network, self.job.dataset.input_shape, self.costs) for n in names}
+        if not names:
+            return {}
+        sample = one_sample(self.job.dataset, self.job.feed)
+        return {n: cost_of(n, self.job.network, sample, self.costs) for n in names}
 
     def run(self, point: int, params: Params) -> tuple[list[float], dict[str, Any]]:
         """Train, write and evaluate one setting; what an interrupted process left of it is gone on from.
@@ -98,6 +101,8 @@ class Trials:
             training_batches(job.dataset, recipe.data, seed=recipe.seed + 1),
             evaluate=job.evaluate("validation"),
             recipe=recipe,
+            task=job.task,
+            metric=job.task.scale.name,
             teacher=job.teacher if recipe.train.distill else None,
             state_file=place / STATE,
             keep_state=True,
@@ -107,7 +112,9 @@ class Trials:
         costs = {name: cost(found.plan) for name, cost in self.costed().items()}
         forget(place)
         report = found.report
-        known = {"accuracy": float(report.accuracy_after or 0.0), "bytes": float(report.file_bytes), **costs}
+        better = report.accuracy_after or 0.0
+        better = -better if report.metric == "loss" else better
+        known = {"accuracy": float(better), "bytes": float(report.file_bytes), **costs}
         row = {
             **report.row(),
             "split": "validation",

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from fewbits import files
 from fewbits.data import Normalisation
@@ -25,6 +25,8 @@ from fewbits.report.results import load_results
 from fewbits.train import checkpoint
 
 FLOAT = "float.safetensors"  # the network before compression, beside its file
+
+GIVEN = "given"  # key of what a network and data of one's own were, in the float network of a job that may go on
 
 # An interrupted run leaves the first two, or the third while the float network is trained; results of an earlier run
 # beside them stay as they are until the end.
@@ -114,9 +116,14 @@ def trained_before(recipe: Recipe, out: Path) -> Path | None:
 
 
 def _recipe_of(path: Path) -> str | None:
+    return recorded(path, "recipe")
+
+
+def recorded(path: Path, key: str) -> str | None:
+    """What a file of the float network says under a key beside its tensors, if anything."""
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("recipe")
+            return (file.metadata() or {}).get(key)
     except (SafetensorError, OSError):
         return None
 
@@ -180,15 +187,28 @@ def write_text(path: Path, text: str) -> None:
     files.write(path, text.encode())
 
 
-def save_float(network: nn.Module, path: Path, normalise: Normalisation, **more: str) -> None:
-    """The float network as safetensors, with the normalisation that its inputs want, and ``more`` metadata.
+def save_float(network: nn.Module, path: Path, normalise: Normalisation | None, **more: str) -> None:
+    """The float network as safetensors, with the normalisation that its inputs want, if known, and ``more`` metadata.
 
     Raises:
         FileError: it cannot be written.
     """
-    mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
-    tensors = {n: t.contiguous().clone() for n, t in network.state_dict().items()}  # shared ones are written twice
-    files.write(path, save(tensors, metadata={"normalise": f"mean {mean} std {std}", **more}))
+    words = {}
+    if normalise is not None:
+        mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
+        words = {"normalise": f"mean {mean} std {std}"}
+    files.write(path, save(_apart(network.state_dict()), metadata=words | more))
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that lie in memory of their own: safetensors takes no others, and a network may share them."""
+    found, seen = {}, set()
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor):  # and no extra state
+            memory = tensor.untyped_storage().data_ptr()
+            found[name] = tensor.detach().clone() if memory in seen else tensor.contiguous()
+            seen.add(memory)
+    return found
 
 
 def load_report(path: Path) -> Report:

@@ -67,7 +67,7 @@ class Candidates:
     @property
     def name(self) -> str:
         """The network's name in the file."""
-        return self.recipe.network.name if self.recipe.network else type(self.original).__name__
+        return self.recipe.network.called if self.recipe.network else type(self.original).__name__
 
     def of(self, model: nn.Module) -> Plan:
         """The plan that would be written if the training of ``model`` ended here."""

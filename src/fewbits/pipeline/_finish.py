@@ -34,7 +34,7 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
     original = {n: t for n, t in candidates.full.state_dict().items() if n not in left_out}
     report = Report(
         model=candidates.name,
-        data=recipe.data.name if recipe.data else "",
+        data=recipe.data.called if recipe.data else "",
         method=words_of(recipe),
         tensors=rows,
         file_bytes=len(data),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
+from fewbits.recipe.places import beside
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select, TaskChoice
 from fewbits.recipe.training import Finetuning, Training
@@ -151,12 +152,14 @@ def make(values: dict[str, Any]) -> Recipe:
 def load(source: str | Path) -> Recipe:
     """A recipe from a YAML file, or one that comes with fewbits, by its name (``"ecqx-4bit"``).
 
+    Files that it names lie beside it; in what is returned, their paths start from the working folder.
+
     Raises:
         RecipeError: no such file or name, not YAML, or not a recipe.
     """
-    path = Path(source)
+    path, folder = Path(source), None
     if path.is_file():
-        text, where = _read(path), str(path)
+        text, where, folder = _read(path), str(path), path.parent
     elif str(source) in names():
         text, where = text_of(str(source)), str(source)
     else:
@@ -175,7 +178,7 @@ def load(source: str | Path) -> Recipe:
     if values["schema"] == 1:
         raise RecipeError(f"{where} has schema 1: write 'schema: 2'{_renamed(values)}")
     try:
-        return make(values)
+        return make(values if folder is None else beside(values, folder))
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
 

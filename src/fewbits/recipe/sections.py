@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
@@ -17,14 +18,26 @@ class Network(Part):
     """The network, and its trained weights.
 
     Attributes:
-        name: of the zoo, for example ``resnet-20``.
-        options: of the network's constructor.
-        weights: a ``.safetensors`` file of trained weights; without one, ``pretrain`` trains them.
+        name: of the zoo, for example ``resnet-20``; of one's own, ``mine.py:Net`` or ``package.module:function``, which
+            is run; or ``torchvision:resnet18``, ``timm:resnet18``, ``transformers:folder``.
+        options: of the network's constructor or function.
+        weights: a ``.safetensors`` file of trained weights; without one, ``pretrain`` trains them, and what a function
+            of one's own returns is taken as trained.
     """
 
     name: str
     options: dict[str, Any] = {}
     weights: str | None = None
+
+    @property
+    def called(self) -> str:
+        """The name as files and reports have it: without the folders in which code of one's own lies."""
+        return without_folders(self.name)
+
+
+def without_folders(name: str) -> str:
+    """``mine.py:Net`` for ``/home/me/mine.py:Net``."""
+    return ":".join(re.split(r"[/\\]", part)[-1] for part in name.split(":"))
 
 
 class Normalise(Part):
@@ -67,7 +80,8 @@ class Data(Part):
     """The data set: its name, where it lies, and how it is fed.
 
     Attributes:
-        name: of the data set, for example ``cifar10``.
+        name: of the data set, for example ``cifar10``; or a function of one's own that returns loaders,
+            ``mine.py:loaders`` or ``package.module:function``, which is run. It takes ``options``, and no other key.
         folder: where its files lie; default: ``FEWBITS_DATA``, else the user's cache.
         options: of the data set's loader.
         normalise: for networks that want their inputs other than the data set's default; a weight file that says how
@@ -87,12 +101,18 @@ class Data(Part):
     ] = False
     batch_size: Annotated[int, Field(ge=1)] = 64
 
+    @property
+    def called(self) -> str:
+        """The name as reports have it."""
+        return without_folders(self.name)
+
 
 class TaskChoice(Part):
     """What the network's outputs are for.
 
     Attributes:
-        name: of a task, see ``fewbits.task.TASKS``.
+        name: of a task, see ``fewbits.task.TASKS``; on the command line also of a function of one's own, that returns a
+            ``fewbits.task.Task``: ``mine.py:task``, which is run.
         options: of that task, such as ``ignore_index``.
     """
 

@@ -73,7 +73,7 @@ class Finetuning(Training):
     @model_validator(mode="after")
     def _taught(self) -> Finetuning:
         if self.teacher is not None:
-            if self.teacher.weights is None:
+            if self.teacher.weights is None and ":" not in self.teacher.name:  # else its own code may give it trained
                 raise ValueError("an untrained teacher teaches nothing: give teacher.weights")
             if not self.distill:
                 raise ValueError("a teacher needs distill, the weight of its answers, for example 0.5")

@@ -50,6 +50,12 @@ def measure_word(metric: str) -> str:
     return metric if metric in OWN_UNIT else "accuracy"
 
 
+def quality(value: float | None, metric: str) -> str:
+    """The same with its name, unless it is an accuracy: ``97.78 %``, ``loss 0.0213``."""
+    words = accuracy(value, metric)
+    return f"{metric} {words}" if metric in OWN_UNIT and value is not None else words
+
+
 def lost(drop: float, metric: str = "percent") -> str:
     """``0.19 points lost``; of a loss ``0.0021 more``."""
     if metric == "loss":

@@ -59,7 +59,7 @@ def load(path: Path, recipe: str) -> dict[str, Any] | None:
         return None
     values = read(path)
     if values["recipe"] != recipe:
-        raise DataError(f"{path} belongs to another recipe; delete it to start anew")
+        raise DataError(f"{path} belongs to another recipe, network or data; delete it to start anew")
     return values
 
 

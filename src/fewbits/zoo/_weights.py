@@ -41,7 +41,9 @@ def load_weights(model: nn.Module, path: str | PathLike[str]) -> dict[str, str]:
             raise MismatchError(f"{name!r} is {list(tensor.shape)} in {path} but {list(mine.shape)} in the network")
         if tensor.is_floating_point() != mine.is_floating_point():
             raise MismatchError(f"{name!r} is {tensor.dtype} in {path} but {mine.dtype} in the network")
-        if not torch.isfinite(tensor).all():
+        if not torch.isfinite(tensor).all() and not torch.equal(
+            tensor, mine
+        ):  # a mask of infinities is the network's own
             raise NonFiniteError(f"{name!r} in {path} holds NaN or infinity")
     for name in wanted:
         if name not in tensors and not name.endswith(_OPTIONAL):
