@@ -260,3 +260,12 @@ def test_a_skeleton_without_memory_shares_again() -> None:
     filled = filled_in(like)
     assert filled.a.weight is filled.b.weight
     assert not filled.a.weight.is_meta
+
+
+def test_a_file_tells_the_other_names() -> None:
+    model = made("one layer twice")
+    summary = codec.inspect(codec.encode(plan_of(model)))
+    assert {t.name: t.aliases for t in summary.tensors if t.aliases} == {
+        "one.weight": ("two.weight",), "one.bias": ("two.bias",),
+    }  # fmt: skip
+    assert summary.count == sum(p.numel() for p in model.parameters())

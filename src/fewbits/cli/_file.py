@@ -50,7 +50,7 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
         ratio = f"{row.coded_bits / row.entropy_bits:.3f}" if row is not None and row.entropy_bits else ""
         time = f"{1000 * row.seconds:.2f} ms" if row is not None else ""
         figures = (f"{t.count:,}", str(t.bits), f"{t.coded_bytes:,}", rate, entropy, ratio, time)
-        table.add_row(t.name, t.kind, shape, t.coder, *figures)
+        table.add_row(" = ".join((t.name, *t.aliases)), t.kind, shape, t.coder, *figures)
     show_table(table)
     show(
         f"{file.name}: {human(summary.file_bytes)} ({summary.file_bytes:,} bytes), format version {summary.version}, "

@@ -53,6 +53,32 @@ def operators(path: Path) -> set[str]:
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
+class Recurrent(nn.Module):
+    """An embedding that is also the head, and a layer whose weights runtimes have in an order of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.cell, self.head = nn.Embedding(7, 8), nn.GRU(8, 8, batch_first=True), nn.Linear(8, 7)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.cell(self.table(ids))[0][:, -1])
+
+
+def test_weights_that_the_exporter_rearranges_become_floats_and_shared_ones_stay_integers(tmp_path):
+    torch.manual_seed(0)
+    model = Recurrent().eval()
+    net, plan = clustered(model, 4)
+    assert plan.aliases == {"head.weight": "table.weight"}
+    found = to_onnx(net, torch.randint(7, (4, 5)), tmp_path / "net.onnx", plan=plan)
+    assert found.agreement.difference < 1e-5
+    assert found.notes == ("2 tensors became float32: torch's exporter rearranges the weights of cell",)
+    tensors = {tensor.name: tensor for tensor in onnx.load(tmp_path / "net.onnx").graph.initializer}
+    levels = [name for name in tensors if name.endswith(".levels")]
+    assert levels in (["table.weight.levels"], ["head.weight.levels"])
+    assert tensors[levels[0]].data_type == onnx.TensorProto.INT4
+
+
 NAMES = ["digits-net", "fastgrnn", "lenet-300-100", "lenet-5", "mlp-gsc", "resnet-20"]
 
 
