@@ -1,7 +1,8 @@
-"""Relevance on the list of networks that nobody here wrote (``benchmarks/networks.yaml``)."""
+"""Relevance, and files, of the list of networks that nobody here wrote (``benchmarks/networks.yaml``)."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -11,7 +12,12 @@ from torch import Tensor
 import second_engine
 from benchmarks.kinds.relevance import EXACT, SHARP, start_of, total, unsettled, without
 from benchmarks.networks import Network, networks
+from fewbits import codec
+from fewbits.attach import attach, fold, plan_of
+from fewbits.channels.load import load_plan
 from fewbits.measure.relevance import COMPOSITES, Epsilon, Tape, propagate
+from fewbits.weights import places, select
+from networks import plan_for
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
@@ -53,6 +59,31 @@ def test_a_second_engine_finds_the_same(chosen: Network, attention: str, monkeyp
     assert compared
     for name in compared:
         assert close(found.weights[name], of_weights[name]), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chosen", networks(), ids=lambda chosen: chosen.label)
+def test_every_weight_is_held_where_it_computes_and_its_file_decodes_bit_equal(chosen: Network) -> None:
+    try:
+        model, fresh = chosen.build(), chosen.build(seed=1)
+    except ImportError as error:
+        pytest.skip(f"not installed: {error}")
+    expected, inputs = copy.deepcopy(model), chosen.inputs()
+    grids = plan_for(model, 4)
+    for name, own in places(expected).items():
+        if name in grids:
+            own[0].stored.copy_(grids[name].values())
+    wanted = chosen.run(expected, inputs)
+    attach(model, grids)
+    assert torch.allclose(chosen.run(model, inputs), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    plan = plan_of(model)
+    assert set(plan) | set(plan.aliases) >= {name for name, _ in fresh.named_parameters(remove_duplicate=False)}
+    assert set(plan.compressed) == set(select(expected))
+    load_plan(fresh, codec.decode(codec.encode(plan, profile="fast"), like=fresh))
+    assert torch.equal(chosen.run(fresh, inputs), wanted)
+    fold(model)
+    for net in (fresh, model):
+        assert all(torch.equal(t, net.state_dict()[name]) for name, t in expected.state_dict().items())
 
 
 def close(mine: Tensor, other: Tensor) -> bool:
