@@ -18,7 +18,7 @@ from fewbits.measure.relevance import How, Rules, Tape, propagate
 from fewbits.measure.relevance._first import first_samples
 from fewbits.measure.relevance._locate import located
 from fewbits.task import Classification, Task
-from fewbits.weights import aliases, layers
+from fewbits.weights import WEIGHTED, aliases
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +157,7 @@ class InputScorer(Scorer):
     """L2 norm of each weight's input over the batch (and over places, of a convolution), of the weight's shape.
 
     What Wanda multiplies magnitudes with (arXiv 2306.11695, eq. 1); in float32. A weight that is used more than once
-    has the norm over all its uses.
+    has the norm over all its uses. An embedding has one-hot inputs: the square is how often a row was asked for.
 
     Args:
         model: the network that computes, plain or with a plan attached.
@@ -165,9 +165,12 @@ class InputScorer(Scorer):
 
     def __init__(self, model: nn.Module) -> None:
         first = aliases(model)
-        names = {path: f"{path}.weight".lstrip(".") for path in layers(model)}
-        self._layers = [(first.get(names[path], names[path]), layer) for path, layer in layers(model).items()]
-        self._squares: dict[str, Tensor] = {}
+        self._layers: list[tuple[str, nn.Module]] = []
+        for path, layer in model.named_modules():
+            if isinstance(layer, (*WEIGHTED, nn.Embedding)):
+                name = f"{path}.weight".lstrip(".")
+                self._layers.append((first.get(name, name), layer))
+        self._squares: dict[str, Tensor] = {}  # that can be expanded to the weight's first two dimensions
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -181,9 +184,15 @@ class InputScorer(Scorer):
 
     @torch.no_grad()
     def _see(self, name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        x = inputs[0].detach().float()
-        features = x.dim() - (1 if isinstance(layer, nn.Linear) else len(layer.kernel_size) + 1)  # type: ignore[arg-type]
-        squares = x.movedim(features, 0).reshape(x.shape[features], -1).square().sum(1)
+        if isinstance(layer, nn.Embedding):
+            squares = torch.bincount(inputs[0].flatten(), minlength=layer.num_embeddings).float().view(-1, 1)
+        else:
+            x = inputs[0].detach().float()
+            features = x.dim() - (1 if isinstance(layer, nn.Linear) else len(layer.kernel_size) + 1)  # type: ignore[arg-type]
+            squares = x.movedim(features, 0).reshape(x.shape[features], -1).square().sum(1).view(1, -1)
+            groups = getattr(layer, "groups", 1)
+            if groups > 1:
+                squares = squares.view(groups, -1).repeat_interleave(layer.out_channels // groups, 0)  # type: ignore[operator]
         self._squares[name] = self._squares[name] + squares if name in self._squares else squares
 
     def scores(self, step: TrainingStep) -> Scores:
@@ -191,16 +200,15 @@ class InputScorer(Scorer):
         for name, weight in step.weights.items():
             if name not in dict(self._layers):
                 raise UnsupportedError(
-                    f"{name}: norms of inputs are known for linear and convolutional layers; leave it out "
-                    "(select.exclude), or take another measure"
+                    f"{name}: norms of inputs are known for linear and convolutional layers, and embeddings; leave it "
+                    "out (select.exclude), or take another measure"
                 )
             if name not in self._squares:
                 raise UnsupportedError(
                     f"{name}: its layer saw no inputs, so there are no norms of them; leave it out of select, or take "
                     "another measure"
                 )
-            groups = getattr(dict(self._layers)[name], "groups", 1)
-            norms = self._squares[name].sqrt().view(groups, -1).repeat_interleave(len(weight) // groups, 0)
+            norms = self._squares[name].sqrt()
             found[name] = norms.view(*norms.shape, *[1] * (weight.dim() - 2)).expand(weight.shape).contiguous()
         return found
 

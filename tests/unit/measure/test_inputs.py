@@ -17,7 +17,7 @@ def norms(model: nn.Module, x: Tensor, weights: dict[str, Tensor] | None = None)
     scorer = control("inputs", 0, model)
     with scorer.watch():
         outputs = model(x)
-    model(100 * x)  # nobody watches
+    model(100 * x if x.is_floating_point() else x)  # nobody watches
     return scorer.scores(TrainingStep(outputs, None, select(model) if weights is None else weights, {}))
 
 
@@ -75,3 +75,30 @@ def test_the_same_with_a_plan_attached() -> None:
 def test_without_a_network_there_are_no_inputs() -> None:
     with pytest.raises(RecipeError, match="inputs watches a network"):
         control("inputs", 0)
+
+
+def test_an_embedding_sees_one_hot_inputs() -> None:
+    ids = torch.tensor([[0, 2, 2], [2, 0, 1]])
+    found = norms(nn.Sequential(nn.Embedding(4, 3)), ids)["0.weight"]
+    hot = torch.nn.functional.one_hot(ids.flatten(), 4).float()
+    torch.testing.assert_close(found, hot.norm(dim=0).view(4, 1).expand(4, 3).contiguous())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_shared_weight_has_the_norm_over_all_its_layers(turned: bool) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            parts = [("table", nn.Embedding(4, 3)), ("head", nn.Linear(3, 4, bias=False))]
+            for name, part in reversed(parts) if turned else parts:
+                self.add_module(name, part)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.table(ids))
+
+    model, ids = Tied(), torch.tensor([[0, 2, 2], [2, 0, 1]])
+    (found,) = norms(model, ids).values()
+    hot = torch.nn.functional.one_hot(ids.flatten(), 4).float()
+    squares = hot.square().sum(0).view(4, 1) + model.table(ids).detach().flatten(0, 1).square().sum(0).view(1, 3)
+    torch.testing.assert_close(found, squares.sqrt())
