@@ -201,14 +201,24 @@ class Plan(Mapping[str, Entry]):
     Args:
         entries: by tensor name.
         channels: for a network that lost channels, of which larger one; the entries have the smaller shapes.
+        aliases: ``{another name: name of an entry}`` of tensors that the network has under several names.
 
     Raises:
-        RecipeError: ``channels`` does not fit the shape of an entry.
+        RecipeError: ``channels`` does not fit the shape of an entry, or an alias is an entry or names none.
     """
 
-    def __init__(self, entries: Mapping[str, Entry], channels: ChannelMasks | None = None) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, Entry],
+        channels: ChannelMasks | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self._entries = dict(entries)
         self.channels = channels
+        self.aliases = dict(aliases or {})
+        for other, name in self.aliases.items():
+            if other in self._entries or name not in self._entries:
+                raise RecipeError(f"{other!r} cannot be another name of {name!r}: one is an entry, the other is not")
         for name in channels.kept if channels is not None else ():
             assert channels is not None
             if name in self._entries and not channels.fits(name, self._entries[name].shape):
@@ -228,7 +238,11 @@ class Plan(Mapping[str, Entry]):
 
     def updated(self, entries: Mapping[str, Entry]) -> Plan:
         """A new plan in which ``entries`` replace or join the present ones."""
-        return Plan({**self._entries, **entries}, self.channels)
+        return Plan({**self._entries, **entries}, self.channels, self.aliases)
+
+    def named(self, name: str) -> Entry | None:
+        """The entry of a tensor by any of its names."""
+        return self._entries.get(self.aliases.get(name, name))
 
     @property
     def clustered(self) -> dict[str, Clustered]:
@@ -246,12 +260,13 @@ class Plan(Mapping[str, Entry]):
         return {name: e for name, e in self._entries.items() if isinstance(e, Affine)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """``{name: tensor}`` as the network computes with it: a state dict."""
-        return {name: entry.values() for name, entry in self._entries.items()}
+        """``{name: tensor}`` as the network computes with it: a state dict, under every name."""
+        found = {name: entry.values() for name, entry in self._entries.items()}
+        return found | {other: found[name] for other, name in self.aliases.items()}
 
     def equals(self, other: Plan) -> bool:
         """Whether both plans have the same names, kinds and exactly the same numbers."""
-        if list(self) != list(other):
+        if list(self) != list(other) or self.aliases != other.aliases:
             return False
         if (self.channels is None) != (other.channels is None):
             return False

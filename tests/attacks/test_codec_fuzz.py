@@ -92,7 +92,8 @@ def test_damaged_sections(section: int, coder: str) -> None:
     """A section whose length still holds (the directory is rewritten with it)."""
     chance = random.Random(section)
     head, chunks = take_apart(DATA[coder], SIZES[coder])
-    records, sections, header, _ = unpack(head)
+    directory = unpack(head)
+    records, sections, header = directory.records, directory.sections, directory.header
     decoded = 0
     for _ in range(80 * MORE):
         changed = list(chunks)

@@ -3,6 +3,7 @@
 import struct
 import time
 import tracemalloc
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -95,6 +96,15 @@ def affine(
 
 
 MASK = MIXING.encode(np.array([[1, 0, 0], [0, 0, 1]], np.int16), 0, 1)
+
+
+def named(target: int = 0, kinds: bytes = b"\0\x41", shapes: Sequence[Sequence[int]] = ((2, 3), ())) -> bytes:
+    """A tensor with a step, and another name that it has."""
+    head = raw_head([b"w", b"v"], kinds, shapes, varint(target) + b"\4", sizes=[len(SPARSE)])
+    return seal(head, [SPARSE])
+
+
+SPARSE = MIXING.encode(np.array([[0, 1, 0], [0, 0, -2]], np.int16), -7, 7)
 
 
 def with_user(text: bytes) -> bytes:
@@ -223,6 +233,10 @@ FORMAT |= {
     "100 constant affine tensor": affine(kind=0x60),
     "101 kind 31": affine(kind=0x4F),
     "102 affine with more scales than channels": affine(scales=struct.pack("<3f", 1, 2, 3)),
+    "103 another name of no tensor": named(1),
+    "104 another name with dimensions of its own": named(shapes=[(2, 3), (2, 3)]),
+    "105 another name before the tensor": named(kinds=b"\x41\0", shapes=[(), (2, 3)]),
+    "106 another name with a section": named(kinds=b"\0\x51"),
 }
 
 MISMATCH = {
@@ -239,6 +253,7 @@ MISMATCH = {
     "93 one mask of 2 ** 22 channels for 5000 tensors": narrowed(
         b"\0\1" + b"\x55" * 2**19 + b"\0\2" * 4999 + b"\0", (2**22,), [str(i).encode() for i in range(5000)]
     ),
+    "107 another name that the network lacks": named(),
     "68 no tensors": seal(raw_head([], b"", [], b"", b"", coders=b"", sizes=[])),
 }
 
@@ -290,6 +305,10 @@ def test_the_helper_makes_sound_files() -> None:
     zeros = Plan({"w": Dense(torch.zeros(2, 3))})
     assert decode(constant(0x22, bytes(4)), ONE).equals(zeros)
     assert decode(dense(0x12, b"\0" + bytes(24)), ONE).equals(zeros)
+    tensor = Clustered(torch.tensor([[0, 1, 0], [0, 0, -2]], dtype=torch.int16), 4, step=0.5)
+    assert decode(named(), {"w": torch.zeros(2, 3), "v": torch.zeros(2, 3)}).equals(
+        Plan({"w": tensor}, None, {"v": "w"})
+    )
     assert inspect(with_user(b'{"a":[[1]]}')).header == {"a": [[1]]}
     with pytest.raises(FileError):
         decode(data, LIKE)

@@ -206,3 +206,23 @@ def test_it_is_compressed_and_decodes_to_the_same_outputs(case: Case) -> None:
 def test_what_no_task_has_is_refused_by_name(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         task_of(name, options)
+
+
+class Named(nn.Module):
+    """Outputs by name, and a sum of them in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(108, 9), nn.Linear(9, 4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        scores = self.head(torch.relu(self.body(x.flatten(1))))
+        return {"total": scores.sum(1), "logits": scores}
+
+
+@pytest.mark.parametrize("samples", [None, 3])
+def test_relevance_of_outputs_by_name(samples: int | None) -> None:
+    torch.manual_seed(1)
+    batch = Batch(pictures(), torch.randint(4, (N,)))
+    recipe = {"assign": {"method": "ecqx", "lam": 0.05}, "train": {"epochs": 1}, "measure": {"samples": samples}}
+    assert fb.compress(Named(), batches(batch), evaluate=batches(batch), recipe=recipe).report.identical

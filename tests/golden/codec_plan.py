@@ -77,6 +77,22 @@ def affine_plan() -> Plan:
     )
 
 
+def aliases_plan() -> Plan:
+    """The plan of ``codec_aliases.few``: tensors of every kind under several names, one of them narrowed."""
+    ramp = torch.arange(24, dtype=torch.float32)
+    rows = torch.arange(9) % 3 != 1
+    return Plan(
+        {
+            "conv.weight": Clustered(scattered((6, 4), 3, 2), bits=3, step=0.25),
+            "pruned.weight": Masked(ramp[:20].reshape(4, 5) - 7, scattered((4, 5), 1, 2) != 0),
+            "int8.weight": Affine(scattered((4, 6), 127, 1).to(torch.int8), (ramp[:4] + 1) / 512),
+            "bias": Dense(ramp[:6] / 3 - 1),
+        },
+        ChannelMasks({"conv.weight": (rows, None), "head.weight": (rows, None)}, {}),
+        {"head.weight": "conv.weight", "other.bias": "bias", "again.weight": "pruned.weight", "b.bias": "bias"},
+    )
+
+
 def narrowed_plan() -> Plan:
     """The plan of ``codec_narrowed.few``: what is left of every kind of tensor, by a mask that is new or known."""
     ramp = torch.arange(60, dtype=torch.float32)

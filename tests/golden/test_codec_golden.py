@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codec_plan import HEADER, affine_plan, golden_plan, masked_plan, narrowed_plan
+from codec_plan import HEADER, affine_plan, aliases_plan, golden_plan, masked_plan, narrowed_plan
 
 from conftest import encode_with
 from fewbits.codec import _reference as reference
@@ -25,12 +25,14 @@ SHA256 = {
     "fast": "b4fa471162a5fac5e27326f3f751fead56eae20f39e2cf73eb10448c5086b8fc",
     "narrowed": "7411a4cf8b34cfb8bbd4effb1b89689d1e7ba0df9f28295a8f199f5feb14fd82",
     "masked": "4a2808eea2d10bbfde8927c8cb0983825673315fa3122672462a06bac84be887",
+    "aliases": "0c366c68a35fd3a4b7f76bd209e1734bdf136b00e1a16d91cb71fd893efbdc25",
     "affine": "b1c03e9b456b47eacf9f9b02e19fccfd2f0a4d18fa8683a2d3a171f10dbc24f1",
 }
 
 
 def plan_of(name: str) -> Plan:
-    return {"masked": masked_plan, "narrowed": narrowed_plan, "affine": affine_plan}.get(name, golden_plan)()
+    plans = {"masked": masked_plan, "narrowed": narrowed_plan, "affine": affine_plan, "aliases": aliases_plan}
+    return plans.get(name, golden_plan)()
 
 
 @pytest.fixture(scope="module", params=SHA256)
@@ -45,7 +47,7 @@ def data(name: str) -> bytes:
 
 def test_exact_bytes(data: bytes, name: str) -> None:
     assert hashlib.sha256(data).hexdigest() == SHA256[name]
-    coder = {"v1": "mixing", "masked": "small", "narrowed": "small", "affine": "small"}.get(name, name)
+    coder = {"v1": "mixing", "plain": "plain", "fast": "fast"}.get(name, "small")
     assert encode_with(coder, plan_of(name), header=HEADER) == data
 
 
@@ -60,7 +62,7 @@ def test_content(data: bytes, name: str) -> None:
     for tensor, weight in plan.affine.items():
         assert torch.equal(decoded.affine[tensor].scales, weight.scales)
         assert (decoded.affine[tensor].axis, decoded.affine[tensor].bits) == (weight.axis, weight.bits)
-    if name == "affine":
+    if name in ("affine", "aliases"):
         return
     if name in ("masked", "narrowed"):
         for tensor in set(plan) - set(plan.clustered):

@@ -18,7 +18,7 @@ from fewbits.data import DataSet
 from fewbits.errors import BudgetError, RecipeError
 from fewbits.pipeline import check
 from fewbits.pipeline._pilot import BITS, Outcome, PilotChoice, choose, share_of
-from fewbits.pipeline.stages._hold import _Training
+from fewbits.pipeline.stages._hold import HeldTraining
 from fewbits.pipeline.stages._pilots import Pilots
 from fewbits.report.report import Report
 from fewbits.task import accuracy
@@ -287,14 +287,14 @@ def test_a_drop_that_was_not_kept_is_tried_again_a_fifth_larger(
     real = fb.compress(trained, handwriting.loader("train", 64), recipe=recipe(3, train={"epochs": 0.1}), target=9000)
     goals: list[int | None] = []
 
-    def train(self: _Training, saved: object) -> fb.Compressed:
+    def train(self: HeldTraining, saved: object) -> fb.Compressed:
         goals.append(self.work.choice.size)
         size, met = outcomes[len(goals) - 1]
         return replace(real, report=real.report.updated(file_bytes=size, met=met, accuracy_after=size / 100))
 
     chosen = PilotChoice(None, 1000)
     monkeypatch.setattr(Pilots, "run", lambda self, work, context: replace(work, before=90.0, choice=chosen))
-    monkeypatch.setattr(_Training, "go", train)
+    monkeypatch.setattr(HeldTraining, "go", train)
     batches = handwriting.loader("train", 64)
     found = fb.compress(trained, batches, evaluate=lambda net: 90.0, recipe=recipe(3, max_drop=1.0))
     assert goals == [1000, 1200, 1440][: len(outcomes)]

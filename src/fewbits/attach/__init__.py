@@ -5,7 +5,7 @@ from fewbits.attach._hold import ClusteredWeight
 from fewbits.attach._mask import MaskedWeight
 from fewbits.attach._normalisation import merge_statistics
 from fewbits.attach._perturb import perturbable
-from fewbits.attach.attach import attach, background, evaluating, fold, held, plan_of
+from fewbits.attach.attach import attach, background, evaluating, fold, held, plan_of, release
 from fewbits.attach.holder import Floats, Holder, Parametrized
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "merge_statistics",
     "perturbable",
     "plan_of",
+    "release",
 ]

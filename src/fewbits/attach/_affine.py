@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewbits.attach._gradient import dense
 from fewbits.errors import MismatchError
 from fewbits.plan import Affine
 
@@ -24,7 +25,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return gradients[0], None, None, None, None
+        return dense(gradients[0]), None, None, None, None
 
 
 class _Transformable(_StraightThrough):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewbits.attach._gradient import dense
 from fewbits.errors import MismatchError
 from fewbits.plan import Clustered
 
@@ -32,7 +33,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
+        gradient = dense(gradients[0])
         (levels,) = ctx.saved_tensors
         to_table = None
         if ctx.needs_input_grad[1]:

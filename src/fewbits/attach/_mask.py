@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewbits.attach._gradient import dense
 from fewbits.errors import MismatchError
 from fewbits.plan import Masked, surviving
 
@@ -25,7 +26,7 @@ class _Through(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
+        gradient = dense(gradients[0])
         if ctx.straight_through == 1.0:
             return gradient, None, None, None
         (mask,) = ctx.saved_tensors

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fewbits.weights import NORMS
+from fewbits.weights import NORMS, shared
 
 
 @torch.no_grad()
@@ -22,11 +22,13 @@ def merge_statistics(model: nn.Module, biases: Mapping[str, str] | None = None) 
         biases: of :func:`biased`: these layers' biases move into the shift as well, and become 0.
 
     Returns:
-        The number of layers merged. Without running statistics, or scale and shift, a layer is left alone.
+        The number of layers merged. Without running statistics, or scale and shift, a layer is left alone, and one that
+        shares them with another.
     """
     biases, modules, count = biases or {}, dict(model.named_modules()), 0
+    several = {module for module, _ in shared(model)}
     for path, module in modules.items():
-        if not isinstance(module, NORMS) or module.running_mean is None or module.weight is None:
+        if not isinstance(module, NORMS) or module.running_mean is None or module.weight is None or module in several:
             continue
         assert module.running_var is not None
         # The layer divides by sqrt(1 + eps) from now on; in float64, so that merging twice changes nothing.

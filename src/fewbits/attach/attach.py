@@ -19,15 +19,17 @@ from torch.nn.utils import parametrize
 from fewbits.attach._affine import AffineWeight
 from fewbits.attach._hold import ClusteredWeight
 from fewbits.attach._mask import MaskedWeight
+from fewbits.attach._recurrent import follow, settle
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import channels_of
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_you_mean
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
+from fewbits.weights import Place, aliases, places
 
 
 def counters(model: nn.Module) -> set[str]:
     """Names of the buffers that count the training batches of a normalisation; no part of what the network computes."""
-    norms = (path for path, module in model.named_modules() if isinstance(module, _NormBase))
+    norms = (path for path, module in model.named_modules(remove_duplicate=False) if isinstance(module, _NormBase))
     return {f"{path}.num_batches_tracked".lstrip(".") for path in norms}
 
 
@@ -41,9 +43,11 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
     The float weights stay as background weights (``module.parametrizations.weight.original``) and receive the
     gradients; the forward pass computes with the clustered and pruned tensors.
 
+    A tensor that several modules share is held in all of them by one and the same parametrization.
+
     Args:
         model: a plain network.
-        plan: entries by tensor name; all but :class:`Dense` ones are attached.
+        plan: entries by tensor name; all but :class:`Dense` ones are attached. Any name of a shared tensor will do.
         learn: whether step sizes and codebooks are trained parameters.
 
     Raises:
@@ -60,10 +64,19 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
             raise UnsupportedError(f"{name} has the type {weight.dtype}; only float32 is compressed: model.float()")
         if parametrize.is_parametrized(module, attribute):
             raise SelectionError(f"{name} already carries a plan; fold it first")
-    for name, entry in entries.items():
-        module, attribute = _owner(model, name)
-        holder = _holder(entry, learn)
-        parametrize.register_parametrization(module, attribute, holder.to(getattr(module, attribute).device))
+    for own in places(model).values():
+        wanted = next((entries[place.name] for place in own if place.name in entries), None)
+        if wanted is None:
+            continue
+        holder = _holder(wanted, learn).to(own[0].tensor.device)
+        for place in _distinct(own):
+            parametrize.register_parametrization(place.module, place.attribute, holder)
+            follow(place.module)
+
+
+def _distinct(own: list[Place]) -> list[Place]:
+    """The places of a tensor without those of a module that is there under another path."""
+    return list({(id(place.module), place.attribute): place for place in reversed(own)}.values())[::-1]
 
 
 def _holder(entry: Clustered | Masked | Affine, learn: bool) -> Held:
@@ -73,14 +86,18 @@ def _holder(entry: Clustered | Masked | Affine, learn: bool) -> Held:
 
 
 def held(model: nn.Module) -> dict[str, Held]:
-    """``{tensor name: what holds it}`` of every attached weight, in the model's order."""
-    found: dict[str, Held] = {}
+    """``{tensor name: what holds it}`` of every attached weight, in the model's order; a shared one under its first."""
+    return {own[0].name: holder for holder, own in _held_at(model).items()}
+
+
+def _held_at(model: nn.Module) -> dict[Held, list[Place]]:
+    """Where each holder is at work."""
+    found: dict[Held, list[Place]] = {}
     for path, module in model.named_modules():
-        if not parametrize.is_parametrized(module):
-            continue
-        for attribute, chain in module.parametrizations.items():
+        chains = module.parametrizations.items() if parametrize.is_parametrized(module) else ()
+        for attribute, chain in chains:
             if isinstance(chain[0], Held):
-                found[f"{path}.{attribute}".lstrip(".")] = chain[0]
+                found.setdefault(chain[0], []).append(Place(f"{path}.{attribute}".lstrip("."), module, attribute))
     return found
 
 
@@ -96,12 +113,25 @@ def background(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def fold(model: nn.Module) -> None:
     """Replace every attached weight by its clustered or pruned tensor: a plain network again, in place."""
-    for name in held(model):
-        module, attribute = _owner(model, name)
-        # A deep copy shares the class that torch made for the original, and removal edits that class.
-        cls = type(module)
-        module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
-        parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+    _take_off(model, folded=True)
+
+
+def release(model: nn.Module) -> None:
+    """Give every attached weight its float background weight back: a plain network again, in place."""
+    _take_off(model, folded=False)
+
+
+def _take_off(model: nn.Module, *, folded: bool) -> None:
+    for own in _held_at(model).values():
+        for number, place in enumerate(own):
+            # A deep copy shares the class that torch made for the original, and removal edits that class.
+            cls = type(place.module)
+            place.module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
+            # The tensor is computed once: what is left is no background weight, and could be computed again.
+            parametrize.remove_parametrizations(
+                place.module, place.attribute, leave_parametrized=folded and number == 0
+            )
+            settle(place.module)
 
 
 def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significand: int | None = None) -> Plan:
@@ -113,22 +143,27 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significan
         significand: significant bits that each of them keeps; ``None``: all that the type has.
     """
     small = partial(shortened, floats=floats, significand=significand)
-    holders = held(model)
-    names = {id(weight): name for name, weight in background(model).items()}
-    counted = counters(model)
+    holders, others = held(model), aliases(model)
+    weights, counted = background(model), counters(model)
     entries: dict[str, Entry] = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
-        name = key.replace(".parametrizations.", ".").removeprefix("parametrizations.")
-        if name.endswith(".original") and id(tensor) in names:
-            name = name.removesuffix(".original")
-            # A layer under two names is held under the first, and has both in a state dict.
-            holder = holders.get(name) or holders[names[id(tensor)]]
-            entries[name] = _on_cpu(holder.entry(tensor), small)
+        name = plain_name(key)
+        if name in others:
+            continue
+        if name != key and name in weights:
+            entries[name] = _on_cpu(holders[name].entry(tensor), small)
         elif "parametrizations." in key or name in counted:
             continue
         else:
             entries[name] = Dense(small(tensor.detach().cpu().clone()))
-    return Plan(entries, channels_of(model))
+    return Plan(entries, channels_of(model), {other: first for other, first in others.items() if first in entries})
+
+
+def plain_name(key: str) -> str:
+    """The name in the plain network of a background weight, by its key in a state dict; any other key as it is."""
+    path, found, rest = f".{key}".rpartition(".parametrizations.")
+    attribute, _, last = rest.partition(".")
+    return f"{path}.{attribute}".lstrip(".") if found and last == "original" else key
 
 
 def _on_cpu(entry: Clustered | Masked | Affine, small: Callable[[Tensor], Tensor]) -> Clustered | Masked | Affine:
@@ -146,12 +181,26 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode, without gradients, every attached tensor computed once; the modes are restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
+    hooks = [holder.register_forward_hook(_Once()) for holder, own in _held_at(model).items() if len(own) > 1]
     try:
         with parametrize.cached(), torch.no_grad():
             yield model
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, mode in modes.items():  # some may have been frozen in a network that trains
             module.training = mode
+
+
+class _Once:
+    """Gives the first output again: torch computes a tensor once for each module that has it."""
+
+    def __init__(self) -> None:
+        self.first: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        self.first = output if self.first is None else self.first
+        return self.first
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -20,6 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm
 
 from fewbits.errors import MismatchError, NonFiniteError, UnsupportedError
+from fewbits.weights import places
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -156,6 +157,12 @@ def filled_in(like: nn.Module) -> nn.Module:
                 'torch.device("meta")'
             )
     if empty:
+        shared = [own for own in places(plain).values() if len(own) > 1]
         # not Module.to_empty, which would also empty what is there
         plain._apply(lambda t: torch.zeros_like(t, device="cpu") if t.is_meta else t)
+        for first, *others in shared:  # each place has got a tensor of its own
+            for place in others:
+                for tensors in (place.module._parameters, place.module._buffers):
+                    if place.attribute in tensors:
+                        tensors[place.attribute] = first.stored
     return plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from glob import escape
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from fewbits.graph.traced import graph_of
 from fewbits.measure.curvature import curvature, sensitivity
 from fewbits.measure.curvature.gradients import Passes
 from fewbits.task import Batch, Classification, Task, first_of, main_output, measured_over, run, samples_in
-from fewbits.weights import NORMS, select
+from fewbits.weights import NORMS, layer_weights
 
 Batches = Iterable[Any]
 ChannelScores = dict[str, Tensor]
@@ -24,8 +25,9 @@ ChannelScores = dict[str, Tensor]
 def by_curvature(model: nn.Module, batches: Batches, *, estimator: str = "sketched", seed: int = 0) -> ChannelScores:
     """``tr(H_cc) / (2 p_c) ||w_c||^2``: the loss that removing the channel costs, after HAP (arXiv 2101.08940) and EHAP
     (arXiv 2306.07030). Estimators: see :func:`fewbits.measure.curvature.curvature`."""
-    found = curvature(model, batches, per="channel", estimator=estimator, seed=seed)
-    return sensitivity(found, select(model))
+    weights = layer_weights(model)
+    found = curvature(model, batches, per="channel", estimator=estimator, include=map(escape, weights), seed=seed)
+    return sensitivity(found, weights)
 
 
 def by_magnitude(model: nn.Module, *, order: int = 2) -> ChannelScores:
@@ -33,13 +35,13 @@ def by_magnitude(model: nn.Module, *, order: int = 2) -> ChannelScores:
 
     Within a layer: Li et al. 2017, arXiv 1608.08710. ``order`` is 1 or 2.
     """
-    norms = {name: w.detach().flatten(1).norm(order, dim=1) for name, w in select(model).items()}
+    norms = {name: w.detach().flatten(1).norm(order, dim=1) for name, w in layer_weights(model).items()}
     return {name: norm / norm.mean().clamp_min(1e-30) for name, norm in norms.items()}
 
 
 def by_taylor(model: nn.Module, batches: Batches, *, task: Task | None = None) -> ChannelScores:
     """``(sum over c of w dL/dw)^2``, mean over batches (Molchanov et al. 2019, arXiv 1906.10771, equation 8)."""
-    weights, task = select(model), task or Classification()
+    weights, task = layer_weights(model), task or Classification()
     place = next(iter(weights.values())).device
     totals = {name: torch.zeros(len(w), device=w.device) for name, w in weights.items()}
     count = 0
@@ -123,7 +125,7 @@ def _summed(products: Tensor) -> Tensor:
 
 def _gated(model: nn.Module) -> dict[str, str]:
     """``{weight name: path of the layer, or of the only batch normalisation that its output goes to}``."""
-    weights = set(select(model))
+    weights = set(layer_weights(model))
     found: dict[str, str] = {}
     for node in graph_of(model).nodes:
         if node.op == "call_module" and f"{node.target}.weight" in weights:
@@ -137,7 +139,7 @@ def _gated(model: nn.Module) -> dict[str, str]:
 def by_chance(model: nn.Module, *, seed: int = 0) -> ChannelScores:
     """Uniform numbers: the control that knows nothing."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.rand(len(w), generator=generator) for name, w in select(model).items()}
+    return {name: torch.rand(len(w), generator=generator) for name, w in layer_weights(model).items()}
 
 
 CRITERIA: Mapping[str, Callable[[nn.Module, Batches, int, Task], ChannelScores]] = {

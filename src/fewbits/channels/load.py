@@ -15,7 +15,8 @@ from fewbits.plan import Plan
 def load_plan(model: nn.Module, plan: Plan) -> None:
     """Give a plain network the tensors of ``plan``, in place.
 
-    If channels were removed, the network may be the one before (it loses the same channels) or after.
+    If channels were removed, the network may be the one before (it loses the same channels) or after. A tensor that
+    the plan has under several names goes to all of them, whether or not the network shares it, too.
 
     Raises:
         MismatchError: names or shapes differ; the message has both sides.
@@ -24,7 +25,8 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
     if plan.channels is not None and _is_larger(state, plan):
         prune_channels(model, plan.channels)
         state = model.state_dict()
-    for name, tensor in plan.tensors().items():
+    tensors = plan.tensors()
+    for name, tensor in tensors.items():
         if name not in state:
             raise MismatchError(f"the plan has {name!r}, which the network lacks{did_you_mean(name, state)}")
         if state[name].shape != tensor.shape:
@@ -33,7 +35,7 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
             )
         state[name] = tensor
     counted = counters(model)
-    missing = [name for name in state if name not in plan and name not in counted]
+    missing = [name for name in state if name not in tensors and name not in counted]
     if missing:
         raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
     model.load_state_dict(state)
@@ -42,5 +44,5 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
 def _is_larger(state: Mapping[str, Tensor], plan: Plan) -> bool:
     """Whether this is the state of the network that the plan's channels were removed from."""
     assert plan.channels is not None
-    name = next(iter(plan.channels.kept), "")  # none if every channel stayed
-    return name in state and name in plan and tuple(state[name].shape) == plan.channels.full(name, plan[name].shape)
+    name = next((n for n in plan.channels.kept if n in plan), "")  # none if every channel stayed
+    return name in state and tuple(state[name].shape) == plan.channels.full(name, plan[name].shape)

@@ -42,6 +42,7 @@ class Contents:
     sections: list[Section]
     chunks: list[bytes]
     paddings: dict[str, tuple[int, int]]
+    aliases: dict[str, str]
 
 
 def encode(
@@ -85,7 +86,8 @@ def encode(
         numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
         chunks.append(coders.joined(streams))
         sections.append(Section(members, is_levels, numbers[0], len(chunks[-1])))
-    head = pack(records, sections, header or {}, plan.channels.paddings if plan.channels is not None else None)
+    paddings = plan.channels.paddings if plan.channels is not None else None
+    head = pack(records, sections, header or {}, paddings, plan.aliases)
     blocks = [MAGIC, struct.pack("<HI", VERSION, len(head))]
     for block in (head, *chunks):
         blocks += [block, _check(block)]
@@ -110,7 +112,7 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
     """
     valid = _shapes(like)
     contents = open_file(data)
-    _compare(contents.records, valid)
+    _compare(contents, valid)
     numbers: dict[int, Array] = {}
     jobs: list[Callable[[], None]] = []
     levels: dict[int, Array] = {}
@@ -123,8 +125,9 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
             numbers.update(zip(section.members, _decoded_numbers(members, section.coder, chunk), strict=True))
     run(jobs, threads or _threads(sum(array.size for array in levels.values())))
     entries = [_entry(record, levels.get(i), numbers.get(i)) for i, record in enumerate(contents.records)]
-    channels = channels_of(contents.records, contents.paddings)
-    return Plan({record.name: entry for record, entry in zip(contents.records, entries, strict=True)}, channels)
+    channels = channels_of(contents.records, contents.paddings, contents.aliases)
+    found = {record.name: entry for record, entry in zip(contents.records, entries, strict=True)}
+    return Plan(found, channels, contents.aliases)
 
 
 def open_file(data: bytes) -> Contents:
@@ -147,7 +150,8 @@ def open_file(data: bytes) -> Contents:
     head = data[start:end]
     if data[end : end + CHECK] != _check(head):
         raise FormatError("the file is damaged: the checksum of its directory does not match")
-    records, sections, header, paddings = unpack(head)
+    directory = unpack(head)
+    records, sections = directory.records, directory.sections
     size = end + CHECK + sum(section.size + CHECK for section in sections) + DIGEST
     if size > len(data):
         raise FormatError(f"the file is truncated: it should have {size} bytes, and has {len(data)}")
@@ -164,7 +168,7 @@ def open_file(data: bytes) -> Contents:
         chunks.append(chunk)
     if not sound:
         raise FormatError("the file is damaged: its hash does not match")
-    return Contents(header, records, sections, chunks, paddings)
+    return Contents(directory.header, records, sections, chunks, directory.paddings, directory.aliases)
 
 
 def _check(block: bytes) -> bytes:
@@ -294,23 +298,23 @@ def _shapes(like: Like) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
-def _compare(records: list[Record], valid: Mapping[str, tuple[int, ...]]) -> None:
+def _compare(contents: Contents, valid: Mapping[str, tuple[int, ...]]) -> None:
     """MismatchError unless the file has the names and shapes of the network, before channels were removed or after."""
-    before = any(valid.get(r.name) == r.full != r.shape for r in records)
-    for record in records:
-        shape = valid.get(record.name)
+    by_name = {record.name: record for record in contents.records}
+    present = by_name | {other: by_name[name] for other, name in contents.aliases.items()}
+    before = any(valid.get(r.name) == r.full != r.shape for r in contents.records)
+    for name, record in present.items():
+        shape = valid.get(name)
         if shape is None:
-            hint = did_you_mean(record.name[:100], valid)
+            hint = did_you_mean(name[:100], valid)
             raise MismatchError(
-                f"the file holds tensor {record.name[:100]!r} of shape {_show(record.shape)}, "
-                f"which the network lacks{hint}"
+                f"the file holds tensor {name[:100]!r} of shape {_show(record.shape)}, which the network lacks{hint}"
             )
         declared = record.full if before else record.shape
         if shape != declared:
             raise MismatchError(
-                f"tensor {record.name!r} has shape {_show(declared)} in the file and {_show(shape)} in the network"
+                f"tensor {name!r} has shape {_show(declared)} in the file and {_show(shape)} in the network"
             )
-    present = {record.name for record in records}
     for name, shape in valid.items():
         if name not in present and name.rpartition(".")[2] != TRAINING_COUNTER:
             hint = did_you_mean(name, present)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import NoReturn
 
@@ -20,6 +20,7 @@ from fewbits.codec._dense import DTYPES
 from fewbits.codec._narrowing import Masks
 from fewbits.codec._record import (
     AFFINE,
+    ALIAS_KIND,
     CONSTANT,
     DENSE,
     MASKED,
@@ -58,19 +59,23 @@ def pack(
     sections: list[Section],
     header: Mapping[str, object],
     paddings: Mapping[str, tuple[int, int]] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> bytes:
     """The head as it stands in a file. RecipeError for a name or header that cannot be written."""
-    if len(records) > TENSOR_LIMIT:
-        raise RecipeError(f"a file holds at most {TENSOR_LIMIT} tensors, got {len(records)}")
+    aliases = aliases or {}
+    if len(records) + len(aliases) > TENSOR_LIMIT:
+        raise RecipeError(f"a file holds at most {TENSOR_LIMIT} tensors, got {len(records) + len(aliases)}")
+    places = {record.name: i for i, record in enumerate(records)}
     clustered = [r for r in records if r.dtype is None]
     head = b"".join(
         [
-            varint(len(records)),
-            *(_name(r.name) for r in records),
-            bytes(r.kind if r.kept is None else NARROWED for r in records),
-            bytes(len(r.shape) for r in records),
+            varint(len(records) + len(aliases)),
+            *(_name(name) for name in (*places, *aliases)),
+            bytes(r.kind if r.kept is None else NARROWED for r in records) + bytes([ALIAS_KIND] * len(aliases)),
+            bytes(len(r.shape) for r in records) + bytes(len(aliases)),
             *(varint(size) for r in records for size in r.full),
             narrowing.pack([(r.kind, r.kept) for r in records if r.kept is not None], paddings or {}, _name),
+            *(varint(places[name]) for name in aliases.values()),
             bytes(r.bits for r in clustered),
             *(_cluster_values(r) for r in clustered),
             *(varint(r.survivors) for r in records if r.survivors is not None),
@@ -89,8 +94,19 @@ def pack(
     return coded
 
 
-def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object], dict[str, tuple[int, int]]]:
-    """The inverse of :func:`pack`, and paddings; FormatError for anything that it could not have written."""
+@dataclass(frozen=True)
+class Directory:
+    """What :func:`pack` was given."""
+
+    records: list[Record]
+    sections: list[Section]
+    header: dict[str, object]
+    paddings: dict[str, tuple[int, int]]
+    aliases: dict[str, str]
+
+
+def unpack(stored: bytes) -> Directory:
+    """The inverse of :func:`pack`; FormatError for anything that it could not have written."""
     cursor = Cursor(_content(stored))
     count = cursor.varint(TENSOR_LIMIT)
     names = [_text(cursor.until_zero(NAME_LIMIT)) for _ in range(count)]
@@ -103,7 +119,12 @@ def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object
     shapes = [tuple(cursor.varint(COUNT_LIMIT) for _ in range(rank)) for rank in ranks]
     if any(prod(shape) > COUNT_LIMIT for shape in shapes):
         raise FormatError("the file holds a tensor of an impossible size")
-    kinds, shapes, kept, paddings = _narrowed(cursor, kinds, shapes)
+    count = len(kinds.rstrip(bytes([ALIAS_KIND])))
+    if any(ranks[count:]):
+        raise FormatError("the file gives another name of a tensor dimensions of its own")
+    kinds, shapes, kept, paddings = _narrowed(cursor, kinds[:count], shapes[:count])
+    names, others = names[:count], names[count:]
+    aliases = {other: names[_before(cursor, count)] for other in others}
     whats = [(kind >> 6) << 4 | kind & 15 for kind in kinds]
     if any(what >= MASKED + len(SURVIVORS) and what != AFFINE for what in whats):
         raise FormatError("the file holds a tensor of an unknown kind")
@@ -127,7 +148,15 @@ def unpack(stored: bytes) -> tuple[list[Record], list[Section], dict[str, object
     coders = cursor.take(len(groups))
     sizes = [cursor.varint(COUNT_LIMIT) for _ in groups]
     sections = [Section(*group, *fields) for group, *fields in zip(groups, coders, sizes, strict=True)]
-    return records, sections, _parse_user(cursor.take(cursor.left)), paddings
+    return Directory(records, sections, _parse_user(cursor.take(cursor.left)), paddings, aliases)
+
+
+def _before(cursor: Cursor, count: int) -> int:
+    """The number of a tensor, of so many."""
+    place = cursor.varint(count)
+    if place == count:
+        raise FormatError("the file holds another name of a tensor that it does not hold")
+    return place
 
 
 def _narrowed(

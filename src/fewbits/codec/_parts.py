@@ -144,12 +144,15 @@ def narrowed(parts: Parts, channels: ChannelMasks) -> Parts:
     return replace(parts, record=replace(parts.record, kept=masks))
 
 
-def channels_of(records: list[Record], paddings: Mapping[str, tuple[int, int]]) -> ChannelMasks | None:
-    """The inverse of :func:`narrowed`, over all records; ``None`` if none is narrowed."""
+def channels_of(
+    records: list[Record], paddings: Mapping[str, tuple[int, int]], aliases: Mapping[str, str]
+) -> ChannelMasks | None:
+    """The inverse of :func:`narrowed`, over all records and their other names; ``None`` if none is narrowed."""
     tensors: dict[int, Tensor] = {}  # tensors with the same mask share it
     kept: dict[str, tuple[Tensor | None, ...]] = {}
     for record in records:
         if record.kept is not None:
             tensors |= {id(m): torch.from_numpy(m) for m in record.kept if m is not None and id(m) not in tensors}
             kept[record.name] = tuple(None if mask is None else tensors[id(mask)] for mask in record.kept)
+    kept |= {other: kept[name] for other, name in aliases.items() if name in kept}
     return ChannelMasks(kept, dict(paddings)) if kept else None

@@ -16,6 +16,8 @@ MASKED = DENSE + len(DTYPES)  # a mask and numbers; MASKED + i for DTYPES[i], of
 SURVIVORS = DTYPES[:3]
 NARROWED = 15  # any of these, of which channels were removed; says which, and its own kind
 AFFINE = 16  # int8 levels, and a float32 scale for each channel
+ALIAS = 17  # another name of a tensor of the file
+ALIAS_KIND = (ALIAS >> 4) << 6 | ALIAS & 15
 
 FLOAT32_MAX = 3.4028234663852886e38
 

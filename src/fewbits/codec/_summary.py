@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ class TensorSummary:
         coded_bytes: bytes of its sections. Small dense tensors share one, which is split by their size; a
             constant tensor lives in the directory and counts 0.
         survivors: of a masked tensor, how many elements are kept as numbers; else ``None``.
+        aliases: its other names, where a network has it in several places.
     """
 
     name: str
@@ -51,6 +54,7 @@ class TensorSummary:
     coder: str
     coded_bytes: int
     survivors: int | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def inspect(data: bytes) -> Summary:
         file_bytes=len(data),
         overhead_bytes=len(data) - sum(section.size for section in contents.sections),
         header=contents.header,
-        tensors=tuple(map(_tensor, contents.records, names, coded)),
+        tensors=tuple(map(partial(_tensor, _names(contents.aliases)), contents.records, names, coded)),
     )
 
 
@@ -117,8 +121,9 @@ def shapes(data: bytes, *, limit: int = LIMIT) -> dict[str, Tensor]:
     Raises:
         FormatError: the file is not sound, or declares more than ``limit`` numbers.
     """
-    records = _open(data, limit).records
-    return {record.name: torch.empty(record.shape, device="meta") for record in records}
+    contents = _open(data, limit)
+    found = {record.name: torch.empty(record.shape, device="meta") for record in contents.records}
+    return found | {other: found[name] for other, name in contents.aliases.items()}
 
 
 def _open(data: bytes, limit: int) -> Contents:
@@ -190,7 +195,15 @@ def _kind(record: Record) -> str:
     return "dense" if record.survivors is None else "masked"
 
 
-def _tensor(record: Record, coder: str, coded_bytes: int) -> TensorSummary:
+def _names(aliases: Mapping[str, str]) -> dict[str, list[str]]:
+    """The other names of each tensor."""
+    found: dict[str, list[str]] = {}
+    for other, name in aliases.items():
+        found.setdefault(name, []).append(other)
+    return found
+
+
+def _tensor(aliases: Mapping[str, list[str]], record: Record, coder: str, coded_bytes: int) -> TensorSummary:
     has_grid = record.dtype is None or record.axis is not None
     lowest, highest = record.span if has_grid else (0, 0)
     return TensorSummary(
@@ -205,4 +218,5 @@ def _tensor(record: Record, coder: str, coded_bytes: int) -> TensorSummary:
         coder=coder,
         coded_bytes=coded_bytes,
         survivors=record.survivors,
+        aliases=tuple(aliases.get(record.name, ())),
     )

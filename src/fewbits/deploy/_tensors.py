@@ -26,7 +26,9 @@ def to_safetensors(plan: Plan, path: str | os.PathLike[str], *, levels: bool = F
     """
     tensors: dict[str, Tensor] = {}
     notes = {"format": "pt"}
-    for name, entry in plan.items():
+    for name in (*plan, *plan.aliases):
+        entry = plan.named(name)
+        assert entry is not None
         if levels and isinstance(entry, Clustered):
             tensors |= _integers(name, entry)
             if entry.codebook is not None:

@@ -20,7 +20,7 @@ from fewbits.errors import MismatchError, UnsupportedError, did_you_mean
 from fewbits.graph.traced import graph_of, placed
 from fewbits.plan import Plan
 from fewbits.task.batches import called, sample_of, told
-from fewbits.weights import WEIGHTED, parameters_of
+from fewbits.weights import WEIGHTED, aliases, parameters_of
 
 # Multiplications with a weight that is not a layer's: better refused than left out.
 _UNCOUNTED = (
@@ -148,12 +148,13 @@ def count(model: nn.Module, input_shape: Any, plan: Plan | None = None) -> Count
     finally:
         for module, mode in training.items():
             module.training = mode
-    return Count(parameters_of(model), tuple(_layer(model, path, uses, plan) for path, uses in watch.uses.items()))
+    first = aliases(model)
+    names = {path: first.get(f"{path}.weight", f"{path}.weight") for path in watch.uses}
+    return Count(parameters_of(model), tuple(_layer(model, names[p], p, uses, plan) for p, uses in watch.uses.items()))
 
 
-def _layer(model: nn.Module, path: str, uses: int, plan: Mapping[str, Any] | None) -> LayerCount:
+def _layer(model: nn.Module, name: str, path: str, uses: int, plan: Mapping[str, Any] | None) -> LayerCount:
     weight = model.get_submodule(path).weight
-    name = f"{path}.weight"
     assert isinstance(weight, Tensor)
     kept = weight
     if plan is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from fewbits.attach.attach import fold
 from fewbits.graph.norm_pairs import pairs
 from fewbits.graph.traced import graph_of
+from fewbits.weights import shared
 
 
 def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
@@ -33,8 +34,11 @@ def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
     graph = graph_of(model)
     modules = dict(model.named_modules())
     factors = {}
+    several = shared(model)
     for before, node in pairs(graph, modules):
         layer, norm = modules[str(before.target)], modules[str(node.target)]
+        if (layer, "weight") in several:
+            continue  # another layer computes with it, too
         factors[str(before.target)] = _fold(layer, norm)
         node.replace_all_uses_with(before)
         graph.erase_node(node)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits.attach import ClusteredWeight, MaskedWeight, attach, held
-from fewbits.attach.attach import counters
+from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
@@ -28,7 +28,7 @@ from fewbits.int8.places import grid_of, places
 from fewbits.int8.quantizer import Quantizer, RangedQuantizer
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 from fewbits.task import run
-from fewbits.weights import layers
+from fewbits.weights import aliases, layers, select
 
 QUANTIZERS = "quantizers"
 
@@ -70,8 +70,7 @@ def is_integer(model: nn.Module) -> bool:
 
 def hold_affine(net: fx.GraphModule) -> None:
     """Let every layer of an integer form compute with its nearest INT8 weights of now, in place."""
-    weights = {f"{path}.weight": layer.weight for path, layer in layers(net).items()}
-    assigner = affine()
+    weights, assigner = select(net), affine()
     attach(net, assigner.update(weights, None, assigner.init(weights))[0])
 
 
@@ -122,24 +121,34 @@ def affine_plan(
         channels: what is left of a larger network, if the float network that ``net`` was made of had lost channels.
         floats: precision in which biases (and what else is left) are kept. Scales are float32.
     """
-    inputs, found, holders, counted = grid_of(net), layers(net), held(net), counters(net)
-    weights = {f"{path}.weight": path for path in found}
+    inputs, holders, others = grid_of(net), held(net), aliases(net)
+    counted = counters(net)
+    readers: dict[str, list[str]] = {}  # the layers that compute with each weight
+    for path in layers(net):
+        readers.setdefault(others.get(f"{path}.weight", f"{path}.weight"), []).append(path)
     entries: dict[str, Entry] = {}
     for key, tensor in net.state_dict().items():
-        name = key.replace(".parametrizations.weight.original", ".weight")
+        name = plain_name(key)
         path, _, leaf = name.rpartition(".")
+        if name in others:
+            continue
         if isinstance(holders.get(name), ClusteredWeight | MaskedWeight):
             entries[name] = _held(holders[name].entry(tensor), floats)
-        elif name in weights and name in holders:
-            bias = found[path].bias
-            kept = None if bias is None else shortened(bias.detach().cpu(), floats)
-            entries[name] = _affine(tensor.cpu(), kept, _frozen(net, inputs[path]) if path in inputs else None)
+        elif name in holders:
+            scales = weight_scales(tensor.cpu())
+            for reader in readers.get(name, ()):
+                bias = layers(net)[reader].bias
+                if bias is not None and reader in inputs:
+                    kept = shortened(bias.detach().cpu(), floats)
+                    scales = with_room_for(scales, kept, float(_frozen(net, inputs[reader]).scale))
+            entries[name] = Affine(to_levels(tensor.cpu(), scales), scales)
         elif path.startswith(f"{QUANTIZERS}."):
             if leaf == "low":
                 entries |= {f"{path}.{n}": Dense(t) for n, t in _frozen(net, path).state_dict().items()}
-        elif name not in counted and ".parametrizations." not in key:
+        elif name not in counted and "parametrizations." not in key:
             entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
-    return Plan(entries, None if channels is None else _of_integer_form(channels, entries))
+    left = None if channels is None else _of_integer_form(channels, entries)
+    return Plan(entries, left, {other: first for other, first in others.items() if first in entries})
 
 
 def _held(entry: Clustered | Masked | Affine, floats: torch.dtype) -> Entry:
@@ -158,13 +167,6 @@ def _of_integer_form(channels: ChannelMasks, entries: Mapping[str, Entry]) -> Ch
         if name.endswith("weight") and bias in entries:
             kept.setdefault(bias, (masks[0],))
     return ChannelMasks(kept, channels.paddings)
-
-
-def _affine(weight: Tensor, bias: Tensor | None, grid: Quantizer | None) -> Affine:
-    scales = weight_scales(weight)
-    if bias is not None and grid is not None:
-        scales = with_room_for(scales, bias, float(grid.scale))
-    return Affine(to_levels(weight, scales), scales)
 
 
 def _frozen(net: nn.Module, path: str) -> Quantizer:
@@ -193,7 +195,7 @@ def bias_units(net: fx.GraphModule, plan: Plan) -> dict[str, Tensor]:
     inputs = grid_of(net)
     found = {}
     for path, layer in layers(net).items():
-        entry = plan.get(f"{path}.weight")
+        entry = plan.named(f"{path}.weight")
         if isinstance(entry, Affine) and layer.bias is not None and path in inputs:
             found[path] = entry.scales * _frozen(net, inputs[path]).scale.cpu()
     return found

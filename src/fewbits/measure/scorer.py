@@ -18,7 +18,7 @@ from fewbits.measure.relevance import How, Rules, Tape, propagate
 from fewbits.measure.relevance._first import first_samples
 from fewbits.measure.relevance._locate import located
 from fewbits.task import Classification, Task
-from fewbits.weights import layers
+from fewbits.weights import aliases, layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +107,12 @@ class RelevanceScorer(Scorer):
         outputs = step.outputs
         begin = self._task.relevance_start(outputs.detach(), step.batch, self._start)
         if self._samples is not None:
-            begin, outputs = first_samples(self._tape, begin, outputs, self._samples)
+            begin, outputs = first_samples(self._tape, begin, outputs, self._samples, self._task.answer)
         at = step.weights if self._on == "background" else None
         with located(self._tape):
             found = propagate(outputs, begin / len(begin), self._rules, self._tape, at=at).weights
         self._tape.clear()
-        return {name: found[name] for name in step.weights}
+        return {name: found[name] if name in found else torch.zeros_like(w) for name, w in step.weights.items()}
 
 
 class TaylorScorer(Scorer):
@@ -156,7 +156,7 @@ class RandomScorer(Scorer):
 class InputScorer(Scorer):
     """L2 norm of each weight's input over the batch (and over places, of a convolution), of the weight's shape.
 
-    What Wanda multiplies magnitudes with (arXiv 2306.11695, eq. 1); in float32. A layer that is used more than once
+    What Wanda multiplies magnitudes with (arXiv 2306.11695, eq. 1); in float32. A weight that is used more than once
     has the norm over all its uses.
 
     Args:
@@ -164,13 +164,15 @@ class InputScorer(Scorer):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers = {f"{path}.weight".lstrip("."): layer for path, layer in layers(model).items()}
+        first = aliases(model)
+        names = {path: f"{path}.weight".lstrip(".") for path in layers(model)}
+        self._layers = [(first.get(names[path], names[path]), layer) for path, layer in layers(model).items()]
         self._squares: dict[str, Tensor] = {}
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         self._squares = {}
-        hooks = [layer.register_forward_pre_hook(partial(self._see, name)) for name, layer in self._layers.items()]
+        hooks = [layer.register_forward_pre_hook(partial(self._see, name)) for name, layer in self._layers]
         try:
             yield
         finally:
@@ -187,12 +189,17 @@ class InputScorer(Scorer):
     def scores(self, step: TrainingStep) -> Scores:
         found = {}
         for name, weight in step.weights.items():
+            if name not in dict(self._layers):
+                raise UnsupportedError(
+                    f"{name}: norms of inputs are known for linear and convolutional layers; leave it out "
+                    "(select.exclude), or take another measure"
+                )
             if name not in self._squares:
                 raise UnsupportedError(
                     f"{name}: its layer saw no inputs, so there are no norms of them; leave it out of select, or take "
                     "another measure"
                 )
-            groups = getattr(self._layers[name], "groups", 1)
+            groups = getattr(dict(self._layers)[name], "groups", 1)
             norms = self._squares[name].sqrt().view(groups, -1).repeat_interleave(len(weight) // groups, 0)
             found[name] = norms.view(*norms.shape, *[1] * (weight.dim() - 2)).expand(weight.shape).contiguous()
         return found

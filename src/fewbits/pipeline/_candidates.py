@@ -15,7 +15,7 @@ from fewbits.attach import Floats, Holder, Parametrized
 from fewbits.channels.load import load_plan
 from fewbits.errors import DataError
 from fewbits.graph.norm_pairs import biased
-from fewbits.pipeline.restore import integer, network_of, restore
+from fewbits.pipeline.restore import holds, integer, network_of, restore
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.task import first_of, run
@@ -99,10 +99,13 @@ class Candidates:
 
     @torch.no_grad()
     def identical(self, plan: Plan, data: bytes, train: Any) -> bool:
-        """Decode the file and compare its network's outputs on real inputs with the compressed network's."""
-        inputs = self._some_of(train)
+        """Decode the file; compare its network's tensors with the plan's, and its outputs on real inputs with the
+        compressed network's."""
+        inputs, decoded = self._some_of(train), restore(data, self.full)[0]
+        if not holds(decoded, plan):
+            return False
         expected = list(tensors_in(run(self.network(plan), inputs)))
-        found = list(tensors_in(run(restore(data, self.full)[0], inputs)))
+        found = list(tensors_in(run(decoded, inputs)))
         return len(expected) == len(found) and all(map(torch.equal, expected, found))
 
     def _some_of(self, train: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import nn
 from fewbits import files
 from fewbits.attach.plain import filled_in
 from fewbits.channels.load import load_plan
+from fewbits.pipeline._hub import SCHEME, fetched, push
 from fewbits.pipeline.restore import decoded, integer, network_of
 from fewbits.plan import Plan
 from fewbits.report.report import Report
@@ -31,6 +32,20 @@ class Compressed:
         """
         files.write(path, self.data)
 
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the file, its report and a card to the Hugging Face Hub (``pip install 'fewbits[hub]'``).
+
+        Args:
+            repo: ``owner/name``; made if it is not there. private, token: as of ``huggingface_hub``.
+
+        Returns:
+            The address, ``hf://owner/name``, which :func:`fewbits.load` takes.
+
+        Raises:
+            FileError: it cannot be written there. MissingExtraError: no client.
+        """
+        return push(self.data, self.report, repo, private=private, token=token)
+
     def into(self, model: nn.Module) -> nn.Module:
         """Give ``model`` (of the same class) the compressed tensors, and return it in evaluation mode.
 
@@ -42,6 +57,8 @@ class Compressed:
 def load(path: str | Path, like: nn.Module) -> nn.Module:
     """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
 
+    ``hf://owner/name`` is a file on the Hugging Face Hub (``pip install 'fewbits[hub]'``).
+
     Wrappers (``DataParallel``, ``torch.compile``) stay, what stands in for weights (``weight_norm``) is folded, and a
     network on the meta device gets memory on the CPU.
 
@@ -50,7 +67,7 @@ def load(path: str | Path, like: nn.Module) -> nn.Module:
     Raises:
         FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
     """
-    data = files.read(path)
+    data = files.read(fetched(path) if isinstance(path, str) and path.startswith(SCHEME) else path)
     return _into(like, decoded(data, filled_in(like)))
 
 

@@ -12,9 +12,9 @@ from fewbits.pipeline._rounds import Rounds
 from fewbits.pipeline._words import words_of
 from fewbits.recipe import Recipe
 from fewbits.report.report import Report
-from fewbits.report.sizes import float_bytes, general_purpose, kind_of, tensor_rows
+from fewbits.report.sizes import float_bytes, general_purpose, kind_of, rest_rows, tensor_rows
 from fewbits.train.hold import QATCallback
-from fewbits.weights import parameters_of
+from fewbits.weights import aliases, parameters_of, uncompressed
 
 
 def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Compressed:
@@ -30,8 +30,8 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
     summary = codec.inspect(data)
     sizes = {section.name: section.coded_bytes for section in summary.tensors}
     rows = tensor_rows(plan, sizes)
-    counted = counters(candidates.full)
-    original = {n: t for n, t in candidates.full.state_dict().items() if n not in counted}
+    left_out = counters(candidates.full) | set(aliases(candidates.full))
+    original = {n: t for n, t in candidates.full.state_dict().items() if n not in left_out}
     report = Report(
         model=candidates.name,
         data=recipe.data.called if recipe.data else "",
@@ -54,6 +54,7 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
         history=tuple(rounds.history),
         search=tuple(search.tries),
         kind=kind_of(plan),
+        rest=rest_rows(plan, sizes, uncompressed(candidates.full, plan.compressed)),
         recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
     )
     return Compressed(plan, data, report)

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fewbits.attach import fold, held
+from fewbits.attach import fold, release
 from fewbits.attach.plain import check_finite, plain_copy, unwrapped
 from fewbits.channels.load import load_plan
 from fewbits.errors import DataError, RecipeError, UnsupportedError
@@ -81,10 +81,7 @@ class Compressing:
         self._watching.close()
         self._hooks.close()
         if self.done is None:  # the float weights as they are now, without the plan
-            for name in held(self.model):
-                path, _, attribute = name.rpartition(".")
-                module = self.model.get_submodule(path)
-                parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+            release(self.model)
 
     def after_backward(self, targets: Any = None) -> None:
         """After the backward pass (of the last part, if gradients are accumulated), before the optimizer steps.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 
 from fewbits import codec
+from fewbits.attach.attach import counters
 from fewbits.channels.load import load_plan
-from fewbits.int8.form import integer_form, is_integer, is_integer_plan, load_affine
+from fewbits.int8.form import bias_units, integer_form, is_integer, is_integer_plan, load_affine
 from fewbits.plan import Plan
+from fewbits.weights import places
 
 
 def network_of(plan: Plan, like: nn.Module) -> nn.Module:
@@ -38,6 +41,29 @@ def restore(data: bytes, like: nn.Module) -> tuple[nn.Module, Plan]:
     """
     plan = decoded(data, like)
     return network_of(plan, like), plan
+
+
+def holds(net: nn.Module, plan: Plan) -> bool:
+    """Whether every tensor of a network is bit-equal to the plan's, in every place that computes with it.
+
+    Numbers are taken from the entries, not from what :func:`network_of` does with them.
+    """
+    units = bias_units(net, plan) if plan.affine else {}  # type: ignore[arg-type]
+    counted = counters(net)
+    for name, own in places(net).items():
+        entry = next((plan[place.name] for place in own if place.name in plan), None)
+        if entry is None:
+            if name in counted:
+                continue
+            return False
+        for place in own:
+            wanted, path = entry.values(), place.name.removesuffix(".bias")
+            if path in units and path != place.name:  # of the layer's accumulator
+                wanted = (wanted / units[path]).round() * units[path]
+            found = place.tensor.detach().cpu()
+            if not torch.equal(found, wanted.cpu().to(found.dtype)):
+                return False
+    return True
 
 
 def decoded(data: bytes, like: nn.Module) -> Plan:

@@ -35,6 +35,21 @@ class TensorRow:
 
 
 @dataclass(frozen=True)
+class RestRow:
+    """A tensor that was not compressed.
+
+    Attributes:
+        numbers: its elements. bytes: its share of the file. why: the reason, as the end of a sentence about it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    numbers: int
+    bytes: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Round:
     """State of the search after some training steps.
 
@@ -98,6 +113,7 @@ class Report:
             scale: ``percent``, ``fraction`` (of which percent are told), ``loss`` or ``score``.
         identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
         target, max_drop, met: the budget that was asked for, and whether the result keeps it.
+        rest: the tensors that were not compressed, in the file's order.
         history: the controller's path, round by round. search: the candidates of the final search. pilots: what
             bits were chosen by, if the recipe left them open.
     """
@@ -130,6 +146,7 @@ class Report:
     search: tuple[Try, ...] = ()
     pilots: tuple[PilotRun, ...] = ()
     metric: str = "percent"
+    rest: tuple[RestRow, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -211,6 +228,8 @@ class Report:
         values = {name: value for name, value in values.items() if name in known}
         rows = values["tensors"]
         values["tensors"] = tuple(TensorRow(**row | {"shape": tuple(row["shape"])}) for row in rows)
+        rest = values.get("rest", ())
+        values["rest"] = tuple(RestRow(**row | {"shape": tuple(row["shape"])}) for row in rest)
         values["history"] = tuple(Round(**r) for r in values["history"])
         values["search"] = tuple(Try(**t) for t in values.get("search", ()))
         values["pilots"] = tuple(PilotRun(**r) for r in values.get("pilots", ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 import zstandard
 from torch import Tensor
 
-from fewbits.plan import Affine, Clustered, Masked, Plan
-from fewbits.report.report import TensorRow
+from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
+from fewbits.report.report import RestRow, TensorRow
 
 LARGE = 32_000_000  # bytes; zstd's highest levels pass some 0.2 MB a second
 
@@ -43,6 +44,15 @@ def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, .
     return tuple(rows)
 
 
+def rest_rows(plan: Plan, section_bytes: dict[str, int], why: Mapping[str, str]) -> tuple[RestRow, ...]:
+    """One row per entry that is not compressed; ``why`` are the reasons by name, as far as there are any."""
+    return tuple(
+        RestRow(name, entry.shape, entry.data.numel(), section_bytes[name], why.get(name, ""))
+        for name, entry in plan.items()
+        if isinstance(entry, Dense)
+    )
+
+
 def kind_of(plan: Plan) -> str:
     """What was done to the compressed weights, in a word."""
     if plan.affine:
@@ -51,7 +61,7 @@ def kind_of(plan: Plan) -> str:
 
 
 def float_bytes(tensors: dict[str, Tensor]) -> int:
-    """Size of the tensors as float32."""
+    """Size of the tensors as float32; shared ones are to be given once."""
     return 4 * sum(t.numel() for t in tensors.values())
 
 

@@ -40,6 +40,7 @@ HEADERS = ("tensor", "shape", "weights", "bits", "zeros %", "bytes", "bits/weigh
 _SPARE = ("shape", "entropy", "weights", "bits")  # what a narrow terminal loses, in this order
 _SHORTEST_NAME = 20
 _MAX_NAME = 60
+_NAMED = 3  # weights that are not compressed
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def facts(report: Report) -> list[Fact]:
     return [
         Fact("file", size(report.file_bytes)),
         *([Fact("", parts)] if some else []),
+        *_rest(report),
         Fact("ratio", f"{times(report.ratio)} against {size(report.float_bytes)}"),
         Fact("", f"= {RATIO_MEANS}"),
         *([Fact("zeros", _zeros(report, kind))] if some else []),
@@ -136,6 +138,21 @@ def facts(report: Report) -> list[Fact]:
         ),
         Fact("time", f"{duration(report.seconds)}, {report.steps:,} training steps"),
     ]
+
+
+def _rest(report: Report) -> list[Fact]:
+    """What stays as it is, with its share of the bytes; weights by their names, and why they were left."""
+    if not report.rest:
+        return []
+    held, count = sum(row.bytes for row in report.rest), len(report.rest)
+    words = f"{held:,} bytes, {percent(held / report.file_bytes)} % of the file, in {count} "
+    words += "tensor" if count == 1 else "tensors"
+    weights = sorted((row for row in report.rest if len(row.shape) > 1), key=lambda row: -row.bytes)
+    if not weights or not report.tensors:
+        return [Fact("not compressed", words)]
+    named = "; ".join(f"{row.name}, {row.bytes:,} bytes: {row.why or 'floats'}" for row in weights[:_NAMED])
+    more = f"; and {len(weights) - _NAMED} more of two or more dimensions" if len(weights) > _NAMED else ""
+    return [Fact("not compressed", f"{words}"), Fact("", f"{named}{more}")]
 
 
 def _zeros(report: Report, kind: str) -> str:

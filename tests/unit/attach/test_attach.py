@@ -270,7 +270,8 @@ def test_a_layer_under_two_names():
     attach(model, plan_for(model))
     assert list(held(model)) == ["a.weight"]
     outputs, saved = model(x), plan_of(model)
-    assert set(saved) == set(Twins().state_dict())
+    assert set(saved) | set(saved.aliases) == set(Twins().state_dict())
+    assert saved.aliases == {"b.weight": "a.weight", "b.bias": "a.bias"}
     fresh = Twins()
     load_plan(fresh, saved)
     assert torch.equal(fresh(x), outputs)

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from fewbits import files
 from fewbits.deploy.onnx._compare import FLOAT, Agreement, compare, distance
 from fewbits.deploy.onnx._graph import graph_of, without_notes
-from fewbits.deploy.onnx._weights import Integers, marked, put, smallest_width
+from fewbits.deploy.onnx._weights import Integers, marked, misplaced, put, smallest_width
 from fewbits.errors import ExportError, UnsupportedError
 from fewbits.int8.folding import folded
 from fewbits.int8.form import bias_units, is_integer
@@ -23,6 +23,7 @@ from fewbits.plan import Affine, Clustered, Masked, Plan
 from fewbits.task import Feed, Inputs
 from fewbits.task.batches import described
 from fewbits.task.feed import Signature
+from fewbits.weights import aliases, layers
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,25 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
             name = type(model).__name__
             raise ExportError(f"folding normalisation changes the outputs of {name} by {100 * off:.3g} %")
     tensors, notes = _integers(network, entries, factors)
-    to_trace, marks = marked(repeated(network) if isinstance(network, fx.GraphModule) else network, tensors)
+    source = repeated(network) if isinstance(network, fx.GraphModule) else network
+    to_trace, marks = marked(source, tensors)
     graph = graph_of(to_trace, inputs, optimize=factors is not None)
-    put(graph, tensors, marks)
+    changed = misplaced(graph, marks, aliases(to_trace)) - {f"{path}.weight" for path in layers(network)}
+    if changed:  # of recurrent layers and attention, which runtimes have in an order of their own
+        tensors = {name: integers for name, integers in tensors.items() if name not in changed}
+        to_trace, marks = marked(source, tensors)
+        graph = graph_of(to_trace, inputs, optimize=factors is not None)
+        several = f"{len(changed)} tensor{'s' * (len(changed) > 1)}"
+        notes.append(f"{several} became float32: torch's exporter rearranges the weights of {_modules(changed)}")
+    put(graph, tensors, marks, aliases(to_trace))
     agreement = compare(network, graph, inputs, integer=integer)
     data = without_notes(graph)
     files.write(path, data)
     return Exported(len(data), agreement, tuple(notes))
+
+
+def _modules(names: set[str]) -> str:
+    return ", ".join(sorted({name.rpartition(".")[0] or name for name in names}))
 
 
 def _one_tensor(model: nn.Module, inputs: Any) -> Tensor:

@@ -55,11 +55,15 @@ def marked(network: nn.Module, tensors: Mapping[str, Integers]) -> tuple[nn.Modu
     return network, marks
 
 
-def put(model: Any, tensors: Mapping[str, Integers], marks: Mapping[str, Array]) -> None:
+def put(
+    model: Any, tensors: Mapping[str, Integers], marks: Mapping[str, Array], aliases: Mapping[str, str] | None = None
+) -> None:
     """Replace float32 initializers of a ModelProto by integers, in place.
 
     Args:
         tensors: what to put, by the initializers' names. marks: what stands in their place, from :func:`marked`.
+        aliases: ``{another name: the name here}`` of tensors that the network has under several: torch's exporter
+            takes one of them.
 
     Raises:
         ExportError: the graph has no initializer of that name (nor, for matrices, one that is its transpose), or it
@@ -69,12 +73,13 @@ def put(model: Any, tensors: Mapping[str, Integers], marks: Mapping[str, Array])
     graph = model.graph
     found = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
-    for name, integers in tensors.items():
+    for first, integers in tensors.items():
+        name = _called(first, found, aliases or {})
         tensor = found.get(name)
         if tensor is None:
-            name, integers = _transposed(name, integers, marks[name], found, helper)
+            name, integers = _transposed(name, integers, marks[first], found, helper)
             tensor = found[name]
-        elif not np.array_equal(helper.to_array(tensor), marks[name]):
+        elif not np.array_equal(helper.to_array(tensor), marks[first]):
             raise ExportError(f"{name}: torch's exporter changes the weights, which would not stay on their grid")
         parts = _initializers(name, integers)
         graph.initializer.remove(tensor)
@@ -86,15 +91,42 @@ def put(model: Any, tensors: Mapping[str, Integers], marks: Mapping[str, Array])
     graph.node.extend(nodes + rest)
 
 
+def misplaced(model: Any, marks: Mapping[str, Array], aliases: Mapping[str, str]) -> set[str]:
+    """The tensors that :func:`put` would not find as they are, nor transposed."""
+    helper = onnx().numpy_helper
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    lost = set()
+    for first, mark in marks.items():
+        tensor = found.get(_called(first, found, aliases))
+        sound = tensor is not None and np.array_equal(helper.to_array(tensor), mark)
+        if not sound and (tensor is not None or _turned(mark, found, helper) is None):
+            lost.add(first)
+    return lost
+
+
+def _called(first: str, found: Mapping[str, Any], aliases: Mapping[str, str]) -> str:
+    """Which of its names a tensor has in the graph."""
+    return next((name for name in (first, *aliases) if name in found and aliases.get(name, name) == first), first)
+
+
+def _turned(mark: Array, found: Mapping[str, Any], helper: Any) -> str | None:
+    """The initializer that is the transpose of a matrix."""
+    if mark.ndim != 2:
+        return None
+    for other, tensor in found.items():
+        if tuple(tensor.dims) == mark.T.shape and np.array_equal(helper.to_array(tensor), mark.T):
+            return other
+    return None
+
+
 def _transposed(
     name: str, integers: Integers, mark: Array, found: Mapping[str, Any], helper: Any
 ) -> tuple[str, Integers]:
     """The initializer that holds a matrix the other way round: what torch makes of it for three-dimensional inputs."""
-    if integers.levels.ndim == 2:
+    other = _turned(mark, found, helper)
+    if other is not None:
         turned = Integers(np.ascontiguousarray(integers.levels.T), integers.scales, integers.bits, 1 - integers.axis)
-        for other, tensor in found.items():
-            if tuple(tensor.dims) == mark.T.shape and np.array_equal(helper.to_array(tensor), mark.T):
-                return other, turned
+        return other, turned
     raise ExportError(f"{name}: the exported graph has no such weight")
 
 

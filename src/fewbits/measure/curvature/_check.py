@@ -30,7 +30,7 @@ def check_separable(model: nn.Module, weights: Mapping[str, Tensor], taps: Taps,
     check_targets(logits, targets[: len(logits)])
     uses = _uses(logits, weights)
     for name, weight in weights.items():
-        seen = len(taps.calls[taps.names[name]])
+        seen = len(taps.calls[name])
         if uses[_edge(weight)] > seen:
             raise UnsupportedError(
                 f"{name}: the network uses this weight outside of its layer's forward ({seen} of "

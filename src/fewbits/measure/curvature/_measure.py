@@ -100,19 +100,17 @@ def curvature(
     # Inside, a weight that carries a plan is one tensor in every forward pass.
     with evaluating(model), torch.enable_grad():
         weights = select(model, include, exclude)
-        distinct = {id(w): name for name, w in reversed(weights.items())}  # the first name of each tensor
-        unique = {name: weights[name] for name in weights if distinct[id(weights[name])] == name}
-        frozen = [w for w in unique.values() if not w.requires_grad]
+        frozen = [w for w in weights.values() if not w.requires_grad]
         for w in frozen:
             w.requires_grad_(True)
         try:
             if estimator == "hutchinson":
-                probed = {name: OverDraws(_shape(w, per), w.device) for name, w in unique.items()}
-                samples = by_probes(model, unique, batches, probed, Probes(draws, precision, generator), per=per)
+                probed = {name: OverDraws(_shape(w, per), w.device) for name, w in weights.items()}
+                samples = by_probes(model, weights, batches, probed, Probes(draws, precision, generator), per=per)
                 moments: dict[str, Moments] = {**probed}
             else:
                 kind = OverDraws if draws > 1 else OverSamples
-                moments = {name: kind(_shape(w, per), w.device) for name, w in unique.items()}
+                moments = {name: kind(_shape(w, per), w.device) for name, w in weights.items()}
                 passes = Passes(estimator, draws, generator)
                 samples = by_gradients(model, weights, batches, moments, passes, per=per, workspace=workspace)
         finally:
@@ -122,7 +120,7 @@ def curvature(
         raise DataError("curvature needs at least one sample; the batches are empty")
     trace, error = {}, {}
     for name, w in weights.items():
-        found = moments[distinct[id(w)]]
+        found = moments[name]
         dtype = torch.promote_types(w.dtype, torch.float32)
         trace[name] = found.mean(samples).to(dtype)
         error[name] = torch.zeros_like(trace[name]) if estimator == "exact" else found.error(samples).to(dtype)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.task import main_output, run
-from fewbits.weights import layers
+from fewbits.weights import aliases, layers
 
 _FORWARDS = {kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)}
 _CONVOLVES = {kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}
@@ -76,13 +76,21 @@ class Taps:
     """
 
     def __init__(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        self.first: dict[int, str] = {}
-        self.names: dict[str, str] = {}  # each name -> the first name of the same tensor
-        for name, weight in weights.items():
-            self.names[name] = self.first.setdefault(id(weight), name)
-        self.layers = {f"{path}.weight".lstrip("."): layer for path, layer in layers(model).items()}
+        first = aliases(model)
+        self.layers: list[tuple[str, str, nn.Module]] = []  # the weight's name here and its first, the layer
+        for path, layer in layers(model).items():
+            name = f"{path}.weight".lstrip(".")
+            if first.get(name, name) in weights:
+                self.layers.append((name, first.get(name, name), layer))
+        known = {shared for _, shared, _ in self.layers}
         for name in weights:
-            _check_layer(name, self.layers[name])
+            if name not in known:
+                raise UnsupportedError(
+                    f"{name}: gradients of single samples are known for linear and convolutional layers; "
+                    "estimator='hutchinson' takes any, or leave it out of include"
+                )
+        for name, _, tapped in self.layers:
+            _check_layer(name, tapped)
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.anchor = torch.zeros((), requires_grad=True, device=next(model.parameters()).device)
         self.consume: Consumer | None = None
@@ -92,9 +100,9 @@ class Taps:
     def watch(self) -> Iterator[Taps]:
         """Follow the forward passes inside the ``with`` block."""
         with ExitStack() as hooks:
-            for name in self.names:
+            for name, shared, layer in self.layers:
                 # First of all hooks, so that it sees what the layer itself computed.
-                handle = self.layers[name].register_forward_hook(self._hook(name), prepend=True)
+                handle = layer.register_forward_hook(self._hook(name, shared), prepend=True)
                 hooks.callback(handle.remove)
             try:
                 yield self
@@ -122,9 +130,7 @@ class Taps:
         finally:
             self.consume = None
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-        shared = self.names[name]
-
+    def _hook(self, name: str, shared: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
         def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             if not torch.is_grad_enabled():
                 return output

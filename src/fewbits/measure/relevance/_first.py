@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,9 @@ from fewbits.measure.relevance._rules import stabilise
 from fewbits.measure.relevance._tape import Tape
 
 
-def first_samples(tape: Tape, start: Tensor, outputs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def first_samples(
+    tape: Tape, start: Tensor, outputs: Tensor, count: int, answer: Callable[[Any], Tensor] = lambda returned: returned
+) -> tuple[Tensor, Tensor]:
     """The beginning of relevance, and the outputs with their graph, of the first ``count`` samples alone.
 
     They go through the network again, in its mode, with the statistics that batch normalisation took of the whole
@@ -23,13 +25,13 @@ def first_samples(tape: Tape, start: Tensor, outputs: Tensor, count: int) -> tup
 
     Args:
         tape: glanced at the pass of the whole batch, or watched it. start, outputs: relevance of its outputs, and
-            these themselves.
+            these themselves. answer: the outputs, out of what the network returns.
     """
     args, kwargs = tape.arguments
     few = tree_map_only(Tensor, lambda x: x[:count] if x.dim() and len(x) == len(outputs) else x, (args, kwargs))
     devices = [outputs.device] if outputs.is_cuda else []
     with torch.random.fork_rng(devices), _statistics_of(tape), tape.watch():
-        again = tape.model(*few[0], **few[1])
+        again = answer(tape.model(*few[0], **few[1]))
     start = start[:count] * again.detach() / stabilise(outputs.detach()[:count].to(again.dtype), 1e-12)
     return start, again
 

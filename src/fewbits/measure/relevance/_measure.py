@@ -17,7 +17,7 @@ from fewbits.measure.relevance._propagate import propagate
 from fewbits.measure.relevance._rules import COMPOSITES, Rules
 from fewbits.measure.relevance._tape import Tape
 from fewbits.task import Classification, Task, handing, measured_over, samples_in
-from fewbits.weights import layers
+from fewbits.weights import places
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +107,11 @@ def relevance(
 
 
 def _check_at(model: nn.Module, name: str, tensor: Tensor) -> None:
-    weights: dict[str, Any] = {f"{path}.weight".lstrip("."): layer for path, layer in layers(model).items()}
+    weights = {place.name: place for own in places(model).values() for place in own}
     if name not in weights:
         raise MismatchError(f"the network has no weight {name!r}{did_you_mean(name, weights)}")
-    if tensor.shape != weights[name].weight.shape:
+    if tensor.shape != weights[name].tensor.shape:
         raise MismatchError(
             f"{name}: the given weights have shape {tuple(tensor.shape)}, the network's "
-            f"{tuple(weights[name].weight.shape)}"
+            f"{tuple(weights[name].tensor.shape)}"
         )

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fewbits.measure.relevance._composed import COMPOSED, Composed, How, operations_of
 from fewbits.measure.relevance._nodes import BATCH_NORMS, Node, edges, kind
-from fewbits.weights import layers
+from fewbits.weights import aliases, layers
 
 
 def unseen(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,7 +176,8 @@ def _names(model: nn.Module) -> dict[int, str]:
         elif last in ("weight_v", "weight_orig"):  # of the older forms of weight_norm and spectral_norm
             name = f"{place}.weight".lstrip(".")
         names[id(p)] = name
-    return names
+    first = aliases(model)  # parameters that carry a plan come later than they do in the plain network
+    return {key: first.get(name, name) for key, name in names.items()}
 
 
 class _Watch(TorchFunctionMode):

@@ -28,7 +28,7 @@ from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.loop import fit, optimizer_of
 from fewbits.train.measured import measured_on
 from fewbits.train.objectives import objective_of
-from fewbits.weights import parameters_of, select
+from fewbits.weights import parameters_of, same_weights, select
 
 
 def _rank(done: Compressed) -> tuple[bool, float]:
@@ -96,7 +96,8 @@ class HeldTraining:
         recipe, work, settings = self.recipe, self.work, self.recipe.train
         scorer = parts.scorer(recipe, self.model, work.task)
         assigner_at = parts.assigners(recipe, work.model, work.choice.bits)
-        weights = select(self.model, recipe.select.include, recipe.select.exclude)
+        weights = select(work.model, recipe.select.include, recipe.select.exclude)
+        weights = same_weights(work.model, self.model, weights)
         for weight in weights.values():  # what is compressed is trained, frozen or not
             weight.requires_grad_(True)
         scores = None

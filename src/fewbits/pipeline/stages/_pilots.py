@@ -14,6 +14,7 @@ from fewbits.recipe import Recipe
 from fewbits.report.sizes import float_bytes
 from fewbits.train.checkpoint import Store
 from fewbits.train.loop import total_steps
+from fewbits.weights import aliases
 
 Again = Callable[[Work, Context, Recipe], Compressed]
 """Compresses ``work.model`` by another recipe; the context keeps nothing on disk."""
@@ -51,7 +52,8 @@ class Pilots:
         if before is None and work.evaluate is not None:
             before = evaluated(work.evaluate, work.full)
         steps = total_steps(work.train, work.recipe.train)
-        size = float_bytes(dict(work.full.state_dict()))
+        others = aliases(work.full)
+        size = float_bytes({n: t for n, t in work.full.state_dict().items() if n not in others})
         return replace(work, before=before, choice=choose(work.recipe, short, before, size, steps))
 
     def _outcome(self, work: Work, context: Context, trial: Recipe, what: str, index: int, count: int) -> Outcome:
