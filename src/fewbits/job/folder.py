@@ -197,9 +197,18 @@ def save_float(network: nn.Module, path: Path, normalise: Normalisation | None, 
     if normalise is not None:
         mean, std = (" ".join(str(v) for v in values) for values in (normalise.mean, normalise.std))
         words = {"normalise": f"mean {mean} std {std}"}
-    # shared ones are written twice; extra state is no tensor
-    tensors = {n: t.contiguous().clone() for n, t in network.state_dict().items() if isinstance(t, Tensor)}
-    files.write(path, save(tensors, metadata=words | more))
+    files.write(path, save(_apart(network.state_dict()), metadata=words | more))
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that lie in memory of their own: safetensors takes no others, and a network may share them."""
+    found, seen = {}, set()
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor):  # and no extra state
+            memory = tensor.untyped_storage().data_ptr()
+            found[name] = tensor.detach().clone() if memory in seen else tensor.contiguous()
+            seen.add(memory)
+    return found
 
 
 def load_report(path: Path) -> Report:
