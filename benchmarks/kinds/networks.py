@@ -29,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "int8": COMMON | {"assign": {"method": "int8"}, "activations": {"calibrate": 1}},
 }
 SAMPLES = 4
+OUTCOMES = ("works", "refused", "broken")
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
@@ -38,11 +39,13 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     """
     torch.set_num_threads(1)
     method = unit.labels["method"]
-    return [
-        unit.labels | {"model": chosen.label} | outcome(chosen, method)
-        for chosen in networks()
-        if chosen.library == unit.labels["library"]
-    ]
+    rows = []
+    for chosen in networks():
+        if chosen.library == unit.labels["library"]:
+            found = outcome(chosen, method)
+            flags = {word: int(found["outcome"] == word) for word in OUTCOMES}
+            rows.append(unit.labels | {"model": chosen.label} | flags | found)
+    return rows
 
 
 def outcome(chosen: Network, method: str) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -110,7 +111,7 @@ def compress(
     select(full, chosen.select.include, chosen.select.exclude)  # refused before anything is trained
     listened = full if teacher is None else plain_copy(teacher).to(accelerator.device)
     data = fed(full, train, inputs=inputs, targets=targets)
-    score, scale = scoring(evaluate, metric, aim, full, data.feed)
+    score, scale = scoring(_in_own_type(evaluate, model), metric, aim, full, data.feed)
     with telling(progress, accelerator) as told:
         before = None
         if score is not None and store.get("run") is None:
@@ -148,6 +149,14 @@ def _for_steps(train: Any, steps: int, recipe: Recipe) -> tuple[Any, Recipe]:
     except TypeError:
         train, epochs = train_for, 1.0
     return train, recipe.updated(train=recipe.train.model_dump() | {"epochs": epochs})
+
+
+def _in_own_type(evaluate: Any, model: nn.Module) -> Any:
+    """An evaluation that gets networks in the type of the user's, which its data has, too."""
+    own = Feed(model).dtype
+    if not callable(evaluate) or own == torch.float32:
+        return evaluate
+    return lambda network: evaluate(copy.deepcopy(network).to(own))
 
 
 def scoring(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fewbits.errors import DataError, RecipeError, UnsupportedError
 from fewbits.task._evaluating import evaluating_in_float32
-from fewbits.task.batches import laid_out, run, samples_in, tensors_in
+from fewbits.task.batches import handing, laid_out, run, samples_in, tensors_in
+from fewbits.task.feed import measured_over
 from fewbits.task.metric import METRICS, Metric, metric_of, number
 
 Outputs = Any
@@ -125,10 +126,13 @@ class Task:
         """
         total: Tensor | None = None
         with evaluating_in_float32(model) as place:
-            for batch in batches:
+            data = measured_over(model, batches)
+            for batch in data:
                 batch = send_to_device(batch, place)
-                outputs = convert_to_fp32(self.answer(run(model, laid_out(batch[0]))))
-                self.check(outputs, batch)
+                with handing(model, batch[0], data.place):
+                    outputs = convert_to_fp32(self.answer(run(model, laid_out(batch[0]))))
+                with data.naming():
+                    self.check(outputs, batch)
                 tally = self.tally(outputs, batch).double().cpu()
                 total = tally if total is None else total + tally
         if total is None:

@@ -34,6 +34,7 @@ class NoRuleError(UnsupportedError):
             known
             or f"no relevance rule for the operation {node.name()}{where}; say what it is by operations={{{name!r}: "
             "'linear' | 'elementwise' | 'scale' | a function}, by this name, by its function (torch.exp) or by its "
-            "module's class, or let probe=True find out whether it is homogeneous"
+            "module's class, or let probe=True find out whether it is homogeneous; without relevance there are "
+            "assign.method ecq, and other measures such as taylor"
         )
         self.node = node
