@@ -4,7 +4,7 @@ from fewbits.report.explain import explain
 from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
 from fewbits.report.page import page, write_page
 from fewbits.report.provenance import provenance
-from fewbits.report.report import PilotRun, Report, Round, TensorRow, Try
+from fewbits.report.report import PilotRun, Report, RestRow, Round, TensorRow, Try
 from fewbits.report.results import Results, load_results, results_page
 from fewbits.report.table import render, text
 
@@ -15,6 +15,7 @@ __all__ = [
     "Opinion",
     "PilotRun",
     "Report",
+    "RestRow",
     "Results",
     "Round",
     "Sampled",
