@@ -54,7 +54,7 @@ def test_there_were_two(said: list[dict]) -> None:
     assert [one["processes"] for one in said] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["steered", "listed", "pruned", "narrowed", "integers", "gone_on"])
+@pytest.mark.parametrize("name", ["steered", "listed", "pruned", "narrowed", "integers", "own_loop", "gone_on"])
 def test_both_end_with_the_same_bytes(out: Path, name: str) -> None:
     first, second = ((out / f"{name}-{rank}.few").read_bytes() for rank in range(2))
     assert first == second

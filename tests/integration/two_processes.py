@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import fewbits as fb
 from fewbits import cli
@@ -84,6 +86,18 @@ def main(out: Path) -> None:
     integers = make({"assign": {"method": "int8"}, "train": {"epochs": 2, "lr": 1e-3}, "rounds": 4})
     whole = fb.compress(model, batches, recipe=integers)
     whole.save(out / f"integers-{rank}.few")
+
+    own = copy.deepcopy(model).train()
+    optimizer = torch.optim.Adam(own.parameters(), 1e-3)
+    with fb.compressing(own, make(common), target="900 B", steps=8, optimizer=optimizer) as job:
+        wrapped = DistributedDataParallel(own)
+        for x, y in [*batches[rank::2][:2]] * 4:
+            nn.functional.cross_entropy(wrapped(x), y).backward()
+            job.after_backward(y)
+            optimizer.step()
+            optimizer.zero_grad()
+            job.after_step()
+        job.finish().save(out / f"own_loop-{rank}.few")
 
     def interrupt(done: int, total: int, line: str) -> None:
         if 2 * done > total:

@@ -214,6 +214,15 @@ def test_weights_from_a_file_and_a_training_here(here: Path) -> None:
     assert "net.pt is a pickle" in ran.err
 
 
+def test_a_teacher_of_ones_own_brings_its_weights(here: Path) -> None:
+    options = ("--set", "train.distill=0.5", "--set", "train.epochs=1", "--set", "rounds=1")
+    ran = fewbits("compress", "recipe.yaml", *options, "--set", "train.teacher={name: mine.py:trained}")
+    assert ran.code == 0, ran.err
+    assert "mine.py:trained teaches" in ran.err
+    ran = fewbits("compress", "recipe.yaml", *options, "--set", "train.teacher={name: mine.py:Net}")
+    assert ran.err.splitlines()[-1] == "error: an untrained teacher teaches nothing: give train.teacher.weights"
+
+
 @pytest.mark.parametrize("task", ["regression", "mine.py:huber"])
 def test_other_tasks(here: Path, task: str) -> None:
     options = (

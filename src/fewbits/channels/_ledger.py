@@ -59,7 +59,10 @@ class Ledger:
         unit_of = numbers[roots]
         if not bool(removable.any()):
             told = "; ".join(f"{name}: {self._why(tensor)}" for tensor, name in list(self.outputs.items())[:3])
-            raise UnsupportedError(f"no channel of {type(self.model).__name__} can be removed ({told})")
+            raise UnsupportedError(
+                f"no channel of {type(self.model).__name__} can be removed ({told}); leave channels out: clusters, "
+                "pruning and int8 take its layers as they are"
+            )
         axes: dict[str, tuple[Tensor | None, ...]] = {}
         for tensor, vectors in self.axes.items():
             units = tuple(None if v is None else unit_of[v] for v in vectors)

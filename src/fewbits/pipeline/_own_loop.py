@@ -35,6 +35,7 @@ from fewbits.recipe import Recipe
 from fewbits.task import Batch, Inputs, Task
 from fewbits.task.feed import Feed
 from fewbits.train.checkpoint import Store
+from fewbits.train.loop import leave_unsent
 
 WHOLE = 1 << 31  # samples: relevance of all of a batch, by another pass, as the user's backward frees the graph
 
@@ -59,6 +60,7 @@ class Compressing:
 
     def __enter__(self) -> Self:
         self.training.prepare()
+        leave_unsent(self.model)
         if self.owns_optimizer:
             self.training.optimizer = None  # the loop has one, which the job need not know
         self.training.rounds.first(self.training.qat)

@@ -47,7 +47,7 @@ class Finetuning(Training):
         lr_step_size: learning rate of step sizes and centroids, relative to their size.
         distill: weight of soft answers in the objective, 0 to 1.
         temperature: divides the logits of both networks, and so softens the answers.
-        teacher: whose answers: another network of the zoo with trained weights; default: the float network's own.
+        teacher: whose answers: another network with trained weights; default: the float network's own.
         settle: share of the steps at the end in which the assignment stays and only floats (and steps) train.
         arrive: share of the steps after which a byte target is reached; until then the size falls geometrically.
         gradual: on the way to a size, lambda moves at every step toward what the size at the next round asks for; else

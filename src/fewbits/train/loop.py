@@ -165,6 +165,15 @@ def sync_buffers(model: nn.Module, accelerator: Accelerator) -> None:
                 buffer.copy_(broadcast(buffer.contiguous()))
 
 
+def leave_unsent(model: nn.Module) -> None:
+    """Let ``DistributedDataParallel`` leave the levels and masks of a held plan alone.
+
+    Every process derives the same ones, and no backend sends 16-bit integers.
+    """
+    unsent = [name for name, buffer in model.named_buffers() if buffer.dtype in (torch.int16, torch.bool)]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
+
+
 def computing(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Layers inside multiply in ``precision``; ``"float32"`` changes nothing."""
     return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
@@ -203,10 +212,7 @@ def fit(
     callback, task = callback or Callback(), task or Classification()
     data = fed(model, loader)
     batches_of(data)
-    if accelerator.num_processes > 1:
-        # Levels and masks of a held plan: every process derives the same ones, and no backend sends 16-bit integers.
-        unsent = [name for name, buffer in model.named_buffers() if buffer.dtype in (torch.int16, torch.bool)]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
+    leave_unsent(model)
     wrapped, prepared = accelerator.prepare(model, optimizer)
     data = data.over(own_share(data.loader, accelerator))
     total = total_steps(data, training)
