@@ -57,10 +57,6 @@ class Task:
         self._loss, self._metric, self._read, self._start = loss, metric, outputs, start
         self.scale: Metric = metric_of(scale or "loss")
 
-    def inputs(self, batch: Any) -> Any:
-        """What of a batch the network is given."""
-        return batch[0]
-
     def forward(self, model: nn.Module, batch: Any) -> Outputs:
         """What the task reads of the network's outputs for a batch."""
         return self.answer(run(model, batch[0]))
