@@ -56,6 +56,7 @@ def given(source: str | None, changes: list[str] | None, network: str | None = N
 
     from fewbits import recipe as recipes
     from fewbits.errors import RecipeError
+    from fewbits.recipe.yaml_text import parse
 
     values = {} if source is None else recipes.load(source).model_dump(by_alias=True, exclude_unset=True)
     for section, name in (("network", network), ("data", data)):
@@ -72,7 +73,7 @@ def given(source: str | None, changes: list[str] | None, network: str | None = N
             place[key] = dict(nested) if isinstance(nested, dict) else {}
             place = place[key]
         try:
-            place[last] = yaml.safe_load(text)
+            place[last] = parse(text)
         except yaml.YAMLError:
             raise RecipeError(f"--set {change}: {text!r} is not a YAML value") from None
     if source is None and not {"network", "data"} <= set(values):

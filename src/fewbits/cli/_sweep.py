@@ -73,13 +73,14 @@ def with_section(recipe: Recipe, file: Path | None, trials: int | None) -> Recip
     import yaml
 
     from fewbits.errors import RecipeError
+    from fewbits.recipe.yaml_text import parse
 
     section: dict[str, Any] | None = None
     if recipe.sweep is not None:
         section = recipe.sweep.model_dump(by_alias=True, exclude_unset=True)
     if file is not None:
         try:
-            section = yaml.safe_load(file.read_text(encoding="utf-8"))
+            section = parse(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is no text'}") from None
         except yaml.YAMLError as error:

@@ -16,6 +16,9 @@ from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select, TaskChoice
 from fewbits.recipe.training import Finetuning, Training
 from fewbits.recipe.variation import Sweep
+from fewbits.recipe.yaml_text import parse
+
+PLAIN_NAME = r"^[\w][\w .+-]*\.few$"
 
 RENAMED = {
     "rehearsals": "pilots",
@@ -56,7 +59,7 @@ class Recipe(Part):
         sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
         merge_normalisation: store normalisation as scale and shift: no running statistics, no biases before it.
         seed: of everything that is drawn; the same seed gives the same bytes.
-        output: name of the file in the folder of results.
+        output: name of the file in the folder of results; a plain name that ends in ``.few``.
     """
 
     schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -80,8 +83,8 @@ class Recipe(Part):
     significand: Annotated[int, Field(ge=2, le=24)] | None = None
     coding: Literal["small", "fast"] = "small"
     merge_normalisation: bool = True
-    seed: int = 0
-    output: str = "net.few"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    output: Annotated[str, Field(pattern=PLAIN_NAME)] = "net.few"
     sweep: Sweep | None = None
 
     @field_validator("train", mode="before")
@@ -168,9 +171,11 @@ def load(source: str | Path) -> Recipe:
         hint = did_you_mean(str(source), names())
         raise RecipeError(f"no recipe file {str(source)!r}{hint}; recipes that come along: {', '.join(names())}")
     try:
-        values = yaml.safe_load(text)
+        values = parse(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{where} holds {type(values).__name__}, not a recipe")
     if "schema" not in values:

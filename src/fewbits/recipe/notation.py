@@ -8,6 +8,7 @@ from fewbits.errors import RecipeError
 
 _UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*")
+MOST = 2**60  # bytes
 _UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
 
 
@@ -24,6 +25,8 @@ def parse_size(text: str | int) -> int:
     size = int(float(found[1]) * unit)
     if size <= 0:
         raise RecipeError(f"a size must be positive, got {text!r}")
+    if size >= MOST:
+        raise RecipeError(f"no file is as large as {text!r}")
     return size
 
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 
 class Part(BaseModel):
     """A section: unknown keys are errors, and nothing changes once it is made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """``max_drop: true`` would be one point."""
+        name = info.field_name
+        if isinstance(value, bool) and name in cls.model_fields and _numeric(cls.model_fields[name].annotation):
+            raise ValueError(f"a number, got {str(value).lower()}")
+        return value
+
+
+def _numeric(annotation: Any) -> bool:
+    """Whether a key takes numbers, and no truth values."""
+    members = [getattr(member, "__origin__", member) for member in get_args(annotation) or (annotation,)]
+    plain = [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
+    return any(member in (int, float) for member in plain) and bool not in plain
 
 
 class Network(Part):
