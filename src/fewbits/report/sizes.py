@@ -14,7 +14,7 @@ from torch import Tensor
 from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 from fewbits.report.report import RestRow, TensorRow
 
-LARGE = 32_000_000  # bytes; zstd's highest levels pass some 0.2 MB a second
+LARGE = 8_000_000  # bytes; zstd's highest levels pass some 0.2 MB a second, so that 8 MB take 40 seconds
 
 
 def entropy(levels: Tensor) -> float:
@@ -68,7 +68,7 @@ def float_bytes(tensors: dict[str, Tensor]) -> int:
 def general_purpose(original: dict[str, Tensor], plan: Plan) -> dict[str, int]:
     """Sizes under gzip -9 and zstd: of the float32 network, and of the compressed one without a format of its own.
 
-    zstd takes its level 19, and 9 for more than 32 MB, where 19 takes minutes; the names say which.
+    zstd takes its level 19, and 9 for more than 8 MB, where 19 takes minutes; the names say which.
 
     The latter holds levels as int8 (int16 beyond 8 bits), floats as in the plan, zeros included, without any header. It
     is called int8, or ``pruned`` where no tensor has levels.
