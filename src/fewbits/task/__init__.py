@@ -1,9 +1,10 @@
 """What a network's outputs are for: loss, metric, and what a batch is."""
 
+from fewbits.task._fed import Fed, fed, measured_over
 from fewbits.task._task import Task, main_output
 from fewbits.task.batches import Batch, Inputs, first_of, handing, laid_out, run, samples_in
 from fewbits.task.classification import Classification, accuracy, check_targets, start_relevance
-from fewbits.task.feed import Fed, Feed, fed, measured_over
+from fewbits.task.feed import Feed
 from fewbits.task.metric import METRICS, Metric, metric_of
 from fewbits.task.named import TASKS, task_of
 

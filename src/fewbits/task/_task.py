@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fewbits.errors import DataError, RecipeError, UnsupportedError
 from fewbits.task._evaluating import evaluating_in_float32
+from fewbits.task._fed import measured_over
 from fewbits.task.batches import handing, laid_out, run, samples_in, tensors_in
-from fewbits.task.feed import measured_over
 from fewbits.task.metric import METRICS, Metric, metric_of, number
 
 Outputs = Any

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewbits.errors import DataError, RecipeError
-from fewbits.task.batches import Batch, Inputs, described, samples_in, tensors_in
+from fewbits.errors import DataError
+from fewbits.task.batches import Batch, Inputs, described, tensors_in
+from fewbits.task.signature import Signature
 
 Part = str | int
 Given = Part | Sequence[Part] | Callable[[Any], Any] | None
@@ -22,49 +20,6 @@ Given = Part | Sequence[Part] | Callable[[Any], Any] | None
 
 TARGETS = ("labels", "label", "targets", "target", "y")
 """Names of targets in batches with names."""
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a network's ``forward`` takes.
-
-    Attributes:
-        names: of its parameters, in order. required: of those without a default.
-        places: how many can be given by place; ``None`` for any number.
-        names_any: whether it takes any name.
-    """
-
-    network: str
-    names: tuple[str, ...]
-    required: tuple[str, ...]
-    places: int | None
-    names_any: bool
-
-    @staticmethod
-    def of(model: nn.Module) -> Signature:
-        """Read from the network; one that says nothing takes anything."""
-        inner = getattr(model, "module", model) if type(model).__name__.endswith("DataParallel") else model
-        try:
-            found = inspect.signature(inner.forward).parameters.values()
-        except (TypeError, ValueError):
-            return Signature(type(inner).__name__, (), (), None, True)
-        placed = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        named = [p for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        kinds = {p.kind for p in found}
-        return Signature(
-            type(inner).__name__,
-            tuple(p.name for p in named),
-            tuple(p.name for p in (*placed, *named[len(placed) :]) if p.default is p.empty),
-            None if inspect.Parameter.VAR_POSITIONAL in kinds else len(placed),
-            inspect.Parameter.VAR_KEYWORD in kinds,
-        )
-
-    def takes(self, count: int) -> bool:
-        """Whether ``count`` arguments by place are enough, and not too many."""
-        return len(self.required) <= count and (self.places is None or count <= self.places)
-
-    def __str__(self) -> str:
-        return f"forward of {self.network} takes ({', '.join(self.names)})"
 
 
 class Feed:
@@ -228,91 +183,3 @@ def _as_tensors(value: Any, floats: torch.dtype | None) -> Any:
             return torch.tensor(value)
         return type(value)(_as_tensors(part, floats) for part in value) if type(value) in (tuple, list) else value
     return value
-
-
-class Fed:
-    """Batches of any loader as every room knows them, each one checked.
-
-    Args:
-        loader: a list of batches, a ``DataLoader``, or anything that yields batches again and again.
-        feed: how they are split.
-        what: their name in errors, such as ``"the training data"``. empty: whether batches without samples are passed
-            over; else they are errors.
-
-    Attributes:
-        place: where the last batch stands, for errors: ``"batch 3 of the training data"``.
-    """
-
-    def __init__(self, loader: Iterable[Any], feed: Feed, what: str, *, empty: bool = False) -> None:
-        self.loader, self.feed, self.what, self.place = loader, feed, what, what
-        self.empty = empty
-
-    def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Batch]:
-        for number, batch in enumerate(self.loader, 1):
-            self.place = f"batch {number} of {self.what}"
-            found = self.checked(batch)
-            if not self.empty or samples_in(found.inputs):
-                yield found
-
-    def over(self, loader: Iterable[Any]) -> Fed:
-        """The same for other batches of the same kind."""
-        return Fed(loader, self.feed, self.what, empty=self.empty)
-
-    @contextmanager
-    def naming(self) -> Iterator[None]:
-        """Around what looks at the last batch: its errors name the batch."""
-        try:
-            yield
-        except DataError as error:
-            raise DataError(f"{self.place}: {error}") from None
-
-    def checked(self, batch: Any) -> Batch:
-        """A batch split and looked at.
-
-        Raises:
-            DataError: it does not fit, it is empty, or it holds NaN.
-        """
-        with self.naming():
-            found = self.feed(batch)
-        for word, part in (("inputs", found.inputs), ("targets", found.targets)):
-            for tensor in tensors_in(part):
-                if word == "inputs" and not tensor.numel() and not self.empty:
-                    raise DataError(f"{self.place} is empty: its inputs have shape {list(tensor.shape)}")
-                if tensor.is_floating_point() and bool(tensor.isnan().any()):
-                    raise DataError(f"{self.place}: {int(tensor.isnan().sum())} of its {word} are NaN")
-        return found
-
-
-def measured_over(model: nn.Module, batches: Iterable[Any]) -> Fed:
-    """Batches to measure on: read once, and those without samples are passed over."""
-    return batches if isinstance(batches, Fed) else Fed(batches, Feed(model), "the data", empty=True)
-
-
-def fed(
-    model: nn.Module,
-    batches: Iterable[Any],
-    what: str = "the training data",
-    *,
-    inputs: Given = None,
-    targets: Given = None,
-) -> Fed:
-    """Batches to train or to evaluate with, which are read again and again; those that are fed already stay.
-
-    Raises:
-        DataError: what is given holds no batches, or can be read only once.
-    """
-    if isinstance(batches, Fed):
-        return batches
-    if isinstance(batches, Iterator):
-        raise DataError(
-            f"{what}: a {type(batches).__name__} is read only once and has no length; give a DataLoader or a list of "
-            "batches"
-        )
-    if isinstance(batches, str | bytes | Tensor | Mapping) or not isinstance(batches, Iterable):
-        raise DataError(f"{what}: {described(batches)} holds no batches; give a DataLoader or a list of batches")
-    if inputs is not None and inputs == targets and not callable(inputs):
-        raise RecipeError(f"inputs and targets are both {inputs!r}")
-    return Fed(batches, Feed(model, inputs, targets), what)

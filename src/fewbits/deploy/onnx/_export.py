@@ -22,7 +22,7 @@ from fewbits.int8.places import repeated
 from fewbits.plan import Affine, Clustered, Masked, Plan
 from fewbits.task import Feed, Inputs
 from fewbits.task.batches import described
-from fewbits.task.feed import Signature
+from fewbits.task.signature import Signature
 from fewbits.weights import aliases, layers
 
 
