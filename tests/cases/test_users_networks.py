@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -113,3 +114,9 @@ def test_statistics_that_are_not_finite_are_named_as_the_network_names_them(
     getattr(net.bn, buffer)[1] = value
     assign = {"method": method} | ({"lam": 0.1} if method == "ecq" else {})
     assert f"bn.{buffer}" in str(said(net, batches(), recipe=recipe(assign=assign, train=None)))
+
+
+def test_what_cannot_be_copied_is_told_with_a_way_out() -> None:
+    net = Net()
+    net.lock = threading.Lock()  # type: ignore[assignment]
+    assert "Net cannot be copied" in str(said(net, batches()))

@@ -60,7 +60,14 @@ def plain_copy(model: nn.Module) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    plain = make_plain(copy.deepcopy(model, memo))
+    try:
+        copied = copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedError(
+            f"{type(model).__name__} cannot be copied: {error}; take what is no tensor or number (locks, files, "
+            "tensors with a graph) off its modules, or give it a __deepcopy__"
+        ) from error
+    plain = make_plain(copied)
     check_finite(plain)
     parameters = [p for p in plain.parameters() if p.is_floating_point()]
     if any(p.dtype != torch.float32 for p in parameters):
@@ -83,7 +90,8 @@ def make_plain(model: nn.Module) -> nn.Module:
             _fold(module)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise UnsupportedError(
-                f"{path or type(model).__name__}: what stands in for its weight cannot be folded: {error}"
+                f"{path or type(model).__name__}: what stands in for its weight cannot be folded: {error}; take it off "
+                "first, as by torch.nn.utils.parametrize.remove_parametrizations"
             ) from error
     return model
 

@@ -211,7 +211,8 @@ def compressing(
         recipe: as of :func:`fewbits.compress`. Of its section ``train`` only ``settle``, ``arrive``, ``gradual``,
             ``damping``, ``gradient_scale``, ``learn`` and ``lr_step_size`` count: all else is the loop's.
         steps: optimizer steps of the loop.
-        target, max_drop, evaluate, metric, task: as of :func:`fewbits.compress`; the task is read for relevance only.
+        target, max_drop, evaluate, metric, task: as of :func:`fewbits.compress`; the task says where relevance
+            begins, and the metric over batches.
         optimizer: of the loop; step sizes and centroids join it as parameters (``train.learn``). Without it they are
             not trained.
         progress: called after every round.

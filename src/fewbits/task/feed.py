@@ -27,7 +27,8 @@ class Feed:
 
     * A tuple: the last part is the target, what is before goes to ``forward`` in order.
     * Names: parts go to the parameters of ``forward`` with their names, and ``labels`` (or ``label``, ``targets``,
-      ``target``, ``y``) is the target. A network of one input takes the only other part, whatever its name.
+      ``target``, ``y``) is the target. Other parts are left out, as texts and numbers of samples are, once ``forward``
+      has all that it needs. A network of one input takes the only other part, whatever its name.
 
     Args:
         model: whose ``forward`` is read.
@@ -73,7 +74,11 @@ class Feed:
     def _as_told(self, batch: Any, named: Mapping[str, Any] | None) -> tuple[Any, Any]:
         targets = None if self.wanted is None else _part(batch, named, self.wanted, "targets")
         if self.given is not None:
-            return _part(batch, named, self.given, "inputs"), targets
+            found = _part(batch, named, self.given, "inputs")
+            chosen = not callable(self.given) and not isinstance(self.given, str | int)
+            if chosen and not set(self.given) <= set(self.signature.names):  # type: ignore[arg-type]
+                found = tuple(found.values()) if isinstance(found, dict) else found  # by place, in the order given
+            return found, targets
         if named is not None and not callable(self.wanted):
             gone = {self.wanted} if isinstance(self.wanted, str | int) else set(self.wanted or ())
             return self._named({k: v for k, v in named.items() if k not in gone}, target=False)[0], targets
