@@ -183,6 +183,16 @@ def test_targets_of_another_shape_are_refused_with_both_shapes(case: Case) -> No
         task.check(outputs, Batch(batch.inputs, batch.targets[:-1]))
 
 
+@pytest.mark.parametrize("missing", [None, ["a", "b"], [{"box": torch.zeros(4)}]])
+def test_a_batch_without_targets_is_told_so(case: Case, missing: Any) -> None:
+    task, net, batch = drawn(case)
+    if task.name == "own":
+        return  # only its loss knows
+    data = batch.inputs if missing is None else (batch.inputs, missing)
+    with pytest.raises(DataError, match=r"batch 1 of the training data: a batch has .*targets"):
+        fb.compress(net, [data], task=task, recipe={"assign": {"method": "ecq", "lam": 0.1}})
+
+
 def test_it_is_compressed_and_decodes_to_the_same_outputs(case: Case) -> None:
     task, net, batch = drawn(case)
     recipe = {"assign": {"method": "ecq", "bits": 4, "lam": 0.05}, "train": {"epochs": 1, "distill": 0.5}, "rounds": 2}

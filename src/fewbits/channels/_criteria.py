@@ -15,7 +15,7 @@ from fewbits.errors import DataError, RecipeError, did_you_mean
 from fewbits.graph.traced import graph_of
 from fewbits.measure.curvature import curvature, sensitivity
 from fewbits.measure.curvature.gradients import Passes
-from fewbits.task import Batch, Classification, Task, first_of, main_output, measured_over, run, samples_in
+from fewbits.task import Batch, Classification, Task, first_of, handing, main_output, measured_over, run, samples_in
 from fewbits.weights import NORMS, layer_weights
 
 Batches = Iterable[Any]
@@ -48,9 +48,14 @@ def by_taylor(model: nn.Module, batches: Batches, *, task: Task | None = None) -
     frozen = [w.requires_grad_(True) for w in weights.values() if not w.requires_grad]
     try:
         with evaluating(model), torch.enable_grad():
-            for batch in measured_over(model, batches):
+            data = measured_over(model, batches)
+            for batch in data:
                 batch = send_to_device(batch, place)
-                loss = task.loss(task.forward(model, batch), batch)
+                with handing(model, batch[0], data.place):
+                    answers = task.forward(model, batch)
+                with data.naming():
+                    task.check(answers, batch)
+                loss = task.loss(answers, batch)
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
                 for (name, w), gradient in zip(weights.items(), gradients, strict=True):
                     if gradient is not None:
@@ -101,7 +106,7 @@ def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int =
                 outputs.clear()
                 inputs, targets = send_to_device(batch, place)
                 logits = main_output(run(model, inputs))
-                samples += len(targets)
+                samples += samples_in(inputs)
                 for loss, again in Passes("sketched", draws, generator).losses(logits, targets):
                     flat = [y for ys in outputs.values() for y in ys]
                     slopes = iter(torch.autograd.grad(loss, flat, retain_graph=again))

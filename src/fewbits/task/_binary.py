@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewbits.errors import DataError
 from fewbits.task._task import Task, main_output
+from fewbits.task.batches import targets_of
 from fewbits.task.classification import check_same, checked_start
 from fewbits.task.metric import METRICS
 
@@ -31,7 +32,7 @@ class Binary(Task):
 
     def check(self, outputs: Tensor, batch: Any) -> None:
         """Raise DataError unless there is one target from 0 to 1 for each score."""
-        targets = batch[1]
+        targets = targets_of(batch)
         if _squeezed(outputs).shape != _squeezed(targets).shape:
             raise DataError(
                 f"task {self.name}: the network gives outputs of shape {tuple(outputs.shape)} and the data targets of "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewbits.errors import DataError
 from fewbits.task._task import Task, main_output
+from fewbits.task.batches import targets_of
 from fewbits.task.metric import METRICS
 
 
@@ -27,7 +28,7 @@ class Regression(Task):
 
     def check(self, outputs: Tensor, batch: Any) -> None:
         """Raise DataError unless there is one target for each output."""
-        targets = batch[1]
+        targets = targets_of(batch)
         same = outputs.shape == targets.shape or (
             outputs.numel() == targets.numel() == len(outputs) and {outputs.dim(), targets.dim()} == {1, 2}
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewbits.errors import DataError, RecipeError
 from fewbits.task._task import Task, main_output
-from fewbits.task.batches import tensors_in
+from fewbits.task.batches import targets_of, tensors_in
 from fewbits.task.classification import check_range, check_same, checked_start
 from fewbits.task.metric import METRICS
 
@@ -35,7 +35,7 @@ class Segmentation(Task):
 
     def check(self, outputs: Tensor, batch: Any) -> None:
         """Raise DataError unless there is one class index per place, within the outputs, and some place counts."""
-        targets = batch[1]
+        targets = targets_of(batch)
         if outputs.dim() < 3 or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
             raise DataError(
                 f"task {self.name}: the network gives outputs of shape {tuple(outputs.shape)} and the data targets of "
@@ -112,7 +112,7 @@ class Tokens(Segmentation):
 
     def check(self, outputs: Tensor, batch: Any) -> None:
         """Raise DataError as of segmentation, and where targets are the inputs but are not shifted."""
-        if outputs.dim() != 3 or batch[1].shape != outputs.shape[:2]:
+        if outputs.dim() != 3 or targets_of(batch).shape != outputs.shape[:2]:
             raise DataError(
                 f"task tokens: the network gives outputs of shape {tuple(outputs.shape)} and the data targets of shape "
                 f"{tuple(batch[1].shape)}; [n, T, tokens] and [n, T] are needed"

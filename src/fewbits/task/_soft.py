@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewbits.errors import DataError
+from fewbits.task.batches import targets_of
 from fewbits.task.classification import Classification, checked_start
 
 
@@ -19,7 +20,7 @@ class SoftLabels(Classification):
 
     def check(self, outputs: Tensor, batch: Any) -> None:
         """Raise DataError unless there is a chance for each score, and those of a sample add up to 1."""
-        targets = batch[1]
+        targets = targets_of(batch)
         if outputs.dim() != 2 or targets.shape != outputs.shape:
             raise DataError(
                 f"task {self.name}: the network gives outputs of shape {tuple(outputs.shape)} and the data targets of "

@@ -64,6 +64,21 @@ def told(given: Any) -> str:
     return described(given) if isinstance(given, Tensor | Inputs) else f"shape {tuple(given)}"
 
 
+def targets_of(batch: Any) -> Tensor:
+    """The targets of a batch, where a task needs one tensor of them.
+
+    Raises:
+        DataError: there are none, or they are something else.
+    """
+    found = batch[1]
+    if not isinstance(found, Tensor):
+        told = "has no targets" if found is None else f"has targets of {described(found)}, not one tensor"
+        raise DataError(
+            f"a batch {told}: give tuples (inputs, targets), say targets=, or give a task with a loss of your own"
+        )
+    return found
+
+
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Every tensor of a nested structure of tuples, lists and mappings, in order."""
     if isinstance(value, Tensor):

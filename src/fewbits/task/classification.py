@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewbits.errors import DataError, RecipeError, did_you_mean
 from fewbits.task._evaluating import evaluating_in_float32
 from fewbits.task._task import Task, main_output
-from fewbits.task.batches import laid_out, run, samples_in
+from fewbits.task.batches import laid_out, run, samples_in, targets_of
 from fewbits.task.metric import METRICS
 
 STARTS = ("score", "probability", "ones")
@@ -32,7 +32,7 @@ class Classification(Task):
 
     def check(self, outputs: Tensor, batch: Any) -> None:
         """See :func:`check_targets`."""
-        check_targets(outputs, batch[1])
+        check_targets(outputs, targets_of(batch))
 
     def loss(self, outputs: Tensor, batch: Any, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy with the true classes, the mean over samples, in nats."""
