@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from fewbits import files
 from fewbits.errors import DataError
 
-_FORMAT = 11
+_FORMAT = 12
 
 
 def save(path: Path, values: dict[str, Any]) -> None:

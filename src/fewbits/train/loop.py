@@ -5,35 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, convert_to_fp32, send_to_device
+from accelerate.utils import broadcast, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fewbits.errors import DataError, NonFiniteError
+from fewbits.errors import DataError
 from fewbits.recipe.training import Training
-from fewbits.task import Classification, Fed, Task, fed, handing, laid_out, run
-from fewbits.task.batches import tensors_in
+from fewbits.task import Classification, Fed, Task, fed
 from fewbits.task.stream import Stream
 from fewbits.train.objectives import Objective
-from fewbits.train.rules import Batch, Rule, backprop
+from fewbits.train.rules import Rule, backprop, blocks_of
+from fewbits.train.step import Step
 
 
 class Callback:
     """What accompanies training: looks at each step, and acts between backward and update, and after it.
 
     This base does nothing; it is what plain training uses.
+
+    Attributes:
+        rule_state: what the learning rule remembers. :func:`fit` begins with it if it is not ``None``, and the next
+            one is here before :meth:`after_update`, so that it can be kept.
     """
+
+    rule_state: Any = None
 
     def watch(self) -> AbstractContextManager[Any]:
         """Wraps each forward pass."""
         return nullcontext()
+
+    def watches(self) -> bool:
+        """Whether this step needs a forward pass of the whole network inside :meth:`watch`."""
+        return False
 
     def keeps_graph(self) -> bool:
         """Whether :meth:`before_update` needs the autograd graph of the outputs, which backward else frees."""
@@ -174,11 +184,6 @@ def leave_unsent(model: nn.Module) -> None:
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
 
 
-def computing(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Layers inside multiply in ``precision``; ``"float32"`` changes nothing."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
-
-
 def fit(
     model: nn.Module,
     loader: Any,
@@ -200,7 +205,7 @@ def fit(
         objective: loss of ``(outputs, batch)``.
         optimizer: over the model's parameters; learning rates follow the schedule from their present values.
         training: epochs, schedule and clipping.
-        companion: what accompanies each step.
+        callback: what accompanies each step.
         accelerator: where to run; default: one made from the environment (``accelerate launch`` sets it).
         start: steps that were done before, when resuming.
         task: what the outputs are for; default: classification. rule: how the network learns.
@@ -220,27 +225,23 @@ def fit(
         group.setdefault("initial_lr", group["lr"])
     model.train()
     stream = endless(data, start)
-    state = rule.init(model)
+    blocks = cache(partial(blocks_of, model))
+    if callback.rule_state is None:
+        callback.rule_state = rule.init(model)
+    callback.rule_state = send_to_device(callback.rule_state, accelerator.device)
     for done in range(start, total):
         batch = send_to_device(next(stream), accelerator.device)
         for group in optimizer.param_groups:  # a callback may change the peak
             group["lr"] = group["initial_lr"] * factor(training, done, total)
 
-        def forward(batch: Any = batch, done: int = done) -> tuple[Any, Tensor]:
-            with computing(training.precision, accelerator.device):
-                inputs = batch[0] if training.precision == "float32" else laid_out(batch[0])
-                with handing(model, inputs, data.place), callback.watch():
-                    outputs = task.answer(run(wrapped, inputs))
-                outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
-                with data.naming():
-                    task.check(outputs, batch)
-                loss = objective(outputs, batch)
-            if not math.isfinite(float(loss.detach())):
-                raise NonFiniteError(f"the training loss is {float(loss)} at step {done}{_why(batch, data.place)}")
-            return outputs, loss
-
-        backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
-        outputs, loss, state = rule.update(model, Batch(forward, backward), state)
+        step = Step(
+            model, wrapped, batch, data, objective, training, task, accelerator, callback.watch, callback.keeps_graph(),
+            blocks, done,
+        )  # fmt: skip
+        outputs, loss, callback.rule_state = rule.update(model, step.as_batch(), callback.rule_state)
+        step.synchronise()
+        if callback.watches() and not step.watched(outputs):
+            outputs, _ = step.forward()
         value = float(loss.detach())
         callback.before_update(outputs, batch)
         if training.clip is not None:
@@ -250,12 +251,6 @@ def fit(
         callback.after_update(done + 1, total, value)
     sync_buffers(model, accelerator)
     accelerator.wait_for_everyone()
-
-
-def _why(batch: Any, place: str) -> str:
-    if all(bool(x.isfinite().all()) for x in tensors_in(batch[0])):
-        return "; lower the learning rate"
-    return f": {place} holds infinite inputs"
 
 
 def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ def saved(
         "history": [vars(r) for r in rounds.history],
         "best": None if best is None else (rounds.candidates.encoded(best.plan), best.lam, best.accuracy),
         "random": checkpoint.random_state(),
+        "rule": qat.rule_state,
         "scorer": qat.scorer.state() if qat.scorer is not None else None,
     }
 
@@ -82,6 +83,7 @@ def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: 
     if state["best"] is not None:
         data, lam, accuracy = state["best"]
         rounds.best = Kept(decoded(data, rounds.candidates.full), lam, len(data), accuracy)
+    qat.rule_state = state["rule"]
     checkpoint.set_random_state(state["random"])
     if qat.scorer is not None:
         qat.scorer.restore(state["scorer"])
