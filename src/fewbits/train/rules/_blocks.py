@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.graph import graph_of
-from fewbits.train.rules._cuts import ends_of, free_nodes
+from fewbits.train.rules._cuts import ends_of, free_nodes, is_activation, is_norm
 from fewbits.train.rules._walk import Walk
 from fewbits.weights import WEIGHTED
 
@@ -33,6 +33,9 @@ class Block:
         self._calls = [node for node, module in self._modules() if isinstance(module, WEIGHTED)]
         self.layers = {str(node.target): chain.modules[str(node.target)] for node in self._calls}
         self.name = next(iter(self.layers), type(chain.network).__name__)
+        active = len(nodes) > 1 and is_activation(nodes[-1], chain.modules)
+        self._until = len(nodes) - 1 if active else len(nodes)
+        self._driven = nodes[-1].all_input_nodes[0] if active else nodes[-1]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs of the block for its inputs, which are not written over."""
@@ -56,7 +59,8 @@ class Block:
         """Why the block is not one layer with something before and after it; empty if it is."""
         names, found = ", ".join(self.layers), self._chain
         for node, module in self._modules():
-            if not isinstance(module, WEIGHTED) and any(p.dim() > 1 for p in module.parameters()):
+            known = isinstance(module, WEIGHTED) or is_norm(module)
+            if not known and any(p.dim() > 1 for p in module.parameters()):
                 return f"{node.target} ({type(module).__name__}) is no linear or convolutional layer"
         for node in self._nodes:
             if node.op == "get_attr" and getattr(found.walk.attribute(str(node.target)), "ndim", 0) > 1:
@@ -82,6 +86,43 @@ class Block:
         call = self._calls[0] if self.layer else self._given
         found: Tensor = self._chain.walk.run(self._nodes[self._at + 1 :], call, a, self._nodes[-1])
         return found
+
+    def drive(self, x: Tensor) -> Tensor:
+        """What the block's last activation gets for inputs of the block; without one, the block's outputs."""
+        found: Tensor = self._chain.walk.run(self._nodes[: self._until], self._given, x, self._driven)
+        return found
+
+    def activate(self, a: Tensor) -> Tensor:
+        """Outputs of the block for those of :meth:`drive`."""
+        found: Tensor = self._chain.walk.run(self._nodes[self._until :], self._driven, a, self._nodes[-1])
+        return found if self._until < len(self._nodes) else a
+
+    def pull(self, x: Tensor, errors: Tensor, *, learn: bool = True) -> Tensor:
+        """``J^T errors`` with the Jacobian of the block at ``x`` with respect to its inputs, shaped as they are.
+
+        Args:
+            errors: of the shape of the block's outputs. learn: whether parameters get ``J^T errors``, too, added to
+                their ``.grad``. The graph of this block is made for it, and gone afterwards.
+        """
+        return self._pulled(self, x, errors, learn)
+
+    def pull_drive(self, x: Tensor, errors: Tensor, *, learn: bool = True) -> Tensor:
+        """:meth:`pull` of :meth:`drive`."""
+        return self._pulled(self.drive, x, errors, learn)
+
+    def _pulled(self, compute: Callable[[Tensor], Tensor], x: Tensor, errors: Tensor, learn: bool) -> Tensor:
+        x = x.detach().requires_grad_(x.is_floating_point())
+        parameters = self.parameters() if learn else []
+        wanted = [t for t in (x, *parameters) if t.requires_grad]
+        with torch.enable_grad():
+            y = compute(x)
+        found = torch.autograd.grad(y, wanted, errors.to(y.dtype), allow_unused=True) if wanted else ()
+        by_id = {id(tensor): slope for tensor, slope in zip(wanted, found, strict=True) if slope is not None}
+        for parameter in parameters:
+            slope = by_id.get(id(parameter))
+            if slope is not None:
+                parameter.grad = slope if parameter.grad is None else parameter.grad + slope
+        return by_id.get(id(x), torch.zeros_like(x)).detach()
 
     def parameters(self) -> list[nn.Parameter]:
         """All that it trains, once each: of weights behind a plan, the background weights."""

@@ -59,7 +59,7 @@ def _cuts(nodes: Sequence[fx.Node], given: fx.Node, free: set[fx.Node]) -> set[i
 
 def _end(nodes: Sequence[fx.Node], here: int, there: int, modules: Modules, pooled: bool) -> int:
     """The last activation between two layers, and the pooling behind it; where there is none, the normalisation."""
-    active = [i for i in range(here + 1, there) if _active(nodes[i], modules)]
+    active = [i for i in range(here + 1, there) if is_activation(nodes[i], modules)]
     end = max(active, default=here)
     for i in range(end + 1, there):
         if not ((pooled and _named(nodes[i], modules, "pool")) or (not active and _named(nodes[i], modules, "norm"))):
@@ -68,11 +68,16 @@ def _end(nodes: Sequence[fx.Node], here: int, there: int, modules: Modules, pool
     return end
 
 
+def is_norm(module: nn.Module) -> bool:
+    """Whether a layer normalises: its weights scale values one by one."""
+    return "norm" in type(module).__name__.lower()
+
+
 def _module(node: fx.Node, modules: Modules) -> nn.Module | None:
     return modules[str(node.target)] if node.op == "call_module" else None
 
 
-def _active(node: fx.Node, modules: Modules) -> bool:
+def is_activation(node: fx.Node, modules: Modules) -> bool:
     """Whether a node is an activation."""
     module = _module(node, modules)
     if is_dropout(node, modules) or isinstance(module, nn.Identity):

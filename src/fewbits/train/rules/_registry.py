@@ -7,8 +7,15 @@ from typing import Any
 
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.train.rules._backprop import backprop
+from fewbits.train.rules._direct_feedback import direct_feedback_alignment
+from fewbits.train.rules._dual_propagation import dual_propagation
+from fewbits.train.rules._equilibrium import equilibrium_propagation
+from fewbits.train.rules._feedback_alignment import feedback_alignment
+from fewbits.train.rules._forward_gradient import forward_gradient
 from fewbits.train.rules._options import checked
+from fewbits.train.rules._predictive import predictive_coding
 from fewbits.train.rules._rule import Rule
+from fewbits.train.rules._sign_symmetry import sign_symmetry
 
 
 @checked("backprop")
@@ -18,6 +25,13 @@ def _backprop() -> Rule:
 
 RULES: dict[str, Callable[..., Rule]] = {
     "backprop": _backprop,
+    "feedback-alignment": feedback_alignment,
+    "direct-feedback-alignment": direct_feedback_alignment,
+    "sign-symmetry": sign_symmetry,
+    "predictive-coding": predictive_coding,
+    "dual-propagation": dual_propagation,
+    "equilibrium-propagation": equilibrium_propagation,
+    "forward-gradient": forward_gradient,
 }
 """Factories by name, called with options. A row more is a rule more; ``tests/contract`` runs over all of them."""
 

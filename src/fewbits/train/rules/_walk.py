@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -80,17 +80,23 @@ class Walk:
         if self._seed is None:
             yield
             return
-        module: Any = self.modules.get(str(node.target)) if node.op == "call_module" else None
-        again = node in self._counted and getattr(module, "track_running_stats", False) and module.training
+        again = [self.modules[str(node.target)]] if node.op == "call_module" and node in self._counted else []
         self._counted.add(node)
-        with fixed(self._seed + self._draws[node]) if node in self._draws else nullcontext():
-            if again:
-                module.track_running_stats = False
-            try:
-                yield
-            finally:
-                if again:
-                    module.track_running_stats = True
+        with uncounted(again), fixed(self._seed + self._draws[node]) if node in self._draws else nullcontext():
+            yield
+
+
+@contextmanager
+def uncounted(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, normalisations that train leave their running statistics alone."""
+    counting: list[Any] = [m for m in modules if m.training and getattr(m, "track_running_stats", False)]
+    for module in counting:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in counting:
+            module.track_running_stats = True
 
 
 @contextmanager
