@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.train.rules._rule import Batch
@@ -24,3 +24,10 @@ def output_errors(batch: Batch, outputs: Tensor) -> tuple[Tensor, Tensor]:
         loss = batch.loss_of(outputs)
     slope = torch.autograd.grad(loss, outputs)[0]
     return loss.detach(), -slope * len(outputs)
+
+
+def forget_directions(network: nn.Module) -> None:
+    """Zeros in place of all directions: a step in which something beside the network learns."""
+    for parameter in network.parameters():
+        if parameter.grad is not None:
+            parameter.grad = torch.zeros_like(parameter.grad)

@@ -8,6 +8,7 @@ from typing import Any
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.train.rules._backprop import backprop
 from fewbits.train.rules._direct_feedback import direct_feedback_alignment
+from fewbits.train.rules._direct_targets import direct_difference_target_propagation
 from fewbits.train.rules._dual_propagation import dual_propagation
 from fewbits.train.rules._equilibrium import equilibrium_propagation
 from fewbits.train.rules._feedback_alignment import feedback_alignment
@@ -16,6 +17,7 @@ from fewbits.train.rules._options import checked
 from fewbits.train.rules._predictive import predictive_coding
 from fewbits.train.rules._rule import Rule
 from fewbits.train.rules._sign_symmetry import sign_symmetry
+from fewbits.train.rules._target_propagation import difference_target_propagation
 
 
 @checked("backprop")
@@ -28,6 +30,8 @@ RULES: dict[str, Callable[..., Rule]] = {
     "feedback-alignment": feedback_alignment,
     "direct-feedback-alignment": direct_feedback_alignment,
     "sign-symmetry": sign_symmetry,
+    "difference-target-propagation": difference_target_propagation,
+    "direct-difference-target-propagation": direct_difference_target_propagation,
     "predictive-coding": predictive_coding,
     "dual-propagation": dual_propagation,
     "equilibrium-propagation": equilibrium_propagation,
