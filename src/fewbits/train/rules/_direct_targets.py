@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
-from fewbits.train.rules import _adam as adam
+from fewbits.train.rules._adam import fresh, stepped
 from fewbits.train.rules._blocks import Chain, blocks_of
 from fewbits.train.rules._feedback import drawn
 from fewbits.train.rules._nudge import forget_directions, output_errors
@@ -50,7 +50,7 @@ def direct_difference_target_propagation(
 
     def init(network: nn.Module) -> Any:
         blocks_of(network)
-        return {"step": 0, "feedback": {}, "moments": adam.begun({})}
+        return {"step": 0, "feedback": {}}
 
     def update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tensor, Any]:
         with batch.computing(), batch.blocks().steady() as chain:
@@ -60,13 +60,16 @@ def direct_difference_target_propagation(
             chain[-1].pull(hidden[-2], -errors / len(errors))
             for block, below, here in zip(chain[:-1], hidden, hidden[1:], strict=False):
                 with torch.no_grad():  # h_l - t_l, over eta
-                    wrong = -(errors.float().flatten(1) @ state["feedback"][str(block.number)]).view_as(here)
+                    wrong = -(errors.float().flatten(1) @ state["feedback"][str(block.number)]["value"]).view_as(here)
                 block.pull(below, wrong / len(here))
             slopes = _slopes(chain, hidden, state, noise, feedback_blocks)
-            adam.step(state["feedback"], slopes, state["moments"], feedback_lr, batch.mean, feedback_decay)
         if state["step"] < warm_up:
             forget_directions(network)
-        return hidden[-1], loss, {**state, "step": state["step"] + 1}
+        learnt = {}
+        for name, slope in slopes.items():
+            now = state["feedback"][name]
+            learnt[name] = stepped(now, batch.mean(slope) + feedback_decay * now["value"], feedback_lr)
+        return hidden[-1], loss, {"step": state["step"] + 1, "feedback": state["feedback"] | learnt}
 
     return Rule(init, update)
 
@@ -74,15 +77,15 @@ def direct_difference_target_propagation(
 def _begun(state: Any, hidden: list[Tensor], seed: int) -> Any:
     """The state with feedback ``[outputs, numbers of a block]`` for every block but the last."""
     shapes = {str(place): (hidden[-1][0].numel(), here[0].numel()) for place, here in enumerate(hidden[1:-1])}
-    known = {name: tuple(weight.shape) for name, weight in state["feedback"].items()}
+    known = {name: tuple(learnt["value"].shape) for name, learnt in state["feedback"].items()}
     if known == shapes:
         return state
     if known:
         raise UnsupportedError(
             "direct-difference-target-propagation: samples have other shapes than those that its feedback was made for"
         )
-    feedback = {n: drawn(shape, shape[1] ** -0.5, seed, int(n), hidden[-1]) for n, shape in shapes.items()}
-    return {**state, "feedback": feedback, "moments": adam.begun(feedback)}
+    feedback = {n: fresh(drawn(shape, shape[1] ** -0.5, seed, int(n), hidden[-1])) for n, shape in shapes.items()}
+    return {**state, "feedback": feedback}
 
 
 @torch.no_grad()
@@ -98,6 +101,6 @@ def _slopes(chain: Chain, hidden: list[Tensor], state: Any, noise: float, which:
         for block in chain[place + 1 :]:
             moved = block(moved)
         away = (moved - hidden[-1]).float().flatten(1) / noise
-        wrong = away @ state["feedback"][str(place)] - eps.float().flatten(1)
+        wrong = away @ state["feedback"][str(place)]["value"] - eps.float().flatten(1)
         found[str(place)] = 2 * away.T @ wrong / len(away)
     return found

@@ -10,7 +10,7 @@ Every block learns to reach a target, which inverses ``g_l`` of the blocks above
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
-from fewbits.train.rules import _adam as adam
+from fewbits.train.rules._adam import fresh, stepped
 from fewbits.train.rules._blocks import Block, blocks_of
 from fewbits.train.rules._feedback import drawn, fans, transposed
 from fewbits.train.rules._nudge import forget_directions, output_errors
@@ -62,10 +62,10 @@ def difference_target_propagation(
             size = (1 / fans(weight)[1]) ** 0.5
             feedback[f"{block.number}.weight"] = drawn(weight.shape, size, seed, block.number, weight)
             feedback[f"{block.number}.bias"] = weight.new_zeros(inputs, dtype=torch.float32)
-        return {"step": 0, "feedback": feedback, "moments": adam.begun(feedback)}
+        return {"step": 0, "feedback": {key: fresh(tensor) for key, tensor in feedback.items()}}
 
     def update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tensor, Any]:
-        feedback = state["feedback"]
+        feedback = {key: learnt["value"] for key, learnt in state["feedback"].items()}
         with batch.computing(), batch.blocks().steady() as chain:
             hidden = chain.activations(chain.enter(batch.inputs))
             loss, errors = output_errors(batch, hidden[-1])
@@ -83,10 +83,11 @@ def difference_target_propagation(
                     found = targets(hidden[1:-1], inverses, -len(errors) * target_step * last)
                 for block, below, here, target in zip(chain[:-1], hidden, hidden[1:], found, strict=False):
                     block.pull(below, (here - target) / (target_step * len(here)))
-            _learn(chain[1:-1], hidden, inverse, state, batch, noise, feedback_lr)
+            slopes = _slopes(chain[1:-1], hidden, inverse, feedback, noise)
         if state["step"] < warm_up:
             forget_directions(network)
-        return hidden[-1], loss, {**state, "step": state["step"] + 1}
+        learnt = {key: stepped(state["feedback"][key], batch.mean(g), feedback_lr) for key, g in slopes.items()}
+        return hidden[-1], loss, {"step": state["step"] + 1, "feedback": state["feedback"] | learnt}
 
     return Rule(init, update)
 
@@ -103,26 +104,23 @@ def targets(hidden: Sequence[Tensor], inverses: Sequence[Inverse], move: Tensor)
     return found
 
 
-def _learn(
-    blocks: Sequence[Block], hidden: list[Tensor], inverse: Any, state: Any, batch: Batch, noise: float, lr: float
-) -> None:
-    """One step of the inverses, each on what its block gives for inputs with noise."""
+def _slopes(
+    blocks: Sequence[Block], hidden: list[Tensor], inverse: Any, feedback: Mapping[str, Tensor], noise: float
+) -> dict[str, Tensor]:
+    """Of what inverses miss of inputs with noise, each for what its block gives for them."""
     slopes: dict[str, Tensor] = {}
     for block in blocks:
         below = hidden[block.number]
         size = noise * (float(below.float().std(correction=0)) or 1.0)
         noisy = below + size * torch.randn_like(below)
-        own = {key: state["feedback"][key].detach().requires_grad_() for key in _keys(block)}
+        keys = (f"{block.number}.weight", f"{block.number}.bias")
+        own = {key: feedback[key].detach().requires_grad_() for key in keys}
         with torch.no_grad():
             given = block(noisy)
         with torch.enable_grad():
             wrong = (inverse(block, own)(given) - noisy).float().square().flatten(1).sum(1).mean()
         slopes |= dict(zip(own, torch.autograd.grad(wrong, list(own.values())), strict=True))
-    adam.step(state["feedback"], slopes, state["moments"], lr, batch.mean)
-
-
-def _keys(block: Block) -> tuple[str, str]:
-    return f"{block.number}.weight", f"{block.number}.bias"
+    return slopes
 
 
 def _shape(block: Block, below: Tensor) -> tuple[torch.Size, torch.Size]:

@@ -18,6 +18,10 @@ TARGETS = torch.arange(6) % 3
 IMAGE = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+def values(state: Any) -> dict[str, Tensor]:
+    return {key: learnt["value"] for key, learnt in state["feedback"].items()}
+
+
 def invertible(width: int = 4, depth: int = 4) -> nn.Module:
     """Square layers and tanh: every block has an exact inverse."""
     torch.manual_seed(0)
@@ -68,7 +72,7 @@ def test_directions_are_the_slopes_of_local_losses_by_hand() -> None:
     batch = batch_of(network, x, TARGETS)
     rule = rule_of("difference-target-propagation", {"warm_up": 0, "target_step": 0.2})
     state = rule.init(network)
-    v, c = (state["feedback"][f"1.{kind}"].double() for kind in ("weight", "bias"))
+    v, c = (state["feedback"][f"1.{kind}"]["value"].double() for kind in ("weight", "bias"))
     found = directions(rule, network, batch, state)
     h1 = network[0](x).tanh()
     h2 = network[2](h1).tanh().detach().requires_grad_()
@@ -96,13 +100,13 @@ def test_feedback_learns_and_the_network_waits_for_it(name: str, network: nn.Mod
     state = rule.init(network)
     seen = []
     for _ in range(3):
-        before = {key: value.clone() for key, value in state["feedback"].items()}
+        before = values(state)
         network.zero_grad()
         outputs, loss, state = rule.update(network, batch, state)
         seen.append(any(bool(p.grad.any()) for p in network.parameters() if p.grad is not None))
-        moved = [not torch.equal(before[key], value) for key, value in state["feedback"].items() if key in before]
+        moved = [not torch.equal(before[key], value) for key, value in values(state).items() if key in before]
         assert any(moved) or not before
-        assert not any(t.requires_grad for t in (outputs, loss, *state["feedback"].values()))
+        assert not any(t.requires_grad for t in (outputs, loss, *values(state).values()))
     assert seen == [False, False, True]
 
 
@@ -121,7 +125,7 @@ def test_direct_feedback_learns_to_reconstruct() -> None:
         _, _, state = rule.update(network, batch, state)
     w1, w2 = network[2].weight.detach(), network[4].weight.detach()
     for name, ahead in {"0": w2 @ w1, "1": w2}.items():
-        q = state["feedback"][name].double()  # [outputs, numbers of the block]
+        q = values(state)[name].double()  # [outputs, numbers of the block]
         torch.testing.assert_close(q.T, torch.linalg.pinv(ahead), rtol=0, atol=0.08)
 
 
@@ -133,9 +137,9 @@ def test_one_block_in_turn_learns() -> None:
     state, moved = rule.init(network), []
     _, _, state = rule.update(network, batch, state)
     for _ in range(2):
-        before = {key: value.clone() for key, value in state["feedback"].items()}
+        before = values(state)
         _, _, state = rule.update(network, batch, state)
-        moved.append([key for key, value in state["feedback"].items() if not torch.equal(value, before[key])])
+        moved.append([key for key, value in values(state).items() if not torch.equal(value, before[key])])
     assert moved == [["1"], ["0"]]
 
 
