@@ -14,6 +14,8 @@ from torch import Tensor, fx, nn
 from fewbits import files
 from fewbits.deploy.onnx._compare import FLOAT, Agreement, compare, distance
 from fewbits.deploy.onnx._graph import graph_of, without_notes
+from fewbits.deploy.onnx._network import OnnxNetwork, serialized
+from fewbits.deploy.onnx._rewrite import agreement, rewritten
 from fewbits.deploy.onnx._weights import Integers, marked, misplaced, put, smallest_width
 from fewbits.errors import ExportError, UnsupportedError
 from fewbits.int8.folding import folded
@@ -21,7 +23,7 @@ from fewbits.int8.form import bias_units, is_integer
 from fewbits.int8.places import repeated
 from fewbits.plan import Affine, Clustered, Masked, Plan
 from fewbits.task import Feed, Inputs
-from fewbits.task.batches import described
+from fewbits.task.batches import called, described
 from fewbits.task.signature import Signature
 from fewbits.weights import aliases, layers
 
@@ -58,8 +60,12 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
         MissingExtraError: no ONNX. ExportError: torch cannot export it, or the outputs differ by more than rounding;
         the
             message names the first layer. FileError: the file cannot be written.
+
+    A network that came from an ONNX file keeps its graph: its weights are replaced, and nothing is folded.
     """
     entries = plan if plan is not None else Plan({})
+    if isinstance(model, OnnxNetwork):
+        return _own_graph(model, inputs, path, entries)
     inputs = _one_tensor(model, inputs)
     with torch.no_grad():
         expected = model.eval()(inputs)
@@ -90,10 +96,20 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
         several = f"{len(changed)} tensor{'s' * (len(changed) > 1)}"
         notes.append(f"{several} became float32: torch's exporter rearranges the weights of {_modules(changed)}")
     put(graph, tensors, marks, aliases(to_trace))
-    agreement = compare(network, graph, inputs, integer=integer)
+    agreed = compare(network, graph, inputs, integer=integer)
     data = without_notes(graph)
     files.write(path, data)
-    return Exported(len(data), agreement, tuple(notes))
+    return Exported(len(data), agreed, tuple(notes))
+
+
+def _own_graph(model: OnnxNetwork, inputs: Any, path: str | os.PathLike[str], plan: Plan) -> Exported:
+    tensors, notes = _integers(model, plan, None)
+    graph, floats = rewritten(model, tensors)
+    args, named = called(Feed(model).arranged(inputs))
+    found = agreement(model, graph, args, named)
+    data = serialized(graph)
+    files.write(path, data)
+    return Exported(len(data), found, tuple(notes + floats))
 
 
 def _modules(names: set[str]) -> str:
