@@ -76,8 +76,8 @@ def batches_of(loader: Iterable[Any]) -> int:
 
 
 def total_steps(loader: Iterable[Any], training: Training) -> int:
-    """Optimizer steps of a run: epochs times batches, at least one."""
-    return max(1, round(training.epochs * batches_of(loader)))
+    """Optimizer steps of a run: epochs times batches, at least one. Without epochs no batch is asked for."""
+    return 1 if not training.epochs else max(1, round(training.epochs * batches_of(loader)))
 
 
 def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fewbits.errors import NonFiniteError
 from fewbits.recipe.training import Training
 from fewbits.task import Fed, Task, handing, laid_out, run
-from fewbits.task.batches import tensors_in
+from fewbits.task.batches import check_gradient, tensors_in
 from fewbits.train.objectives import Objective
 from fewbits.train.rules import Batch, Chain
 
@@ -75,7 +75,9 @@ class Step:
             with handing(self.model, self.inputs, self.data.place), self.watch():
                 returned = run(self.wrapped, self.inputs)
             self.ran = True
-            return self._judged(returned)
+            outputs, loss = self._judged(returned)
+        check_gradient(self.model, loss)
+        return outputs, loss
 
     def backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss, **({"retain_graph": True} if self.keeps_graph else {}))
