@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.train.rules._nudge import output_errors
+from fewbits.train.rules._nudge import output_errors, readable
 from fewbits.train.rules._options import Count, Positive, Share, checked
 from fewbits.train.rules._rule import Batch, Rule
 
@@ -34,7 +34,7 @@ def dual_propagation(*, beta: Positive = 0.1, alpha: Share = 0.5, sweeps: Count 
         sweeps: how often all states are computed from the outputs down.
 
     Raises:
-        RecipeError: an impossible option. UnsupportedError: a network that is no chain of blocks.
+        RecipeError: an impossible option. UnsupportedError, when it begins: a network that is no chain of blocks.
     """
 
     def update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tensor, Any]:
@@ -60,4 +60,4 @@ def dual_propagation(*, beta: Positive = 0.1, alpha: Share = 0.5, sweeps: Count 
                 pull(mean, -difference / (beta * len(difference)))
         return outputs, loss, state
 
-    return Rule(lambda network: None, update)
+    return Rule(readable, update)

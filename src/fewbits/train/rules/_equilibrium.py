@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.train.rules._blocks import Chain
-from fewbits.train.rules._nudge import output_errors
+from fewbits.train.rules._nudge import output_errors, readable
 from fewbits.train.rules._options import Count, Positive, checked
 from fewbits.train.rules._rule import Batch, Rule
 
@@ -38,7 +38,7 @@ def equilibrium_propagation(
         steps: sweeps over all states, from the outputs down. step: of a state down the gradient of the energy.
 
     Raises:
-        RecipeError: an impossible option. UnsupportedError: a network that is no chain of blocks.
+        RecipeError: an impossible option. UnsupportedError, when it begins: a network that is no chain of blocks.
     """
 
     def update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tensor, Any]:
@@ -55,7 +55,7 @@ def equilibrium_propagation(
                     block.pull(below, -share * eps / len(eps))
         return free[-1], loss, state
 
-    return Rule(lambda network: None, update)
+    return Rule(readable, update)
 
 
 def _settled(chain: Chain, batch: Batch, free: list[Tensor], beta: float, steps: int, step: float) -> list[Tensor]:

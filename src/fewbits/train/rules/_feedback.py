@@ -32,8 +32,12 @@ def transposed(layer: Any, weight: Tensor, y: Tensor, shape: torch.Size) -> Tens
     if isinstance(layer, nn.Linear):
         return y @ weight
     if layer.padding_mode != "zeros":
-        pull: Any = torch.func.vjp(lambda x: layer._conv_forward(x, weight, None), y.new_zeros(shape))[1]
-        found: Tensor = pull(y)[0]
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = y.new_zeros(shape).requires_grad_()
+            found: Tensor = torch.autograd.grad(
+                layer._conv_forward(x, weight, None), x, y, create_graph=differentiable
+            )[0]
         return found
     space = weight.dim() - 2
     whole = _TRANSPOSED[space](y, weight, None, layer.stride, 0, 0, layer.groups, layer.dilation)
@@ -65,9 +69,9 @@ def rerouted(network: nn.Module, back: Back) -> Iterator[None]:
     for path, layer in layers(network).items():
         inputs: list[Tensor] = []  # of calls that have not ended
 
-        def enter(module: Any, args: Any, inputs: list[Tensor] = inputs) -> Any:
-            inputs.append(args[0])
-            return args[0].detach(), *args[1:]
+        def enter(module: Any, args: Any, kwargs: Any, inputs: list[Tensor] = inputs) -> Any:
+            inputs.append(args[0] if args else kwargs["input"])
+            return (inputs[-1].detach(),), {}
 
         def leave(module: Any, args: Any, y: Tensor, inputs: list[Tensor] = inputs, path: str = path) -> Tensor:
             x = inputs.pop()
@@ -76,7 +80,7 @@ def rerouted(network: nn.Module, back: Back) -> Iterator[None]:
             found: Tensor = _Route.apply(x, y, lambda errors: back(path, module, x, errors))
             return found
 
-        handles += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
+        handles += [layer.register_forward_pre_hook(enter, with_kwargs=True), layer.register_forward_hook(leave)]
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
+from fewbits.train.rules._blocks import blocks_of
 from fewbits.train.rules._rule import Batch
 
 
@@ -24,6 +25,11 @@ def output_errors(batch: Batch, outputs: Tensor) -> tuple[Tensor, Tensor]:
         loss = batch.loss_of(outputs)
     slope = torch.autograd.grad(loss, outputs)[0]
     return loss.detach(), -slope * len(outputs)
+
+
+def readable(network: nn.Module) -> None:
+    """Raise UnsupportedError unless a network is a chain of blocks; the first state of rules that remember nothing."""
+    blocks_of(network)
 
 
 def forget_directions(network: nn.Module) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.train.rules._blocks import Chain
-from fewbits.train.rules._nudge import output_errors
+from fewbits.train.rules._nudge import output_errors, readable
 from fewbits.train.rules._options import Count, Positive, checked
 from fewbits.train.rules._rule import Batch, Rule
 
@@ -35,7 +35,7 @@ def predictive_coding(
         steps: updates of all values. step: of each of them.
 
     Raises:
-        RecipeError: an impossible option. UnsupportedError: a network that is no chain of blocks.
+        RecipeError: an impossible option. UnsupportedError, when it begins: a network that is no chain of blocks.
     """
 
     def update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tensor, Any]:
@@ -51,7 +51,7 @@ def predictive_coding(
                 _strict(chain, batch, values, steps, step)
         return outputs, loss, state
 
-    return Rule(lambda network: None, update)
+    return Rule(readable, update)
 
 
 def _learn(chain: Chain, values: list[Tensor], eps: list[Tensor]) -> None:

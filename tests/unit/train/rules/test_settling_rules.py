@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewbits.errors import UnsupportedError
 from fewbits.train.rules import blocks_of, rule_of
 from learning import Functional, Skipping, backprops, batch_of, convolutional, dense, directions
 
@@ -68,7 +69,7 @@ def test_strict_predictive_coding_settles_where_its_energy_is_flat() -> None:
     torch.manual_seed(0)
     network, x, y = dense().double(), torch.randn(6, 5).double(), torch.randn(6, 3).double()
     batch = batch_of(network, x, y, lambda outputs, wanted: (outputs - wanted).square().sum() / 2 / len(wanted))
-    found = directions(rule_of("predictive-coding", {"steps": 400, "step": 0.2}), network, batch)
+    found = directions(rule_of("predictive-coding", {"steps": 150, "step": 0.5}), network, batch)
     first, second, third = blocks_of(network)
     values = [first(x).detach().requires_grad_()]
     values.append(second(values[0]).detach().requires_grad_())
@@ -102,8 +103,8 @@ def test_strict_predictive_coding_settles_where_its_energy_is_flat() -> None:
         ("dual-propagation", {"alpha": 0.0}, 1),
         ("dual-propagation", {"alpha": 1.0}, 1),
         ("dual-propagation", {"alpha": 0.5, "sweeps": 3}, 2),
-        ("equilibrium-propagation", {"steps": 250}, 2),
-        ("equilibrium-propagation", {"steps": 250, "estimator": "one-sided"}, 1),
+        ("equilibrium-propagation", {"steps": 60, "step": 0.9}, 2),
+        ("equilibrium-propagation", {"steps": 60, "step": 0.9, "estimator": "one-sided"}, 1),
     ],
 )
 def test_the_limit_is_backpropagation_to_the_stated_order(name: str, options: dict[str, Any], order: int) -> None:
@@ -125,12 +126,23 @@ def test_the_limit_is_backpropagation_to_the_stated_order(name: str, options: di
         (convolutional, "dual-propagation", {}),
         (Functional, "dual-propagation", {}),
         (Skipping, "dual-propagation", {}),
-        (Skipping, "equilibrium-propagation", {"steps": 60}),
+        (Skipping, "equilibrium-propagation", {"steps": 40, "step": 0.8}),
     ],
 )
 def test_any_network_has_that_limit(make: Callable[[], nn.Module], name: str, options: dict[str, Any]) -> None:
     network, x = network_and_inputs(make)
     assert error(network, x, name, {**options, "beta": 1e-4}) < 1e-3
+
+
+class Forking(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("name", ["predictive-coding", "dual-propagation", "equilibrium-propagation"])
+def test_networks_that_are_no_chain_are_refused_before_the_first_batch(name: str) -> None:
+    with pytest.raises(UnsupportedError, match=r"structure of Forking .* backprop can"):
+        rule_of(name).init(Forking())
 
 
 @pytest.mark.parametrize("name", ["predictive-coding", "dual-propagation", "equilibrium-propagation"])

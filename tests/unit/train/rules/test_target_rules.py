@@ -149,9 +149,9 @@ def test_directions_lean_on_the_gradient_once_feedback_has_learnt() -> None:
         network = dense((5, 8, 8, 3))
         x = torch.randn(128, 5)
         batch = batch_of(network, x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long())
-        rule = rule_of(name, {"warm_up": 150, "feedback_lr": 2e-2})
+        rule = rule_of(name, {"warm_up": 100, "feedback_lr": 3e-2})
         state = rule.init(network)
-        for _ in range(150):
+        for _ in range(100):
             _, _, state = rule.update(network, batch, state)
         truth = backprops(network, batch)
         found = directions(rule, network, batch, state)
