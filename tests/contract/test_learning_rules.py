@@ -22,16 +22,17 @@ from fewbits.recipe.training import Finetuning, Training
 from fewbits.task import accuracy
 from fewbits.train import Callback, KeptTraining, Store, fit, plain
 from fewbits.train.hold import QATCallback, finetuning_groups
+from fewbits.train.learning import settled
 from fewbits.train.loop import optimizer_of, parameter_groups
-from fewbits.train.rules import RULES, Rule, rule_of
+from fewbits.train.rules import OWN_STEPS, RULES, Rule, rule_of
 from fewbits.weights import select
 from learning import batch_of, convolutional, dense
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "difference-target-propagation": {"warm_up": 1},
-    "direct-difference-target-propagation": {"warm_up": 1},
-    "predictive-coding": {"steps": 3},
-    "equilibrium-propagation": {"steps": 3},
+    "difference-target-propagation": {"warm_up": 2},
+    "direct-difference-target-propagation": {"warm_up": 2},
+    "predictive-coding": {"steps": 5},
+    "equilibrium-propagation": {"steps": 4},
     "forward-gradient": {"directions": 4},
 }
 """Options with which the tests are short; those of the rules themselves elsewhere."""
@@ -53,11 +54,12 @@ def trained(
     batches: list[Any] = BATCHES,
     *,
     callback: Callback | None = None,
-    epochs: float = 1,
+    epochs: float = 2,
     precision: str = "float32",
     lr: float = 1e-2,
 ) -> nn.Module:
-    settings = Training(epochs=epochs, lr=lr, precision=precision)  # type: ignore[arg-type]
+    own = {} if name in OWN_STEPS else {"lr": lr}
+    settings = settled(Training(epochs=epochs, precision=precision, rule={"name": name}, **own))  # type: ignore[arg-type]
     set_seed(0)
     optimizer = optimizer_of(parameter_groups(network, settings), settings)
     start = callback.begin(network, optimizer) if isinstance(callback, KeptTraining) else 0
@@ -154,7 +156,7 @@ def _graphless(value: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_learns_and_keeps_float32_weights(name: str) -> None:
-    net = trained(name, network(), precision="bfloat16")
+    net = trained(name, network(), precision="bfloat16", epochs=1)
     start = network().state_dict()
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     assert all(bool(p.isfinite().all()) for p in net.parameters())
@@ -165,7 +167,7 @@ def test_bfloat16_learns_and_keeps_float32_weights(name: str) -> None:
 def test_an_interrupted_training_ends_with_the_same_weights(name: str, tmp_path: Path) -> None:
     class Interrupt(Callback):
         def after_update(self, done: int, total: int, loss: float) -> None:
-            if done == 2:
+            if done == 4:
                 raise KeyboardInterrupt
 
     whole = trained(name, network()).state_dict()
@@ -176,7 +178,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(name: str, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         trained(name, network(), callback=KeptTraining(store(), "training", times=3, callback=Interrupt()))
     kept = KeptTraining(store(), "training", times=3)
-    assert kept.saved["steps"] == 2
+    assert kept.saved["steps"] == 4
     assert_equal(trained(name, network(), callback=kept).state_dict(), whole)
 
 
@@ -185,7 +187,7 @@ def test_a_toy_that_a_line_separates_is_learnt(name: str) -> None:
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(3))
     y = (x[:, 0] - x[:, 1] > 0).long()
     x[:, 0] += 4 * y - 2.0
-    net = trained(name, network(lambda: dense((4, 8, 8, 2))), [(x, y)], epochs=40, lr=4e-2)
+    net = trained(name, network(lambda: dense((4, 8, 8, 2))), [(x, y)], epochs=60, lr=3e-2)
     assert accuracy(net, [(x, y)]) == 100.0
 
 
@@ -221,7 +223,7 @@ def test_a_plan_that_is_held_stays_while_its_network_learns(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("samples", [None, 2])
+@pytest.mark.parametrize("samples", [None, 4])
 def test_relevance_is_measured_whatever_the_rule(name: str, samples: int | None) -> None:
     """Rules without a graph of the whole network leave one forward pass to the measurement."""
     net, assigner = network(), ecqx(3, 0.01)
@@ -274,7 +276,7 @@ def test_local_rules_hold_the_graph_of_one_block(name: str) -> None:
         rule.update(net, batch_of(net, x, torch.arange(64) % 16), state)
     layers = counts["most"] / x.numel()
     assert counts["now"] == 0
-    assert layers > 12 if name in GLOBAL else layers < 4, layers
+    assert layers > 12 if name in GLOBAL else layers < 7, layers  # a block, and a loss of its own on it
 
 
 def test_every_copy_of_a_network_is_its_own() -> None:

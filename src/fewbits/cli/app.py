@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,6 +162,40 @@ def compress(
         say("one run of the recipe as it stands; its sweep section is for 'fewbits sweep'")
         loaded = loaded.updated(sweep=None)
     _compress(loaded, out, json_file)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes along.")],
+    out: Out = Path("out"),
+    network: Network = None,
+    data: Data = None,
+    json_file: Json = None,
+    changes: Set = None,
+) -> None:
+    """Train the network of a recipe as its section pretrain says, by any learning rule. Ctrl-C keeps the state.
+
+    The weights go to float.safetensors in the folder, which network.weights of a recipe takes.
+    """
+    from fewbits import job as jobs
+    from fewbits.job import folder as outputs
+    from fewbits.report.words import quality
+
+    loaded = given(recipe, changes, network, data)
+    if not outputs.is_main_process():  # of several processes one speaks
+        out_console.quiet = True
+    tell = (lambda line: None) if out_console.quiet else say
+    try:
+        with progress() if not out_console.quiet else nullcontext(lambda name: None) as stage:
+            found = jobs.train(loaded, out, say=tell, progress=stage("train"))
+    except KeyboardInterrupt:
+        raise interrupted(out) from None
+    if out_console.quiet:
+        return
+    show(f"{found.rule}: {quality(found.accuracy, found.metric)} on the {found.split} data")
+    show(f"written: {found.file}")
+    if json_file is not None:
+        outputs.write_text(json_file, json.dumps(asdict(found) | {"file": found.file.name}, indent=1))
 
 
 # Here, and not at the end, so that help lists them after what they go with.

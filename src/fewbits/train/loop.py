@@ -84,7 +84,7 @@ def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.opti
     """The optimizer of a run over parameter groups (each may have its own ``lr`` and ``weight_decay``)."""
     groups = [g for g in groups if g["params"]]
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
     return torch.optim.Adam(groups, lr=training.lr, foreach=True)
 
 

@@ -27,6 +27,7 @@ from fewbits.recipe.pruning import ChannelPruning
 from fewbits.task import Task, fed, first_of, main_output, run
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
+from fewbits.train.learning import learning, settled
 from fewbits.train.loop import Callback, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
@@ -93,7 +94,8 @@ def remove_channels(
             choices.append(choice)
             recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
         if part.train is not None:
-            settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
+            settings = settled(part.train)
+            settings = settings.model_copy(update={"epochs": settings.epochs / part.rounds})
             objective = objective_of(settings, full, task)
             optimizer = optimizer_of(parameter_groups(small, settings), settings)
             if kept.store.path is not None:
@@ -101,7 +103,7 @@ def remove_channels(
             start = kept.begin(small, optimizer)
             fit(
                 small, train, objective, optimizer, settings, callback=kept, accelerator=accelerator, start=start,
-                task=task,
+                task=task, rule=learning(settings),
             )  # fmt: skip
     return Narrowed(small.eval(), tuple(choices))
 

@@ -12,11 +12,15 @@ from fewbits.train.rules._direct_targets import direct_difference_target_propaga
 from fewbits.train.rules._dual_propagation import dual_propagation
 from fewbits.train.rules._equilibrium import equilibrium_propagation
 from fewbits.train.rules._feedback_alignment import feedback_alignment
+from fewbits.train.rules._forward_forward import forward_forward, scff
 from fewbits.train.rules._forward_gradient import forward_gradient
+from fewbits.train.rules._hebbian import hebbian
+from fewbits.train.rules._mono_forward import mono_forward
 from fewbits.train.rules._options import checked
 from fewbits.train.rules._predictive import predictive_coding
 from fewbits.train.rules._rule import Rule
 from fewbits.train.rules._sign_symmetry import sign_symmetry
+from fewbits.train.rules._soft_hebb import soft_hebb
 from fewbits.train.rules._target_propagation import difference_target_propagation
 
 
@@ -27,6 +31,11 @@ def _backprop() -> Rule:
 
 RULES: dict[str, Callable[..., Rule]] = {
     "backprop": _backprop,
+    "hebbian": hebbian,
+    "soft-hebb": soft_hebb,
+    "mono-forward": mono_forward,
+    "forward-forward": forward_forward,
+    "scff": scff,
     "feedback-alignment": feedback_alignment,
     "direct-feedback-alignment": direct_feedback_alignment,
     "sign-symmetry": sign_symmetry,
@@ -38,6 +47,12 @@ RULES: dict[str, Callable[..., Rule]] = {
     "forward-gradient": forward_gradient,
 }
 """Factories by name, called with options. A row more is a rule more; ``tests/contract`` runs over all of them."""
+
+OWN_STEPS = frozenset({"hebbian", "soft-hebb"})
+"""Rules that know how far to go: SGD with a learning rate of 1, held constant and without momentum, applies them."""
+
+FEATURES = frozenset({"hebbian", "soft-hebb", "scff"})
+"""Rules whose hidden layers learn without targets: a readout of what they learnt is to follow."""
 
 
 def rule_of(name: str, options: Mapping[str, Any] | None = None) -> Rule:
