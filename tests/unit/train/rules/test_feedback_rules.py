@@ -131,7 +131,7 @@ def test_the_forward_weights_align_with_the_feedback(name: str) -> None:
         rule = rule_of(name, {"seed": seed})
         batch = batch_of(network, x, y, F.mse_loss)
         state, seen = rule.init(network), []
-        for _ in range(110):
+        for _ in range(150):
             truth = backprops(network, batch)
             found = directions(rule, network, batch, state)
             seen.append(min(cosine(found, truth, f"{path}.weight") for path in ("0", "2")))
