@@ -1,7 +1,7 @@
-"""A learning rule on a share of the training images and a budget of epochs: accuracy, then pruned, then on noisy images.
+"""A learning rule on a share of the training images and a budget of epochs: accuracy, then pruned, then on noise.
 
-Settings are chosen by the rule's trials, equally many for every rule, on validation images: each trains five epochs on a
-fifth of the images. What they chose is kept in the work folder, one trial after the other, so tuning resumes, too.
+Settings are chosen by the rule's trials, equally many for every rule, on validation images: each trains five epochs
+on a fifth of the images. What they found is kept in the work folder, one after the other, so tuning resumes, too.
 """
 
 import copy

@@ -16,8 +16,8 @@ from fewbits.train.rules import RULES
 
 pytestmark = pytest.mark.long
 
-NOISY = ("difference-target-propagation", "direct-difference-target-propagation")
-"""Their feedback learns from noise, of which each process draws its own."""
+NOISY = ("difference-target-propagation", "direct-difference-target-propagation", "scff")
+"""Their feedback learns from noise, of which each process draws its own; scff mixes samples of a process's batch."""
 
 
 @pytest.fixture(scope="module")

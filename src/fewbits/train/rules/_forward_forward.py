@@ -80,11 +80,11 @@ def labelled(inputs: Tensor, targets: Tensor, outputs: Tensor) -> tuple[Tensor, 
         raise UnsupportedError(f"samples of {values} values have no room for {classes} labels: take scff")
     right = F.one_hot(targets.long(), classes)
     wrong = F.one_hot((outputs.float() - 1e30 * right).argmax(1), classes)
-    most = inputs.abs().amax()
+    most = inputs.flatten(1).abs().amax(1, keepdim=True)
 
     def written(label: Tensor) -> Tensor:
         flat = inputs.flatten(1).clone()
-        flat[:, :classes] = label.to(flat.dtype) * most
+        flat[:, :classes] = most * label.to(flat.dtype)
         return flat.reshape(inputs.shape)
 
     return written(right), written(wrong)

@@ -106,7 +106,7 @@ def test_labels_are_written_over_the_first_values() -> None:
     logits = torch.zeros(12, 3)
     logits[:, 2] = 1  # the likeliest, so the wrong one unless it is right
     right, wrong = labelled(X, Y, logits)
-    most = X.abs().max()
+    most = X.abs().amax(1, keepdim=True)
     torch.testing.assert_close(right[:, :3], most * F.one_hot(Y, 3))
     assert torch.equal(right[:, 3:], X[:, 3:])
     chosen = wrong[:, :3].argmax(1)
