@@ -130,7 +130,12 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
 def test_a_layer_that_a_rule_cannot_train_is_named() -> None:
     net = nn.Sequential(nn.LSTM(8, 4, batch_first=True))
     with pytest.raises(UnsupportedError, match=r"^0 \(LSTM, weight_ih_l0\)"):
-        fb.train(net, [(torch.randn(2, 3, 8), torch.tensor([0, 1]))], rule="hebbian", epochs=1)
+        fb.train(net, [(torch.randn(2, 3, 8), torch.tensor([0, 1]))], rule="hebbian", readout="none")
+    calls: list[str] = []
+    odd, loader = network().append(nn.LogSoftmax(1)), [(torch.randn(2, 1, 8, 8), torch.tensor([0, 1]))]
+    with pytest.raises(UnsupportedError, match="last linear layer '5' gives something else"):
+        fb.train(odd, loader, rule="scff", progress=lambda *told: calls.append(told[2]))
+    assert not calls, "before the training"
     with pytest.raises(DataError, match="empty"):
         fb.train(network(), [], rule="hebbian", epochs=1)
 

@@ -16,7 +16,7 @@ from fewbits.train.kept import KeptTraining
 from fewbits.train.learning import learning, settled
 from fewbits.train.loop import batches_of, endless, fit, optimizer_of, own_share, parameter_groups
 from fewbits.train.objectives import plain
-from fewbits.train.readout import head_of, ridge
+from fewbits.train.readout import check_size, head_of, ridge
 from fewbits.train.rules import Rule, backprop
 from fewbits.train.whitening import Whitened
 
@@ -55,6 +55,9 @@ def pretrain(
     after = KeptTraining(kept.store, f"{kept.key}.readout", times=kept.times, callback=kept.callback)
     set_seed(seed)
     model.to(accelerator.device)
+    reads = isinstance(training, Pretraining) and training.readout is not None and training.readout.name != "none"
+    if reads:
+        _head(model, loader, training, accelerator)  # refused now rather than after the training
     if after.saved is None:  # else what comes first was over before the interruption
         if isinstance(model, Whitened) and kept.saved is None:
             data = fed(model, loader)
@@ -66,7 +69,8 @@ def pretrain(
             model, loader, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start,
             task=task, rule=rule,
         )  # fmt: skip
-    if isinstance(training, Pretraining) and training.readout is not None and training.readout.name != "none":
+    if reads:
+        assert isinstance(training, Pretraining)
         read_out(model, loader, training, kept=after, task=task, accelerator=accelerator)
 
 
@@ -87,8 +91,7 @@ def read_out(
     part = training.readout
     assert part is not None
     data = fed(model, loader)
-    first = send_to_device(next(endless(data))[0], accelerator.device)
-    _, head = head_of(model, first)
+    head = _head(model, loader, training, accelerator)
     if part.name == "ridge":
         shared = data.over(own_share(data.loader, accelerator))
 
@@ -113,6 +116,16 @@ def read_out(
     finally:
         for p in frozen:
             p.requires_grad_(True)
+
+
+def _head(model: nn.Module, loader: Any, training: Training, accelerator: Accelerator) -> nn.Linear:
+    """The layer that a readout trains."""
+    assert isinstance(training, Pretraining)
+    first = send_to_device(next(endless(fed(model, loader)))[0], accelerator.device)
+    _, head = head_of(model, first)
+    if training.readout is not None and training.readout.name == "ridge":
+        check_size(head)
+    return head
 
 
 def _features_stay(network: nn.Module) -> None:

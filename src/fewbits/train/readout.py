@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.errors import DataError, UnsupportedError
-from fewbits.task import run
+from fewbits.task import main_output, run
 from fewbits.train.moments import Moments
 
 LAMBDAS = tuple(10.0**k for k in range(-6, 5))
@@ -62,17 +62,27 @@ def head_of(network: nn.Module, inputs: Any) -> tuple[str, nn.Linear]:
     ]
     try:
         with evaluating(network):
-            outputs = run(network, inputs)
+            outputs = main_output(run(network, inputs))
     finally:
         for hook in hooks:
             hook.remove()
-    if not last or not isinstance(outputs, Tensor) or outputs.dim() != 2 or not torch.equal(outputs, last[-1][2]):
+    if not last or outputs.dim() != 2 or not torch.equal(outputs, last[-1][2]):
         found = f"its last linear layer {last[-1][0]!r} gives something else" if last else "it has no linear layer"
         raise UnsupportedError(
             f"a readout trains the linear layer that gives the outputs [samples, classes] of {type(network).__name__}, "
             f"and {found}: leave the readout out (readout: none)"
         )
     return last[-1][:2]
+
+
+def check_size(head: nn.Linear) -> None:
+    """UnsupportedError for more features than normal equations can be held of."""
+    if head.in_features > LARGEST:
+        gigabytes = head.in_features**2 * 8 / 2**30
+        raise UnsupportedError(
+            f"a ridge readout of {head.in_features:,} features would hold {gigabytes:.0f} GB of their products; "
+            "take readout: sgd"
+        )
 
 
 @contextmanager
@@ -105,12 +115,7 @@ def ridge(
     Raises:
         UnsupportedError: more features than normal equations can be held of. DataError: no samples, or other targets.
     """
-    if head.in_features > LARGEST:
-        gigabytes = head.in_features**2 * 8 / 2**30
-        raise UnsupportedError(
-            f"a ridge readout of {head.in_features:,} features would hold {gigabytes:.0f} GB of their products; "
-            "take readout: sgd"
-        )
+    check_size(head)
     accelerator = accelerator or Accelerator()
     features, place = head.in_features, head.weight.device
     classes = True

@@ -18,6 +18,17 @@ def network(bias: bool = True) -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3, bias=bias))
 
 
+class Named(nn.Module):
+    """Gives its outputs by name, as networks of transformers do."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"hidden": self.inner[:2](x), "logits": self.inner(x)}
+
+
 def data(samples: int = 60) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(samples, 5, generator=generator)
@@ -100,6 +111,8 @@ def test_only_the_last_layer_changes_and_modes_stay() -> None:
 def test_the_head_is_the_layer_that_gives_the_outputs() -> None:
     net = network()
     assert head_of(net, data()[0]) == ("3", net[3])
+    named = Named(net)
+    assert head_of(named, data()[0]) == ("inner.3", net[3])
     with pytest.raises(UnsupportedError, match="last linear layer '3' gives something else"):
         head_of(net.append(nn.Softmax(1)), data()[0])
     with pytest.raises(UnsupportedError, match="has no linear layer"):
