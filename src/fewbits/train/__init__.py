@@ -8,6 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from fewbits.train._norm_statistics import FloatStatistics
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Callback, fit
@@ -23,6 +24,7 @@ __all__ = [
     "Block",
     "Callback",
     "Chain",
+    "FloatStatistics",
     "KeptTraining",
     "Objective",
     "Rule",
