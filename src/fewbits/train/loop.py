@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ from accelerate.utils import broadcast, convert_to_fp32, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fewbits.errors import DataError, NonFiniteError
+from fewbits.errors import DataError, NonFiniteError, UnsupportedError
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Fed, Task, fed, handing, laid_out, run
 from fewbits.task.batches import tensors_in
@@ -240,7 +241,8 @@ def fit(
             return outputs, loss
 
         backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
-        outputs, loss, state = rule.update(model, Batch(forward, backward), state)
+        with _out_of_place(model):
+            outputs, loss, state = rule.update(model, Batch(forward, backward), state)
         value = float(loss.detach())
         callback.before_update(outputs, batch)
         if training.clip is not None:
@@ -250,6 +252,22 @@ def fit(
         callback.after_update(done + 1, total, value)
     sync_buffers(model, accelerator)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _out_of_place(model: nn.Module) -> Iterator[None]:
+    """Around a backward pass: what the network wrote over is named. Relevance needs values that training does not."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        what = re.search(r"output \d+ of (\w+?)(?:Backward\d*)?,", str(error))
+        raise UnsupportedError(
+            f"{type(model).__name__} writes in place over {f'what {what[1]} gave' if what else 'a value'}, which its "
+            "gradients need: write that operation out of place (torch.relu, not torch.relu_), or train with ecq, which "
+            "needs fewer of them than ecqx"
+        ) from error
 
 
 def _why(batch: Any, place: str) -> str:
