@@ -259,21 +259,23 @@ def test_removed_channels_are_explained_as_zeros(tmp_path: Path, assign: dict) -
 
 
 class Fixed(nn.Module):
-    """Divides by a number of channels that it remembers."""
+    """Computes with a number of channels, which its layer or its tensor says, and one that it remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: bool = False) -> None:
         super().__init__()
-        self.first, self.second, self.width = nn.Linear(4, 6), nn.Linear(6, 2), 6
+        self.first, self.second, self.width, self.seen = nn.Linear(4, 6), nn.Linear(6, 2), 6, seen
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.first(x))
-        return self.second(y * (y.shape[1] / self.width))
+        return self.second(y * ((y.shape[1] if self.seen else self.first.out_features) / self.width))
 
 
 def test_what_cannot_be_removed_is_refused_in_one_sentence(trained: nn.Module, handwriting: DataSet) -> None:
     batches = [(torch.randn(8, 4), torch.arange(8) % 2)]
     with pytest.raises(UnsupportedError, match="something else once channels are removed"):
         remove_channels(Fixed(), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
+    with pytest.raises(UnsupportedError, match=r"truediv \(truediv\) computes with their number"):
+        remove_channels(Fixed(seen=True), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
     with pytest.raises(BudgetError, match=r"cap of 0\.1"):
         remove_channels(trained, handwriting.loader("train", 32), ChannelPruning(macs=0.2, cap=0.1, train=None))
     with pytest.raises(DataError):

@@ -21,7 +21,7 @@ from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
-from fewbits.errors import DataError, NonFiniteError, SelectionError
+from fewbits.errors import DataError, NonFiniteError, SelectionError, UnsupportedError
 from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
 from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
@@ -87,6 +87,7 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
 
     Raises:
         DataError: no batches. NonFiniteError: an activation is NaN or infinite; the message names the quantizer.
+        UnsupportedError: the form that was read does not run on the inputs.
     """
     found = {name: m for name, m in net.named_modules() if isinstance(m, RangedQuantizer)}
     for module in found.values():
@@ -94,7 +95,14 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
     count = 0
     try:
         for inputs in batches:
-            run(net, inputs)
+            try:
+                run(net, inputs)
+            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+                raise UnsupportedError(
+                    f"{type(net).__name__} does not compute once torch.fx has read its structure "
+                    f"({' '.join(str(error).split())[:200]}): its forward decides by shapes or values; ecq, ecqx and "
+                    "pruning do without"
+                ) from error
             count += 1
             for module in found.values():
                 module.next_batch()
