@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fewbits.errors import DataError, NonFiniteError, UnsupportedError
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Fed, Task, fed, handing, laid_out, run
-from fewbits.task.batches import tensors_in
+from fewbits.task.batches import check_gradient, tensors_in
 from fewbits.task.stream import Stream
 from fewbits.train.objectives import Objective
 from fewbits.train.rules import Batch, Rule, backprop
@@ -67,8 +67,8 @@ def batches_of(loader: Iterable[Any]) -> int:
 
 
 def total_steps(loader: Iterable[Any], training: Training) -> int:
-    """Optimizer steps of a run: epochs times batches, at least one."""
-    return max(1, round(training.epochs * batches_of(loader)))
+    """Optimizer steps of a run: epochs times batches, at least one. Without epochs no batch is asked for."""
+    return 1 if not training.epochs else max(1, round(training.epochs * batches_of(loader)))
 
 
 def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.optim.Optimizer:
@@ -236,6 +236,7 @@ def fit(
                 with data.naming():
                     task.check(outputs, batch)
                 loss = objective(outputs, batch)
+            check_gradient(model, loss)
             if not math.isfinite(float(loss.detach())):
                 raise NonFiniteError(f"the training loss is {float(loss)} at step {done}{_why(batch, data.place)}")
             return outputs, loss
