@@ -257,13 +257,13 @@ def fit(
 
 @contextmanager
 def _out_of_place(model: nn.Module) -> Iterator[None]:
-    """Around a backward pass: what the network wrote over is named. Relevance needs values that training does not."""
+    """Around a step: what the network wrote over is named. Relevance needs values that training does not."""
     try:
         yield
-    except RuntimeError as error:
-        if "modified by an inplace operation" not in str(error):
+    except (RuntimeError, DataError) as error:
+        if not re.search(r"modified by an inplace operation|being modified inplace", str(error)):
             raise
-        what = re.search(r"output \d+ of (\w+?)(?:Backward\d*)?,", str(error))
+        what = re.search(r"[Oo]utput \d+ of (\w+?)(?:Backward\d*)?(?:,| is a view)", str(error))
         raise UnsupportedError(
             f"{type(model).__name__} writes in place over {f'what {what[1]} gave' if what else 'a value'}, which its "
             "gradients need: write that operation out of place (torch.relu, not torch.relu_), or train with ecq, which "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -213,7 +215,14 @@ def test_a_step_between_two_values_by_a_number_is_their_sum() -> None:
         torch.testing.assert_close(scores, wanted[name])
 
 
-def test_what_is_written_over_before_its_gradient_is_needed() -> None:
+@pytest.mark.parametrize(
+    ("what", "over"),
+    [
+        ("Tanh", lambda x: torch.tanh(x).add_(1)),
+        ("Split", lambda x: torch.cat([x.chunk(2, 1)[0].add_(1), x[:, :2]], 1)),
+    ],
+)
+def test_what_is_written_over_before_its_gradient_is_needed(what: str, over: Callable[[Tensor], Tensor]) -> None:
     """Without relevance nothing needs what the hyperbolic tangent of the inputs gave."""
 
     class Over(nn.Module):
@@ -222,10 +231,10 @@ def test_what_is_written_over_before_its_gradient_is_needed() -> None:
             self.head = nn.Linear(4, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(torch.tanh(x).add_(1))
+            return self.head(over(1 * x))
 
     quick = {"train": {"epochs": 1}, "rounds": 1}
     fb.compress(Over(), [(X, Y)], recipe=quick | {"assign": {"method": "ecq", "lam": 0.01}})
-    with pytest.raises(UnsupportedError, match="Over writes in place over what Tanh gave") as caught:
+    with pytest.raises(UnsupportedError, match=f"Over writes in place over what {what} gave") as caught:
         fb.compress(Over(), [(X, Y)], recipe=quick | {"assign": {"method": "ecqx", "lam": 0.01}})
     assert "\n" not in str(caught.value)
