@@ -276,6 +276,9 @@ def test_what_cannot_be_removed_is_refused_in_one_sentence(trained: nn.Module, h
         remove_channels(Fixed(), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
     with pytest.raises(UnsupportedError, match=r"truediv \(truediv\) computes with their number"):
         remove_channels(Fixed(seen=True), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
+    model = nn.Sequential(nn.Linear(4, 6), nn.LSTM(6, 2))
+    with pytest.raises(UnsupportedError, match=r"LSTM; with channels\.parameters in place of channels\.macs"):
+        remove_channels(model, batches, ChannelPruning(macs=0.6, train=None, criterion="magnitude"))
     with pytest.raises(BudgetError, match=r"cap of 0\.1"):
         remove_channels(trained, handwriting.loader("train", 32), ChannelPruning(macs=0.2, cap=0.1, train=None))
     with pytest.raises(DataError):
