@@ -96,7 +96,7 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
     try:
         for inputs in batches:
             try:
-                run(net, inputs)
+                run(net.forward, inputs)  # type: ignore[arg-type]  # not net(), which prints what it raises
             except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise UnsupportedError(
                     f"{type(net).__name__} does not compute once torch.fx has read its structure "

@@ -99,13 +99,14 @@ def test_names_that_meet_without_dots_are_two_quantizers() -> None:
     assert names == ["x", "a_b", "a_b_"]
 
 
-def test_a_form_that_does_not_compute_is_refused_in_a_sentence() -> None:
+def test_a_form_that_does_not_compute_is_refused_in_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
     """Ten numbers in four parts are four; five in four parts are three, and who reads the graph cannot know."""
     model = Between(lambda m, x: torch.cat([2 * part for part in x[:, :5].chunk(4, 1)], 1), after=5)
     assert model(torch.randn(2, 5)).shape == (2, 3)
     with pytest.raises(UnsupportedError, match="does not compute once") as caught:
         calibrate(integer_form(model, RangedQuantizer), [torch.randn(2, 5)])
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_what_cannot_be_read_names_the_line() -> None:
