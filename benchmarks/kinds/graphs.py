@@ -36,7 +36,8 @@ RECIPES: dict[str, Row] = {
     "int8": COMMON | {"assign": {"method": "int8"}, "train": TRAIN, "activations": {"calibrate": 1}},
     "ecqx": COMMON | {"assign": {"method": "ecqx", "bits": 4, "lam": 0.05}, "measure": {"batches": 1}},
 }
-OVER, CRITERIA = ("channels", "parameters", "macs", "channels"), ("taylor", "magnitude", "l1", "random")
+OVER = ("channels", "parameters", "channels", "macs", "parameters", "channels", "parameters", "channels")
+CRITERIA = ("taylor", "magnitude", "l1", "random")
 EACH = 50  # graphs in a row
 SECONDS = 60  # for one; more is a hang
 ROUNDING = 1e-8  # of float64, relative to the largest output: sums in another order, through some 25 operations

@@ -321,3 +321,24 @@ def test_impossible_arguments_are_told_before_channels_go(
     monkeypatch.setattr(RemoveChannels, "run", trained_already)
     with pytest.raises(RecipeError, match=message):
         fb.compress(trained, [], recipe=recipes.make({"channels": {"macs": 0.5}} | changes), **more)
+
+
+class Viewing(nn.Module):
+    """Takes a view of what a convolution gave, as many do: not possible once that is channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(96, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.head(x.view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_network_that_takes_a_view_is_evaluated_measured_and_trained(precision: str, handwriting: DataSet) -> None:
+    batches = [(x, y) for x, y in handwriting.loader("train", 32)][:2]
+    train = {"epochs": 1, "precision": precision}
+    recipe = {"channels": {"channels": 0.7, "train": train, "samples": 32}, "assign": {"method": "none"}, "train": None}
+    small = fb.compress(Viewing(), batches, evaluate=batches, recipe=recipe | {"rounds": 1})
+    assert small.report.identical

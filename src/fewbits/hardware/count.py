@@ -100,8 +100,8 @@ class _Watch(fx.Interpreter):
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.fetch_attr(str(target))
         weighted = isinstance(module, WEIGHTED + TRANSPOSED)
-        looked_up = isinstance(module, nn.Embedding)  # rows are taken as they are
-        if not weighted and not looked_up and any(parameter.dim() > 1 for parameter in module.parameters()):
+        without = isinstance(module, nn.Embedding | nn.LayerNorm)  # rows are taken as they are; norms are not counted
+        if not weighted and not without and any(parameter.dim() > 1 for parameter in module.parameters()):
             raise UnsupportedError(f"cannot count the multiplications of {target}: {type(module).__name__}")
         result = super().call_module(target, args, kwargs)
         if weighted:

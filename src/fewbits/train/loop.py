@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fewbits.errors import DataError, NonFiniteError, UnsupportedError
 from fewbits.recipe.training import Training
-from fewbits.task import Classification, Fed, Task, fed, handing, laid_out, run
+from fewbits.task import Classification, Fed, Task, fed, handing, run, run_laid_out
 from fewbits.task.batches import check_gradient, tensors_in
 from fewbits.task.stream import Stream
 from fewbits.train.objectives import Objective
@@ -229,9 +229,9 @@ def fit(
 
         def forward(batch: Any = batch, done: int = done) -> tuple[Any, Tensor]:
             with computing(training.precision, accelerator.device):
-                inputs = batch[0] if training.precision == "float32" else laid_out(batch[0])
+                inputs, through = batch[0], run if training.precision == "float32" else run_laid_out
                 with handing(model, inputs, data.place), callback.watch():
-                    outputs = task.answer(run(wrapped, inputs))
+                    outputs = task.answer(through(wrapped, inputs))
                 outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
                 with data.naming():
                     task.check(outputs, batch)

@@ -77,10 +77,10 @@ class Free(nn.Module):
         return F.linear(x, self.weight)
 
 
-def test_looking_up_rows_multiplies_nothing() -> None:
-    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3))
+def test_looking_up_rows_and_normalising_count_as_nothing() -> None:
+    model = nn.Sequential(nn.Embedding(7, 4), nn.LayerNorm([5, 4]), nn.Linear(4, 3))
     found = count(model, torch.zeros(1, 5, dtype=torch.int64))
-    assert [layer.name for layer in found.layers] == ["1.weight"]
+    assert [layer.name for layer in found.layers] == ["2.weight"]
     assert found.macs == 5 * 12
 
 
