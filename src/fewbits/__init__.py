@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewbits.codec import decode, encode
+    from fewbits.deploy.onnx import from_onnx
     from fewbits.errors import FewbitsError
     from fewbits.pipeline import Compressed, compress, compressing, explain, export, inspect, load, verify
     from fewbits.plan import Clustered, Dense, Masked, Plan
@@ -40,6 +41,7 @@ _HOMES = {
     "encode": "codec",
     "explain": "pipeline",
     "export": "pipeline",
+    "from_onnx": "deploy.onnx",
     "inspect": "pipeline",
     "load": "pipeline",
     "verify": "pipeline",
@@ -61,6 +63,7 @@ __all__ = [
     "encode",
     "explain",
     "export",
+    "from_onnx",
     "inspect",
     "load",
     "verify",

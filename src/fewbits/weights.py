@@ -170,6 +170,9 @@ def _weights_of(module: nn.Module) -> tuple[str, ...]:
     """The attributes of a layer that are its weights."""
     if isinstance(module, PLAIN) or any(cls.__name__ == "Conv1D" for cls in type(module).__mro__):
         return ("weight",)
+    named = getattr(module, "compressible", None)
+    if isinstance(named, tuple):
+        return named
     if isinstance(module, RECURRENT):
         named = (*module._parameters, *getattr(module, "parametrizations", ()))
         return tuple(name for name in named if name.startswith("weight_"))

@@ -387,7 +387,7 @@ NETWORKS: dict[str, tuple[Callable[[], Any], str]] = {
     "returns classes": (lambda: Net(lambda out: out.argmax(1)), r"batch 1 .*outputs of shape \(4,\)"),
     "returns a sum": (lambda: Net(lambda out: out.sum()), r"batch 1 .*outputs of shape \(\)"),
     "loses samples": (lambda: Net(lambda out: out[:2]), r"batch 1 .*outputs of shape \(2, 3\)"),
-    "detached": (lambda: Net(lambda out: out.detach()), "batch 1 .*no gradient"),
+    "detached": (lambda: Net(lambda out: out.detach()), "no gradient of the loss reaches Net"),
     "gives NaN": (lambda: Net(lambda out: out * NAN), "batch 1 .*nothing was trained yet"),
     "gives infinity": (lambda: Net(lambda out: out * INF), "batch 1 .*nothing was trained yet"),
     "wants two inputs": (TwoInputs, "batch 1 .*missing 1 required"),
@@ -494,7 +494,7 @@ OPTIONS: dict[str, tuple[Callable[[], Any], str, type[FewbitsError]]] = {
     "loss: one argument": (fit(GOOD, task=own(loss=lambda out: out.sum())), "batch 1 .*loss fails", DataError),
     "loss: text": (fit(GOOD, task=own(loss=lambda out, y: "a")), "batch 1 .*loss returned 'a'", DataError),
     "loss: a vector": (fit(GOOD, task=own(loss=lambda out, y: out)), "batch 1 .*loss returned a tensor", DataError),
-    "loss: detached": (fit(GOOD, task=own(loss=lambda out, y: out.detach().sum())), "no gradient", DataError),
+    "loss: detached": (fit(GOOD, task=own(loss=lambda out, y: out.detach().sum())), "no gradient", UnsupportedError),
     "loss: NaN": (fit(GOOD, task=own(loss=lambda out, y: out.sum() * NAN)), "training loss is nan", NonFiniteError),
     "metric: raises": (
         fit(

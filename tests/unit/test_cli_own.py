@@ -196,6 +196,40 @@ def test_a_general_recipe_takes_them_from_the_command_line(here: Path) -> None:
     assert "on the validation data" in ran.out
 
 
+def test_an_onnx_file(here: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    node, weights = onnx.helper.make_node, own_network().state_dict()
+    nodes = [
+        node("Conv", ["x", "a.weight", "a.bias"], ["h"], pads=[1, 1, 1, 1]),
+        node("Relu", ["h"], ["r"]),
+        node("ReduceMean", ["r"], ["m"], axes=[2, 3], keepdims=0),
+        node("Gemm", ["m", "head.weight", "head.bias"], ["y"], transB=1),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy"]
+    tensors = [onnx.numpy_helper.from_array(t.numpy(), name) for name, t in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "net", ends[:1], ends[1:], tensors)
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, here / "net.onnx")
+    (here / "onnx.yaml").write_text(
+        'schema: 2\nnetwork: {onnx: net.onnx}\ndata: {name: "mine.py:loaders"}\nassign: {method: ecq}\ntrain: null\n'
+        "target: 420\n"
+    )
+    ran = fewbits("compress", "onnx.yaml")
+    assert ran.code == 0, ran.err
+    assert json.loads((here / "out" / "report.json").read_text())["model"] == "net.onnx"
+    both = ("--network", "net.onnx", "--data", "mine.py:loaders")
+    assert "the same" in fewbits("verify", "out/net.few", *both).out
+    assert "outputs of torch and ONNX Runtime" in fewbits("export", "out/net.few", "--to", "onnx", *both).out
+    assert (here / "out" / "net.onnx").stat().st_size < (here / "net.onnx").stat().st_size
+    trained = fewbits("compress", "ecq-4bit", *both, "--out", "trained")
+    assert "no gradient of the loss reaches OnnxNetwork" in trained.err
+    wrong = fewbits("compress", "onnx.yaml", "--set", "network.weights=a.safetensors", "--out", "w")
+    assert "leave network.options and network.weights out" in wrong.err
+    for written, said in (("onnx: a.bin", "ends with .onnx, got 'a.bin'"), ("onnx: a.onnx, name: b", "leave name out")):
+        (here / "wrong.yaml").write_text(f"schema: 2\nnetwork: {{{written}}}\ndata: {{name: digits}}\n")
+        assert said in fewbits("compress", "wrong.yaml").err
+
+
 def test_weights_from_a_file_and_a_training_here(here: Path) -> None:
     save_file(own_network().state_dict(), "net.safetensors")
     options = ("--set", "train=null", "--set", "target=null", "--set", "assign.lam=0.1", "--network", "mine.py:Net")

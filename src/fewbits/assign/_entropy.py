@@ -40,7 +40,7 @@ def ecq(
     refresh: int = 8,
     step_rule: str = "range",
     min_kept: float | str = 0.0,
-    percentile: float = 99.9,
+    percentile: float | None = None,
 ) -> Assigner:
     """ECQ (paper, eq. 1): each weight goes to ``argmin_c (w - w_c)**2 - lambda(l) * log2 P_c``.
 
@@ -62,7 +62,8 @@ def ecq(
         min_kept: share of each layer's weights that stay non-zero at least, 0 to 1 or percent like ``"0.5%"``; where
             fewer would, the largest stay, too (ours, after the minimum threshold of arXiv 2209.14624): entropy alone
             may empty a layer. Pruned weights count, but stay zero. 0 is the paper.
-        percentile: of ``|w|``, put on the outermost level, see :func:`fewbits.assign._grid.step_size`.
+        percentile: of ``|w|``, put on the outermost level; ``None``: 99.9 below 8 bits, else all weights count, see
+            :func:`fewbits.assign._grid.step_size`.
 
     Raises:
         RecipeError: an impossible option.
@@ -88,7 +89,7 @@ def ecqx(
     refresh: int = 8,
     step_rule: str = "range",
     min_kept: float | str = 0.0,
-    percentile: float = 99.9,
+    percentile: float | None = None,
 ) -> Assigner:
     """ECQx (paper, eqs. 10 and 11): ECQ whose zero cost is multiplied by ``rho * R'**beta`` per weight.
 
@@ -207,7 +208,7 @@ def _assign(
     return levels.view(weight.shape), table, layer
 
 
-def _grid_init(bits: int, percentile: float) -> Callable[[str, Tensor], GridState]:
+def _grid_init(bits: int, percentile: float | None) -> Callable[[str, Tensor], GridState]:
     def init_layer(name: str, weight: Tensor) -> GridState:
         return GridState(step=grid.step_size(weight, bits, percentile, name))
 

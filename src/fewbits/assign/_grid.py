@@ -19,6 +19,9 @@ from fewbits.assign._diagram import Table, boundaries, locate
 from fewbits.errors import NonFiniteError, RecipeError, SelectionError
 from fewbits.plan import MAX_BITS, Clustered
 
+LOSSLESS = 8
+"""Bits from which on a grid holds every weight: rounding the largest ones' share costs less than cutting them off."""
+
 
 def highest(bits: int) -> int:
     """The largest level of the grid, ``2**(bits-1) - 1``; a bit width other than 2..16 is a RecipeError."""
@@ -63,13 +66,18 @@ def kth_smallest(x: Tensor, k: int) -> Tensor:
 
 
 @torch.no_grad()
-def step_size(weight: Tensor, bits: int, percentile: float = 99.9, name: str = "weight") -> float:
+def step_size(weight: Tensor, bits: int, percentile: float | None = None, name: str = "weight") -> float:
     """Step size that puts the percentile of ``|weight|`` (nearest rank) on the outermost level.
 
     Falls back to ``max |weight|`` if the percentile is 0, and to 1.0 for a tensor that is empty or all zero.
 
+    Args:
+        percentile: ``None`` is 99.9 below 8 bits, and 100 from there on. Few levels are better spent on most weights
+            than on the largest; with many, what is cut off outweighs all rounding, and more bits would not help.
+
     Returns:
-        The percentile over ``2**(bits-1) - 1``, a positive float32 number in the weight's unit.
+        The percentile over ``2**(bits-1) - 1``, a positive float32 number in the weight's unit. No weight up to the
+        percentile is further than half a step from its level.
 
     Raises:
         RecipeError: bits outside 2..16, percentile outside (0, 100].
@@ -78,6 +86,8 @@ def step_size(weight: Tensor, bits: int, percentile: float = 99.9, name: str = "
     Source: released ECQx code (99.9-th percentile, fallback to the maximum); the paper gives no rule.
     """
     top = highest(bits)
+    if percentile is None:
+        percentile = 99.9 if bits < LOSSLESS else 100.0
     if not 0 < percentile <= 100:
         raise RecipeError(f"percentile must lie in (0, 100], got {percentile}")
     x, low, high = flat(name, weight)
@@ -85,8 +95,17 @@ def step_size(weight: Tensor, bits: int, percentile: float = 99.9, name: str = "
     if largest == 0:
         return 1.0
     reach = float(kth_smallest(x.abs(), max(1, math.ceil(percentile * x.numel() / 100))))
-    smallest_step = float(torch.finfo(torch.float32).tiny)
-    return max(float(np.float32((reach or largest) / top)), smallest_step)
+    return _in_float32((reach or largest) / top, top)
+
+
+def _in_float32(step: float, top: int) -> float:
+    """The step as a float32 number whose multiples reach ``top * step``, but not beyond float32."""
+    nearest_one = np.float32(step)
+    if top * (step - float(nearest_one)) > 0.5 * float(nearest_one):  # few bits are left of subnormal numbers
+        nearest_one = np.nextafter(nearest_one, np.float32(np.inf))
+    if top * float(nearest_one) > torch.finfo(torch.float32).max:
+        nearest_one = np.nextafter(nearest_one, np.float32(0))
+    return float(nearest_one)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ STEPS = ("range", "rate")
 SLOPE = 0.15
 """lambda over the squared step at which a uniform grid has the least squared error for its rate, roughly."""
 
-OUTERMOST = 1e38
+OUTERMOST = 3.4e38
 """No level of a wider grid lies further out."""
 
 

@@ -12,8 +12,8 @@ from fewbits.attach._gradient import dense
 from fewbits.errors import MismatchError
 from fewbits.plan import Clustered
 
-LEAST_GAP = np.float32(1e-9)
-"""Between neighbouring values of a codebook that is learnt."""
+LEAST_GAP = np.finfo(np.float32).tiny
+"""Between neighbouring values of a codebook that is learnt: a normal number, and no floor for small weights."""
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from fewbits.attach.precision import held_by
 from fewbits.weights import NORMS, shared
 
 
@@ -23,7 +24,7 @@ def merge_statistics(model: nn.Module, biases: Mapping[str, str] | None = None) 
 
     Returns:
         The number of layers merged. Without running statistics, or scale and shift, a layer is left alone, and one that
-        shares them with another.
+        shares them with another, or whose scale and shift would be too large or too small for float32.
     """
     biases, modules, count = biases or {}, dict(model.named_modules()), 0
     several = {module for module, _ in shared(model)}
@@ -34,12 +35,16 @@ def merge_statistics(model: nn.Module, biases: Mapping[str, str] | None = None) 
         # The layer divides by sqrt(1 + eps) from now on; in float64, so that merging twice changes nothing.
         scale = module.weight.double() * torch.rsqrt(module.running_var.double() + module.eps)
         mean = module.running_mean.double()
-        if path in biases:
-            bias = modules[biases[path]].bias
-            mean = mean - bias.double()
-            bias.zero_()
-        module.bias.copy_(module.bias.double() - mean * scale)
-        module.weight.copy_(scale * (1.0 + module.eps) ** 0.5)
+        before = modules[biases[path]].bias if path in biases else None
+        if before is not None:
+            mean = mean - before.double()
+        weight, bias = scale * (1.0 + module.eps) ** 0.5, module.bias.double() - mean * scale
+        if not (held_by(weight, torch.float32) and held_by(bias, torch.float32)):
+            continue
+        if before is not None:
+            before.zero_()
+        module.weight.copy_(weight)
+        module.bias.copy_(bias)
         module.running_mean.zero_()
         module.running_var.fill_(1.0)
         count += 1

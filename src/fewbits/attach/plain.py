@@ -76,7 +76,7 @@ def plain_copy(model: nn.Module, whose: str = "the network") -> nn.Module:
     check_finite(plain)
     parameters = [p for p in plain.parameters() if p.is_floating_point()]
     if any(p.dtype != torch.float32 for p in parameters):
-        plain = plain.float()
+        plain = _in_float32(plain)
     if not any(p.requires_grad for p in parameters):
         for parameter in plain.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
@@ -93,6 +93,21 @@ def check_module(model: Any, whose: str = "the network") -> None:
         isa = f"the class {model.__name__}" if isinstance(model, type) else f"of type {type(model).__name__}"
         help = f"call it, {model.__name__}(...)" if isinstance(model, type) else "give a module with its weights in it"
         raise UnsupportedError(f"{whose} is {isa}, and no torch.nn.Module: {help}")
+
+
+def _in_float32(plain: nn.Module) -> nn.Module:
+    """The network in float32, in place; NonFiniteError, naming the tensor, where float64 reached further."""
+    counted = {name: int(tensor.count_nonzero()) for name, tensor in _strict(plain)}
+    plain = plain.float()
+    for name, tensor in _strict(plain):
+        beyond = int((~torch.isfinite(tensor)).sum())
+        if beyond or (counted[name] and not tensor.any()):
+            what = f"{beyond} of {tensor.numel()} numbers are" if beyond else "all numbers are"
+            raise NonFiniteError(
+                f"{name}: {what} too {'large' if beyond else 'small'} for float32, in which networks are compressed; "
+                "scale them, and what computes with them, first"
+            )
+    return plain
 
 
 def make_plain(model: nn.Module) -> nn.Module:
@@ -148,6 +163,19 @@ def check_finite(model: nn.Module) -> None:
 
     Infinity is one in parameters and in the statistics of normalisations; masks among buffers are made of it.
     """
+    strict = {name for name, _ in _strict(model)}
+    for name, tensor in _tensors(model):
+        if not tensor.is_floating_point():
+            continue
+        bad = ~torch.isfinite(tensor) if name in strict else torch.isnan(tensor)
+        if count := int(bad.sum()):
+            raise NonFiniteError(
+                f"{name}: {count} of {tensor.numel()} numbers are NaN{' or infinite' if name in strict else ''}"
+            )
+
+
+def _strict(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Floating-point parameters, and statistics of normalisations: what must be finite."""
     statistics = {
         f"{path}.{name}".lstrip(".")
         for path, module in model.named_modules()
@@ -155,15 +183,8 @@ def check_finite(model: nn.Module) -> None:
         for name in ("running_mean", "running_var")
     }
     parameters = dict(model.named_parameters())
-    for name, tensor in _tensors(model):
-        if not tensor.is_floating_point():
-            continue
-        strict = name in parameters or name in statistics
-        bad = ~torch.isfinite(tensor) if strict else torch.isnan(tensor)
-        if count := int(bad.sum()):
-            raise NonFiniteError(
-                f"{name}: {count} of {tensor.numel()} numbers are NaN{' or infinite' if strict else ''}"
-            )
+    found = [(name, tensor) for name, tensor in _tensors(model) if name in parameters or name in statistics]
+    return [(name, tensor) for name, tensor in found if tensor.is_floating_point()]
 
 
 def filled_in(like: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from fewbits.graph.traced import graph_of
 from fewbits.measure.curvature import curvature, sensitivity
 from fewbits.measure.curvature.gradients import Passes
 from fewbits.task import Batch, Classification, Task, first_of, handing, main_output, measured_over, run, samples_in
+from fewbits.task.batches import check_gradient
 from fewbits.weights import NORMS, layer_weights
 
 Batches = Iterable[Any]
@@ -56,6 +57,7 @@ def by_taylor(model: nn.Module, batches: Batches, *, task: Task | None = None) -
                 with data.naming():
                     task.check(answers, batch)
                 loss = task.loss(answers, batch)
+                check_gradient(model, loss)
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
                 for (name, w), gradient in zip(weights.items(), gradients, strict=True):
                     if gradient is not None:

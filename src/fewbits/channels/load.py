@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from fewbits.attach.attach import counters
@@ -19,7 +20,7 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
     the plan has under several names goes to all of them, whether or not the network shares it, too.
 
     Raises:
-        MismatchError: names or shapes differ; the message has both sides.
+        MismatchError: names or shapes differ, or a number is beyond the network's type; the message has both sides.
     """
     state = model.state_dict()
     if plan.channels is not None and _is_larger(state, plan):
@@ -33,12 +34,25 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
             raise MismatchError(
                 f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}"
             )
-        state[name] = tensor
+        state[name] = _fitting(name, tensor, state[name].dtype)
     counted = counters(model)
     missing = [name for name in state if name not in tensors and name not in counted]
     if missing:
         raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
     model.load_state_dict(state)
+
+
+def _fitting(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in the network's type; MismatchError where that makes infinity of a number."""
+    if tensor.dtype == dtype or not (tensor.is_floating_point() and dtype.is_floating_point):
+        return tensor
+    found = tensor.to(dtype)
+    if int(torch.isfinite(tensor).sum()) != int(torch.isfinite(found).sum()):
+        largest = float(tensor[torch.isfinite(tensor)].abs().max())
+        raise MismatchError(
+            f"{name}: the plan has {largest:.3g}, which the network's {dtype} does not hold; give a network in float32"
+        )
+    return found
 
 
 def _is_larger(state: Mapping[str, Tensor], plan: Plan) -> bool:

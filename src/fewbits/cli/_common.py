@@ -19,7 +19,7 @@ Network = Annotated[
     typer.Option(
         "--network",
         help="Instead of the recipe's network: mine.py:Net, package.module:function, torchvision:..., timm:..., "
-        "transformers:..., or one of the zoo. Code of your own is run.",
+        "transformers:..., net.onnx, or one of the zoo. Code of your own is run.",
     ),
 ]
 Data = Annotated[

@@ -18,7 +18,8 @@ def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
     """A copy of a network without those batch normalisations that directly follow a linear or convolutional layer.
 
     In evaluation mode it computes the same, up to rounding. The copy is a ``torch.fx`` module in the user's names:
-    folded layers have a bias, and nothing of what was folded is left.
+    folded layers have a bias, and nothing of what was folded is left. A normalisation stays where folding would take a
+    number beyond the layer's type.
 
     Args:
         model: the network, plain or attached. It is not changed.
@@ -39,7 +40,10 @@ def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
         layer, norm = modules[str(before.target)], modules[str(node.target)]
         if (layer, "weight") in several:
             continue  # another layer computes with it, too
-        factors[str(before.target)] = _fold(layer, norm)
+        factor = _fold(layer, norm)
+        if factor is None:
+            continue
+        factors[str(before.target)] = factor
         node.replace_all_uses_with(before)
         graph.erase_node(node)
     result = fx.GraphModule(model, graph, type(model).__name__)
@@ -47,8 +51,11 @@ def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def _fold(layer: Any, norm: Any) -> Tensor:
-    """``gamma (W x + b - mean) / sqrt(var + eps) + beta`` as one layer; returns gamma / sqrt(var + eps)."""
+def _fold(layer: Any, norm: Any) -> Tensor | None:
+    """``gamma (W x + b - mean) / sqrt(var + eps) + beta`` as one layer; returns gamma / sqrt(var + eps).
+
+    ``None``, and nothing is changed, where a number of that layer would be beyond its type.
+    """
     factor: Tensor = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.weight is not None:
         factor = factor * norm.weight.double()
@@ -57,6 +64,10 @@ def _fold(layer: Any, norm: Any) -> Tensor:
     if norm.bias is not None:
         bias = bias + norm.bias.double()
     shape = [-1] + [1] * (layer.weight.dim() - 1)
-    layer.weight.copy_(layer.weight.double() * factor.view(shape))
-    layer.bias = nn.Parameter(bias.to(layer.weight.dtype), requires_grad=layer.weight.requires_grad)
+    weight = (layer.weight.double() * factor.view(shape)).to(layer.weight.dtype)
+    bias = bias.to(layer.weight.dtype)
+    if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+        return None
+    layer.weight.copy_(weight)
+    layer.bias = nn.Parameter(bias, requires_grad=layer.weight.requires_grad)
     return factor

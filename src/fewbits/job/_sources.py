@@ -13,10 +13,12 @@ from torch import nn
 from fewbits import data as data_sets
 from fewbits import zoo
 from fewbits.data import DataSet
+from fewbits.deploy.onnx import from_onnx
 from fewbits.errors import RecipeError
 from fewbits.job import _own_code as own_code
 from fewbits.job._libraries import LIBRARIES, built
 from fewbits.job._own_data import OwnData, described, own_data
+from fewbits.recipe.places import ONNX
 from fewbits.recipe.sections import Data, Network, TaskChoice
 from fewbits.task import Task, task_of
 
@@ -57,6 +59,10 @@ def network(part: Network, *, seed: int) -> Source:
     if name.partition(":")[0] in LIBRARIES:
         made, trained = built(name, part.options, seed=seed)
         return Source(made, trained, own=True)
+    if name.endswith(ONNX):
+        if part.options or part.weights:
+            raise RecipeError(f"{name} has its weights, and no options: leave network.options and network.weights out")
+        return Source(from_onnx(name), trained=True, own=True)
     found = own_code.found(name, seed=seed)
     if isinstance(found, nn.Module):
         if part.options:
@@ -120,7 +126,7 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
 
 
 def _is_own(name: str) -> bool:
-    return ":" in name or name.endswith(".py")
+    return ":" in name or name.endswith((".py", ONNX))
 
 
 def _called(name: str, found: Any, options: dict[str, Any], section: str, seed: int) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewbits.attach import evaluating
 from fewbits.errors import DataError
 from fewbits.task import Classification, Task, handing, measured_over, samples_in
+from fewbits.task.batches import check_gradient
 from fewbits.weights import select
 
 Scores = dict[str, Tensor]
@@ -68,6 +69,7 @@ def _mean(model: nn.Module, batches: Batches, term: Callable[[Tensor], Tensor], 
                 with data.naming():
                     task.check(outputs, batch)
                 loss, count = task.loss(outputs, batch), samples_in(batch[0])
+                check_gradient(model, loss)
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
                 for name, gradient in zip(weights, gradients, strict=True):
                     totals[name] += term(gradient) * count

@@ -32,7 +32,7 @@ from fewbits.recipe import Activations, Recipe
 from fewbits.task import Fed, Metric, Task, fed, metric_of, task_of
 from fewbits.task.feed import Feed, Given
 from fewbits.task.metric import check_percent, number
-from fewbits.task.stream import Stream
+from fewbits.task.stream import NoBatches, Stream
 from fewbits.train.checkpoint import Store
 from fewbits.weights import select
 
@@ -50,7 +50,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
 
 def compress(
     model: nn.Module,
-    train: Any,
+    train: Any = None,
     *,
     evaluate: Evaluate | Iterable[Any] | None = None,
     recipe: Recipe | Mapping[str, Any] | str | Path = "ecq-4bit",
@@ -72,7 +72,7 @@ def compress(
     Args:
         model: a float network, for whatever ``task`` says.
         train: batches with a length: a ``DataLoader`` or a list, of tuples ``(inputs, targets)``, of dicts, or of what
-            else :class:`~fewbits.task.Feed` splits.
+            else :class:`~fewbits.task.Feed` splits. Without any, nothing is trained, whatever the recipe says.
         evaluate: how good a network is on validation data: a function of the network, or batches, over which the task's
             own metric is taken. Needed for ``max_drop``, and for the accuracies in the report.
         recipe: a :class:`~fewbits.recipe.Recipe` or a dict of its keys, a YAML file, or the name of one that comes with
@@ -105,6 +105,10 @@ def compress(
     chosen, aim = chosen_by(recipe, target, max_drop, task)
     check_call(chosen, evaluate, teacher)
     _check_kinds(state_file, progress, accelerator)
+    if train is None:
+        if steps is not None:
+            raise RecipeError("steps says how many batches of train are taken: give train, or leave steps out")
+        train, chosen = NoBatches(), chosen.updated(train=None)
     if steps is not None:
         train, chosen = _for_steps(train, steps, chosen)
     accelerator = accelerator or Accelerator()

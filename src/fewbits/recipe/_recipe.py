@@ -51,7 +51,8 @@ class Recipe(Part):
         channels: which channels are removed before all that; ``None`` for none.
         activations: whether they become integers, too; ``None`` leaves them floats, but for ``assign.method: int8``.
         prune: which weights become zero first, and stay so; ``None`` for none.
-        floats: type of biases, normalisation and weights that are only pruned, in the file.
+        floats: type of biases, normalisation and weights that are only pruned, in the file. A tensor with a number
+            that is too large or too small for it is written in the next type that holds it, with as many bits.
         significand: significant bits that each of these numbers keeps, the leading one included; ``None``: all that
             the type has (float16 11, bfloat16 8). Where little is left they are a tenth of the file and more; 5 or 6
             are often enough. For float32 networks; what they hold in other types stays as it is.

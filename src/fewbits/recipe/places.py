@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 SAVED = "transformers:"  # what follows may be a folder
+ONNX = ".onnx"
 
 
 def beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A recipe's plain data, with the files that it names relative to the working folder.
 
-    Files of one's own code (``mine.py:Net``) and folders after ``transformers:`` lie beside the recipe. Weights do, or
-    else in the working folder.
+    Files of one's own code (``mine.py:Net``), ONNX files and folders after ``transformers:`` lie beside the recipe.
+    Weights do, or else in the working folder.
     """
 
     def found(place: str, *, sure: bool) -> str:
@@ -50,6 +51,8 @@ def _section(section: dict[str, Any], place: Callable[..., str]) -> dict[str, An
     name, weights = section.get("name"), section.get("weights")
     if isinstance(name, str):
         result["name"] = _name(name, place)
+    if isinstance(section.get("onnx"), str):
+        result["onnx"] = place(section["onnx"], sure=True)
     if isinstance(weights, str):
         result["weights"] = place(weights, sure=False)
     return result
@@ -59,6 +62,8 @@ def _name(name: str, place: Callable[..., str]) -> str:
     file, _, rest = name.rpartition(":")
     if file.endswith(".py"):
         return f"{place(file, sure=True)}:{rest}"
+    if name.endswith(ONNX):
+        return place(name, sure=True)
     if name.startswith(SAVED):
         return SAVED + place(name.removeprefix(SAVED), sure=False)
     return name

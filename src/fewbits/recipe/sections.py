@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from fewbits.recipe.places import ONNX
 
 
 class Part(BaseModel):
@@ -35,7 +47,8 @@ class Network(Part):
 
     Attributes:
         name: of the zoo, for example ``resnet-20``; of one's own, ``mine.py:Net`` or ``package.module:function``, which
-            is run; or ``torchvision:resnet18``, ``timm:resnet18``, ``transformers:folder``.
+            is run; or ``torchvision:resnet18``, ``timm:resnet18``, ``transformers:folder``; or an ONNX
+            file, ``net.onnx``, which can be written ``onnx: net.onnx``.
         options: of the network's constructor or function.
         weights: a ``.safetensors`` file of trained weights; without one, ``pretrain`` trains them, and what a function
             of one's own returns is taken as trained.
@@ -44,6 +57,19 @@ class Network(Part):
     name: str
     options: dict[str, Any] = {}
     weights: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _onnx(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "onnx" not in values:
+            return values
+        rest = {key: value for key, value in values.items() if key != "onnx"}
+        file = values["onnx"]
+        if rest:
+            raise ValueError(f"onnx names a network with its weights, so leave {', '.join(map(str, rest))} out")
+        if not isinstance(file, str) or not file.endswith(ONNX):
+            raise ValueError(f"onnx is a file whose name ends with {ONNX}, got {file!r}")
+        return {"name": file}
 
     @property
     def called(self) -> str:

@@ -106,7 +106,8 @@ def clustered_bytes(report: Report) -> int:
 
 def title(report: Report) -> str:
     """What was compressed, and how."""
-    return f"{report.model} on {report.data}, {report.method}, seed {report.seed}"
+    data = f" on {report.data}" if report.data else ""
+    return f"{report.model}{data}, {report.method}, seed {report.seed}"
 
 
 def facts(report: Report) -> list[Fact]:

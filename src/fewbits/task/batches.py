@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from fewbits.errors import DataError, FewbitsError
+from fewbits.errors import DataError, FewbitsError, UnsupportedError
 
 
 class Inputs(NamedTuple):
@@ -118,6 +118,17 @@ def first_of(inputs: Any, count: int) -> Any:
         return type(value)(map(cut, value)) if type(value) in (tuple, list) else value
 
     return cut(inputs)
+
+
+def check_gradient(model: nn.Module, loss: Tensor) -> None:
+    """Raise UnsupportedError unless a loss depends on a network through autograd."""
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        inner = getattr(model, "module", model)
+        raise UnsupportedError(
+            f"no gradient of the loss reaches {type(inner).__name__}: it computes outside of autograd (ONNX Runtime, "
+            "torch.no_grad, detach); ecq, and pruning by magnitude, do without: leave train out (in a recipe train: "
+            "null)"
+        )
 
 
 def described(value: Any) -> str:

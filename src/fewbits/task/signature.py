@@ -29,7 +29,8 @@ class Signature:
         """Read from the network; one that says nothing takes anything."""
         inner = getattr(model, "module", model) if type(model).__name__.endswith("DataParallel") else model
         try:
-            found = inspect.signature(inner.forward).parameters.values()
+            told = getattr(inner, "__signature__", None) or inspect.signature(inner.forward)
+            found = told.parameters.values()
         except (TypeError, ValueError):
             return Signature(type(inner).__name__, (), (), None, True)
         placed = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

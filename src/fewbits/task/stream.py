@@ -1,4 +1,4 @@
-"""A loader without a length, of which a number of batches is taken."""
+"""Loaders that are no lists: streams, of which a number of batches is taken, and what stands for none at all."""
 
 from __future__ import annotations
 
@@ -41,3 +41,17 @@ class Stream:
     def over(self, loader: Iterable[Any]) -> Stream:
         """As many batches of another loader."""
         return Stream(loader, self.steps)
+
+
+class NoBatches:
+    """What stands for training data where none is given: whoever asks for a batch is told.
+
+    Raises:
+        DataError: while it is iterated over, or asked for its length.
+    """
+
+    def __len__(self) -> int:
+        raise DataError("this recipe looks at batches, and no train= was given: give a DataLoader or a list of batches")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(range(len(self)))

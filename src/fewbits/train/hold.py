@@ -199,7 +199,7 @@ class QATCallback(Callback):
             if not isinstance(holder, ClusteredWeight):
                 continue
             if holder.uniform:
-                holder.table.clamp_(min=1e-9)
+                holder.table.clamp_(min=torch.finfo(torch.float32).tiny)  # no floor for weights that are small
                 steps[name] = float(holder.table)
             else:
                 books[name] = holder.ordered_codebook()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,10 +16,10 @@ from accelerate.utils import broadcast, convert_to_fp32, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fewbits.errors import DataError, NonFiniteError
+from fewbits.errors import DataError, FewbitsError, NonFiniteError
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Fed, Task, fed, handing, laid_out, run
-from fewbits.task.batches import tensors_in
+from fewbits.task.batches import check_gradient, tensors_in
 from fewbits.task.stream import Stream
 from fewbits.train.objectives import Objective
 from fewbits.train.rules import Batch, Rule, backprop
@@ -53,6 +54,8 @@ def batches_of(loader: Iterable[Any]) -> int:
     """
     try:
         count = len(loader)  # type: ignore[arg-type]
+    except FewbitsError:
+        raise
     except Exception as error:
         if not isinstance(error, TypeError):
             raise DataError(f"the length of the training data fails: {type(error).__name__}: {error}") from error
@@ -67,8 +70,8 @@ def batches_of(loader: Iterable[Any]) -> int:
 
 
 def total_steps(loader: Iterable[Any], training: Training) -> int:
-    """Optimizer steps of a run: epochs times batches, at least one."""
-    return max(1, round(training.epochs * batches_of(loader)))
+    """Optimizer steps of a run: epochs times batches, at least one. Without epochs no batch is asked for."""
+    return 1 if not training.epochs else max(1, round(training.epochs * batches_of(loader)))
 
 
 def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.optim.Optimizer:
@@ -237,21 +240,13 @@ def fit(
                     outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
                     task.check(outputs, batch)
                     loss = objective(outputs, batch)
+            check_gradient(model, loss)
             if not math.isfinite(float(loss.detach())):
                 why = _why(batch, data.place, first=done == start)
                 raise NonFiniteError(f"the training loss is {float(loss.detach())} at step {done}{why}")
             return outputs, loss
 
-        keep = {"retain_graph": True} if callback.keeps_graph() else {}
-
-        def backward(loss: Tensor, keep: dict[str, bool] = keep) -> None:
-            if not loss.requires_grad:
-                raise DataError(
-                    f"{data.place}: the loss has no gradient, as the network's outputs, or the task's loss, are "
-                    "detached from the weights; take detach(), no_grad() or rounding out"
-                )
-            accelerator.backward(loss, **keep)
-
+        backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
         outputs, loss, state = rule.update(model, Batch(forward, backward), state)
         value = float(loss.detach())
         callback.before_update(outputs, batch)

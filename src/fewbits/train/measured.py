@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewbits.measure.scorer import Scorer, TrainingStep
 from fewbits.task import Task
+from fewbits.task.batches import check_gradient
 from fewbits.train.loop import batches_of, endless
 
 
@@ -36,7 +37,9 @@ def measured_on(
             with scorer.watch(), torch.enable_grad():
                 outputs = task.forward(model, batch)
             task.check(outputs, batch)
-            task.loss(outputs, batch).backward(retain_graph=scorer.keeps_graph)
+            loss = task.loss(outputs, batch)
+            check_gradient(model, loss)
+            loss.backward(retain_graph=scorer.keeps_graph)
             gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
             found = scorer.scores(TrainingStep(outputs, batch, weights, gradients))
             for name, score in found.items():

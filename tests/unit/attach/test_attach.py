@@ -233,13 +233,13 @@ def test_whether_grids_are_trained(plain, plan, learn):
 
 def test_half_precision_where_it_fits(plain):
     with torch.no_grad():
-        plain.linear.bias[0] = 1e5  # beyond half precision
+        plain.linear.bias[0] = 100_032.0  # 11 bits, and beyond half precision
     saved = plan_of(plain, floats=torch.float16)
     assert saved["linear.bias"].data.dtype == torch.float32
     assert saved["conv2.bias"].data.dtype == torch.float16
     fresh = Residual().eval()
     load_plan(fresh, saved)
-    assert fresh.linear.bias[0] == 1e5
+    assert fresh.linear.bias[0] == 100_032.0
     assert fresh.conv2.bias.dtype == torch.float32
     assert torch.equal(fresh.conv2.bias, plain.conv2.bias.half().float())
     assert plan_of(plain)["conv2.bias"].data.dtype == torch.float32

@@ -115,12 +115,13 @@ def test_plans_differ_in_their_masks_even_where_values_agree() -> None:
     assert not Plan({"w": Masked(data, data != 0)}).equals(Plan({"w": Masked(data, data == data)}))
 
 
-def test_a_survivor_too_small_for_half_precision_counts_as_pruned() -> None:
+def test_a_survivor_too_small_for_half_precision_survives() -> None:
     model = nn.Linear(3, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1e-9, 0.5, 0.0]]))
     attach(model, {"weight": Masked(model.weight.detach().clone(), torch.tensor([[True, True, False]]))})
     assert plan_of(model)["weight"].kept.tolist() == [[True, True, False]]
-    half = plan_of(model, floats=torch.float16)["weight"]
-    assert half.kept.tolist() == [[False, True, False]]
-    assert half.values().tolist() == [[0.0, 0.5, 0.0]]
+    for significand in (None, 4):
+        half = plan_of(model, floats=torch.float16, significand=significand)["weight"]
+        assert half.kept.tolist() == [[True, True, False]]
+        assert half.values().tolist()[0] == pytest.approx([1e-9, 0.5, 0.0], rel=2.0 ** -(significand or 11))

@@ -117,3 +117,15 @@ def test_a_file_holds_no_bias_that_a_normalisation_can_hold(tmp_path):
     sizes = {section.name: section.coded_bytes for section in inspect(small.data).tensors}
     assert sizes["0.bias"] == sizes["1.running_mean"] == sizes["1.running_var"] == 0
     assert sizes["1.bias"] > 64
+
+
+@pytest.mark.parametrize(("scale", "variance", "eps"), [(1e30, 1e-40, 0.0), (1e-30, 1e38, 1e-5), (1.0, 0.0, 0.0)])
+def test_what_float32_does_not_hold_is_not_merged(scale: float, variance: float, eps: float) -> None:
+    """Beside a layer that is merged: scale over deviation is too large, too small, or infinite."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, eps=eps), nn.BatchNorm1d(2)).eval()
+    with torch.no_grad():
+        model[1].weight[0], model[1].running_var[0] = scale, variance
+    before = copy.deepcopy(model.state_dict())
+    assert merge_statistics(model, {"1": "0"}) == 1
+    for name in ("0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"):
+        assert torch.equal(model.state_dict()[name], before[name])

@@ -53,9 +53,10 @@ def test_values_rise_with_zero_in_its_place_and_what_was_in_order_stays(values: 
 @given(finite, finite, finite)
 def test_ternary_is_clamped_as_it_always_was(negative: float, zero: float, positive: float) -> None:
     table = torch.tensor([negative, zero, positive])
-    table[0].clamp_(max=-1e-9)
+    least = torch.finfo(torch.float32).tiny
+    table[0].clamp_(max=-least)
     table[1] = 0.0
-    table[2].clamp_(min=1e-9)
+    table[2].clamp_(min=least)
     assert holder_of([negative, zero, positive], -1).ordered_codebook() == tuple(table.tolist())
 
 
