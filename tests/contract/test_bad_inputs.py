@@ -401,6 +401,14 @@ def test_networks(kind: str) -> None:
     refused(lambda: fb.compress(make(), GOOD, recipe=ECQ, progress=None), words)
 
 
+def test_skeletons_that_are_no_network(tmp_path: Path) -> None:
+    fb.compress(Net(), GOOD, recipe=ECQ, progress=None).save(tmp_path / "net.few")
+    for like, words in ((Net, "like= is the class Net"), (None, "like= is of type NoneType"), ({}, "like= is of type")):
+        for call in (fb.load, fb.verify):
+            refused(lambda call=call, like=like: call(tmp_path / "net.few", like=like), words, UnsupportedError)
+    refused(lambda: fb.load(b"the bytes", like=Net()), "cannot read a file of type bytes", FileError)  # type: ignore[arg-type]
+
+
 TEACHERS: dict[str, tuple[Callable[[], Any], str]] = {
     "a name": (lambda: "big", "the teacher is of type str"),
     "a class": (lambda: Net, "the teacher is the class Net"),

@@ -191,8 +191,11 @@ def filled_in(like: nn.Module) -> nn.Module:
     """A skeleton to load into, in place: plain, and with memory for tensors that are on the meta device.
 
     Raises:
-        MismatchError: a buffer that no file holds is on the meta device; its numbers are nowhere.
+        MismatchError: a buffer that no file holds is on the meta device; its numbers are nowhere. UnsupportedError: no
+            module.
     """
+    if not isinstance(like, nn.Module):
+        check_module(like, "like=")
     plain = make_plain(like)
     held = set(plain.state_dict())
     empty = [name for name, tensor in _tensors(plain) if tensor.is_meta]
