@@ -17,7 +17,7 @@ from accelerate.utils import broadcast, convert_to_fp32, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fewbits.errors import DataError, NonFiniteError, UnsupportedError
+from fewbits.errors import DataError, FewbitsError, NonFiniteError, UnsupportedError
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Fed, Task, fed, handing, run, run_laid_out
 from fewbits.task.batches import check_gradient, tensors_in
@@ -55,7 +55,11 @@ def batches_of(loader: Iterable[Any]) -> int:
     """
     try:
         count = len(loader)  # type: ignore[arg-type]
-    except TypeError:
+    except FewbitsError:
+        raise
+    except Exception as error:
+        if not isinstance(error, TypeError):
+            raise DataError(f"the length of the training data fails: {type(error).__name__}: {error}") from error
         name = type(loader.loader if isinstance(loader, Fed) else loader).__name__
         raise DataError(
             f"{name} has no length; give a list of batches or a DataLoader, or say steps=, the batches that are taken "
@@ -231,14 +235,16 @@ def fit(
             with computing(training.precision, accelerator.device):
                 inputs, through = batch[0], run if training.precision == "float32" else run_laid_out
                 with handing(model, inputs, data.place), callback.watch():
-                    outputs = task.answer(through(wrapped, inputs))
-                outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
+                    outputs = through(wrapped, inputs)
                 with data.naming():
+                    outputs = task.answer(outputs)
+                    outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
                     task.check(outputs, batch)
-                loss = objective(outputs, batch)
+                    loss = objective(outputs, batch)
             check_gradient(model, loss)
             if not math.isfinite(float(loss.detach())):
-                raise NonFiniteError(f"the training loss is {float(loss)} at step {done}{_why(batch, data.place)}")
+                why = _why(batch, data.place, first=done == start)
+                raise NonFiniteError(f"the training loss is {float(loss.detach())} at step {done}{why}")
             return outputs, loss
 
         backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
@@ -271,8 +277,10 @@ def _out_of_place(model: nn.Module) -> Iterator[None]:
         ) from error
 
 
-def _why(batch: Any, place: str) -> str:
+def _why(batch: Any, place: str, *, first: bool) -> str:
     if all(bool(x.isfinite().all()) for x in tensors_in(batch[0])):
+        if first:
+            return f": {place} is the first, so nothing was trained yet; look at what the network gives for it"
         return "; lower the learning rate"
     return f": {place} holds infinite inputs"
 
