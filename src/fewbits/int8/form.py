@@ -7,7 +7,8 @@ network's class, so a file's network is rebuilt from that class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from operator import is_not
@@ -21,13 +22,13 @@ from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
-from fewbits.errors import DataError, NonFiniteError, SelectionError
+from fewbits.errors import DataError, NonFiniteError, SelectionError, UnsupportedError
 from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
 from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
 from fewbits.int8.quantizer import Quantizer, RangedQuantizer
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
-from fewbits.task import run
+from fewbits.task import handing, run
 from fewbits.weights import aliases, layers, select
 
 QUANTIZERS = "quantizers"
@@ -86,7 +87,9 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
         The number of batches.
 
     Raises:
-        DataError: no batches. NonFiniteError: an activation is NaN or infinite; the message names the quantizer.
+        DataError: no batches, or one that the network does not take; the message names it. NonFiniteError: an
+            activation is NaN or infinite; the message names the batch and the quantizer. UnsupportedError: parts of a
+            tensor are fewer than the form that was read has.
     """
     found = {name: m for name, m in net.named_modules() if isinstance(m, RangedQuantizer)}
     for module in found.values():
@@ -94,19 +97,36 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
     count = 0
     try:
         for inputs in batches:
-            run(net, inputs)
             count += 1
-            for module in found.values():
+            place = f"batch {count} of the calibration data"
+            with handing(net, inputs, place), _all_parts(net):
+                run(net.forward, inputs)  # type: ignore[arg-type]  # not net(), which prints what it raises
+            for name, module in found.items():
                 module.next_batch()
+                if not (torch.isfinite(module.low) and torch.isfinite(module.high)):
+                    raise NonFiniteError(
+                        f"{place}: activations at {name.removeprefix(QUANTIZERS + '.')!r} hold NaN or infinity; are "
+                        "its inputs finite?"
+                    )
     finally:
         for module in found.values():
             module.observing = False
     if not count:
         raise DataError("the calibration data is empty: the loader yields no batch")
-    for name, module in found.items():
-        if not (torch.isfinite(module.low) and torch.isfinite(module.high)):
-            raise NonFiniteError(f"activations at {name.removeprefix(QUANTIZERS + '.')!r} hold NaN or infinity")
     return count
+
+
+@contextmanager
+def _all_parts(net: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except IndexError as error:
+        if "tuple index" not in str(error):
+            raise
+        raise UnsupportedError(
+            f"{type(net).__name__} does not compute once torch.fx has read its structure ({error}): a tensor is split "
+            "into fewer parts than were asked for; ecq, ecqx and pruning do without"
+        ) from error
 
 
 @torch.no_grad()

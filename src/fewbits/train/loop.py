@@ -16,13 +16,13 @@ from accelerate.utils import broadcast, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fewbits.errors import DataError
+from fewbits.errors import DataError, FewbitsError
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Fed, Task, fed
 from fewbits.task.stream import Stream
 from fewbits.train.objectives import Objective
 from fewbits.train.rules import Rule, backprop, blocks_of
-from fewbits.train.step import Step
+from fewbits.train.step import Step, out_of_place
 
 
 class Callback:
@@ -64,7 +64,11 @@ def batches_of(loader: Iterable[Any]) -> int:
     """
     try:
         count = len(loader)  # type: ignore[arg-type]
-    except TypeError:
+    except FewbitsError:
+        raise
+    except Exception as error:
+        if not isinstance(error, TypeError):
+            raise DataError(f"the length of the training data fails: {type(error).__name__}: {error}") from error
         name = type(loader.loader if isinstance(loader, Fed) else loader).__name__
         raise DataError(
             f"{name} has no length; give a list of batches or a DataLoader, or say steps=, the batches that are taken "
@@ -236,12 +240,13 @@ def fit(
 
         step = Step(
             model, wrapped, batch, data, objective, training, task, accelerator, callback.watch, callback.keeps_graph(),
-            blocks, done,
+            blocks, done, first=done == start,
         )  # fmt: skip
-        outputs, loss, callback.rule_state = rule.update(model, step.as_batch(), callback.rule_state)
-        step.synchronise()
-        if callback.watches() and not step.watched(outputs):
-            outputs, _ = step.forward()
+        with out_of_place(model):
+            outputs, loss, callback.rule_state = rule.update(model, step.as_batch(), callback.rule_state)
+            step.synchronise()
+            if callback.watches() and not step.watched(outputs):
+                outputs, _ = step.forward()
         value = float(loss.detach())
         callback.before_update(outputs, batch)
         if training.clip is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from accelerate import Accelerator
 from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
-from fewbits.errors import NonFiniteError
+from fewbits.errors import DataError, NonFiniteError, UnsupportedError
 from fewbits.recipe.training import Training
-from fewbits.task import Fed, Task, handing, laid_out, run
+from fewbits.task import Fed, Task, handing, run, run_laid_out
 from fewbits.task.batches import check_gradient, tensors_in
 from fewbits.train.objectives import Objective
 from fewbits.train.rules import Batch, Chain
@@ -34,6 +35,7 @@ class Step:
         model: the network. wrapped: the same for the accelerator's processes. data: where the batch comes from.
         watch: wraps each forward pass. keeps_graph: whether backward passes leave the graph.
         blocks: the network's chain of blocks. done: steps before this one.
+        first: whether nothing was trained yet in this run.
         ran: whether the whole network ran.
         synchronised: whether gradients are the mean over all processes, as a backward pass leaves them.
     """
@@ -50,12 +52,13 @@ class Step:
     keeps_graph: bool
     blocks: Callable[..., Chain]
     done: int
+    first: bool = False
     synchronised: bool = field(default=False, init=False)
     ran: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.full = self.training.precision == "float32"
-        self.inputs = self.batch[0] if self.full else laid_out(self.batch[0])
+        self.inputs = self.batch[0]
 
     def as_batch(self) -> Batch:
         """What the rule gets."""
@@ -73,7 +76,7 @@ class Step:
     def forward(self) -> tuple[Any, Tensor]:
         with self._precision():
             with handing(self.model, self.inputs, self.data.place), self.watch():
-                returned = run(self.wrapped, self.inputs)
+                returned = (run if self.full else run_laid_out)(self.wrapped, self.inputs)
             self.ran = True
             outputs, loss = self._judged(returned)
         check_gradient(self.model, loss)
@@ -116,18 +119,37 @@ class Step:
 
     def _judged(self, returned: Any) -> tuple[Any, Tensor]:
         """Outputs that the task reads, and their loss."""
-        outputs = self.task.answer(returned)
-        outputs = outputs if self.full else convert_to_fp32(outputs)
         with self.data.naming():
+            outputs = self.task.answer(returned)
+            outputs = outputs if self.full else convert_to_fp32(outputs)
             self.task.check(outputs, self.batch)
-        loss = self.objective(outputs, self.batch)
+            loss = self.objective(outputs, self.batch)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise NonFiniteError(f"the training loss is {value} at step {self.done}{_why(self.batch, self.data.place)}")
+            why = _why(self.batch, self.data.place, first=self.first)
+            raise NonFiniteError(f"the training loss is {value} at step {self.done}{why}")
         return outputs, loss
 
 
-def _why(batch: Any, place: str) -> str:
+@contextmanager
+def out_of_place(model: nn.Module) -> Iterator[None]:
+    """Around a step: what the network wrote over is named. Relevance needs values that training does not."""
+    try:
+        yield
+    except (RuntimeError, DataError) as error:
+        if not re.search(r"modified by an inplace operation|being modified inplace", str(error)):
+            raise
+        what = re.search(r"[Oo]utput \d+ of (\w+?)(?:Backward\d*)?(?:,| is a view)", str(error))
+        raise UnsupportedError(
+            f"{type(model).__name__} writes in place over {f'what {what[1]} gave' if what else 'a value'}, which its "
+            "gradients need: write that operation out of place (torch.relu, not torch.relu_), or train with ecq, which "
+            "needs fewer of them than ecqx"
+        ) from error
+
+
+def _why(batch: Any, place: str, *, first: bool) -> str:
     if all(bool(x.isfinite().all()) for x in tensors_in(batch[0])):
+        if first:
+            return f": {place} is the first, so nothing was trained yet; look at what the network gives for it"
         return "; lower the learning rate"
     return f": {place} holds infinite inputs"

@@ -15,6 +15,8 @@ from fewbits.train.rules._cuts import ends_of, free_nodes, is_activation, is_nor
 from fewbits.train.rules._walk import Walk
 from fewbits.weights import WEIGHTED
 
+Errors = Tensor | Callable[[Tensor], Tensor]
+
 
 class Block:
     """A part of a network with one way in and one way out, both single tensors ``[n, ...]``.
@@ -97,25 +99,28 @@ class Block:
         found: Tensor = self._chain.walk.run(self._nodes[self._until :], self._driven, a, self._nodes[-1])
         return found if self._until < len(self._nodes) else a
 
-    def pull(self, x: Tensor, errors: Tensor, *, learn: bool = True) -> Tensor:
+    def pull(self, x: Tensor, errors: Errors, *, learn: bool = True) -> Tensor:
         """``J^T errors`` with the Jacobian of the block at ``x`` with respect to its inputs, shaped as they are.
 
         Args:
-            errors: of the shape of the block's outputs. learn: whether parameters get ``J^T errors``, too, added to
+            errors: of the shape of the block's outputs, or a function that gives them for its outputs.
+            learn: whether parameters get ``J^T errors``, too, added to
                 their ``.grad``. The graph of this block is made for it, and gone afterwards.
         """
         return self._pulled(self, x, errors, learn)
 
-    def pull_drive(self, x: Tensor, errors: Tensor, *, learn: bool = True) -> Tensor:
+    def pull_drive(self, x: Tensor, errors: Errors, *, learn: bool = True) -> Tensor:
         """:meth:`pull` of :meth:`drive`."""
         return self._pulled(self.drive, x, errors, learn)
 
-    def _pulled(self, compute: Callable[[Tensor], Tensor], x: Tensor, errors: Tensor, learn: bool) -> Tensor:
+    def _pulled(self, compute: Callable[[Tensor], Tensor], x: Tensor, errors: Errors, learn: bool) -> Tensor:
         x = x.detach().requires_grad_(x.is_floating_point())
         parameters = self.parameters() if learn else []
         wanted = [t for t in (x, *parameters) if t.requires_grad]
         with torch.enable_grad():
             y = compute(x)
+        if not isinstance(errors, Tensor):
+            errors = errors(y.detach())
         found = torch.autograd.grad(y, wanted, errors.to(y.dtype), allow_unused=True) if wanted else ()
         by_id = {id(tensor): slope for tensor, slope in zip(wanted, found, strict=True) if slope is not None}
         for parameter in parameters:

@@ -10,6 +10,7 @@ it is the energy of predictions (Whittington and Bogacz 2017), whose free minimu
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -50,12 +51,14 @@ def equilibrium_propagation(
                 # dE/dW = -J^T eps, and of the free state it is zero
                 share = 1 / (sign * beta * (2 if estimator == "centred" else 1))
                 for block, below, above in zip(chain, states, states[1:], strict=False):
-                    with torch.no_grad():
-                        eps = above - block(below)
-                    block.pull(below, -share * eps / len(eps))
+                    block.pull(below, partial(_error, above, -share / len(above)))
         return free[-1], loss, state
 
     return Rule(readable, update)
+
+
+def _error(state: Tensor, share: float, predicted: Tensor) -> Tensor:
+    return share * (state - predicted)
 
 
 def _settled(chain: Chain, batch: Batch, free: list[Tensor], beta: float, steps: int, step: float) -> list[Tensor]:
@@ -68,8 +71,6 @@ def _settled(chain: Chain, batch: Batch, free: list[Tensor], beta: float, steps:
             if place == len(chain):
                 force = beta * output_errors(batch, states[place])[1]
             else:
-                with torch.no_grad():
-                    above = states[place + 1] - chain[place](states[place])
-                force = chain[place].pull(states[place], above, learn=False)
+                force = chain[place].pull(states[place], partial(_error, states[place + 1], 1.0), learn=False)
             states[place] = states[place] + step * (force - eps)
     return states

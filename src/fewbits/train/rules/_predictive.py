@@ -81,16 +81,21 @@ def _strict(chain: Chain, batch: Batch, values: list[Tensor], steps: int, step: 
     """Predictions and Jacobians of the values of the moment."""
     values = list(values)
     for _ in range(steps):
-        eps = _errors(chain, batch, values)
-        pulled = [block.pull(value, e, learn=False) for block, value, e in zip(chain, values, eps, strict=False)]
+        eps: list[Tensor] = []
+
+        def error(predicted: Tensor, eps: list[Tensor] = eps) -> Tensor:
+            eps.append(_error(chain, batch, values, len(eps), predicted))
+            return eps[-1]
+
+        pulled = [block.pull(value, error, learn=False) for block, value in zip(chain, values, strict=False)]
         for place in range(1, len(chain)):
             values[place] = values[place] + step * (pulled[place] - eps[place - 1])
-    _learn(chain, values, _errors(chain, batch, values))
+    for place, block in enumerate(chain):
+        with torch.no_grad():
+            eps_l = _error(chain, batch, values, place, block(values[place]))
+        block.pull(values[place], -eps_l / len(eps_l))
 
 
-@torch.no_grad()
-def _errors(chain: Chain, batch: Batch, values: list[Tensor]) -> list[Tensor]:
-    """``eps_l`` of every block; of the last, by the loss of what it predicts."""
-    predicted = [block(value) for block, value in zip(chain, values, strict=False)]
-    eps = [value - guess for value, guess in zip(values[1:-1], predicted[:-1], strict=True)]
-    return [*eps, output_errors(batch, predicted[-1])[1]]
+def _error(chain: Chain, batch: Batch, values: list[Tensor], place: int, predicted: Tensor) -> Tensor:
+    """``eps_l`` of a block; of the last, by the loss of what it predicts."""
+    return values[place + 1] - predicted if place + 1 < len(chain) else output_errors(batch, predicted)[1]
