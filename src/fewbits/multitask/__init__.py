@@ -1,12 +1,15 @@
 """Many tasks, one network: segments that tasks share, paths through them, and training in parallel (PaRT)."""
 
+from fewbits.multitask._affinity import affinity_paths, gradient_agreement
+from fewbits.multitask._choosing import PathChoice, learn_paths
+from fewbits.multitask._cka import CKA, cka
+from fewbits.multitask._feeding import ORDERS, TaskBatches, all_batches, with_task
 from fewbits.multitask._heads import SharedHead
+from fewbits.multitask._labels import ClassMap
+from fewbits.multitask._network import MERGES, SegmentNet
 from fewbits.multitask._norms import NormPerTask
-from fewbits.multitask.feeding import ORDERS, TaskBatches, all_batches, with_task
-from fewbits.multitask.labels import ClassMap
-from fewbits.multitask.network import MERGES, SegmentNet
-from fewbits.multitask.optimizers import TaskOptimizers
-from fewbits.multitask.paths import (
+from fewbits.multitask._optimizers import TaskOptimizers
+from fewbits.multitask._paths import (
     RELEASED,
     RELEASED_SEEDS,
     Paths,
@@ -15,10 +18,20 @@ from fewbits.multitask.paths import (
     random_paths,
     released_paths,
 )
-from fewbits.multitask.tasks import Tasks
-from fewbits.multitask.training import OPTIMIZERS, train_tasks
+from fewbits.multitask._sharing import (
+    Permuted,
+    Sharing,
+    attribution,
+    relevance_by_task,
+    sharing,
+    sharing_predicts,
+    similarity,
+)
+from fewbits.multitask._tasks import Tasks
+from fewbits.multitask._training import OPTIMIZERS, train_tasks
 
 __all__ = [
+    "CKA",
     "MERGES",
     "OPTIMIZERS",
     "ORDERS",
@@ -26,17 +39,29 @@ __all__ = [
     "RELEASED_SEEDS",
     "ClassMap",
     "NormPerTask",
+    "PathChoice",
     "Paths",
+    "Permuted",
     "Released",
     "SegmentNet",
     "SharedHead",
+    "Sharing",
     "TaskBatches",
     "TaskOptimizers",
     "Tasks",
+    "affinity_paths",
     "all_batches",
+    "attribution",
     "branched_paths",
+    "cka",
+    "gradient_agreement",
+    "learn_paths",
     "random_paths",
     "released_paths",
+    "relevance_by_task",
+    "sharing",
+    "sharing_predicts",
+    "similarity",
     "train_tasks",
     "with_task",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewbits.multitask.network import SegmentNet
+from fewbits.multitask._network import SegmentNet
 
 
 class TaskOptimizers(torch.optim.Optimizer):

@@ -13,7 +13,7 @@ from fewbits.errors import DataError, RecipeError, did_you_mean
 from fewbits.multitask._heads import SharedHead
 from fewbits.multitask._names import checked
 from fewbits.multitask._norms import norms_in, per_task
-from fewbits.multitask.paths import Paths
+from fewbits.multitask._paths import Paths
 
 MERGES = ("sum", "mean", "gated")
 
@@ -147,15 +147,22 @@ class SegmentNet(nn.Module):
             raise DataError(f"tasks have the numbers 0 to {len(known) - 1} ({', '.join(known)}), got {numbers[:8]}")
         return [known[int(number)] for number in numbers]
 
-    def _through(self, x: Tensor, name: str) -> Tensor:
-        path = self.path(name).tolist()
+    def layer_outputs(self, x: Tensor, task: str) -> list[Tensor]:
+        """What each layer gives for a task, first to last."""
+        path = self.path(task).tolist()
         x = self.stem(x)
+        found = []
         for layer, row in enumerate(path):
-            parts = [self._segment(layer, module, x, name) for module, on in enumerate(row) if on]
-            merged = self._merged(parts, name, layer)
+            parts = [self._segment(layer, module, x, task) for module, on in enumerate(row) if on]
+            merged = self._merged(parts, task, layer)
             if self.residual and merged.shape == x.shape:
                 merged = merged + x
             x = self.after[layer](merged)
+            found.append(x)
+        return found
+
+    def _through(self, x: Tensor, name: str) -> Tensor:
+        *_, x = self.layer_outputs(x, name)
         found: Tensor = self.heads[name](x) if name in self.heads else self._shared()(x, name)
         return found
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from fewbits.errors import RecipeError, UnsupportedError, did_you_mean
-from fewbits.multitask.feeding import TaskBatches
-from fewbits.multitask.network import SegmentNet
-from fewbits.multitask.optimizers import TaskOptimizers
-from fewbits.multitask.tasks import Tasks
+from fewbits.multitask._feeding import TaskBatches
+from fewbits.multitask._network import SegmentNet
+from fewbits.multitask._optimizers import TaskOptimizers
+from fewbits.multitask._tasks import Tasks
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Task
-from fewbits.train import KeptTraining, Store, fit, plain
+from fewbits.train import KeptTraining, Objective, Store, fit, plain
 from fewbits.train.loop import optimizer_of, parameter_groups
 
 OPTIMIZERS = ("one", "per-task")
@@ -33,6 +34,7 @@ def train_tasks(
     each: int = 10,
     optimizers: str = "one",
     kept: KeptTraining | None = None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> None:
     """Train a network on some or all of its tasks in parallel, in place.
 
@@ -43,6 +45,7 @@ def train_tasks(
         order, each: how tasks take turns; see :class:`TaskBatches`.
         optimizers: ``one`` for all tasks, or one ``per-task``, as PaRT has them.
         kept: keeps the state of the training, and has what an interrupted one left.
+        penalty: a scalar that is added to the loss of each batch.
 
     Raises:
         RecipeError: data of no task of the network, or an unknown word. UnsupportedError: several processes.
@@ -69,4 +72,10 @@ def train_tasks(
     optimizer = make(groups(net)) if optimizers == "one" else TaskOptimizers(net, make, groups)
     start = kept.begin(net, optimizer)
     objective = plain(aim, training.label_smoothing)
+    if penalty is not None:
+        objective = _with(objective, penalty)
     fit(net, data, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start, task=aim)
+
+
+def _with(objective: Objective, penalty: Callable[[], Tensor]) -> Objective:
+    return lambda outputs, batch: objective(outputs, batch) + penalty()
