@@ -5,12 +5,14 @@ The format is defined in ``docs/format.md``. Nothing here unpickles, and a damag
 """
 
 from fewbits.codec._container import decode, encode
+from fewbits.codec._part import PartReader
 from fewbits.codec._summary import LIMIT, Decoded, Summary, TensorSummary, inspect, measure, shapes
 from fewbits.codec.coder import backend
 
 __all__ = [
     "LIMIT",
     "Decoded",
+    "PartReader",
     "Summary",
     "TensorSummary",
     "backend",

@@ -4,6 +4,7 @@ from fewbits.multitask._affinity import affinity_paths, gradient_agreement
 from fewbits.multitask._choosing import PathChoice, learn_paths
 from fewbits.multitask._cka import CKA, cka
 from fewbits.multitask._feeding import ORDERS, TaskBatches, all_batches, with_task
+from fewbits.multitask._file import Extracted, TaskInFile, extract, load_task, read_task, tasks_in
 from fewbits.multitask._heads import SharedHead
 from fewbits.multitask._labels import ClassMap
 from fewbits.multitask._network import MERGES, SegmentNet
@@ -38,6 +39,7 @@ __all__ = [
     "RELEASED",
     "RELEASED_SEEDS",
     "ClassMap",
+    "Extracted",
     "NormPerTask",
     "PathChoice",
     "Paths",
@@ -47,6 +49,7 @@ __all__ = [
     "SharedHead",
     "Sharing",
     "TaskBatches",
+    "TaskInFile",
     "TaskOptimizers",
     "Tasks",
     "affinity_paths",
@@ -54,14 +57,18 @@ __all__ = [
     "attribution",
     "branched_paths",
     "cka",
+    "extract",
     "gradient_agreement",
     "learn_paths",
+    "load_task",
     "random_paths",
+    "read_task",
     "released_paths",
     "relevance_by_task",
     "sharing",
     "sharing_predicts",
     "similarity",
+    "tasks_in",
     "train_tasks",
     "with_task",
 ]

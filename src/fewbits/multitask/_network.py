@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.errors import DataError, RecipeError, did_you_mean
+from fewbits.errors import DataError, MismatchError, RecipeError, did_you_mean
 from fewbits.multitask._heads import SharedHead
 from fewbits.multitask._names import checked
 from fewbits.multitask._norms import norms_in, per_task
@@ -232,9 +232,19 @@ class SegmentNet(nn.Module):
                 module.training = False
         return self
 
-    def alone(self, task: str) -> SegmentNet:
-        """A network with one task: what its path goes through, under the same names. Outputs are bit-equal."""
-        path = self.path(task)
+    def alone(self, task: str, path: Tensor | None = None) -> SegmentNet:
+        """A network with one task: what its path goes through, under the same names. Outputs are bit-equal.
+
+        Args:
+            path: another one than the task has, through segments that are there.
+
+        Raises:
+            MismatchError: a segment of the path is not there.
+        """
+        path = self.path(task) if path is None else path.to(self.path(task).device)
+        for layer, module in path.nonzero().tolist():
+            if str(module) not in self.layers[layer]:
+                raise MismatchError(f"task {task!r} goes through segment {module} of layer {layer}, which is not there")
         memo: dict[int, Any] = {}
         for layer, segments in enumerate(self.layers):
             kept = {key: part for key, part in segments.items() if path[layer, int(key)]}  # type: ignore[operator]
@@ -257,9 +267,10 @@ class SegmentNet(nn.Module):
 
 def _alone(segment: nn.Module, task: str) -> nn.Module:
     """A copy of a segment with the normalisation of one task."""
-    memo: dict[int, Any] = {
-        id(norm.each): nn.ModuleDict({task: copy.deepcopy(norm.each[task])}) for norm in norms_in(segment)
-    }
+    memo: dict[int, Any] = {}
+    for norm in norms_in(segment):
+        own = norm.each[task if task in norm.each else next(iter(norm.each))]  # of another path, to be filled
+        memo[id(norm.each)] = nn.ModuleDict({task: copy.deepcopy(own)})
     found = copy.deepcopy(segment, memo)
     for norm in norms_in(found):
         norm.task = task
