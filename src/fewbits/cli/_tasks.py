@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from fewbits.cli._console import Json, show, show_table, writable
-from fewbits.cli._file import File
+from fewbits.cli._console import Json, show, show_rows, writable
+from fewbits.cli._file import File, Limit
 
 
 def tasks(file: File, json_file: Json = None) -> None:
@@ -21,14 +20,11 @@ def tasks(file: File, json_file: Json = None) -> None:
     from fewbits.multitask import tasks_in
 
     found, size = tasks_in(file), file.stat().st_size
-    table = Table(box=None, pad_edge=False)
-    table.add_column("task", no_wrap=True)
-    for title in ("segments", "private", "numbers", "bytes read", "of the file"):
-        table.add_column(title, justify="right", no_wrap=True)
+    rows = []
     for task in found:
         share = f"{100 * task.bytes / size:.1f}%"
-        table.add_row(task.name, str(task.segments), str(task.private), f"{task.numbers:,}", f"{task.bytes:,}", share)
-    show_table(table)
+        rows.append((task.name, str(task.segments), str(task.private), f"{task.numbers:,}", f"{task.bytes:,}", share))
+    show_rows(("task", "segments", "private", "numbers", "bytes read", "of the file"), rows, words=1)
     show(f"{file.name}: {len(found)} tasks, {size:,} bytes")
     if json_file is not None:
         write_text(json_file, json.dumps({"file_bytes": size, "tasks": [asdict(task) for task in found]}, indent=1))
@@ -40,6 +36,7 @@ def extract(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to; default: TASK.few beside the file.", callback=writable)
     ] = None,
+    limit: Limit = None,
 ) -> None:
     """Write one task of a .few file as a file that stands alone. No more is read and decoded than it needs."""
     from fewbits import multitask
@@ -47,7 +44,7 @@ def extract(
 
     target = out or file.with_name(f"{task}.few")
     writable(target)
-    done = multitask.extract(file, task, target)
+    done = multitask.extract(file, task, target, limit=limit)
     show(
         f"{target}: {human(done.bytes)} ({done.bytes:,} bytes), which was read back and is the same; {done.read:,} of "
         f"{done.size:,} bytes were read, and {done.decoded:,} numbers decoded for {done.numbers:,}"

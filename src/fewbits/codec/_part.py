@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from types import TracebackType
 
-from fewbits.codec._container import CHECK, checked_chunk, decoded_entries, open_directory
-from fewbits.codec._record import Section
-from fewbits.codec._summary import LIMIT
+from fewbits.codec._container import CHECK, Contents, checked_chunk, decoded_entries, open_directory
+from fewbits.codec._limits import excess
+from fewbits.codec._record import Record, Section
 from fewbits.errors import FileError, FormatError, MismatchError, UnsupportedError, did_you_mean
 from fewbits.plan import Plan
 
@@ -21,7 +22,8 @@ class PartReader:
     Numbers that tensors of one type share a section for are read together.
 
     Args:
-        source: a path, or the bytes of a file. limit: numbers that may be decoded at once.
+        source: a path, or the bytes of a file.
+        limit: numbers that may be decoded at once; default: 2^18, and 256 for each byte of the file.
 
     Attributes:
         names: of all tensors, with the other names that some have. size: bytes of the file.
@@ -31,7 +33,7 @@ class PartReader:
         FileError: missing, damaged or hostile file.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, *, limit: int = LIMIT) -> None:
+    def __init__(self, source: str | os.PathLike[str] | bytes, *, limit: int | None = None) -> None:
         self.limit, self.bytes_read, self.numbers_decoded = limit, 0, 0
         try:
             self._handle = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0)  # noqa: SIM115
@@ -70,15 +72,14 @@ class PartReader:
         if self._directory.paddings or any(record.kept is not None for record in records):
             raise UnsupportedError("the network in the file lost channels, and cannot be read in parts: load it whole")
         taken = self._sections(asked)
-        sections = sum(sum(records[i].count if s.levels else records[i].numbers for i in s.members) for s, _ in taken)
-        wanted = sum(records[i].count for i in asked)
-        if max(sections, wanted) > self.limit:
-            raise FormatError(f"the file declares {max(sections, wanted):,} numbers, more than {self.limit:,}")
+        if why := self._excess(asked, taken):
+            raise FormatError(why)
         chunks = []
         for section, at in taken:
             block = self._take(at, at + section.size + CHECK)
             chunks.append((section, checked_chunk(block, records[section.members[0]].name)))
-        self.numbers_decoded += sections
+            members = [records[i] for i in section.members]
+            self.numbers_decoded += sum(record.count if section.levels else record.numbers for record in members)
         found = decoded_entries(records, sorted(asked), chunks)
         entries = {asked[i][0]: entry for i, entry in found.items()}
         return Plan(entries, aliases={other: own[0] for own in asked.values() for other in own[1:]})
@@ -104,6 +105,14 @@ class PartReader:
         """What holds these records, and where it begins."""
         wanted, sections = set(asked), self._directory.sections
         return [pair for pair in zip(sections, self._places, strict=True) if not wanted.isdisjoint(pair[0].members)]
+
+    def _excess(self, asked: Iterable[int], taken: list[tuple[Section, int]]) -> str | None:
+        """Why these records are not decoded, as if they were all of the file."""
+        members = sorted({*asked, *(i for section, _ in taken for i in section.members)})
+        place = {i: number for number, i in enumerate(members)}
+        records: list[Record] = [self._directory.records[i] for i in members]
+        sections = [replace(section, members=tuple(place[i] for i in section.members)) for section, _ in taken]
+        return excess(Contents({}, records, sections, [], {}, {}), self.size, self.limit, whole=True)
 
     def _take(self, begin: int, end: int) -> bytes:
         self._handle.seek(begin)

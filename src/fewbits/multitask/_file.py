@@ -18,6 +18,8 @@ from fewbits.multitask._network import SegmentNet
 from fewbits.multitask._paths import Paths
 from fewbits.plan import Plan
 
+FREE = 1 << 18
+"""Numbers that may be decoded however small the network is that they are for."""
 Source = str | os.PathLike[str] | bytes
 
 
@@ -73,13 +75,16 @@ def tasks_in(source: Source) -> list[TaskInFile]:
     return found
 
 
-def read_task(source: Source, task: str) -> tuple[Plan, Tensor, PartReader]:
+def read_task(source: Source, task: str, *, limit: int | None = None) -> tuple[Plan, Tensor, PartReader]:
     """The tensors of one task in a file, its path, and what was read for it. For the network, see :func:`load_task`.
+
+    Args:
+        source: as of :func:`tasks_in`. limit: numbers that may be decoded; see :class:`fewbits.codec.PartReader`.
 
     Raises:
         As :func:`tasks_in`; RecipeError: no such task.
     """
-    with PartReader(source) as reader:
+    with PartReader(source, limit=limit) as reader:
         paths = _paths(reader)
         if task not in paths:
             raise RecipeError(f"the file has no task {task!r}{did_you_mean(task, paths)} ({', '.join(paths)})")
@@ -87,7 +92,7 @@ def read_task(source: Source, task: str) -> tuple[Plan, Tensor, PartReader]:
         return reader.plan(own), paths[task], reader
 
 
-def extract(source: Source, task: str, path: str | os.PathLike[str]) -> Extracted:
+def extract(source: Source, task: str, path: str | os.PathLike[str], *, limit: int | None = None) -> Extracted:
     """Write one task of a file as a file that stands alone: :func:`load_task` and :func:`fewbits.load` read it.
 
     It is decoded again, and compared, before it takes its place. Levels have the bytes that they had.
@@ -95,12 +100,12 @@ def extract(source: Source, task: str, path: str | os.PathLike[str]) -> Extracte
     Raises:
         As :func:`read_task`.
     """
-    plan, _, reader = read_task(source, task)
+    plan, _, reader = read_task(source, task, limit=limit)
     data = codec.encode(plan)
-    if not codec.decode(data, codec.shapes(data)).equals(plan):
+    numbers = sum(entry.values().numel() for entry in plan.values())
+    if not codec.decode(data, codec.shapes(data, limit=numbers)).equals(plan):
         raise FileError(f"task {task!r} is not the same when it is read again; nothing was written")
     files.write(path, data)
-    numbers = sum(entry.values().numel() for entry in plan.values())
     return Extracted(len(data), reader.bytes_read, reader.size, numbers, reader.numbers_decoded)
 
 
@@ -113,7 +118,8 @@ def load_task(source: Source, task: str, like: SegmentNet) -> SegmentNet:
     Raises:
         As :func:`read_task`; MismatchError: a file of another network.
     """
-    plan, path, _ = read_task(source, task)
+    held = sum(tensor.numel() for tensor in like.state_dict().values())
+    plan, path, _ = read_task(source, task, limit=2 * held + FREE)  # small numbers of other tasks come along
     if path.shape != like.path(task).shape:
         raise MismatchError(
             f"paths.{task} has shape {list(path.shape)} in the file, {list(like.path(task).shape)} here"

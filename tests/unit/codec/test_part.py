@@ -71,8 +71,8 @@ def test_a_shared_section_counts_with_all_that_is_in_it() -> None:
         reader.plan(["a.bias"])
         shared = 20 + int((plan()["b.weight"].values() != 0).sum()) + 5  # biases, survivors, scales; zeros are constant
         assert reader.numbers_decoded == shared
-    with PartReader(DATA, limit=shared - 1) as reader:
-        with pytest.raises(FormatError, match="more than"):
+    with PartReader(DATA, limit=shared) as reader:
+        with pytest.raises(FormatError, match="the limit without its network"):
             reader.plan(["a.bias"])
         reader.plan(["b.bias"])
 
@@ -111,3 +111,14 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     narrowed = codec.encode(Plan({"w": Dense(torch.ones(2, 4))}, masks))
     with PartReader(narrowed) as reader, pytest.raises(UnsupportedError, match="load it whole"):
         reader.plan(["w"])
+
+
+def test_what_a_few_bytes_declare_is_not_made() -> None:
+    data = codec.encode(Plan({"zeros": Dense(torch.zeros(1 << 20)), "one": Dense(torch.ones(1))}))
+    assert len(data) < 200
+    with PartReader(data) as reader:
+        with pytest.raises(FormatError, match="give the network, or a limit"):
+            reader.plan(["zeros"])
+        assert reader.plan(["one"])["one"].values().equal(torch.ones(1))
+    with PartReader(data, limit=1 << 20) as reader:
+        assert reader.plan(["zeros"])["zeros"].shape == (1 << 20,)
