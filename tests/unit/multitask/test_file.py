@@ -27,16 +27,17 @@ OPTIONS: list[dict[str, Any]] = [
 X = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(params=OPTIONS, ids=str)
+@pytest.fixture(params=OPTIONS, ids=str, scope="module")
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     found: dict[str, Any] = request.param
     return found
 
 
-@pytest.fixture
-def file(options: dict[str, Any], tmp_path: Path) -> Path:
-    fb.compress(net(**options), progress=None).save(tmp_path / "net.few")
-    return tmp_path / "net.few"
+@pytest.fixture(scope="module")
+def file(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("tasks") / "net.few"
+    fb.compress(net(**options), progress=None).save(found)
+    return found
 
 
 def test_a_task_of_a_file_computes_what_it_computes_in_the_whole(file: Path, options: dict[str, Any]) -> None:

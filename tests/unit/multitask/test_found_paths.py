@@ -98,6 +98,7 @@ def choosing(alive: set[tuple[int, int]] | None, modules: int = 4) -> PathChoice
     return PathChoice(segment, NAMES, 2, modules, 1, {n: nn.Linear(16, CLASSES) for n in NAMES}, after=after)
 
 
+@pytest.mark.long
 def test_tasks_choose_the_segments_that_help() -> None:
     alive = {(1, 2), *((0, module) for module in range(4))}
     paths = learn_paths(choosing(alive), loaders(batches=6), Training(epochs=12, lr=2e-2, schedule="constant"), seed=0)

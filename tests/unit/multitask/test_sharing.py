@@ -152,6 +152,7 @@ def test_the_permutation_test_counts_all_orders_of_few_tasks() -> None:
     assert found.p == pytest.approx(np.mean(np.array(values) >= values[0] - 1e-9))
 
 
+@pytest.mark.long
 def test_the_permutation_test_keeps_its_level_and_finds_what_is_there() -> None:
     levels = []
     for seed in range(60):

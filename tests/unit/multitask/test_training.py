@@ -192,6 +192,7 @@ def test_tasks_may_be_of_several_kinds() -> None:
     )
 
 
+@pytest.mark.long
 def test_it_is_compressed_saved_and_loaded_as_one_network(tmp_path: Path) -> None:
     options: dict[str, Any] = {"shared_head": True, "merge": "gated", "norm": "task"}
     made = net(**options)
