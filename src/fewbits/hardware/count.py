@@ -31,6 +31,8 @@ _UNCOUNTED = (
     "matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", "outer", "addmm", "addmv", "addbmm", "baddbmm",
 )  # fmt: skip
 
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
 
 @dataclass(frozen=True)
 class LayerCount:
@@ -97,14 +99,14 @@ class _Watch(fx.Interpreter):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.fetch_attr(str(target))
-        weighted = isinstance(module, WEIGHTED)
-        if not weighted and any(parameter.dim() > 1 for parameter in module.parameters()):
+        weighted = isinstance(module, WEIGHTED + TRANSPOSED)
+        without = isinstance(module, nn.Embedding | nn.LayerNorm)  # rows are taken as they are; norms are not counted
+        if not weighted and not without and any(parameter.dim() > 1 for parameter in module.parameters()):
             raise UnsupportedError(f"cannot count the multiplications of {target}: {type(module).__name__}")
         result = super().call_module(target, args, kwargs)
         if weighted:
-            outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
             path = self.paths.setdefault(id(module.weight), str(target))  # a weight that layers share is stored once
-            self.uses[path] = self.uses.get(path, 0) + result.numel() // outputs
+            self.uses[path] = self.uses.get(path, 0) + _uses(module, args[0] if args else kwargs["input"], result)
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -119,6 +121,14 @@ class _Watch(fx.Interpreter):
         if target in _UNCOUNTED:
             name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
             raise UnsupportedError(f"cannot count the multiplications of a free {name!r}: put its weight in a layer")
+
+
+def _uses(module: nn.Module, given: Tensor, result: Tensor) -> int:
+    """Places at which each number of a layer's weight is multiplied: those of outputs, or of inputs if transposed."""
+    if isinstance(module, TRANSPOSED):  # padding cuts some of the products off, which are made all the same
+        return given.numel() // module.in_channels
+    outputs: Any = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+    return int(result.numel() // outputs)
 
 
 @torch.no_grad()
