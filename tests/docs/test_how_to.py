@@ -34,6 +34,7 @@ PROMISED = {
     "a-cost": 1,
     "a-learning-rule": 2,
     "a-relevance-rule": 1,
+    "many-tasks": 1,
     "own-network": 2,
     "any-network-and-task": 1,
     "your-own-loop": 1,

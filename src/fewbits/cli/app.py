@@ -18,6 +18,7 @@ from fewbits.cli import _explain as cli_explain
 from fewbits.cli import _file as cli_file
 from fewbits.cli import _prune as cli_prune
 from fewbits.cli import _sweep as cli_sweep
+from fewbits.cli import _tasks as cli_tasks
 from fewbits.cli._common import Data, Interrupted, Network, Out, Set, given, interrupted
 from fewbits.cli._console import Json, out_console, say, show
 from fewbits.cli._progress import progress
@@ -203,6 +204,8 @@ app.command()(cli_sweep.sweep)
 app.command()(cli_prune.prune_search)
 app.command()(cli_file.inspect)
 app.command()(cli_file.export)
+app.command()(cli_tasks.tasks)
+app.command()(cli_tasks.extract)
 app.command()(cli_deploy.bench_latency)
 
 

@@ -89,7 +89,9 @@ def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.opti
     groups = [g for g in groups if g["params"]]
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
-    return torch.optim.Adam(groups, lr=training.lr, foreach=True)
+    # Of all tensors at once a step needs their memory once more; only a GPU is quicker so.
+    together = any(parameter.device.type != "cpu" for group in groups for parameter in group["params"])
+    return torch.optim.Adam(groups, lr=training.lr, foreach=together)
 
 
 def factor(training: Training, done: int, total: int) -> float:
