@@ -1,6 +1,42 @@
-"""What a network costs: parameters and multiplications, counted through its graph, and the costs of a plan."""
+"""What a network costs: parameters and multiplications, machines as data, and time and energy of a plan on them."""
 
 from fewbits.hardware.cost import COSTS, Cost, CostMaker, cost_of, maker_of
 from fewbits.hardware.count import Count, LayerCount, count
+from fewbits.hardware.layers import Known, Layer, layers
+from fewbits.hardware.machine import (
+    Array,
+    Constant,
+    Dataflow,
+    Decoder,
+    Machine,
+    Memory,
+    Numbers,
+    Storage,
+    Zero,
+)
+from fewbits.hardware.reading import machine_names, machine_of
 
-__all__ = ["COSTS", "Cost", "CostMaker", "Count", "LayerCount", "cost_of", "count", "maker_of"]
+__all__ = [
+    "COSTS",
+    "Array",
+    "Constant",
+    "Cost",
+    "CostMaker",
+    "Count",
+    "Dataflow",
+    "Decoder",
+    "Known",
+    "Layer",
+    "LayerCount",
+    "Machine",
+    "Memory",
+    "Numbers",
+    "Storage",
+    "Zero",
+    "cost_of",
+    "count",
+    "layers",
+    "machine_names",
+    "machine_of",
+    "maker_of",
+]
