@@ -14,6 +14,7 @@ from fewbits.hardware.machine import (
     Storage,
     Zero,
 )
+from fewbits.hardware.price import LayerPrice, Price, price
 from fewbits.hardware.reading import machine_names, machine_of
 
 __all__ = [
@@ -28,9 +29,11 @@ __all__ = [
     "Known",
     "Layer",
     "LayerCount",
+    "LayerPrice",
     "Machine",
     "Memory",
     "Numbers",
+    "Price",
     "Storage",
     "Zero",
     "cost_of",
@@ -39,4 +42,5 @@ __all__ = [
     "machine_names",
     "machine_of",
     "maker_of",
+    "price",
 ]

@@ -179,6 +179,7 @@ class Machine(_Strict):
         memories: from the outermost in; the last one feeds the array. One or two of them.
         formats: how weights lie in a memory, by its name; dense in others.
         passes_by: the memory that weights do not stop in, by its name.
+        activations_stay: inputs and outputs lie in the inner memory as a whole, and never leave it.
         sources: by key, what a constant was read in.
         checked: the published figures that its description reproduces, and where they are tested.
     """
@@ -192,6 +193,7 @@ class Machine(_Strict):
     memories: tuple[Memory, ...] = Field(min_length=1, max_length=2)
     formats: dict[str, Storage] = Field(default_factory=dict)
     passes_by: dict[Literal["weights"], str] = Field(default_factory=dict)
+    activations_stay: bool = False
     decoder: Decoder | None = None
     sources: dict[str, str] = Field(min_length=1)
     checked: tuple[str, ...] = ()
@@ -226,6 +228,8 @@ class Machine(_Strict):
             if constant.source not in self.sources:
                 known = ", ".join(self.sources)
                 raise ValueError(f"{place}: no source {constant.source!r} in sources; there is {known}")
+        if self.activations_stay and len(self.memories) < 2:
+            raise ValueError("activations_stay is for a machine with two memories")
         if self.clock_mhz.value <= 0:
             raise ValueError("clock_mhz is above 0")
         for name, storage in self.formats.items():
