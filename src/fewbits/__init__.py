@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fewbits.codec import decode, encode
     from fewbits.deploy.onnx import from_onnx
     from fewbits.errors import FewbitsError
-    from fewbits.pipeline import Compressed, compress, compressing, explain, export, inspect, load, verify
+    from fewbits.pipeline import Compressed, compress, compressing, cost, explain, export, inspect, load, verify
     from fewbits.plan import Clustered, Dense, Masked, Plan
     from fewbits.recipe import Recipe
     from fewbits.report.report import Report
@@ -37,6 +37,7 @@ _HOMES = {
     "Task": "task",
     "compress": "pipeline",
     "compressing": "pipeline",
+    "cost": "pipeline",
     "decode": "codec",
     "encode": "codec",
     "explain": "pipeline",
@@ -59,6 +60,7 @@ __all__ = [
     "Task",
     "compress",
     "compressing",
+    "cost",
     "decode",
     "encode",
     "explain",

@@ -1,6 +1,6 @@
 """What a network costs: parameters and multiplications, machines as data, and time and energy of a plan on them."""
 
-from fewbits.hardware.cost import COSTS, Cost, CostMaker, cost_of, maker_of
+from fewbits.hardware.cost import COSTS, MACHINE_COSTS, Cost, CostMaker, cost_of, maker_of
 from fewbits.hardware.count import Count, LayerCount, count
 from fewbits.hardware.layers import Known, Layer, layers
 from fewbits.hardware.machine import (
@@ -15,10 +15,11 @@ from fewbits.hardware.machine import (
     Zero,
 )
 from fewbits.hardware.price import LayerPrice, Price, price
-from fewbits.hardware.reading import machine_names, machine_of
+from fewbits.hardware.reading import machine_names, machine_of, machine_text
 
 __all__ = [
     "COSTS",
+    "MACHINE_COSTS",
     "Array",
     "Constant",
     "Cost",
@@ -41,6 +42,7 @@ __all__ = [
     "layers",
     "machine_names",
     "machine_of",
+    "machine_text",
     "maker_of",
     "price",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import log2, prod
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class Layer:
         products: multiplications of one call in which weight and input are both not zero.
         weights_known, inputs_known: where the zeros come from.
         mask: where the weight is not zero, of its shape, if that is known.
+        counted: what was found in the mask before, as it takes long.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Layer:
     weights_known: Known
     inputs_known: Known
     mask: Tensor | None = field(default=None, repr=False)
+    counted: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def positions(self) -> int:
@@ -99,9 +102,16 @@ class Layer:
         """Whether each ``of`` consecutive weights along the inputs hold at most ``kept`` (an N:M pattern)."""
         if self.mask is None:
             return False
-        rows = self.mask.reshape(self.outputs, self.inputs // self.groups, -1).movedim(1, -1)
-        rows = F.pad(rows, (0, -rows.shape[-1] % of))
-        return bool((rows.unflatten(-1, (-1, of)).sum(-1) <= kept).all())
+        if (kept, of) not in self.counted:
+            rows = self.mask.reshape(self.outputs, self.inputs // self.groups, -1)
+            # Scattered zeros show in the first rows.
+            self.counted[kept, of] = all(_follow(part, kept, of) for part in (rows[:4], rows[4:]))
+        return bool(self.counted[kept, of])
+
+
+def _follow(rows: Tensor, kept: int, of: int) -> bool:
+    rows = F.pad(rows.movedim(1, -1), (0, -rows.shape[1] % of)).unflatten(-1, (-1, of))
+    return bool((rows.sum(-1, dtype=torch.int16) <= kept).all())
 
 
 def layers(
@@ -117,7 +127,8 @@ def layers(
     Args:
         model: a plain network; runs once, in evaluation mode.
         inputs: the shape of one sample, without the batch; or the inputs of a batch, whose real zeros are then counted.
-        plan: whose zeros and levels are counted; default: a dense network of the model's own numbers.
+        plan: whose zeros and levels are counted; default: a dense network of the model's own numbers. A plan that lost
+            channels gives smaller layers; real inputs then need the smaller network.
         density: without a plan, the share of weights that are not zero, of all layers or by name of the weight.
         input_density: without real inputs, the share of a layer's inputs that are not zero, likewise.
 
@@ -134,14 +145,28 @@ def layers(
     names = {call.name for call in found}
     samples = samples_in(inputs) if real else 1
     weights = _shares("density", density, names)
-    activations = _shares("input_density", input_density, names)
+    return records_of(found, plan, samples, weights, _shares("input_density", input_density, names))
+
+
+def records_of(
+    found: Sequence[Call],
+    plan: Plan | None = None,
+    samples: int = 1,
+    density: Mapping[str, float] = MappingProxyType({}),
+    input_density: Mapping[str, float] = MappingProxyType({}),
+) -> tuple[Layer, ...]:
+    """The records of calls that are known already; see :func:`layers`.
+
+    Args:
+        samples: of the batch that ran. density, input_density: by name of the weight.
+    """
     records: dict[tuple[Any, ...], Layer] = {}
     facts: dict[str, _Weight] = {}
     for call in found:
         if call.name not in facts:
-            entry = None if plan is None else planned(plan, call.name, tuple(call.module.weight.shape))
-            facts[call.name] = _weight(call.module.weight, entry, weights.get(call.name))
-        layer = _layer(call, facts[call.name], samples, activations.get(call.name))
+            entry = None if plan is None else _entry(plan, call)
+            facts[call.name] = _weight(call.module.weight, entry, density.get(call.name))
+        layer = _layer(call, facts[call.name], samples, input_density.get(call.name))
         key = (layer.name, layer.size_in, layer.size_out, layer.stride, layer.dilation)
         if key in records:
             before = records[key]
@@ -152,8 +177,17 @@ def layers(
     return tuple(records.values())
 
 
+def _entry(plan: Plan, call: Call) -> Entry:
+    shape, narrow = tuple(call.module.weight.shape), plan.channels is not None and call.name in plan.channels.kept
+    if narrow and call.nonzero is None and call.name in plan and len(plan[call.name].shape) == len(shape):
+        shape = plan[call.name].shape
+    entry: Entry = planned(plan, call.name, shape)
+    return entry
+
+
 @dataclass(frozen=True, eq=False)
 class _Weight:
+    shape: tuple[int, ...]
     nonzero: float
     bits: int
     levels: int
@@ -176,15 +210,20 @@ def _weight(weight: Tensor, entry: Entry | None, density: float | None) -> _Weig
     width = 8 * weight.element_size()
     if entry is None:
         known = Known.DENSE if density is None else Known.DENSITY
-        return _Weight(weight.numel() * (1.0 if density is None else density), width, 0, None, known, None)
+        return _Weight(
+            tuple(weight.shape), weight.numel() * (1.0 if density is None else density), width, 0, None, known, None
+        )
     if isinstance(entry, Clustered | Affine):
         mask = entry.kept
-        _, counts = entry.levels.unique(return_counts=True)
-        shares = (counts.double() / counts.sum()).tolist()
+        levels = entry.levels.flatten()
+        if entry.bits <= 8:
+            levels = (levels + 128).to(torch.uint8)
+        counts = (levels if entry.bits <= 8 else levels.int() + 2**15).bincount()  # sorting would take seconds
+        shares = [count / len(levels) for count in counts.tolist() if count]
         entropy = -sum(share * log2(share) for share in shares)
-        return _Weight(int(mask.sum()), entry.bits, len(shares), entropy, Known.COUNTED, mask)
+        return _Weight(entry.shape, int(mask.count_nonzero()), entry.bits, len(shares), entropy, Known.COUNTED, mask)
     mask = entry.kept if isinstance(entry, Masked) else entry.data != 0
-    return _Weight(int(mask.sum()), 8 * entry.data.element_size(), 0, None, Known.COUNTED, mask)
+    return _Weight(entry.shape, int(mask.count_nonzero()), 8 * entry.data.element_size(), 0, None, Known.COUNTED, mask)
 
 
 def _layer(call: Call, weight: _Weight, samples: int, input_density: float | None) -> Layer:
@@ -195,12 +234,14 @@ def _layer(call: Call, weight: _Weight, samples: int, input_density: float | Non
     dilation: tuple[int, ...] = ()
     size_in: tuple[int, ...] = (positions,)
     size_out: tuple[int, ...] = (positions,)
-    if isinstance(module, nn.Linear):
-        inputs, groups = module.in_features, 1
-    else:
-        inputs, groups = module.in_channels, module.groups
+    groups = 1
+    if not isinstance(module, nn.Linear):
+        groups = module.groups
+        if 1 < groups == module.in_channels:  # depthwise: a channel that is gone was a group
+            groups = weight.shape[0] * groups // call.outputs
         kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
         size_in, size_out = call.inputs[-len(kernel) :], call.shape[-len(kernel) :]
+    outputs, inputs = weight.shape[0], weight.shape[1] * groups
     share, products, known = 1.0, weight.nonzero * positions, Known.DENSE
     if call.nonzero is not None:
         share, known = float(call.nonzero.double().mean()), Known.COUNTED
@@ -211,8 +252,8 @@ def _layer(call: Call, weight: _Weight, samples: int, input_density: float | Non
     elif input_density is not None:
         share, known, products = input_density, Known.DENSITY, products * input_density
     return Layer(
-        call.name, 1, call.outputs, inputs, groups, kernel, stride, dilation, size_in, size_out,
-        module.weight.numel(), weight.nonzero, weight.bits, weight.levels, weight.entropy_bits, share, products,
+        call.name, 1, outputs, inputs, groups, kernel, stride, dilation, size_in, size_out,
+        prod(weight.shape), weight.nonzero, weight.bits, weight.levels, weight.entropy_bits, share, products,
         weight.known, known, weight.mask,
     )  # fmt: skip
 

@@ -179,6 +179,7 @@ class Machine(_Strict):
         memories: from the outermost in; the last one feeds the array. One or two of them.
         formats: how weights lie in a memory, by its name; dense in others.
         passes_by: the memory that weights do not stop in, by its name.
+        convolutions: whether it runs them; else only matrix products.
         activations_stay: inputs and outputs lie in the inner memory as a whole, and never leave it.
         sources: by key, what a constant was read in.
         checked: the published figures that its description reproduces, and where they are tested.
@@ -193,6 +194,7 @@ class Machine(_Strict):
     memories: tuple[Memory, ...] = Field(min_length=1, max_length=2)
     formats: dict[str, Storage] = Field(default_factory=dict)
     passes_by: dict[Literal["weights"], str] = Field(default_factory=dict)
+    convolutions: bool = True
     activations_stay: bool = False
     decoder: Decoder | None = None
     sources: dict[str, str] = Field(min_length=1)

@@ -122,6 +122,10 @@ def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
         raise RecipeError(f"a batch is at least one sample, got {batch}")
     if not layers:
         raise UnsupportedError("the network has no linear or convolutional layer: there is nothing to price")
+    if not machine.convolutions:
+        for layer in layers:
+            if layer.kernel:
+                raise UnsupportedError(f"{layer.name} is a convolution, and {machine.name} runs matrix products only")
     for memory in machine.memories:
         if memory.holds_all_weights:
             _held(layers, machine, memory)

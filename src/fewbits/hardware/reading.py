@@ -26,6 +26,18 @@ def machine_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
 
 
+def machine_text(name: str) -> str:
+    """The YAML of a machine that comes along, to begin one's own with.
+
+    Raises:
+        RecipeError: no such machine.
+    """
+    known = machine_names()
+    if name not in known:
+        raise RecipeError(f"no machine {name!r}{did_you_mean(name, known)}; there is {', '.join(known)}")
+    return (resources("fewbits.hardware") / "machines" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def machine_of(source: str | Path | Machine | dict[str, Any]) -> Machine:
     """A machine by name, from a YAML file, or from a mapping.
 
@@ -38,13 +50,12 @@ def machine_of(source: str | Path | Machine | dict[str, Any]) -> Machine:
     if isinstance(source, dict):
         return _checked(source, str(source.get("name", "machine")))
     name = str(source)
-    if name in machine_names():
-        text = (resources("fewbits.hardware") / "machines" / f"{name}.yaml").read_text(encoding="utf-8")
-    elif name.endswith((".yaml", ".yml")):
+    if name.endswith((".yaml", ".yml")):
         text = _read(name)
+    elif name in machine_names():
+        text = machine_text(name)
     else:
-        known = ", ".join(machine_names())
-        hint = did_you_mean(name, machine_names())
+        known, hint = ", ".join(machine_names()), did_you_mean(name, machine_names())
         raise RecipeError(f"no machine {name!r}{hint}; there is {known}, or a file that ends in .yaml")
     try:
         values = parse(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil, log2
 
+import numpy as np
 from torch import Tensor
 
 from fewbits.hardware.dataflow import stored_rows
@@ -58,16 +59,18 @@ def run_entries(layer: Layer, index_bits: int) -> float:
     if layer.mask is None:
         empty = (1 - layer.density) ** longest
         return layer.nonzero * (1 + empty / (1 - empty)) if layer.nonzero else 0.0
-    return layer.nonzero + _fillers(layer.mask, longest)
+    key = ("runs", longest)
+    if key not in layer.counted:
+        layer.counted[key] = _fillers(layer.mask, longest)
+    return layer.nonzero + int(layer.counted[key])
 
 
 def _fillers(mask: Tensor, longest: int) -> int:
     """Zeros that are stored since ``longest`` of them follow each other; none behind the last weight of an input."""
-    columns = mask.reshape(mask.shape[0], -1).T
-    column, place = columns.nonzero(as_tuple=True)
-    if not len(place):
-        return 0
-    first = column.diff(prepend=column[:1] - 1) != 0
-    before = place.roll(1)
-    before[first] = -1
-    return int(((place - before - 1) // longest).sum())
+    high = mask.shape[0]
+    places = np.flatnonzero(mask.reshape(high, -1).T.numpy(force=True))
+    before = np.empty_like(places)
+    before[:1] = -1
+    before[1:] = places[:-1]
+    np.maximum(before, places // high * high - 1, out=before)  # of each input's first weight, the edge
+    return int(((places - before - 1) // longest).sum())
