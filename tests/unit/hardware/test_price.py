@@ -46,6 +46,23 @@ def test_stc_cycles_and_energy(
         assert found.joules == pytest.approx(sparse * 1e-6, rel=0.2)
 
 
+# Sparseloop's artifact, table7_eyeriss_setup/dense_outputs: AlexNet's convolutions, four images, in microjoules.
+TABLE_7 = [
+    (convolution(96, 3, 11, 231, 56, stride=4), 2137.49),
+    (convolution(256, 48, 5, 32, 28), 4402.46),
+    (convolution(384, 256, 3, 15, 13), 2927.08),
+    (convolution(384, 192, 3, 15, 13), 2259.79),
+    (convolution(256, 192, 3, 15, 13), 1506.53),
+]
+
+
+@pytest.mark.parametrize(("layer", "energy"), TABLE_7)
+def test_eyeriss_energy(layer: Layer, energy: float) -> None:
+    found = price([layer], machine_of("eyeriss"), batch=4).joules
+    assert found is not None
+    assert 0.88 * energy < 4e6 * found < energy  # the least that it takes
+
+
 def test_eie_frames_a_second() -> None:
     """Han et al. 2016: 18,800 frames a second on AlexNet's fully connected layers, at the shares of its table III."""
     shares = [(4096, 9216, 0.09, 0.351), (4096, 4096, 0.09, 0.353), (1000, 4096, 0.25, 0.375)]
