@@ -10,6 +10,7 @@ from torch import nn
 
 from benchmarks.kinds.recipe import prepared
 from benchmarks.unit import Place, Row, Unit
+from fewbits.channel_masks import ChannelMasks
 from fewbits.channels import choose, criterion, dependencies, first_samples, measured, prune_channels, unit_scores
 from fewbits.hardware import count
 from fewbits.job.batches import training_batches
@@ -51,7 +52,8 @@ def measure(unit: Unit, place: Place) -> list[Row]:
             row["criterion_seconds"] = peers(model, plain, method, left, shape, options)
         else:
             row["criterion_seconds"] = 0.0 if method == "dense" else ours(model, plain, unit, left, shape)
-        recalibrate(model, first_samples(plain, 2048))
+        left_of = kept_channels(model, job.network) if method in PEERS else None
+        recalibrate(model, first_samples(plain, 2048), job.network, channels=left_of)
         row["accuracy_before_training"] = test(model)
         begin = time.process_time()
         if options["epochs"]:
@@ -67,6 +69,14 @@ def measure(unit: Unit, place: Place) -> list[Row]:
             "widths": {layer.name: len(model.get_parameter(layer.name)) for layer in after.layers},
         }
     ]  # fmt: skip
+
+
+def kept_channels(model: nn.Module, dense: nn.Module) -> ChannelMasks:
+    """What another library left of each normalisation, by its running means: no two channels have the same."""
+    present = dict(model.named_modules())
+    norms = {path: m for path, m in dense.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    kept = {f"{path}.running_mean": torch.isin(m.running_mean, present[path].running_mean) for path, m in norms.items()}
+    return ChannelMasks({name: (mask,) for name, mask in kept.items()}, {})
 
 
 def ours(model: nn.Module, loader: Any, unit: Unit, left: float, shape: tuple[int, ...]) -> float:

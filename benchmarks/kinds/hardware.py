@@ -22,7 +22,8 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     return [
         unit.labels | {
             "accelerator": asked["machine"], "figure": asked["figure"], "layers": len(layers),
-            "published": asked["published"], "found": found, "error_percent": 100 * (found / asked["published"] - 1), "source": asked["source"],
+            "published": asked["published"], "found": found,
+            "error_percent": 100 * (found / asked["published"] - 1), "source": asked["source"],
         }
     ]  # fmt: skip
 

@@ -56,7 +56,7 @@ def tested(job: Job, space: RateSpace, kept: tuple[int, ...]) -> Row:
     with torch.no_grad():
         for i, (name, count) in enumerate(zip(space.names, kept, strict=True)):
             network.get_parameter(name).mul_(space.mask(i, count))
-    recalibrate(network, islice(job.dataset.loader("train", 250, shuffle=True, seed=1), 8))
+    recalibrate(network, islice(job.dataset.loader("train", 250, shuffle=True, seed=1), 8), job.network)
     before, after = (accuracy(n, job.dataset.loader("test", 250)) for n in (job.network, network))
     return {"split": "test", "baseline_accuracy": before, "accuracy": after}
 

@@ -25,7 +25,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     load_plan(model, plan_of(model).updated(masks))
     begin = time.perf_counter()
     if "recalibrated" in method:
-        recalibrate(model, calibration)
+        recalibrate(model, calibration, job.network)
     if "variance" in method:
         inputs = torch.cat([inputs for inputs, _ in calibration])[:256]
         match_variance(model, job.network, inputs, normalised="recalibrated" not in method)

@@ -80,5 +80,16 @@ class MismatchError(FileError):
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the closest valid name, or an empty string."""
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def visible(text: str, kept: str = "") -> str:
+    """Text from a file as a terminal may show it: what does not print, or reorders what does, as an escape.
+
+    Args:
+        kept: characters that stay although they do not print, such as a line's end.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)

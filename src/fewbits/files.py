@@ -36,6 +36,8 @@ LOCK = ".fewbits.lock"
 
 def read(path: str | os.PathLike[str]) -> bytes:
     """All bytes of a file; FileError where it is missing, a directory, or may not be read."""
+    if not isinstance(path, str | os.PathLike):
+        raise FileError(f"cannot read a file of type {type(path).__name__}: give its path")
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:

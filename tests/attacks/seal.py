@@ -1,6 +1,7 @@
 """Builds ``.few`` files with sound checksums around any content: what an attacker would do."""
 
 import hashlib
+import random
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -64,3 +65,22 @@ def raw_head(
             user,
         ]
     )
+
+
+def mutate(block: bytes, chance: random.Random) -> bytes:
+    """One to four edits: a flipped bit, a new byte, a cut, an insertion, a repeated run."""
+    out = bytearray(block)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(out) + 1)
+        match chance.randrange(5):
+            case 0 if at < len(out):
+                out[at] ^= 1 << chance.randrange(8)
+            case 1 if at < len(out):
+                out[at] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
+            case 2:
+                del out[at : at + chance.randint(1, 8)]
+            case 3:
+                out[at:at] = chance.randbytes(chance.randint(1, 8))
+            case 4:
+                out[at:at] = out[max(0, at - 16) : at]
+    return bytes(out)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from seal import seal, take_apart
+from seal import mutate, seal, take_apart
 
 from conftest import encode_with
 from fewbits.channel_masks import ChannelMasks
@@ -50,35 +50,16 @@ MORE = int(os.environ.get("FEWBITS_FUZZ", "1"))
 """How many times as many files as usual: 30 makes 10**5."""
 
 
-def mutate(block: bytes, chance: random.Random) -> bytes:
-    """One to four edits: a flipped bit, a new byte, a cut, an insertion, a repeated run."""
-    out = bytearray(block)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(out) + 1)
-        match chance.randrange(5):
-            case 0 if at < len(out):
-                out[at] ^= 1 << chance.randrange(8)
-            case 1 if at < len(out):
-                out[at] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
-            case 2:
-                del out[at : at + chance.randint(1, 8)]
-            case 3:
-                out[at:at] = chance.randbytes(chance.randint(1, 8))
-            case 4:
-                out[at:at] = out[max(0, at - 16) : at]
-    return bytes(out)
-
-
 def attempt(data: bytes) -> bool:
     """Whether the file decoded, to something that obeys its own rules."""
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         inspect(data)
         plan = decode(data, PLAN.tensors())
     except FileError:
         return False
     finally:
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
     for name, entry in plan.items():
         assert entry.shape == PLAN[name].shape
         assert torch.isfinite(entry.values().float()).all()

@@ -263,14 +263,14 @@ def test_hostile_file(name: str) -> None:
     data = (FORMAT | MISMATCH)[name]
     expected = FormatError if name in FORMAT else MismatchError
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         with pytest.raises(expected) as caught:
             decode(data, LIKE if name.startswith("62") else ONE)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert peak < 40 * len(data) + 1_000_000
     message = str(caught.value)
     assert 10 < len(message) < 400

@@ -257,6 +257,7 @@ KINDS = {
     "options: {targets: [12 KB], max_drop: 1.0}",
     "remainder": "options: {bits: [11, 5]}",
     "repair": "options: {target_sparsity: 0.8, repair: recalibrated}\nlabel: {model: digits-net}",
+    "recalibration": "options: {samples: 128, scored: 64, fewer_macs: 1.4}\nlabel: {case: fewer}",
     "layer_rates": "options: {budget: 5, drop: 1, proxy: 100, calibration: 64, precision: float32, tune: 0.2, "
     "sparsity: 0.8}\nlabel: {experiment: digits, method: potential}",
     "channels": "options: {epochs: 0.2, lr: 0.02, distill: 0, samples: 64, cap: 0.9, criterion: magnitude}\n"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import fewbits as fb
+from fewbits import codec
 from fewbits.attach import plan_of
 from fewbits.attach.plain import plain_copy
+from fewbits.attach.precision import shortened
 from fewbits.channels.load import load_plan
 from fewbits.errors import MismatchError, NonFiniteError
 from fewbits.int8 import folded
+from fewbits.plan import Dense, Masked, Plan
 
 EXTREMES = [1e-45, 1e-38, 1e-8, 3e-5, 1e6, 1e38]
 
@@ -78,6 +83,15 @@ def test_a_skeleton_whose_type_makes_infinity_of_a_number_is_refused() -> None:
     with pytest.raises(MismatchError, match=r"3\.bias: the plan has 1e\+05, which .*float16 does not hold; .*float32"):
         load_plan(network().half(), plan_of(net))
     load_plan(network().bfloat16(), plan_of(net))
+
+
+def test_infinity_in_a_dense_tensor_is_decoded_by_whoever_looks() -> None:
+    mask = torch.full((4, 4), -math.inf).triu(1)
+    data = codec.encode(Plan({"mask": Dense(shortened(mask, torch.float16)), "w": Dense(torch.ones(5))}))
+    assert torch.equal(codec.decode(data, like={"mask": mask, "w": torch.ones(5)})["mask"].values(), mask)
+    assert [row.count for row in codec.measure(data)] == [16]
+    survivors = codec.encode(Plan({"w": Masked(torch.ones(4), torch.ones(4) > 0)}))
+    assert codec.measure(survivors)
 
 
 def test_a_normalisation_that_would_overflow_its_layer_is_not_folded() -> None:

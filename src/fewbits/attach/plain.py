@@ -34,15 +34,20 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def plain_copy(model: nn.Module) -> nn.Module:
+def plain_copy(model: nn.Module, whose: str = "the network") -> nn.Module:
     """A copy of a user's network that every room can work with, in float32; the network is not changed.
 
     A network that is frozen as a whole is so no longer.
 
+    Args:
+        whose: what it is called in errors, such as ``"the teacher"``.
+
     Raises:
-        UnsupportedError: a tensor without a shape or without numbers. NonFiniteError: a parameter or a statistic of a
-            normalisation that is NaN or infinite, or a buffer that is NaN. The message names the tensor.
+        UnsupportedError: no module, or one of TorchScript; a tensor without a shape or without numbers. NonFiniteError:
+            a parameter or a statistic of a normalisation that is NaN or infinite, or a buffer that is NaN. The message
+            names the tensor.
     """
+    check_module(model, whose)
     model = unwrapped(model)
     for name, tensor in _tensors(model):
         if is_lazy(tensor):
@@ -76,6 +81,18 @@ def plain_copy(model: nn.Module) -> nn.Module:
         for parameter in plain.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
     return plain
+
+
+def check_module(model: Any, whose: str = "the network") -> None:
+    """Raise UnsupportedError for what is no network whose layers can be looked at."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedError(
+            f"{whose} is TorchScript, whose layers cannot be changed: give the torch.nn.Module that it was made of"
+        )
+    if not isinstance(model, nn.Module):
+        isa = f"the class {model.__name__}" if isinstance(model, type) else f"of type {type(model).__name__}"
+        help = f"call it, {model.__name__}(...)" if isinstance(model, type) else "give a module with its weights in it"
+        raise UnsupportedError(f"{whose} is {isa}, and no torch.nn.Module: {help}")
 
 
 def _in_float32(plain: nn.Module) -> nn.Module:
@@ -174,8 +191,11 @@ def filled_in(like: nn.Module) -> nn.Module:
     """A skeleton to load into, in place: plain, and with memory for tensors that are on the meta device.
 
     Raises:
-        MismatchError: a buffer that no file holds is on the meta device; its numbers are nowhere.
+        MismatchError: a buffer that no file holds is on the meta device; its numbers are nowhere. UnsupportedError: no
+            module.
     """
+    if not isinstance(like, nn.Module):
+        check_module(like, "like=")
     plain = make_plain(like)
     held = set(plain.state_dict())
     empty = [name for name, tensor in _tensors(plain) if tensor.is_meta]

@@ -39,8 +39,7 @@ def measured(
     eighth, two eighths and so on are removed, the rest of the network intact, and the loss is measured: the KL
     divergence of the answers from the whole network's. A unit's score is its share of the lower convex envelope of
     these losses, so the order within a group stays. (Ours; NetAdapt, arXiv 1804.03230, measures layers in this way in a
-    greedy search of many steps.) Normalisations take the statistics of each batch meanwhile, as a recalibration does
-    later.
+    greedy search of many steps.) Normalisations take the statistics of each batch meanwhile.
 
     Args:
         model: the network of ``found``; not changed. Costs a forward pass over ``batches`` per group and level.

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+
+from fewbits.errors import visible
 
 out_console = Console(highlight=False, markup=False, emoji=False)
 err_console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def show(line: str) -> None:
-    """A line as it is, also where it is longer than the terminal is wide."""
-    out_console.print(line, soft_wrap=True)
+    """A line as it is, also where it is longer than the terminal is wide; nothing in it controls the terminal."""
+    out_console.print(visible(line, "\n\t"), soft_wrap=True)
 
 
 def say(line: str) -> None:
     """The same on standard error: what goes on, and what went wrong."""
-    err_console.print(line, soft_wrap=True)
+    err_console.print(visible(line, "\n\t"), soft_wrap=True)
 
 
 def show_table(table: Table) -> None:
@@ -29,6 +33,25 @@ def show_table(table: Table) -> None:
     width = Measurement.get(out_console, out_console.options.update(width=10_000), table).maximum
     if not out_console.quiet:
         Console(file=out_console.file, width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def show_rows(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> None:
+    """The same for as many rows as a file of a stranger may ask for; a :class:`~rich.table.Table` takes 2 ms for each.
+
+    Args:
+        words: so many columns at the start are words, which stand on the left; figures stand on the right.
+    """
+    cells = [list(titles), *([visible(cell) for cell in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        padded = []
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - cell_len(cell))
+            padded.append(cell + space if i < words else space + cell)
+        lines.append("  ".join(padded).rstrip() + "\n")
+    if not out_console.quiet:
+        out_console.file.write("".join(lines))
 
 
 def writable(path: Path | None) -> Path | None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from fewbits.cli._common import Data, Network, Set, given
 from fewbits.cli._console import Json, out_console, say, show
 from fewbits.cli._progress import progress
+from fewbits.errors import visible
 
 
 def explain(
@@ -77,7 +78,7 @@ def _explained(explanation: Any) -> Table:
         table.add_column(title, justify="right")
     for layer in explanation.layers:
         table.add_row(
-            layer.name,
+            visible(layer.name),
             percent(layer.weights_kept),
             percent(layer.relevance_kept),
             percent(layer.relevance_kept_by_magnitude),

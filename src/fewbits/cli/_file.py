@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from fewbits.cli._common import Data, Network
-from fewbits.cli._console import Json, show, show_table, writable
+from fewbits.cli._console import Json, show, show_rows, writable
 from fewbits.cli._deploy import Recipe, named, to_onnx, told
 
 if TYPE_CHECKING:
@@ -19,8 +18,16 @@ if TYPE_CHECKING:
 
 File = Annotated[Path, typer.Argument(help="A .few file.")]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=0, help="Decode only files of at most so many numbers; default: 2^28.")
+    int | None,
+    typer.Option(
+        "--limit", min=0, help="Decode only files of at most so many numbers; default: 2^18, and 256 for each byte."
+    ),
 ]
+
+_TITLES = (
+    *("tensor", "kind", "shape", "coder"),
+    *("numbers", "bits", "bytes", "bits/number", "entropy", "ratio", "decoding"),
+)
 
 
 def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
@@ -32,16 +39,11 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
     from fewbits.report.words import human
 
     data = files.read(file)
-    summary = codec.inspect(data)
-    limit = codec.LIMIT if limit is None else limit
-    sections = codec.measure(data, limit=limit) if summary.count <= limit else []
+    found = codec.examine(data, limit=limit)
+    summary, sections = found.summary, found.sections
     # A masked tensor may have two sections: its line is about the mask.
     decoded = {row.name: row for row in sorted(sections, key=lambda row: row.entropy_bits is not None)}
-    table = Table(box=None, pad_edge=False)
-    for title in ("tensor", "kind", "shape", "coder"):
-        table.add_column(title, no_wrap=True)
-    for title in ("numbers", "bits", "bytes", "bits/number", "entropy", "ratio", "decoding"):
-        table.add_column(title, justify="right", no_wrap=True)
+    rows = []
     for t in summary.tensors:
         shape = "x".join(str(s) for s in t.shape) or "-"
         rate = f"{8 * t.coded_bytes / t.count:.3f}" if t.count else "-"
@@ -50,8 +52,8 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
         ratio = f"{row.coded_bits / row.entropy_bits:.3f}" if row is not None and row.entropy_bits else ""
         time = f"{1000 * row.seconds:.2f} ms" if row is not None else ""
         figures = (f"{t.count:,}", str(t.bits), f"{t.coded_bytes:,}", rate, entropy, ratio, time)
-        table.add_row(" = ".join((t.name, *t.aliases)), t.kind, shape, t.coder, *figures)
-    show_table(table)
+        rows.append((" = ".join((t.name, *t.aliases)), t.kind, shape, t.coder, *figures))
+    show_rows(_TITLES, rows, words=4)
     show(
         f"{file.name}: {human(summary.file_bytes)} ({summary.file_bytes:,} bytes), format version {summary.version}, "
         f"{summary.count:,} numbers, {8 * summary.file_bytes / max(1, summary.count):.3f} bits each; "
@@ -59,14 +61,14 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
     )
     if sections:
         show(_coding(sections))
-    elif summary.count > limit:
-        show(f"not decoded: {summary.count:,} numbers are more than --limit {limit:,}")
+    elif found.left is not None:
+        show(f"not decoded: {found.left} (--limit)")
     if summary.header:
         show(f"header: {json.dumps(summary.header)}")
     show(f"sha256 {summary.file_hash}")
     if json_file is not None:
-        found = asdict(summary) | {"decoded": [asdict(row) for row in sections]}
-        write_text(json_file, json.dumps(found, indent=1))
+        figures_of = asdict(summary) | {"decoded": [asdict(row) for row in sections]}
+        write_text(json_file, json.dumps(figures_of, indent=1))
 
 
 def _coding(rows: list[Decoded]) -> str:
@@ -119,7 +121,7 @@ def export(
         told(file, target, to_onnx(file, target, loaded), loaded)
         return
     coded = files.read(file)
-    plan = codec.decode(coded, codec.shapes(coded, limit=codec.LIMIT if limit is None else limit))
+    plan = codec.decode(coded, codec.shapes(coded, limit=limit))
     target = out or file.with_suffix(f".{to.value}")
     writable(target)
     if to is Format.NNC:

@@ -5,17 +5,20 @@ The format is defined in ``docs/format.md``. Nothing here unpickles, and a damag
 """
 
 from fewbits.codec._container import decode, encode
-from fewbits.codec._summary import LIMIT, Decoded, Summary, TensorSummary, inspect, measure, shapes
+from fewbits.codec._measure import Decoded, Examined, examine, measure
+from fewbits.codec._shapes import shapes
+from fewbits.codec._summary import Summary, TensorSummary, inspect
 from fewbits.codec.coder import backend
 
 __all__ = [
-    "LIMIT",
     "Decoded",
+    "Examined",
     "Summary",
     "TensorSummary",
     "backend",
     "decode",
     "encode",
+    "examine",
     "inspect",
     "measure",
     "shapes",

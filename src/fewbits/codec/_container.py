@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -192,39 +192,61 @@ def _numbers(rows: list[Array], dtype: torch.dtype) -> tuple[int, bytes]:
     return dense.NUMBER, dense.encode(np.concatenate(rows), dtype)
 
 
-def decode_section(section: Section, records: list[Record], chunk: bytes) -> Array | None:
-    """The levels (or mask) of a section of such, in this thread; ``None`` for numbers, which are decoded all the same.
+def decoded_pieces(section: Section, records: list[Record], chunk: bytes) -> Iterator[Array]:
+    """The levels (or mask) of a section piece by piece, in this thread; nothing for numbers, which are decoded as well.
 
-    Allocates only what the shapes of its records need.
+    Never holds more than a piece, and what was decoded of numbers.
     """
     members = [records[i] for i in section.members]
+    first = members[0]
     if not section.levels:
-        for record, rows in zip(members, _decoded_numbers(members, section.coder, chunk), strict=True):
-            _check_numbers(record, rows)
-        return None
-    levels, jobs = _decoding(members[0], section.coder, chunk)
-    run(jobs, threads=1)
-    _check_levels(members[0], levels)
-    return levels
+        assert first.dtype is not None
+        planes = _decoded_planes(members, section.coder, chunk)
+        at = 0
+        for record in members:
+            for start in range(at, at + record.numbers, FEW):
+                end = min(start + FEW, at + record.numbers)
+                found = dense.from_bytes(dense.rows(planes[:, start:end], first.dtype), first.dtype, (end - start,))
+                if record.survivors is not None or record.axis is not None:
+                    _check_finite(record, found)
+            at += record.numbers
+        return
+    lowest, highest = first.span
+    kept = 0
+    for piece in _coder(first, section.coder).strips(chunk, first.shape, min(lowest, 0), max(highest, 0)):
+        _check_span(first, piece)
+        kept += int(piece.sum(dtype=np.int64))
+        yield piece
+    _check_survivors(first, kept)
 
 
 def _decoding(record: Record, coder: int, chunk: bytes) -> tuple[Array, list[Callable[[], None]]]:
     """An array for the levels of a section, and the jobs that fill it: no larger than its (compared) shape needs."""
-    if coder not in CODERS:
-        raise FormatError(f"tensor {record.name!r} of the file needs the unknown coder {coder}")
     lowest, highest = record.span
-    return CODERS[coder].decoding(chunk, record.shape, min(lowest, 0), max(highest, 0))
+    return _coder(record, coder).decoding(chunk, record.shape, min(lowest, 0), max(highest, 0))
+
+
+def _coder(record: Record, number: int) -> coders.Coder:
+    if number not in CODERS:
+        raise FormatError(f"tensor {record.name!r} of the file needs the unknown coder {number}")
+    return CODERS[number]
 
 
 def _decoded_numbers(members: list[Record], coder: int, chunk: bytes) -> list[Array]:
     """The numbers of each tensor of a section, as bytes."""
+    assert members[0].dtype is not None
+    rows = dense.rows(_decoded_planes(members, coder, chunk), members[0].dtype)
+    ends = np.cumsum([record.numbers for record in members])[:-1]
+    return list(np.split(rows, ends))
+
+
+def _decoded_planes(members: list[Record], coder: int, chunk: bytes) -> Array:
+    """The numbers of all tensors of a section, as byte planes."""
     dtype = members[0].dtype
     assert dtype is not None
     if coder != dense.NUMBER:
         raise FormatError(f"tensor {members[0].name!r} of the file needs the unknown coder {coder}")
-    rows = dense.decode(chunk, sum(record.numbers for record in members), dtype)
-    ends = np.cumsum([record.numbers for record in members])[:-1]
-    return list(np.split(rows, ends))
+    return dense.planes(chunk, sum(record.numbers for record in members), dtype)
 
 
 def _entry(record: Record, levels: Array | None, numbers: Array | None) -> Entry:
@@ -276,18 +298,30 @@ def _affine(record: Record, levels: Array | None, numbers: Array | None) -> Affi
 def _check_numbers(record: Record, rows: Array) -> Tensor:
     assert record.dtype is not None
     numbers = dense.from_bytes(rows, record.dtype, (record.numbers,))
+    _check_finite(record, numbers)
+    return numbers
+
+
+def _check_finite(record: Record, numbers: Tensor) -> None:
     if not bool(torch.isfinite(numbers).all()):
         raise FormatError(f"tensor {record.name!r} of the file holds infinity")
-    return numbers
 
 
 def _check_levels(record: Record, levels: Array) -> None:
     """FormatError for levels that a coder would code, and the record does not allow."""
+    _check_span(record, levels)
+    _check_survivors(record, int(levels.sum(dtype=np.int64)) if record.survivors is not None else 0)
+
+
+def _check_span(record: Record, levels: Array) -> None:
     lowest, highest = record.span
     # A coder keeps to the bounds that it was given, which always include zero.
     if not lowest <= 0 <= highest and not (lowest <= levels.min() and levels.max() <= highest):
         raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
-    if record.survivors is not None and int(levels.sum(dtype=np.int64)) != record.survivors:
+
+
+def _check_survivors(record: Record, kept: int) -> None:
+    if record.survivors is not None and kept != record.survivors:
         raise FormatError(f"tensor {record.name!r} of the file has a mask that does not fit its numbers")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from math import isfinite
 
 from fewbits.errors import FormatError
@@ -46,6 +47,12 @@ class Cursor:
 
     def varint(self, limit: int) -> int:
         """A number of at most ``limit``, in its shortest form."""
+        if self._at < len(self._data) and self._data[self._at] < 128:  # most are this short, and a head has many
+            value = self._data[self._at]
+            if value > limit:
+                raise FormatError("the directory of the file has a number out of range")
+            self._at += 1
+            return value
         value = shift = 0
         while True:
             byte = self.take(1)[0]
@@ -55,6 +62,14 @@ class Cursor:
                 raise FormatError("the directory of the file has a number out of range")
             if byte < 128:
                 return value
+
+    def varints(self, count: int, limit: int) -> Sequence[int]:
+        """So many of them."""
+        ahead = self._data[self._at : self._at + count]
+        if len(ahead) == count and ahead.isascii() and limit > 127:
+            self._at += count
+            return ahead
+        return [self.varint(limit) for _ in range(count)]
 
     def float32(self) -> float:
         """A finite float32."""

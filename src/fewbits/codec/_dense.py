@@ -52,27 +52,32 @@ def from_bytes(rows: Array, dtype: torch.dtype, shape: tuple[int, ...]) -> Tenso
 
 def encode(rows: Array, dtype: torch.dtype) -> bytes:
     """Section of the numbers ``rows`` (uint8, [count, itemsize]): planes coded, raw planes, coded planes."""
-    planes = _planes(rows, dtype)
+    cut = _planes(rows, dtype)
     width = rows.shape[1]
-    sample = planes[:, :SAMPLE]
+    sample = cut[:, :SAMPLE]
     coded = min(range(width + 1), key=lambda k: len(_pack(sample, k)))
-    return _pack(planes, coded)
+    return _pack(cut, coded)
 
 
 def decode(data: bytes, count: int, dtype: torch.dtype) -> Array:
     """The inverse of :func:`encode`, uint8 of shape [count, itemsize]."""
+    return rows(planes(data, count, dtype), dtype)
+
+
+def planes(data: bytes, count: int, dtype: torch.dtype) -> Array:
+    """What :func:`encode` cut its numbers into, highest bytes first: uint8 of shape [itemsize, count]."""
     width = dtype.itemsize
     coded = data[0] if data else width + 1
     raw = (width - coded) * count
     if coded > width or len(data) < 1 + raw:
         raise FormatError("the file holds a section of numbers that is too short")
-    planes = np.zeros((width, count), np.uint8)
-    planes[coded:] = np.frombuffer(data, np.uint8, raw, 1).reshape(width - coded, count)
+    found = np.zeros((width, count), np.uint8)
+    found[coded:] = np.frombuffer(data, np.uint8, raw, 1).reshape(width - coded, count)
     try:
-        bits.bytes_decode(data[1 + raw :], planes[:coded].reshape(-1).data, count, b"")
+        bits.bytes_decode(data[1 + raw :], found[:coded].reshape(-1).data, count, b"")
     except ValueError as error:
         raise FormatError(f"the file holds {error}") from None
-    return _rows(planes, dtype)
+    return found
 
 
 def _pack(planes: Array, coded: int) -> bytes:
@@ -93,8 +98,8 @@ def _planes(rows: Array, dtype: torch.dtype) -> Array:
     return np.ascontiguousarray(high_first.reshape(-1, dtype.itemsize).T)
 
 
-def _rows(planes: Array, dtype: torch.dtype) -> Array:
-    """The inverse of :func:`_planes`."""
+def rows(planes: Array, dtype: torch.dtype) -> Array:
+    """The numbers of these places of all :func:`planes`, as uint8 of shape [count, itemsize]."""
     numbers = np.ascontiguousarray(planes.T).view(_unsigned(dtype, ">")).reshape(-1)
     numbers = numbers.astype(_unsigned(dtype, "<"))
     if dtype.is_floating_point:

@@ -116,7 +116,7 @@ def unpack(stored: bytes) -> Directory:
     ranks = cursor.take(count)
     if any(rank > RANK_LIMIT for rank in ranks):
         raise FormatError(f"the file holds a tensor of more than {RANK_LIMIT} dimensions")
-    shapes = [tuple(cursor.varint(COUNT_LIMIT) for _ in range(rank)) for rank in ranks]
+    shapes = [tuple(cursor.varints(rank, COUNT_LIMIT)) for rank in ranks]
     if any(prod(shape) > COUNT_LIMIT for shape in shapes):
         raise FormatError("the file holds a tensor of an impossible size")
     count = len(kinds.rstrip(bytes([ALIAS_KIND])))
@@ -140,7 +140,9 @@ def unpack(stored: bytes) -> Directory:
             records.append(Record(name, shape, storage, dtype=DTYPES[what - DENSE]))
         else:
             records.append(_clustered(cursor, name, shape, storage, what, next(widths)))
-    records = [replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)]
+    records = [
+        record if masks is None else replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)
+    ]
     records = [_with_survivors(cursor, record) for record in records]
     records = [_with_axis(cursor, record) for record in records]
     records = [_with_constant(cursor, record) for record in records]

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from fewbits.codec import _dense as dense
-from fewbits.codec._container import VERSION, Contents, decode_section, open_file
+from fewbits.codec._container import VERSION, Contents, open_file
 from fewbits.codec._record import Record
-from fewbits.codec.coder import CODERS, Array
-from fewbits.errors import FormatError
-
-LIMIT = 1 << 28
-"""Numbers that a file may declare where no network says how many there should be."""
+from fewbits.codec.coder import CODERS
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,11 @@ def inspect(data: bytes) -> Summary:
     Raises:
         FormatError: the file is damaged, truncated, hostile or of a newer version.
     """
-    contents = open_file(data)
+    return summary_of(open_file(data), data)
+
+
+def summary_of(contents: Contents, data: bytes) -> Summary:
+    """The same of a file that was opened."""
     coded, names = [0] * len(contents.records), ["constant"] * len(contents.records)
     for section in contents.sections:
         if section.levels:
@@ -113,72 +107,6 @@ def inspect(data: bytes) -> Summary:
         header=contents.header,
         tensors=tuple(map(partial(_tensor, _names(contents.aliases)), contents.records, names, coded)),
     )
-
-
-def shapes(data: bytes, *, limit: int = LIMIT) -> dict[str, Tensor]:
-    """Names and shapes that a file declares, as tensors without memory: a ``like`` for files of unknown networks.
-
-    Raises:
-        FormatError: the file is not sound, or declares more than ``limit`` numbers.
-    """
-    contents = _open(data, limit)
-    found = {record.name: torch.empty(record.shape, device="meta") for record in contents.records}
-    return found | {other: found[name] for other, name in contents.aliases.items()}
-
-
-def _open(data: bytes, limit: int) -> Contents:
-    contents = open_file(data)
-    count = sum(record.count for record in contents.records)
-    if count > limit:
-        raise FormatError(f"the file declares {count:,} numbers; the limit without its network is {limit:,}")
-    return contents
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding a section in one thread showed.
-
-    Attributes:
-        name: of the tensor, or of the first of those that share the section.
-        count: elements of the section.
-        coded_bits: bits per element in the file.
-        entropy_bits: zero-order entropy of the elements' values, in bits: what the best code for single,
-            independent levels would need; ``None`` for numbers.
-        seconds: time that decoding took.
-    """
-
-    name: str
-    count: int
-    coded_bits: float
-    entropy_bits: float | None
-    seconds: float
-
-
-def measure(data: bytes, *, limit: int = LIMIT) -> list[Decoded]:
-    """Decode every section of a file, one by one in this thread.
-
-    Raises:
-        FormatError: the file is damaged, hostile, or declares more than ``limit`` numbers.
-    """
-    contents = _open(data, limit)
-    rows = []
-    for section, chunk in zip(contents.sections, contents.chunks, strict=True):
-        members = [contents.records[i] for i in section.members]
-        count = sum(record.count if section.levels else record.numbers for record in members)
-        begin = time.perf_counter()
-        levels = decode_section(section, contents.records, chunk)
-        seconds = time.perf_counter() - begin
-        rows.append(Decoded(members[0].name, count, 8 * len(chunk) / count, _entropy(levels), seconds))
-    return rows
-
-
-def _entropy(levels: Array | None) -> float | None:
-    if levels is None:
-        return None
-    counts = np.bincount(levels.reshape(-1).astype(np.int32) + 32768)
-    counts = counts[counts > 0]
-    total = counts.sum()
-    return max(0.0, math.log2(total) - float((counts * np.log2(counts)).sum()) / float(total))
 
 
 def _coder(number: int) -> str:

@@ -8,7 +8,7 @@ set, as in continuous integration, a missing extension is an error instead.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -67,6 +67,17 @@ def joined(streams: Sequence[bytes]) -> bytes:
     return b"".join([*(varint(len(stream)) for stream in streams[:-1]), *streams])
 
 
+def _streams(data: bytes, count: int) -> list[bytes]:
+    """The inverse of :func:`joined`; FormatError where the sizes are not those of so many strips."""
+    cursor = Cursor(data)
+    try:
+        sizes = [cursor.varint(len(data)) for _ in range(count - 1)]
+        streams = [cursor.take(size) for size in sizes]
+    except FormatError:
+        raise FormatError("the file holds coded levels whose strips do not fit in their section") from None
+    return [*streams, cursor.take(cursor.left)]
+
+
 @dataclass(frozen=True)
 class Coder:
     """A coder of integer levels.
@@ -76,13 +87,13 @@ class Coder:
     Attributes:
         number: how a file names it. name: how people do.
         kind: prefix of its two functions in ``bits``.
-        strips: whether large tensors are cut into strips of rows.
+        cut: whether large tensors are cut into strips of rows.
     """
 
     number: int
     name: str
     kind: str
-    strips: bool = True
+    cut: bool = True
 
     def encoding(self, levels: Array, lowest: int, highest: int) -> list[Callable[[], bytes]]:
         """Jobs whose results :func:`joined` makes into the section of a non-empty int16 array.
@@ -105,27 +116,28 @@ class Coder:
         """The array that will hold the levels, and the jobs that fill it; FormatError for an invalid stream."""
         rows, columns, kernel = layout(shape)
         levels = np.zeros((rows, columns), np.int16)
-        code = getattr(bits, f"{self.kind}_decode")
         cuts = self._cuts(rows, columns)
-        cursor = Cursor(data)
-        try:
-            sizes = [cursor.varint(len(data)) for _ in cuts[1:]]
-            streams = [cursor.take(size) for size in sizes]
-        except FormatError:
-            raise FormatError("the file holds coded levels whose strips do not fit in their section") from None
-        streams.append(cursor.take(cursor.left))
-
-        def job(stream: bytes, first: int, last: int) -> Callable[[], None]:
-            def fill() -> None:
-                try:
-                    code(stream, levels[first:last].reshape(-1).data, last - first, columns, kernel, lowest, highest)
-                except ValueError as error:
-                    raise FormatError(f"the file holds {error}") from None
-
-            return fill
-
-        jobs = [job(stream, *cut) for stream, cut in zip(streams, cuts, strict=True)]
+        jobs: list[Callable[[], None]] = [
+            partial(self._fill, stream, levels[first:last], kernel, lowest, highest)
+            for stream, (first, last) in zip(_streams(data, len(cuts)), cuts, strict=True)
+        ]
         return levels.reshape(shape), jobs
+
+    def strips(self, data: bytes, shape: tuple[int, ...], lowest: int, highest: int) -> Iterator[Array]:
+        """The same levels strip by strip, in this thread, without an array for all of them."""
+        rows, columns, kernel = layout(shape)
+        cuts = self._cuts(rows, columns)
+        for stream, (first, last) in zip(_streams(data, len(cuts)), cuts, strict=True):
+            part = np.zeros((last - first, columns), np.int16)
+            self._fill(stream, part, kernel, lowest, highest)
+            yield part
+
+    def _fill(self, stream: bytes, part: Array, kernel: int, lowest: int, highest: int) -> None:
+        """Levels of a strip into an array [rows, columns]."""
+        try:
+            getattr(bits, f"{self.kind}_decode")(stream, part.reshape(-1).data, *part.shape, kernel, lowest, highest)
+        except ValueError as error:
+            raise FormatError(f"the file holds {error}") from None
 
     def encode(self, levels: Array, lowest: int, highest: int) -> bytes:
         """The section, in this thread."""
@@ -138,8 +150,12 @@ class Coder:
             job()
         return levels
 
+    def height(self, rows: int, columns: int) -> int:
+        """Rows of a strip at most."""
+        return min(rows, max(1, STRIP // columns)) if self.cut else rows
+
     def _cuts(self, rows: int, columns: int) -> list[tuple[int, int]]:
-        height = max(1, STRIP // columns) if self.strips else rows
+        height = self.height(rows, columns)
         return [(first, min(rows, first + height)) for first in range(0, rows, height)]
 
 
@@ -154,7 +170,7 @@ def chances_of(levels: Array) -> Array:
     return chances
 
 
-MIXING = Coder(1, "mixing", "levels", strips=False)
+MIXING = Coder(1, "mixing", "levels", cut=False)
 SMALL = Coder(3, "small", "small")
 PLAIN = Coder(4, "plain", "plain")
 FAST = Coder(5, "fast", "fast")

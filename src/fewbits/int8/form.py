@@ -27,7 +27,7 @@ from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
 from fewbits.int8.quantizer import Quantizer, RangedQuantizer
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
-from fewbits.task import run
+from fewbits.task import handing, run
 from fewbits.weights import aliases, layers, select
 
 QUANTIZERS = "quantizers"
@@ -86,7 +86,8 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
         The number of batches.
 
     Raises:
-        DataError: no batches. NonFiniteError: an activation is NaN or infinite; the message names the quantizer.
+        DataError: no batches, or one that the network does not take; the message names it. NonFiniteError: an
+            activation is NaN or infinite; the message names the batch and the quantizer.
     """
     found = {name: m for name, m in net.named_modules() if isinstance(m, RangedQuantizer)}
     for module in found.values():
@@ -94,18 +95,22 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
     count = 0
     try:
         for inputs in batches:
-            run(net, inputs)
             count += 1
-            for module in found.values():
+            place = f"batch {count} of the calibration data"
+            with handing(net, inputs, place):
+                run(net, inputs)
+            for name, module in found.items():
                 module.next_batch()
+                if not (torch.isfinite(module.low) and torch.isfinite(module.high)):
+                    raise NonFiniteError(
+                        f"{place}: activations at {name.removeprefix(QUANTIZERS + '.')!r} hold NaN or infinity; are "
+                        "its inputs finite?"
+                    )
     finally:
         for module in found.values():
             module.observing = False
     if not count:
         raise DataError("the calibration data is empty: the loader yields no batch")
-    for name, module in found.items():
-        if not (torch.isfinite(module.low) and torch.isfinite(module.high)):
-            raise NonFiniteError(f"activations at {name.removeprefix(QUANTIZERS + '.')!r} hold NaN or infinity")
     return count
 
 

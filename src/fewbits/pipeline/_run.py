@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -102,6 +104,7 @@ def compress(
     """
     chosen, aim = chosen_by(recipe, target, max_drop, task)
     check_call(chosen, evaluate, teacher)
+    _check_kinds(state_file, progress, accelerator)
     if train is None:
         if steps is not None:
             raise RecipeError("steps says how many batches of train are taken: give train, or leave steps out")
@@ -113,7 +116,7 @@ def compress(
     store = Store(place, chosen.model_dump_json(), accelerator)
     full = plain_copy(model).to(accelerator.device).eval()
     select(full, chosen.select.include, chosen.select.exclude)  # refused before anything is trained
-    listened = full if teacher is None else plain_copy(teacher).to(accelerator.device)
+    listened = full if teacher is None else plain_copy(teacher, "the teacher").to(accelerator.device)
     data = fed(full, train, inputs=inputs, targets=targets)
     score, scale = scoring(_in_own_type(evaluate, model), metric, aim, full, data.feed)
     with telling(progress, accelerator) as told:
@@ -127,6 +130,16 @@ def compress(
     return replace(compressed, report=compressed.report.told(scale))
 
 
+def _check_kinds(state_file: Any, progress: Any, accelerator: Any) -> None:
+    """Refuse before the work, not after a part of it, what cannot be told, kept or run."""
+    if not (progress is None or progress == "bar" or callable(progress)):
+        raise RecipeError(f"progress is a function (done, total, line), 'bar' or None, not {progress!r:.60}")
+    if not (state_file is None or isinstance(state_file, str | os.PathLike)):
+        raise RecipeError(f"state_file is the path of a file, not of type {type(state_file).__name__}")
+    if not (accelerator is None or isinstance(accelerator, Accelerator)):
+        raise RecipeError(f"accelerator is one of the package accelerate, not of type {type(accelerator).__name__}")
+
+
 def chosen_by(
     recipe: Recipe | Mapping[str, Any] | str | Path,
     target: str | int | None,
@@ -136,6 +149,10 @@ def chosen_by(
     """Recipe and task, with what the arguments of a call change."""
     if isinstance(recipe, Mapping):
         recipe = recipes.make(dict(recipe))
+    if not isinstance(recipe, Recipe | str | os.PathLike):
+        raise RecipeError(
+            f"recipe is of type {type(recipe).__name__}: give a Recipe, a dict of its keys, a YAML file or a name"
+        )
     chosen = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
     if task is not None and not isinstance(task, Task):
         chosen = chosen.updated(task=task)
@@ -171,6 +188,7 @@ def scoring(
     if evaluate is None:
         return None, scale
     if callable(evaluate):
+        _check_takes_a_network(evaluate)
         judge: Callable[[nn.Module], Any] = evaluate
     else:
         if metric is not None:
@@ -182,6 +200,21 @@ def scoring(
         return scale.score(number(judge(network)))
 
     return score, scale
+
+
+def _check_takes_a_network(evaluate: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(evaluate)
+    except (TypeError, ValueError):  # of what is written in C
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        name = getattr(evaluate, "__name__", type(evaluate).__name__)
+        raise RecipeError(
+            f"evaluate is called with one network, and {name}{signature} takes something else: give a function of the "
+            "network, or batches"
+        ) from None
 
 
 def first_score(score: Evaluate, model: nn.Module, *, checked: bool) -> float:

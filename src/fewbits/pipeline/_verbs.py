@@ -169,9 +169,11 @@ def export(source: Source, path: str | os.PathLike[str], *, like: nn.Module | No
     ``.safetensors`` has float weights, ``.nnc`` is ISO/IEC 15938-17, ``.onnx`` runs in ONNX Runtime.
 
     Args:
-        like, inputs: for ONNX an untrained network of the same class, and inputs that both are compared on.
+        like, inputs: for ONNX an untrained network of the same class, and inputs that both are compared on. For the
+            others the network says how much the file may hold; without it 2^18 numbers, and 256 for each byte.
 
     Raises:
+        FileError: as :func:`verify`.
         RecipeError: another suffix, or ONNX without a network. ExportError: the network cannot be exported.
     """
     target, data = Path(path), _bytes(source)
@@ -184,7 +186,7 @@ def export(source: Source, path: str | os.PathLike[str], *, like: nn.Module | No
             raise RecipeError("ONNX needs like=, an untrained network of the class, and inputs= to compare it on")
         network, plan = restore(data, filled_in(_copied(like)))
         return to_onnx(network, inputs, target, plan=plan).bytes
-    plan = codec.decode(data, codec.shapes(data))
+    plan = codec.decode(data, codec.shapes(data)) if like is None else decoded(data, filled_in(_copied(like)))
     if target.suffix == ".nnc":
         return deploy.to_nnc(plan, target).bytes
     return deploy.to_safetensors(plan, target)

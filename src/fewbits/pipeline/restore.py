@@ -68,7 +68,8 @@ def holds(net: nn.Module, plan: Plan) -> bool:
 
 def decoded(data: bytes, like: nn.Module) -> Plan:
     """The plan in a file, compared with ``like`` (or with its integer form, if the file is of one)."""
-    return codec.decode(data, like=integer_form(like) if integer(codec.shapes(data), like) else like)
+    names = (name for tensor in codec.inspect(data).tensors for name in (tensor.name, *tensor.aliases))
+    return codec.decode(data, like=integer_form(like) if integer(names, like) else like)
 
 
 def integer(names: Iterable[str], like: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from fewbits.errors import visible
 from fewbits.report.report import Report, TensorRow
 from fewbits.report.words import (
     accuracy,
@@ -60,7 +61,7 @@ def text(report: Report, width: int = 100) -> str:
 def render(report: Report, console: Console) -> None:
     """The same lines on a terminal, as wide as it is."""
     for line, style in _lines(report, console.width):
-        console.print(Text(line, style=style), soft_wrap=True, highlight=False)
+        console.print(Text(visible(line), style=style), soft_wrap=True, highlight=False)
 
 
 def cells(row: TensorRow) -> dict[str, str]:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from fewbits.errors import DataError, RecipeError
+from fewbits.errors import DataError, FewbitsError, NonFiniteError, RecipeError
 from fewbits.task.batches import Batch, described, samples_in, tensors_in
 from fewbits.task.feed import Feed, Given
 
@@ -34,11 +35,30 @@ class Fed:
         return len(self.loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        for number, batch in enumerate(self.loader, 1):
+        for number, batch in enumerate(self._read(), 1):
             self.place = f"batch {number} of {self.what}"
             found = self.checked(batch)
             if not self.empty or samples_in(found.inputs):
                 yield found
+
+    def _read(self) -> Iterator[Any]:
+        """The loader's batches; what goes wrong in it is told with how many there were before.
+
+        Raises:
+            DataError: from the loader's own error. Errors of fewbits, and a lack of memory, pass.
+        """
+        count = 0
+        try:
+            for batch in self.loader:
+                yield batch
+                count += 1
+        except (FewbitsError, torch.OutOfMemoryError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{self.what}: its loader fails after {count} batches with {_error(error)}; iterate over it alone to "
+                "see where"
+            ) from error
 
     def over(self, loader: Iterable[Any]) -> Fed:
         """The same for other batches of the same kind."""
@@ -49,8 +69,8 @@ class Fed:
         """Around what looks at the last batch: its errors name the batch."""
         try:
             yield
-        except DataError as error:
-            raise DataError(f"{self.place}: {error}") from None
+        except (DataError, NonFiniteError) as error:
+            raise type(error)(f"{self.place}: {error}") from error.__cause__
 
     def checked(self, batch: Any) -> Batch:
         """A batch split and looked at.
@@ -62,11 +82,26 @@ class Fed:
             found = self.feed(batch)
         for word, part in (("inputs", found.inputs), ("targets", found.targets)):
             for tensor in tensors_in(part):
+                if tensor.is_meta:
+                    raise DataError(f"{self.place}: its {word} are on the meta device, so there are no numbers in them")
                 if word == "inputs" and not tensor.numel() and not self.empty:
-                    raise DataError(f"{self.place} is empty: its inputs have shape {list(tensor.shape)}")
+                    raise DataError(
+                        f"{self.place} is empty: its inputs have shape {list(tensor.shape)}; leave such batches out"
+                    )
                 if tensor.is_floating_point() and bool(tensor.isnan().any()):
-                    raise DataError(f"{self.place}: {int(tensor.isnan().sum())} of its {word} are NaN")
+                    raise DataError(
+                        f"{self.place}: {int(tensor.isnan().sum())} of its {word} are NaN; mend the data, or "
+                        "leave such samples out"
+                    )
         return found
+
+
+def _error(error: Exception) -> str:
+    """An error in a line; of one from a worker process, whose whole traceback is its text, the last one."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and any("Traceback" in line for line in lines):
+        return lines[-1].strip()[:300]
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def measured_over(model: nn.Module, batches: Iterable[Any]) -> Fed:

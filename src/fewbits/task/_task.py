@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from accelerate.utils import convert_to_fp32, send_to_device
 from torch import Tensor, nn
 
-from fewbits.errors import DataError, RecipeError, UnsupportedError
+from fewbits.errors import DataError, FewbitsError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.task._evaluating import evaluating_in_float32
 from fewbits.task._fed import measured_over
-from fewbits.task.batches import handing, laid_out, run, samples_in, tensors_in
+from fewbits.task.batches import described, handing, laid_out, run, samples_in, tensors_in
 from fewbits.task.metric import METRICS, Metric, metric_of, number
 
 Outputs = Any
@@ -80,7 +80,7 @@ class Task:
             RecipeError: label smoothing of what are no classes. DataError: the user's function returns no scalar.
         """
         self._unsmoothed(label_smoothing)
-        value = self._loss(outputs, batch[1])
+        value = _own(self._loss, outputs, batch[1], "loss")
         if not isinstance(value, Tensor) or value.numel() != 1:
             found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
             raise DataError(f"the task's loss returned {found}; it has to return a tensor with one number")
@@ -102,7 +102,7 @@ class Task:
         if self._metric is None:
             value = float(self.loss(outputs, batch))
         else:
-            value = number(self._metric(outputs, batch[1]), "the task's metric")
+            value = number(_own(self._metric, outputs, batch[1], "metric"), "the task's metric")
         return torch.tensor([value * count, count], dtype=torch.float64)
 
     def value(self, total: Tensor) -> float:
@@ -126,10 +126,12 @@ class Task:
             for batch in data:
                 batch = send_to_device(batch, place)
                 with handing(model, batch[0], data.place):
-                    outputs = convert_to_fp32(self.answer(run(model, laid_out(batch[0]))))
+                    returned = run(model, laid_out(batch[0]))
                 with data.naming():
+                    outputs = convert_to_fp32(self.answer(returned))
                     self.check(outputs, batch)
-                tally = self.tally(outputs, batch).double().cpu()
+                    tally = self.tally(outputs, batch).double().cpu()
+                _refuse_nan(outputs, data.place)
                 total = tally if total is None else total + tally
         if total is None:
             raise DataError("the evaluation data is empty")
@@ -186,6 +188,27 @@ def _part(returned: Any, key: str | int) -> Any:
     except (KeyError, IndexError, TypeError):
         known = f" (there are {', '.join(map(str, returned))})" if isinstance(returned, Mapping) else ""
         raise DataError(f"the network's outputs have no {key!r}{known}") from None
+
+
+def _own(function: Callable[[Any, Any], Any], outputs: Any, targets: Any, word: str) -> Any:
+    """What a function of the user's own gives; its error becomes one that says on what."""
+    try:
+        return function(outputs, targets)
+    except (FewbitsError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        found = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"the task's {word} fails on outputs {described(outputs)} and targets {described(targets)}: "
+            f"{type(error).__name__}: {found}"
+        ) from error
+
+
+def _refuse_nan(outputs: Any, place: str) -> None:
+    """NonFiniteError where nothing of the outputs is a number; a row of padding may be none."""
+    floats = [x for x in tensors_in(outputs) if x.is_floating_point() and x.numel()]
+    if floats and all(bool(x.isnan().all()) for x in floats):
+        raise NonFiniteError(f"{place}: all outputs of the network are NaN; are its inputs, or the weights, infinite?")
 
 
 def _shapes(tensors: list[Tensor]) -> str:

@@ -100,9 +100,12 @@ def samples_in(inputs: Any) -> int:
 
 
 def first_of(inputs: Any, count: int) -> Any:
-    """The first ``count`` samples of inputs, where every tensor of them has the samples in front; else all."""
+    """The first ``count`` samples of inputs, where every tensor of them has the samples in front; else all.
+
+    Sparse tensors cannot be cut.
+    """
     total = samples_in(inputs)
-    if any(not x.dim() or len(x) != total for x in tensors_in(inputs)):
+    if any(not x.dim() or len(x) != total or x.layout != torch.strided for x in tensors_in(inputs)):
         return inputs
 
     def cut(value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewbits.errors import DataError
+from fewbits.errors import DataError, RecipeError
 from fewbits.task.batches import Batch, Inputs, described, tensors_in
 from fewbits.task.signature import Signature
 
@@ -37,6 +37,10 @@ class Feed:
     """
 
     def __init__(self, model: nn.Module, inputs: Given = None, targets: Given = None) -> None:
+        for word, given in (("inputs", inputs), ("targets", targets)):
+            several = isinstance(given, tuple | list) and all(isinstance(part, str | int) for part in given)
+            if not (given is None or isinstance(given, str | int) or callable(given) or several):
+                raise RecipeError(f"{word} is a key, a place, several of them or a function, not {given!r:.60}")
         self.signature, self.given, self.wanted = Signature.of(model), inputs, targets
         floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
         self.dtype = floats[0] if floats else torch.float32
@@ -50,7 +54,10 @@ class Feed:
         inputs, targets = self._split(batch)
         found = self.arranged(inputs)
         if next(tensors_in(found), None) is None:
-            raise DataError(f"there is no tensor among the inputs {described(inputs)}")
+            raise DataError(
+                f"there is no tensor among the inputs, {described(inputs)}: give batches as tuples (inputs, targets), "
+                "or say inputs= and targets="
+            )
         return Batch(found, _as_tensors(targets, None))
 
     # -- which part is what ------------------------------------------------------------------------------
@@ -90,7 +97,7 @@ class Feed:
 
     def _placed(self, batch: Sequence[Any]) -> tuple[Any, Any]:
         if not batch:
-            raise DataError("an empty tuple is no batch")
+            raise DataError("an empty tuple is no batch; give tuples (inputs, targets)")
         if len(batch) == 1:
             return batch[0], None
         *heads, targets = batch
@@ -105,6 +112,8 @@ class Feed:
         return tuple(heads)
 
     def _named(self, named: Mapping[str, Any], *, target: bool = True) -> tuple[Any, Any]:
+        if not named:
+            raise DataError("a batch without parts is none; give tuples (inputs, targets), or dicts with both")
         names = [name for name in TARGETS if name in named] if target else []
         targets = named[names[0]] if names else None
         rest = {name: part for name, part in named.items() if name not in names[:1]}
@@ -153,7 +162,13 @@ def _names_of(batch: Any) -> Mapping[str, Any] | None:
 
 def _part(batch: Any, named: Mapping[str, Any] | None, which: Given, word: str) -> Any:
     if callable(which):
-        return which(batch)
+        try:
+            return which(batch)
+        except Exception as error:
+            found = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"the function {word}= fails on a batch, {described(batch)}: {type(error).__name__}: {found}"
+            ) from error
     if not isinstance(which, str | int):
         assert which is not None
         parts = {key: _part(batch, named, key, word) for key in which}

@@ -53,7 +53,7 @@ def metric_of(name: str) -> Metric:
     Raises:
         RecipeError: no such name.
     """
-    if name not in METRICS:
+    if not isinstance(name, str) or name not in METRICS:
         raise RecipeError(f"no metric named {name!r}{did_you_mean(name, METRICS)} ({', '.join(METRICS)})")
     return METRICS[name]
 
@@ -90,4 +90,6 @@ def check_percent(value: float) -> None:
 
 def _words(value: Any) -> str:
     shape = getattr(value, "shape", None)
-    return f"{type(value).__name__} of shape {tuple(shape)}" if shape is not None else repr(value)[:60]
+    return (
+        f"{type(value).__name__} of shape {tuple(shape)}" if shape is not None else " ".join(repr(value).split())[:60]
+    )

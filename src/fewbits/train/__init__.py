@@ -1,5 +1,6 @@
 """Training: one loop, what it minimises, and what accompanies it."""
 
+from fewbits.train._norm_statistics import FloatStatistics
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Callback, fit
@@ -10,6 +11,7 @@ from fewbits.train.rules import Rule, backprop
 
 __all__ = [
     "Callback",
+    "FloatStatistics",
     "KeptTraining",
     "Objective",
     "Rule",

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast, convert_to_fp32, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fewbits.errors import DataError, NonFiniteError
+from fewbits.errors import DataError, FewbitsError, NonFiniteError
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Fed, Task, fed, handing, laid_out, run
 from fewbits.task.batches import check_gradient, tensors_in
@@ -54,7 +54,11 @@ def batches_of(loader: Iterable[Any]) -> int:
     """
     try:
         count = len(loader)  # type: ignore[arg-type]
-    except TypeError:
+    except FewbitsError:
+        raise
+    except Exception as error:
+        if not isinstance(error, TypeError):
+            raise DataError(f"the length of the training data fails: {type(error).__name__}: {error}") from error
         name = type(loader.loader if isinstance(loader, Fed) else loader).__name__
         raise DataError(
             f"{name} has no length; give a list of batches or a DataLoader, or say steps=, the batches that are taken "
@@ -230,14 +234,16 @@ def fit(
             with computing(training.precision, accelerator.device):
                 inputs = batch[0] if training.precision == "float32" else laid_out(batch[0])
                 with handing(model, inputs, data.place), callback.watch():
-                    outputs = task.answer(run(wrapped, inputs))
-                outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
+                    outputs = run(wrapped, inputs)
                 with data.naming():
+                    outputs = task.answer(outputs)
+                    outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
                     task.check(outputs, batch)
-                loss = objective(outputs, batch)
+                    loss = objective(outputs, batch)
             check_gradient(model, loss)
             if not math.isfinite(float(loss.detach())):
-                raise NonFiniteError(f"the training loss is {float(loss)} at step {done}{_why(batch, data.place)}")
+                why = _why(batch, data.place, first=done == start)
+                raise NonFiniteError(f"the training loss is {float(loss.detach())} at step {done}{why}")
             return outputs, loss
 
         backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
@@ -253,8 +259,10 @@ def fit(
     accelerator.wait_for_everyone()
 
 
-def _why(batch: Any, place: str) -> str:
+def _why(batch: Any, place: str, *, first: bool) -> str:
     if all(bool(x.isfinite().all()) for x in tensors_in(batch[0])):
+        if first:
+            return f": {place} is the first, so nothing was trained yet; look at what the network gives for it"
         return "; lower the learning rate"
     return f": {place} holds infinite inputs"
 

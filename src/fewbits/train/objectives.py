@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
+from fewbits.errors import DataError, NonFiniteError
 from fewbits.recipe.training import Finetuning, Recovery
-from fewbits.task import Classification, Task
+from fewbits.task import Classification, Task, handing, run
+from fewbits.task.batches import tensors_in
 
 Objective = Callable[[Any, Any], Tensor]
 """``objective(outputs, batch) -> loss``, a scalar."""
@@ -44,8 +47,15 @@ def distillation(
 
     def objective(outputs: Any, batch: Any) -> Tensor:
         with torch.no_grad():
-            answers = convert_to_fp32(task.forward(teacher, batch))
+            with handing(teacher, batch[0], "the teacher"):
+                returned = run(teacher, batch[0])
+            try:
+                answers = convert_to_fp32(task.answer(returned))
+            except DataError as error:
+                raise DataError(f"of the teacher: {error}") from None
         soft = task.imitation(outputs, answers, temperature)
+        if not math.isfinite(float(soft.detach())) and any(bool(x.isnan().any()) for x in tensors_in(answers)):
+            raise NonFiniteError("the teacher's answers are NaN: are its weights and the batch's inputs finite?")
         return (1 - weight) * task.loss(outputs, batch, label_smoothing=label_smoothing) + weight * soft
 
     return objective

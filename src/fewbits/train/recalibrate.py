@@ -1,4 +1,4 @@
-"""Repair without training: statistics of a pruned network, taken anew or matched to the float network's."""
+"""Repair without training: statistics of a pruned network, corrected or matched to the float network's."""
 
 from __future__ import annotations
 
@@ -11,58 +11,108 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from fewbits.channel_masks import ChannelMasks, channels_of
 from fewbits.errors import DataError, MismatchError
 from fewbits.graph.traced import graph_of
 from fewbits.task import run
+from fewbits.train._norm_statistics import FloatStatistics, Moments, moments_of, norms_of, watching
 from fewbits.weights import NORMS, layers
 
 Batches = Iterable[tuple[Any, Any]]
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Batches) -> int:
-    """Take the running statistics of every batch normalisation anew, in place: the mean over ``batches``.
+def recalibrate(
+    model: nn.Module,
+    batches: Batches,
+    original: nn.Module | FloatStatistics,
+    *,
+    channels: ChannelMasks | None = None,
+) -> int:
+    """Correct the running statistics of every batch normalisation by what pruning changed, in place.
 
-    Pruning changes what goes into a normalisation; the statistics of the float network then scale it wrongly. Only
-    normalisations with running statistics run in training mode, everything else (dropout) in evaluation mode.
+    Pruning changes what goes into a normalisation; the statistics of the float network then scale it wrongly. Both
+    networks run on the same batches, and each channel's statistics become the float network's own, moved by the
+    difference: ``mean + mean_new - mean_float`` and ``var * var_new / var_float``. Statistics taken anew would also
+    take over how these batches differ from the training's (augmentation, dropout, their number), so a network that was
+    not touched would lose accuracy; here it comes out as it was, to the bit.
+
+    Both networks are in evaluation mode, and a normalisation is corrected before it hands on what later ones are
+    measured on. A channel that is constant or not finite in either network keeps its variance, one whose means are
+    not finite its mean.
+
+    Args:
+        model: the pruned network. batches: of them only the inputs count; each is run once.
+        original: the float network, of the same class; or what was seen of it before, on the same batches.
+        channels: what ``model`` lost of ``original``; default: what it lost of the whole network.
 
     Returns:
         The number of normalisations.
 
     Raises:
-        DataError: no batches, or one that a normalisation cannot take the statistics of (a single number per
-            channel). The statistics are as they were then, as with any other error.
+        DataError: no batches. MismatchError: ``original`` has other normalisations, or of other widths. The statistics
+            are as they were then, as with any other error.
     """
-    norms = [m for m in model.modules() if isinstance(m, NORMS) and m.running_mean is not None]
+    norms = norms_of(model)
     if not norms:
         return 0
+    before = original if isinstance(original, FloatStatistics) else FloatStatistics(original)
+    masks = _masks(norms, before, channels_of(model) if channels is None else channels)
+    sums: dict[str, list[Moments]] = {path: [] for path in norms}
+
+    def correct(path: str, norm: Any, x: Tensor) -> None:
+        mine, theirs, mask = sums[path], before.seen[path], masks[path]
+        mine.append(mine[-1].and_then(moments_of(x)) if mine else moments_of(x))
+        if theirs:  # after as many calls; a network may call it more often than the other
+            there = theirs[min(len(mine), len(theirs)) - 1].of(mask)
+            mean, variance = (kept if mask is None else kept[mask] for kept in before.kept[path])
+            mean, variance = _moved(mean, variance, mine[-1], there)
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+
     place = next(model.parameters()).device
     seen = 0
-    with _evaluating(model), _momenta(norms), _unless_done(norms):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over batches
-            norm.train()
+    with _evaluating(model), _unless_done(list(norms.values())), watching(norms, correct):
         for batch in batches:
-            try:
-                run(model, send_to_device(batch[0], place))
-            except ValueError as error:  # torch's, of a normalisation with one value per channel
-                raise DataError(f"batch {seen} of the calibration data gives no statistics: {error}") from None
+            before.see(seen, batch[0])
+            run(model, send_to_device(batch[0], place))
             seen += 1
         if not seen:
             raise DataError("the calibration data is empty: the loader yields no batch")
     return len(norms)
 
 
-@contextmanager
-def _momenta(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Give the normalisations their momenta back."""
-    momenta = [norm.momentum for norm in norms]
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+def _moved(mean: Tensor, variance: Tensor, new: Moments, old: Moments) -> tuple[Tensor, Tensor]:
+    """Running statistics moved from what ``old`` are the moments of to what ``new`` are."""
+    shifted = mean + (new.mean - old.mean).to(mean.device)
+    ratio = torch.where(new.varies & old.varies, new.variance / old.variance, 1.0).to(variance.device)
+    scaled = (variance * ratio).to(variance.dtype)
+    shifted = shifted.to(mean.dtype)
+    return torch.where(torch.isfinite(shifted), shifted, mean), torch.where(torch.isfinite(scaled), scaled, variance)
+
+
+def _masks(
+    norms: Mapping[str, Any], before: FloatStatistics, channels: ChannelMasks | None
+) -> dict[str, Tensor | None]:
+    """For each normalisation, which channels of the float network's are left; ``None``: all."""
+    if norms.keys() != before.kept.keys():
+        raise MismatchError(
+            f"the networks have different normalisations: {list(norms)} and, of the float one, {list(before.kept)}"
+        )
+    found: dict[str, Tensor | None] = {}
+    for path, norm in norms.items():
+        width, whole = len(norm.running_mean), len(before.kept[path][0])
+        name, mask = f"{path}.running_mean".lstrip("."), None
+        if width != whole:
+            (mask,) = (channels.kept if channels is not None else {}).get(name, (None,))
+            if mask is None or (len(mask), int(mask.sum())) != (whole, width):
+                raise MismatchError(
+                    f"{path} has {width} channels, and {whole} in the float network: give the network that they were "
+                    "removed from, or channels="
+                )
+            mask = mask.to(before.kept[path][0].device)
+        found[path] = mask
+    return found
 
 
 @contextmanager

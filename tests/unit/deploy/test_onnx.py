@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fewbits as fb
 from fewbits import zoo
 from fewbits.attach import attach, plan_of
 from fewbits.deploy.onnx import _compare as compare
@@ -22,7 +24,7 @@ from fewbits.deploy.onnx._weights import Integers, _packed, put, smallest_width
 from fewbits.deploy.onnx.runtime import run, session
 from fewbits.errors import ExportError, MissingExtraError
 from fewbits.int8.folding import folded
-from fewbits.pipeline.restore import network_of
+from fewbits.pipeline.restore import network_of, restore
 from fewbits.plan import Clustered, Masked, Plan
 from networks import plan_for, quantized, randomised, residual
 
@@ -90,7 +92,7 @@ def test_every_small_network_of_the_zoo(name, tmp_path):
     assert written.agreement.layers > 3
     assert written.bytes == (tmp_path / "net.onnx").stat().st_size
     more = torch.cat([x, x + 1])  # any batch size
-    (found,) = run((tmp_path / "net.onnx").read_bytes(), more.numpy())
+    (found,) = run((tmp_path / "net.onnx").read_bytes(), {"input": more.numpy()})
     with torch.no_grad():
         assert np.allclose(found, model(more).numpy(), atol=1e-3, rtol=1e-3)
     assert "BatchNormalization" not in operators(tmp_path / "net.onnx")
@@ -260,13 +262,68 @@ def test_weights_that_left_their_grid_are_refused(graphs, tmp_path, monkeypatch)
 def test_an_optimization_that_changes_the_result_is_not_blamed_on_a_layer(graphs, monkeypatch):
     model, x = residual(3)
 
-    def wrong(data: bytes, inputs: np.ndarray, *, optimized: bool = True) -> list[np.ndarray]:
-        outputs = run(data, inputs, optimized=optimized)
+    def wrong(data: bytes, feeds: dict[str, np.ndarray], *, optimized: bool = True) -> list[np.ndarray]:
+        outputs = run(data, feeds, optimized=optimized)
         return [outputs[0] * 2] if optimized else outputs
 
-    monkeypatch.setattr(compare, "run", wrong)
+    monkeypatch.setattr(compare.runtime, "run", wrong)
     with pytest.raises(ExportError, match="its own optimizations change them"):
         compare.compare(folded(model)[0], graphs["float32"], x, integer=False)
+
+
+class Two(nn.Module):
+    """Two inputs, one of them integers, and outputs in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.scale, self.head = nn.Embedding(20, 8), nn.Linear(3, 8), nn.Linear(8, 4)
+
+    def forward(self, words: Tensor, context: Tensor) -> dict[str, Any]:
+        hidden = torch.relu(self.words(words).mean(1) * self.scale(context))
+        return {"scores": self.head(hidden), "rest": (hidden, context + 1)}
+
+
+def test_several_inputs_and_outputs_have_their_names_and_order(tmp_path):
+    torch.manual_seed(0)
+    model = Two().eval()
+    batch = {"words": torch.arange(12).reshape(3, 4), "context": torch.randn(3, 3)}
+    small = fb.compress(model, recipe={"assign": {"method": "ecq", "bits": 4}, "train": None}, progress=None)
+    restored, plan = restore(small.data, Two())
+    for given in (batch, (batch["words"], batch["context"])):
+        written = to_onnx(restored, given, tmp_path / "net.onnx", plan=plan)
+        assert written.agreement.difference < 1e-5
+        graph = onnx.load(tmp_path / "net.onnx").graph
+        assert [value.name for value in graph.input] == ["words", "context"]
+        assert [value.name for value in graph.output] == ["output_0", "output_1", "output_2"]
+        assert onnx.TensorProto.INT4 in {tensor.data_type for tensor in graph.initializer}
+    more = {name: torch.cat([value, value]) for name, value in batch.items()}  # any batch size
+    found = run((tmp_path / "net.onnx").read_bytes(), {name: value.numpy() for name, value in more.items()})
+    wanted = restored(**more)
+    for mine, other in zip((wanted["scores"], *wanted["rest"]), found, strict=True):
+        assert np.allclose(mine.detach().numpy(), other, atol=1e-5)
+
+
+def test_one_sample_of_several_inputs_leaves_the_batch_open(tmp_path):
+    batch = {"words": torch.arange(4)[None], "context": torch.ones(1, 3)}
+    to_onnx(Two().eval(), batch, tmp_path / "net.onnx")
+    two = {"words": np.zeros((2, 4), np.int64), "context": np.ones((2, 3), np.float32)}
+    assert [len(values) for values in run((tmp_path / "net.onnx").read_bytes(), two)] == [2, 2, 2]
+
+
+def test_what_is_no_tensor_is_named(tmp_path):
+    class Flagged(Two):
+        def forward(self, words: Tensor, context: Tensor, twice: bool = False) -> dict[str, Any]:
+            return super().forward(words, context * (1 + twice))
+
+    class Mute(nn.Module):
+        def forward(self, x: Tensor) -> None:
+            return None
+
+    batch = {"words": torch.arange(4)[None], "context": torch.ones(1, 3), "twice": True}
+    with pytest.raises(ExportError, match=r"twice is .*; ONNX export takes networks whose inputs are tensors"):
+        to_onnx(Flagged().eval(), batch, tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match="Mute returns NoneType, no tensor"):
+        to_onnx(Mute(), torch.ones(2, 3), tmp_path / "net.onnx")
 
 
 def test_what_cannot_be_exported_or_run(tmp_path):

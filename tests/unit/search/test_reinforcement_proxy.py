@@ -61,10 +61,12 @@ def test_an_answer_is_that_of_the_pruned_and_recalibrated_network(trained: nn.Mo
             for name, keep in mask.items():
                 alone.get_parameter(name).mul_(keep)
         uncalibrated = accuracy(alone, proxy)
-        recalibrate(alone, calibration)
+        recalibrate(alone, calibration, trained)
         assert answer == accuracy(alone, proxy)
         if kept == (20, 300, 60):
             assert answer != uncalibrated
+        if kept == space.dense:
+            assert answer == uncalibrated, "an untouched network is not touched"
     assert [measure(kept) for kept in reversed(choices)] == answers[::-1]
     assert measure.runs == 4
     assert all(torch.equal(a, b) for a, b in zip(before.values(), trained.state_dict().values(), strict=True))
@@ -120,9 +122,10 @@ def test_what_is_found_is_a_recipe_and_an_assigner(trained: nn.Module, handwriti
     zeros = sum(int((~entry.kept).sum()) for entry in plan.compressed.values())
     assert zeros / sum(w.numel() for w in weights.values()) == pytest.approx(found.sparsity)
     assert min(int(entry.kept.sum()) for entry in plan.compressed.values()) >= 4
+    dense = copy.deepcopy(trained)
     attach(trained, plan)
     fold(trained)
-    recalibrate(trained, calibration)
+    recalibrate(trained, calibration, dense)
     assert accuracy(trained, proxy) == found.accuracy
     assert found.as_dict()["evaluations"] == found.evaluations <= 15
 

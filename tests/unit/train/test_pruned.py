@@ -13,7 +13,7 @@ import fewbits as fb
 from fewbits.assign import Assigner, chain, ecq, feather, global_magnitude, rising
 from fewbits.attach import attach, background, held, plan_of
 from fewbits.channels.load import load_plan
-from fewbits.errors import DataError, MismatchError, RecipeError
+from fewbits.errors import MismatchError, RecipeError
 from fewbits.recipe import make
 from fewbits.recipe.training import Finetuning
 from fewbits.task import accuracy
@@ -172,44 +172,6 @@ def test_masks_follow_the_schedule(trained, handwriting) -> None:
     assert found[0][0] < found[3][0] < found[-1][0]
 
 
-def test_recalibration_is_the_mean_over_the_batches(trained, handwriting) -> None:
-    batches = [(x, y) for x, y in handwriting.loader("train", 64)][:3]
-    expected = copy.deepcopy(trained[0])
-    with torch.no_grad():
-        outputs = [expected(x) for x, _ in batches]
-    trained[1].running_mean.fill_(7.0)
-    assert recalibrate(trained, batches) == 1
-    mean = torch.stack([o.mean((0, 2, 3)) for o in outputs]).mean(0)
-    variance = torch.stack([o.var((0, 2, 3)) for o in outputs]).mean(0)
-    assert torch.allclose(trained[1].running_mean, mean, atol=1e-6)
-    assert torch.allclose(trained[1].running_var, variance, atol=1e-6)
-    assert (trained[1].momentum, trained.training) == (0.1, False)
-    assert recalibrate(nn.Linear(2, 2), []) == 0
-
-
-def test_a_failed_recalibration_leaves_everything_as_it_was() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    model(torch.randn(8, 3))
-    before = copy.deepcopy(model.state_dict())
-
-    def broken():
-        yield torch.randn(8, 3), torch.zeros(8)
-        raise KeyboardInterrupt
-
-    good = torch.randn(8, 3), torch.zeros(8)
-    for batches, error, text in (
-        ([], DataError, "empty"),
-        ([good, (torch.randn(1, 3), torch.zeros(1))], DataError, "batch 1"),
-        ([good, (torch.randn(8, 5), torch.zeros(8))], RuntimeError, "shapes"),
-        (broken(), KeyboardInterrupt, None),
-    ):
-        with pytest.raises(error, match=text):
-            recalibrate(model, batches)
-        assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
-        assert (model[1].momentum, model[1].training, model.training) == (0.1, True, True)
-
-
 def test_repair_without_training_helps_and_keeps_zeros(trained, handwriting) -> None:
     dense = copy.deepcopy(trained)
     assigner = global_magnitude(0.9)
@@ -218,7 +180,7 @@ def test_repair_without_training_helps_and_keeps_zeros(trained, handwriting) -> 
     load_plan(trained, plan_of(trained).updated(plan))
     inputs = torch.cat([x for x, _ in handwriting.loader("train", 256)][:2])
     before = accuracy(trained, handwriting.loader("validation"))
-    recalibrate(trained, [(inputs, inputs)])
+    recalibrate(trained, [(inputs, inputs)], dense)
     match_variance(trained, dense, inputs)
     for name, entry in plan.items():
         assert not trained.get_parameter(name)[~entry.kept].any()

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewbits.deploy.onnx._graph import layer_outputs
-from fewbits.deploy.onnx.runtime import Array, onnx, run
+from fewbits.deploy.onnx import runtime
+from fewbits.deploy.onnx._graph import feeds_of, layer_outputs
+from fewbits.deploy.onnx.runtime import Array
 from fewbits.errors import ExportError
+from fewbits.task import run
+from fewbits.task.batches import tensors_in
 
 FLOAT = 1e-4  # of a layer's root mean square: rounding of float32, summed up over the layers
 INTEGER = 0.03  # one level here and there: a level is 1/255 of a range, of which the root mean square may be a tenth
@@ -42,7 +45,7 @@ def distance(expected: Array, found: Array) -> float:
     return off / size if size else off
 
 
-def compare(network: nn.Module, model: Any, inputs: Tensor, *, integer: bool) -> Agreement:
+def compare(network: nn.Module, model: Any, inputs: Any, *, integer: bool) -> Agreement:
     """Run a network and its ModelProto on ``inputs``.
 
     Args:
@@ -54,26 +57,44 @@ def compare(network: nn.Module, model: Any, inputs: Tensor, *, integer: bool) ->
     """
     limit = INTEGER if integer else FLOAT
     with torch.no_grad():
-        expected = network(inputs).cpu().numpy()
-    batch = inputs.cpu().numpy()
-    (found,) = run(model.SerializeToString(), batch)
-    off = distance(expected, found)
+        expected = [tensor.cpu().numpy() for tensor in tensors_in(run(network, inputs))]
+    feeds = {name: value.numpy() for name, value in feeds_of(network, inputs).items()}
+    found = runtime.run(model.SerializeToString(), feeds)
+    if len(found) != len(expected):
+        raise ExportError(f"the network gives {len(expected)} tensors, and its exported graph {len(found)}")
+    off = max(distance(mine, other) for mine, other in zip(expected, found, strict=True))
     paths = layer_outputs(model)
     if off > limit:
-        raise ExportError(_first(network, model, inputs, paths, limit, off))
-    same = float((expected.argmax(-1) == found.argmax(-1)).mean())
-    return Agreement(off, len(paths), same)
+        raise ExportError(_first(network, model, inputs, feeds, paths, limit, off))
+    return Agreement(off, len(paths), same_class(expected[0], found[0]))
 
 
-def _first(network: nn.Module, model: Any, inputs: Tensor, paths: dict[str, str], limit: float, off: float) -> str:
+def same_class(expected: Array, found: Array) -> float:
+    """Share of samples, 0 to 1, whose highest number along the last dimension is the same one's."""
+    if not expected.ndim:
+        return float(expected == found)
+    return float((expected.argmax(-1) == found.argmax(-1)).mean())
+
+
+def _first(
+    network: nn.Module,
+    model: Any,
+    inputs: Any,
+    feeds: dict[str, Array],
+    paths: dict[str, str],
+    limit: float,
+    off: float,
+) -> str:
     """The sentence on the first layer that diverges."""
     mine = _torch_outputs(network, inputs)
     paths = {path: value for path, value in paths.items() if path in mine}
     exposed = copy.deepcopy(model)
     outputs = {output.name for output in exposed.graph.output}
-    exposed.graph.output.extend(onnx().ValueInfoProto(name=value) for value in paths.values() if value not in outputs)
+    exposed.graph.output.extend(
+        runtime.onnx().ValueInfoProto(name=value) for value in paths.values() if value not in outputs
+    )
     names = [output.name for output in exposed.graph.output]
-    values = dict(zip(names, run(exposed.SerializeToString(), inputs.cpu().numpy(), optimized=False), strict=True))
+    values = dict(zip(names, runtime.run(exposed.SerializeToString(), feeds, optimized=False), strict=True))
     for path, value in paths.items():
         here = distance(mine[path], values[value])
         if here > limit:
@@ -92,7 +113,7 @@ def _size(values: Array) -> str:
     return f"{float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))):.4g}"
 
 
-def _torch_outputs(network: nn.Module, inputs: Tensor) -> dict[str, Array]:
+def _torch_outputs(network: nn.Module, inputs: Any) -> dict[str, Array]:
     """What every module without children gives in its last call."""
     found: dict[str, Array] = {}
     handles = []
@@ -106,7 +127,7 @@ def _torch_outputs(network: nn.Module, inputs: Tensor) -> dict[str, Array]:
             handles.append(module.register_forward_hook(note))
     try:
         with torch.no_grad():
-            network(inputs)
+            run(network, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -22,9 +22,8 @@ from fewbits.int8.folding import folded
 from fewbits.int8.form import bias_units, is_integer
 from fewbits.int8.places import repeated
 from fewbits.plan import Affine, Clustered, Masked, Plan
-from fewbits.task import Feed, Inputs
-from fewbits.task.batches import called, described
-from fewbits.task.signature import Signature
+from fewbits.task import Feed, run
+from fewbits.task.batches import called, described, tensors_in
 from fewbits.weights import aliases, layers
 
 
@@ -52,8 +51,9 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
     float32.
 
     Args:
-        model: one input tensor, one output tensor; as :func:`fewbits.load` gives it, or any float network.
-        inputs: [N, ...], what both are run on.
+        model: as :func:`fewbits.load` gives it, or any float network. Its inputs are tensors. Those that it returns, in
+            whatever tuples or dicts, are the graph's outputs in order.
+        inputs: what both are run on: one tensor ``[N, ...]``, or what a batch of the network has for inputs.
         plan: what the network was loaded from; without it all weights are float32.
 
     Raises:
@@ -66,33 +66,33 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
     entries = plan if plan is not None else Plan({})
     if isinstance(model, OnnxNetwork):
         return _own_graph(model, inputs, path, entries)
-    inputs = _one_tensor(model, inputs)
+    inputs = Feed(model).arranged(inputs)
     with torch.no_grad():
-        expected = model.eval()(inputs)
-    if not isinstance(expected, Tensor):
-        raise ExportError(
-            f"{type(model).__name__} returns {described(expected)}, and ONNX export takes networks of one output "
-            "tensor: give a module around it that returns the one you need"
-        )
+        returned = run(model.eval(), inputs)
+    expected = list(tensors_in(returned))
+    if not expected:
+        raise ExportError(f"{type(model).__name__} returns {described(returned)}, no tensor")
     integer = is_integer(model)
     network: nn.Module = model
     factors: dict[str, Tensor] | None = {}
     if not integer:
         network, factors = _folded(model)
         with torch.no_grad():
-            off = distance(expected.cpu().numpy(), network(inputs).cpu().numpy())
+            again = list(tensors_in(run(network, inputs)))
+            pairs = zip(expected, again, strict=True)
+            off = max(distance(first.cpu().numpy(), second.cpu().numpy()) for first, second in pairs)
         if off > FLOAT:
             name = type(model).__name__
             raise ExportError(f"folding normalisation changes the outputs of {name} by {100 * off:.3g} %")
     tensors, notes = _integers(network, entries, factors)
     source = repeated(network) if isinstance(network, fx.GraphModule) else network
     to_trace, marks = marked(source, tensors)
-    graph = graph_of(to_trace, inputs, optimize=factors is not None)
+    graph = graph_of(to_trace, inputs, outputs=len(expected), optimize=factors is not None)
     changed = misplaced(graph, marks, aliases(to_trace)) - {f"{path}.weight" for path in layers(network)}
     if changed:  # of recurrent layers and attention, which runtimes have in an order of their own
         tensors = {name: integers for name, integers in tensors.items() if name not in changed}
         to_trace, marks = marked(source, tensors)
-        graph = graph_of(to_trace, inputs, optimize=factors is not None)
+        graph = graph_of(to_trace, inputs, outputs=len(expected), optimize=factors is not None)
         several = f"{len(changed)} tensor{'s' * (len(changed) > 1)}"
         notes.append(f"{several} became float32: torch's exporter rearranges the weights of {_modules(changed)}")
     put(graph, tensors, marks, aliases(to_trace))
@@ -114,24 +114,6 @@ def _own_graph(model: OnnxNetwork, inputs: Any, path: str | os.PathLike[str], pl
 
 def _modules(names: set[str]) -> str:
     return ", ".join(sorted({name.rpartition(".")[0] or name for name in names}))
-
-
-def _one_tensor(model: nn.Module, inputs: Any) -> Tensor:
-    found = Feed(model).arranged(inputs)
-    if isinstance(found, Inputs):
-        parts = [*found.args, *found.kwargs.values()]
-        if (
-            len(parts) == 1
-            and isinstance(parts[0], Tensor)
-            and [*found.kwargs] in ([], [*Signature.of(model).names[:1]])
-        ):
-            return parts[0]
-        raise ExportError(
-            f"{type(model).__name__} is given {described(found)}, and ONNX export takes networks of one input tensor: "
-            "give a module around it that takes one"
-        )
-    assert isinstance(found, Tensor)
-    return found
 
 
 def _folded(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor] | None]:

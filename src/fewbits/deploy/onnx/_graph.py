@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from fewbits.deploy.onnx.runtime import onnx
 from fewbits.errors import ExportError
 from fewbits.int8.quantizer import Quantizer
+from fewbits.task import Inputs, samples_in
+from fewbits.task.batches import called, described
+from fewbits.task.signature import Signature
 
 OPSET = 21  # the first with 4-bit integers
-INPUT, OUTPUT = "input", "output"
+INPUT, OUTPUT = "input", "output"  # where there is one; several have names of their own, or numbers
 
 
 class _Pair(nn.Module):
@@ -39,11 +42,30 @@ class _Pair(nn.Module):
         )
 
 
-def graph_of(network: nn.Module, inputs: Tensor, *, optimize: bool = True) -> Any:
+def feeds_of(network: nn.Module, inputs: Any) -> dict[str, Tensor]:
+    """The tensors that a network is called with, by the names that they have in its graph.
+
+    Raises:
+        ExportError: there is something else than tensors among them.
+    """
+    args, kwargs = called(inputs)
+    if len(args) + len(kwargs) == 1:
+        named = {INPUT: next(iter((*args, *kwargs.values())))}
+    else:
+        names = Signature.of(network).names
+        named = {names[n] if n < len(names) else f"{INPUT}_{n}": x for n, x in enumerate(args)} | kwargs
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise ExportError(f"{name} is {described(value)}; ONNX export takes networks whose inputs are tensors")
+    return {name: value.detach().cpu() for name, value in named.items()}
+
+
+def graph_of(network: nn.Module, inputs: Any, *, outputs: int = 1, optimize: bool = True) -> Any:
     """The ModelProto of a network in evaluation mode; any batch size goes.
 
     Args:
-        network: takes one tensor, gives one. inputs: an example, [N, ...].
+        network: what is exported. inputs: an example: one tensor ``[N, ...]``, or :class:`~fewbits.task.Inputs`.
+        outputs: how many tensors it gives.
         optimize: let torch's exporter fuse and fold; not where weights must come out as they are.
 
     Raises:
@@ -55,16 +77,26 @@ def graph_of(network: nn.Module, inputs: Tensor, *, optimize: bool = True) -> An
         if isinstance(module, Quantizer):
             parent, _, name = path.rpartition(".")
             setattr(network.get_submodule(parent), name, _Pair(module))
-    example = inputs.cpu() if len(inputs) > 1 else torch.cat([inputs.cpu()] * 2)  # a batch of one would stay one
+    samples, batch = samples_in(inputs), torch.export.Dim("batch")
+    args, kwargs = called(_twice(inputs, samples) if samples == 1 else inputs)  # a batch of one would stay one
+
+    def shape(value: Any) -> Any:
+        return {0: batch} if isinstance(value, Tensor) and value.dim() and len(value) == max(samples, 2) else None
+
+    shapes = (*map(shape, args), *map(shape, kwargs.values()))
+    if kwargs:
+        names = Signature.of(network).names
+        shapes = {**dict(zip(names, shapes, strict=False)), **{name: shape(x) for name, x in kwargs.items()}}  # type: ignore[assignment]
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 network,
-                (example,),
+                args,
+                kwargs=kwargs or None,
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+                dynamic_shapes=shapes,
+                input_names=list(feeds_of(network, inputs)),
+                output_names=[OUTPUT] if outputs == 1 else [f"{OUTPUT}_{n}" for n in range(outputs)],
                 opset_version=OPSET,
                 optimize=optimize,
                 verbose=False,
@@ -74,6 +106,16 @@ def graph_of(network: nn.Module, inputs: Tensor, *, optimize: bool = True) -> An
         raise ExportError(f"torch cannot export {type(network).__name__} to ONNX: {reason}") from error
     assert program is not None
     return program.model_proto
+
+
+def _twice(inputs: Any, samples: int) -> Any:
+    """Inputs with every sample twice."""
+    if isinstance(inputs, Inputs):
+        args = tuple(_twice(x, samples) for x in inputs.args)
+        return Inputs(args, {name: _twice(x, samples) for name, x in inputs.kwargs.items()})
+    if isinstance(inputs, Tensor):
+        return torch.cat([inputs.cpu()] * 2) if inputs.dim() and len(inputs) == samples else inputs.cpu()
+    return inputs
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from fewbits.deploy.onnx._compare import FLOAT, Agreement, distance
+from fewbits.deploy.onnx._compare import FLOAT, Agreement, distance, same_class
 from fewbits.deploy.onnx._network import OnnxNetwork, serialized
 from fewbits.deploy.onnx._weights import Integers, put
 from fewbits.deploy.onnx.runtime import Array, onnx, session
@@ -64,6 +63,5 @@ def agreement(network: OnnxNetwork, model: Any, args: tuple[Tensor, ...], named:
     worst = max(off, key=lambda name: off[name])
     if off[worst] > FLOAT:
         raise ExportError(f"the output {worst} of the written graph differs by {100 * off[worst]:.3g} %")
-    first, again = (np.asarray(part[network.outputs[0]]) for part in (outputs, found))
-    same = float((first.argmax(-1) == again.argmax(-1)).mean()) if first.ndim else float(first == again)
-    return Agreement(off[worst], 0, same)
+    first = network.outputs[0]
+    return Agreement(off[worst], 0, same_class(outputs[first], found[first]))

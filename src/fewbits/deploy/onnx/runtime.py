@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -52,14 +53,15 @@ def session(model: bytes, *, threads: int = 1, optimized: bool = True) -> Any:
         raise ExportError(f"ONNX Runtime does not take this model: {error}") from error
 
 
-def run(model: bytes, inputs: Array, *, optimized: bool = True) -> list[Array]:
-    """All outputs of a model with one input.
+def run(model: bytes, feeds: Mapping[str, Array], *, optimized: bool = True) -> list[Array]:
+    """All outputs of a model for its inputs by name.
 
     Raises:
         ExportError: the runtime fails.
     """
     made = session(model, optimized=optimized)
+    taken = {value.name for value in made.get_inputs()}  # a graph leaves out what changes nothing
     try:
-        return list(made.run(None, {made.get_inputs()[0].name: inputs}))
+        return list(made.run(None, {name: value for name, value in feeds.items() if name in taken}))
     except Exception as error:
         raise ExportError(f"ONNX Runtime fails on this model: {error}") from error

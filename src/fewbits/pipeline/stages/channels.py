@@ -57,7 +57,8 @@ def remove_channels(
     """Remove channels from a trained network and train it on. The model given is not changed.
 
     In each of ``part.rounds`` the scores are measured anew, channels go until the target (of the first rounds:
-    geometrically on the way to it) is met, normalisations are recalibrated, and a share of the epochs follows.
+    geometrically on the way to it) is met, normalisations are recalibrated relative to the network before, and a share
+    of the epochs follows.
 
     Args:
         model: a float network. train: batches of the task, with a length.
@@ -89,9 +90,12 @@ def remove_channels(
         else:
             share = part.left ** (done / part.rounds)  # of the network at the start
             choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1, task)
+            before = full if done == 1 else copy.deepcopy(small)
             _remove(small, choice.channels, train)
             choices.append(choice)
-            recalibrate(small, first_samples(_epoch(train), max(part.samples, RECALIBRATED)))
+            some = first_samples(_epoch(train), max(part.samples, RECALIBRATED))
+            recalibrate(small, some, before, channels=choice.channels)
+            del before
         if part.train is not None:
             settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
             objective = objective_of(settings, full, task)

@@ -17,12 +17,14 @@ from fewbits.errors import DataError
 from fewbits.search.layer_rates._journal import Journal
 from fewbits.search.layer_rates._space import Kept, RateSpace
 from fewbits.task import accuracy
+from fewbits.train import FloatStatistics
 from fewbits.train.loop import computing, laid_out
 from fewbits.train.recalibrate import recalibrate
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 
 BATCH = 250  # samples per forward pass
+RECALIBRATION = "relative to the float network"  # a journal of answers taken otherwise is of no use
 
 
 def carve(dataset: DataSet, proxy: int = 500, calibration: int = 128, seed: int = 0) -> tuple[Batches, Batches]:
@@ -31,7 +33,7 @@ def carve(dataset: DataSet, proxy: int = 500, calibration: int = 128, seed: int 
     The two share no sample. By class, and the same for the same seed.
 
     Args:
-        proxy: samples that accuracy is taken on. calibration: samples that normalisation statistics are taken on.
+        proxy: samples that accuracy is taken on. calibration: samples that normalisation statistics are corrected on.
 
     Raises:
         DataError: the training split has not so many.
@@ -87,6 +89,10 @@ class Proxy:
         self.calibration = [(laid_out(x), y) for x, y in calibration]
         if not self.proxy or not self.calibration:
             raise DataError("a search needs proxy and calibration samples")
+        self._dense = FloatStatistics(self.model)  # while the copy still is the dense network
+        with computing(precision, self.parameters[0].device):
+            for number, batch in enumerate(self.calibration):
+                self._dense.see(number, batch[0])
         self.runs = 0  # of the network, for nothing but curiosity and tests
         self._journal = Journal(journal, self.fingerprint()) if journal is not None else None
         self._known: dict[Kept, float] = dict(self._journal.known) if self._journal is not None else {}
@@ -97,7 +103,7 @@ class Proxy:
             self.load(kept)
             self.runs += 1
             with computing(self.precision, self.parameters[0].device):
-                recalibrate(self.model, self.calibration)
+                recalibrate(self.model, self.calibration, self._dense)
                 self._known[kept] = accuracy(self.model, self.proxy)
             if self._journal is not None:
                 self._journal.note(kept, self._known[kept])
@@ -111,7 +117,7 @@ class Proxy:
 
     def fingerprint(self) -> str:
         """Of all that an answer depends on, but for the machine."""
-        found = hashlib.sha256(repr((self.space.names, self.space.sizes, self.precision)).encode())
+        found = hashlib.sha256(repr((self.space.names, self.space.sizes, self.precision, RECALIBRATION)).encode())
         tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
         for tensor in (
             *tensors,
