@@ -62,7 +62,10 @@ class Array(_Strict):
         keeps_inputs, keeps_weights, keeps_outputs: numbers that each keeps, of a row-stationary array.
         zero_weights, zero_inputs: what becomes of multiplications by them.
         pattern: N:M of weights that is skipped, as ``2:4``. blocks: groups of M that are stored together.
-        mac_pj: of a multiplication with its addition. gated_mac_pj: of one that is gated.
+        serial_weight_bits: bits of a weight that a multiplier takes each cycle, of bit-serial lanes.
+        splits_to_bits: a lane splits into twice as many of half the bits, down to this width (bit-composable).
+        mac_pj: of a multiplication with its addition, at the full width; of fewer bits in proportion.
+        gated_mac_pj: of one that is gated.
         operands_pj_per_mac: of reading and writing what lies at the multiplier itself.
     """
 
@@ -77,6 +80,8 @@ class Array(_Strict):
     zero_inputs: Zero = Zero.COMPUTE
     pattern: str | None = None
     blocks: int = Field(default=1, ge=1)
+    serial_weight_bits: Constant | None = None
+    splits_to_bits: Constant | None = None
     mac_pj: Constant | None = None
     gated_mac_pj: Constant | None = None
     operands_pj_per_mac: Constant | None = None
@@ -111,6 +116,12 @@ class Array(_Strict):
             number = getattr(self, name).value
             if number < 1 or number % 1:
                 raise ValueError(f"{name} is a whole number from 1, got {number:g}")
+        for name in ("serial_weight_bits", "splits_to_bits"):
+            found = getattr(self, name)
+            if found is not None and (found.value < 1 or found.value % 1 or self.dataflow is not Dataflow.LANES):
+                raise ValueError(f"{name} is a whole number from 1, for dataflow {Dataflow.LANES}")
+        if self.serial_weight_bits is not None and self.splits_to_bits is not None:
+            raise ValueError("multipliers are bit-serial or split, not both: serial_weight_bits and splits_to_bits")
         if self.kept is not None and self.dataflow not in (Dataflow.WEIGHTS, Dataflow.LANES):
             raise ValueError(f"a pattern is for dataflow {Dataflow.WEIGHTS} or {Dataflow.LANES}")
         skipping = Zero.SKIP in (self.zero_weights, self.zero_inputs)

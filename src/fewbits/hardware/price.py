@@ -199,8 +199,7 @@ def _work(one: Layer, machine: Machine, batch: int) -> Work:
     pattern = array.kept if array.kept is not None and layer.follows(*array.kept) else None
     stored = None if pattern is None else stored_rows(layer, *pattern, array.blocks)
     if array.dataflow is Dataflow.LANES:
-        computed, gated = multiplied(layer, machine)
-        return lanes(layer, array.multipliers, computed + gated)
+        return lanes(layer, array.multipliers, sum(multiplied(layer, machine)) * _slots(layer, machine))
     assert array.rows is not None
     assert array.columns is not None
     rows, columns = int(array.rows.value), int(array.columns.value)
@@ -237,6 +236,27 @@ def multiplied(layer: Layer, machine: Machine) -> tuple[float, float]:
         more = run_entries(layer, int(machine.numbers.index_bits.value)) / layer.nonzero  # zeros that are stored
         counts[Zero.COMPUTE] *= more
     return counts[Zero.COMPUTE], counts[Zero.GATE]
+
+
+def width_share(layer: Layer, machine: Machine) -> float:
+    """The part of a multiplier's width that weights of so few bits need: of those that are bit-serial or split."""
+    array, whole = machine.array, machine.numbers.weight_bits.value
+    bits = min(float(layer.bits), whole)
+    if array.serial_weight_bits is not None:
+        step = array.serial_weight_bits.value
+        return ceil(bits / step) * step / whole
+    if array.splits_to_bits is not None:
+        width = array.splits_to_bits.value
+        while width < bits:
+            width *= 2
+        return min(width, whole) / whole
+    return 1.0
+
+
+def _slots(layer: Layer, machine: Machine) -> float:
+    """Cycles of a multiplier for one multiplication: as many as a serial one takes steps, or a share of one."""
+    serial, whole = machine.array.serial_weight_bits, machine.numbers.weight_bits.value
+    return width_share(layer, machine) * (1.0 if serial is None else whole / serial.value)
 
 
 def _cut(layer: Layer, widths: Widths, machine: Machine) -> Traffic:
@@ -279,7 +299,9 @@ def _energy(layer: Layer, machine: Machine, moved: dict[str, tuple[float, float]
     array = machine.array
     if array.mac_pj is not None:
         computed, gated = multiplied(layer, machine)
-        each = array.mac_pj.value + (array.operands_pj_per_mac.value if array.operands_pj_per_mac else 0.0)
+        each = array.mac_pj.value * width_share(layer, machine) + (
+            array.operands_pj_per_mac.value if array.operands_pj_per_mac else 0.0
+        )
         found[ARRAY] = computed * each + gated * (array.gated_mac_pj.value if array.gated_mac_pj else 0.0)
     for memory in machine.memories:
         reads, writes = moved[memory.name]

@@ -76,6 +76,15 @@ def put(value: Any, *place: str | int) -> Callable[[Any], None]:
 ONE = {"value": 1, "source": "us"}
 
 
+def lanes(**more: Any) -> Callable[[Any], None]:
+    """A change that gives lanes instead of an array."""
+
+    def change(values: Any) -> None:
+        values["array"] = {"dataflow": "lanes", "lanes": ONE, **more}
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -102,6 +111,10 @@ ONE = {"value": 1, "source": "us"}
         (put({"value": 2.5, "source": "us"}, "array", "rows"), "rows is a whole number from 1, got 2.5"),
         (put("skip", "array", "zero_weights"), "skipped by dataflow lanes only"),
         (put("4:2", "array", "pattern"), "N:M pattern"),
+        (put(ONE, "array", "splits_to_bits"), "splits_to_bits is a whole number from 1, for dataflow lanes"),
+        (lanes(serial_weight_bits=ONE, splits_to_bits=ONE), "bit-serial or split, not both"),
+        (lanes(splits_to_bits={"value": 0.5, "source": "us"}), "splits_to_bits is a whole number from 1"),
+        (lanes(splits_to_bits=ONE), "^(?!.)"),
         (put("outputs-stationary", "array", "dataflow"), "^(?!.)"),
         (put(True, "memories", 0, "holds_all_weights"), "has a size_kib"),
         (put(ONE, "memories", 0, "bandwidth_bytes_per_cycle"), "bandwidth is given twice"),

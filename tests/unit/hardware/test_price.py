@@ -177,6 +177,26 @@ def test_formats_make_traffic_smaller_and_a_decoder_has_its_price() -> None:
     assert unknown.unpriced == ("decoder",)
 
 
+@pytest.mark.parametrize(
+    ("bits", "serial", "width"), [(1, 1, 2), (2, 2, 2), (3, 3, 4), (4, 4, 4), (5, 5, 8), (8, 8, 8), (32, 8, 8)]
+)
+def test_fewer_bits_take_fewer_cycles_where_multipliers_are_serial_or_split(bits: int, serial: int, width: int) -> None:
+    """64 multiplications on four lanes of 8 bits: bit by bit, in pairs of bits, or split into lanes of 4 or 2 bits."""
+    layer = replace(product(4, 8, 2), bits=bits)
+    one = price([layer], made()).layers[0]
+    by_bit, by_pair, split = (
+        price([layer], made(**{f"array__{key}": {"value": value, "source": "us"}})).layers[0]
+        for key, value in (("serial_weight_bits", 1), ("serial_weight_bits", 2), ("splits_to_bits", 2))
+    )
+    assert one.compute_cycles == 16
+    assert by_bit.compute_cycles == 16 * serial
+    assert by_pair.compute_cycles == 16 * ((serial + 1) // 2)
+    assert split.compute_cycles == 16 * width / 8
+    assert one.energy_pj["multipliers"] == 64 * (2 + 1)
+    assert by_bit.energy_pj["multipliers"] == 64 * (2 * serial / 8 + 1)
+    assert split.energy_pj["multipliers"] == 64 * (2 * width / 8 + 1)
+
+
 def test_a_batch_shares_weights() -> None:
     layer = product(4, 8, 2)
     one, four = price([layer], made()), price([layer], made(), batch=4)
