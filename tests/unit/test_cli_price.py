@@ -43,11 +43,13 @@ def test_many_machines_in_one_call_and_as_json(file: Path, tmp_path: Path) -> No
     mine.write_text(machine_text("stc").replace("name: stc", "name: mine").replace("value: 1024", "value: 64"))
     wanted = ["eyeriss-v2", "stc", "eie", str(mine)]
     flags = [flag for name in wanted for flag in ("--machine", name)]
-    ran = fewbits("price", file, *flags, "--input-density", "0.5", "--json", tmp_path / "p.json")
+    ran = fewbits("price", file, *flags, "--input-density", "0.5", "--json", tmp_path / "p.json",
+                  "--html", tmp_path / "p.html")  # fmt: skip
     assert ran.code == 0
     assert "eie: " in ran.out
     assert "runs matrix products only" in ran.out
     assert "inputs: density" in ran.out
+    assert "What net.few costs" in (tmp_path / "p.html").read_text()
     found = json.loads((tmp_path / "p.json").read_text())["prices"]
     assert [row["machine"] for row in found] == ["eyeriss-v2", "stc", "mine"]
     sparse, pattern, mine_row = found

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from fewbits.cli._common import Data, Network
-from fewbits.cli._console import Json, show, show_table
+from fewbits.cli._console import Json, show, show_table, writable
 from fewbits.cli._deploy import Recipe, named, network_and_inputs
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def price(
     recipe: Recipe = None,
     network: Network = None,
     data: Data = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page with pictures to this file.", callback=writable)
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Time, energy and memory traffic of a file's network on machines, beside the same network without zeros.
@@ -61,6 +64,7 @@ def price(
     from fewbits.job.folder import write_text
     from fewbits.pipeline import layers_of
     from fewbits.pipeline.restore import decoded, integer
+    from fewbits.report import prices_page, write_page
 
     if not machine:
         raise RecipeError(f"name a machine, as --machine {machine_names()[0]}; 'fewbits machines' lists them")
@@ -97,6 +101,10 @@ def price(
     for now, _ in found:
         if now.unpriced:
             show(f"{now.machine}: its energy leaves out what it has no figures of: {', '.join(now.unpriced)}")
+    if html is not None:
+        shown = {each.name: each for each in wanted}
+        write_page(html, prices_page(file.name, [(shown[now.machine], now, before) for now, before in found]))
+        show(f"written: {html}")
     if json_file is not None:
         rows = [now.as_dict() | {"dense": before and before.as_dict()} for now, before in found]
         write_text(json_file, json.dumps({"file": file.name, "batch": batch, "prices": rows}, indent=1))
@@ -112,29 +120,33 @@ def _table(words: tuple[str, ...], figures: tuple[str, ...]) -> Table:
 
 
 def _layers(found: Price) -> Table:
+    from fewbits.report.words import si
+
     table = _table(
         ("layer", "bound by"), ("MACs", "no zero", "cycles", "waiting", "busy", "weights", "moved", "energy")
     )
     outer = next(iter(found.bytes_by_memory))
     for layer in found.layers:
-        energy = _energy(sum(layer.energy_pj.values()) * 1e-12) if layer.energy_pj else "-"
+        energy = si(sum(layer.energy_pj.values()) * 1e-12, "J") if layer.energy_pj else "-"
         waiting = layer.stall_cycles / layer.cycles if layer.cycles else 0.0
         table.add_row(
             layer.name, layer.bound, f"{layer.macs:,}", f"{layer.products:,.0f}", f"{layer.cycles:,.0f}",
-            f"{100 * waiting:.0f} %", f"{100 * layer.utilization:.0f} %", _bytes(layer.weight_bytes),
-            _bytes(layer.bytes[outer]), energy,
+            f"{100 * waiting:.0f} %", f"{100 * layer.utilization:.0f} %", si(layer.weight_bytes, "B"),
+            si(layer.bytes[outer], "B"), energy,
         )  # fmt: skip
     return table
 
 
 def _machines(found: list[tuple[Price, Price | None]]) -> Table:
+    from fewbits.report.words import si
+
     table = _table(("machine",), ("latency", "", "energy", "", "moved", "", "waiting", "most energy"))
     for now, before in found:
         outer = next(iter(now.bytes_by_memory))
         pairs: list[tuple[str, Any, Any]] = [
-            (_time(now.seconds), now.seconds, before and before.seconds),
-            ("-" if now.joules is None else _energy(now.joules), now.joules, before and before.joules),
-            (_bytes(now.bytes_by_memory[outer]), now.bytes_by_memory[outer], before and before.bytes_by_memory[outer]),
+            (si(now.seconds, "s"), now.seconds, before and before.seconds),
+            ("-" if now.joules is None else si(now.joules, "J"), now.joules, before and before.joules),
+            (si(now.bytes_by_memory[outer], "B"), now.bytes_by_memory[outer], before and before.bytes_by_memory[outer]),
         ]
         cells = [text for shown, mine, theirs in pairs for text in (shown, _ratio(mine, theirs))]
         waiting = sum(layer.stall_cycles for layer in now.layers) / now.cycles if now.cycles else 0.0
@@ -147,20 +159,3 @@ def _machines(found: list[tuple[Price, Price | None]]) -> Table:
 
 def _ratio(mine: float | None, theirs: float | None) -> str:
     return f"[{theirs / mine:.2f}x]" if mine and theirs else ""
-
-
-def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
-    scale, unit = next((pair for pair in units if value >= pair[0]), units[-1])
-    return f"{value / scale:.3g} {unit}"
-
-
-def _time(seconds: float) -> str:
-    return _scaled(seconds, ((1, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")))
-
-
-def _energy(joules: float) -> str:
-    return _scaled(joules, ((1, "J"), (1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")))
-
-
-def _bytes(number: float) -> str:
-    return _scaled(number, ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1, "B")))
