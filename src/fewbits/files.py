@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from fewbits.errors import DataError, FileError
 
@@ -46,14 +48,23 @@ def read(path: str | os.PathLike[str]) -> bytes:
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Put ``data`` at ``path``, wholly or not at all; see :func:`replacing`."""
-    with replacing(path) as beside:
-        handle = os.open(beside, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-        finally:
-            os.close(handle)
+    with replacing(path) as beside, _opened(beside) as handle:
+        _write(handle, data)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    handle = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _write(handle: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 @contextlib.contextmanager
@@ -158,8 +169,26 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def write_state(path: Path, payload: bytes) -> None:
-    """Write what only :func:`read_state` reads: with its length and SHA-256.
+class _Told(io.RawIOBase):
+    """Writes on to a file, and knows length and SHA-256 of what went by: a state need not be in memory as a whole."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle, self.length, self.digest = handle, 0, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        given = memoryview(data).cast("B")
+        self.digest.update(given)
+        self.length += len(given)
+        _write(self.handle, given)
+        return len(given)
+
+
+@contextlib.contextmanager
+def writing_state(path: Path) -> Iterator[BinaryIO]:
+    """A stream to what only :func:`read_state` reads: with its length and SHA-256; wholly written or not at all.
 
     Raises:
         FileError: the folder cannot be made, is not writable, or full; an older state stays intact.
@@ -168,16 +197,21 @@ def write_state(path: Path, payload: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot make the folder {path.parent}: {_reason(error)}") from error
-    write(path, _STATE + len(payload).to_bytes(8, "big") + hashlib.sha256(payload).digest() + payload)
+    with replacing(path) as beside, _opened(beside) as handle:
+        _write(handle, bytes(len(_STATE) + 40))
+        told = _Told(handle)
+        yield told  # type: ignore[misc]
+        os.lseek(handle, 0, os.SEEK_SET)
+        _write(handle, _STATE + told.length.to_bytes(8, "big") + told.digest.digest())
 
 
-def read_state(path: Path) -> bytes:
-    """What :func:`write_state` wrote.
+def read_state(path: Path) -> memoryview:
+    """What :func:`writing_state` wrote.
 
     Raises:
         DataError: it is damaged, or something else. FileError: it cannot be read.
     """
-    data = read(path)
+    data = memoryview(read(path))
     head, rest = data[: len(_STATE)], data[len(_STATE) :]
     length, digest, payload = rest[:8], rest[8:40], rest[40:]
     if head != _STATE:

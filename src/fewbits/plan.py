@@ -6,6 +6,7 @@ a weight quantized to zero are the same thing.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -263,6 +264,18 @@ class Plan(Mapping[str, Entry]):
         """``{name: tensor}`` as the network computes with it: a state dict, under every name."""
         found = {name: entry.values() for name, entry in self._entries.items()}
         return found | {other: found[name] for other, name in self.aliases.items()}
+
+    def digest(self) -> bytes:
+        """SHA-256 of names, kinds, shapes and numbers: the same for plans that are equal, other masks included."""
+        found = hashlib.sha256(repr(sorted(self.aliases.items())).encode())
+        for name, entry in self._entries.items():
+            numbers = [entry.values(), *([entry.mask] if isinstance(entry, Masked) else [])]
+            if isinstance(entry, Affine):
+                numbers.append(entry.levels)
+            found.update(repr((name, type(entry).__name__, [(n.dtype, tuple(n.shape)) for n in numbers])).encode())
+            for tensor in numbers:
+                found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return found.digest()
 
     def equals(self, other: Plan) -> bool:
         """Whether both plans have the same names, kinds and exactly the same numbers."""

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewbits.errors import BudgetError
 from fewbits.pipeline.rate_control import SizeSearch, bracket, fill_to_size
+from fewbits.pipeline.rate_control.controllers import near
 from fewbits.plan import Clustered, Plan
 
 falling = st.lists(st.integers(1, 100_000), min_size=2, max_size=40, unique=True).map(lambda s: sorted(s, reverse=True))
@@ -29,6 +31,53 @@ def test_a_bracket_holds_the_step_where_the_goal_is_passed(sizes: list[int], gue
         assert size_at(low) > goal
         # No size between the two is missed: by brute force, the largest that fits.
         assert size_at(high) == max(s for s in sizes if s <= goal)
+
+
+class Guessed:
+    """Sizes that fall with lambda, and estimates that are wrong by a factor, which nearby files tell."""
+
+    def __init__(self, steps: int, wrong: float, tilt: float) -> None:
+        self.steps, self.wrong, self.tilt = steps, wrong, tilt
+        self.coded: dict[float, float] = {}
+
+    def real(self, lam: float) -> int:
+        size = 1000 + 100_000 / (1 + lam) ** 0.7
+        return round(size) if not self.steps else math.ceil(size / self.steps) * self.steps
+
+    def __call__(self, lam: float) -> int:
+        self.coded[lam] = self.real(lam) / self.raw(lam)
+        return self.real(lam)
+
+    def raw(self, lam: float) -> float:
+        return self.real(lam) * self.wrong * (1 + lam) ** self.tilt
+
+    def about(self, lam: float) -> int:
+        near = min(self.coded, key=lambda coded: abs(self.raw(coded) - self.raw(lam)), default=None)
+        return round(self.raw(lam) * (1.0 if near is None else self.coded[near]))
+
+
+@given(
+    goal=st.floats(1200, 120_000), guess=st.floats(1e-4, 1e3), tolerance=st.sampled_from([0.003, 0.02]),
+    steps=st.sampled_from([0, 0, 7000]), wrong=st.floats(0.7, 1.4), tilt=st.floats(-0.08, 0.08),
+)  # fmt: skip
+def test_estimates_lead_to_the_same_sizes_in_few_files(
+    goal: float, guess: float, tolerance: float, steps: int, wrong: float, tilt: float
+) -> None:
+    size_at = Guessed(steps, wrong, tilt)
+    try:
+        low, high = bracket(size_at, goal, guess, tolerance=tolerance)
+    except BudgetError:
+        assert size_at.real(1e6) > goal
+        return
+    assert size_at.real(high) <= goal
+    if high > 0:
+        assert low < high
+        reached = size_at.real(high) >= goal * (1 - tolerance)
+        assert reached or size_at.real(high * (1 - 1e-4)) > goal, "sizes jump there"
+        if steps == 0 and goal > 2000:
+            assert len(size_at.coded) <= 5
+    near_end = near(size_at, goal, 2 * goal, guess)
+    assert size_at.real(near_end) <= goal * 1.1
 
 
 def search(floor: float, limit: int | None, size_of, accuracy_of, start: int, tries: int) -> tuple[SizeSearch, list]:

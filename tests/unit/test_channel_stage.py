@@ -259,21 +259,26 @@ def test_removed_channels_are_explained_as_zeros(tmp_path: Path, assign: dict) -
 
 
 class Fixed(nn.Module):
-    """Divides by a number of channels that it remembers."""
+    """Computes with a number of channels, which its layer or its tensor says, and one that it remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: bool = False) -> None:
         super().__init__()
-        self.first, self.second, self.width = nn.Linear(4, 6), nn.Linear(6, 2), 6
+        self.first, self.second, self.width, self.seen = nn.Linear(4, 6), nn.Linear(6, 2), 6, seen
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.first(x))
-        return self.second(y * (y.shape[1] / self.width))
+        return self.second(y * ((y.shape[1] if self.seen else self.first.out_features) / self.width))
 
 
 def test_what_cannot_be_removed_is_refused_in_one_sentence(trained: nn.Module, handwriting: DataSet) -> None:
     batches = [(torch.randn(8, 4), torch.arange(8) % 2)]
     with pytest.raises(UnsupportedError, match="something else once channels are removed"):
         remove_channels(Fixed(), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
+    with pytest.raises(UnsupportedError, match=r"truediv \(truediv\) computes with their number"):
+        remove_channels(Fixed(seen=True), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
+    model = nn.Sequential(nn.Linear(4, 6), nn.LSTM(6, 2))
+    with pytest.raises(UnsupportedError, match=r"LSTM; with channels\.parameters in place of channels\.macs"):
+        remove_channels(model, batches, ChannelPruning(macs=0.6, train=None, criterion="magnitude"))
     with pytest.raises(BudgetError, match=r"cap of 0\.1"):
         remove_channels(trained, handwriting.loader("train", 32), ChannelPruning(macs=0.2, cap=0.1, train=None))
     with pytest.raises(DataError):
@@ -316,3 +321,24 @@ def test_impossible_arguments_are_told_before_channels_go(
     monkeypatch.setattr(RemoveChannels, "run", trained_already)
     with pytest.raises(RecipeError, match=message):
         fb.compress(trained, [], recipe=recipes.make({"channels": {"macs": 0.5}} | changes), **more)
+
+
+class Viewing(nn.Module):
+    """Takes a view of what a convolution gave, as many do: not possible once that is channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(96, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.head(x.view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_network_that_takes_a_view_is_evaluated_measured_and_trained(precision: str) -> None:
+    batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 10) for _ in range(2)]
+    train = {"epochs": 1, "precision": precision}
+    recipe = {"channels": {"channels": 0.7, "train": train, "samples": 32}, "assign": {"method": "none"}, "train": None}
+    small = fb.compress(Viewing(), batches, evaluate=batches, recipe=recipe | {"rounds": 1})
+    assert small.report.identical

@@ -20,7 +20,7 @@ def kept(seen: list[tuple[int, float]], **budget: Any) -> tuple[int, float] | No
     """Bytes and percent of the best of candidates, of a float network with 95 %."""
     rounds = Rounds(recipes.make(budget), SimpleNamespace(), Fixed(0.1), 95.0)  # type: ignore[arg-type]
     for done, (size, accuracy) in enumerate(seen):
-        rounds._note(SimpleNamespace(lam=0.1, share=1.0), PLAN, size, accuracy, done)  # type: ignore[arg-type]
+        rounds._note(SimpleNamespace(lam=0.1, share=1.0), PLAN, bytes(size), accuracy, done)  # type: ignore[arg-type]
     return None if rounds.best is None else (rounds.best.bytes, rounds.best.accuracy)
 
 

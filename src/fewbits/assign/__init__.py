@@ -12,6 +12,7 @@ from fewbits.assign.assigner import Assigner, Scores, Weights, nothing, only
 from fewbits.assign.layerwise import layerwise
 from fewbits.assign.magnitude import erk, feather, global_magnitude, joint, lamp, random_pruning, uniform
 from fewbits.assign.pruning import PrunedState, ScoredState, Terms, pruner
+from fewbits.assign.sample import Sample, sample
 from fewbits.assign.state import LayerState, State, with_codebooks, with_steps
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "GridState",
     "LayerState",
     "PrunedState",
+    "Sample",
     "Schedule",
     "ScoredState",
     "Scores",
@@ -45,6 +47,7 @@ __all__ = [
     "pruner",
     "random_pruning",
     "rising",
+    "sample",
     "scored",
     "step_size",
     "ternary",

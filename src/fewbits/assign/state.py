@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from math import prod
 from typing import Any, Self
 
 import numpy as np
@@ -48,6 +49,29 @@ class LayerState:
             raise DataError(f"a record of {sorted(values)} is no {type(self).__name__}, which has {sorted(mine)}")
         inner = {name: v.unpacked(values[name]) for name, v in mine.items() if isinstance(v, LayerState)}
         return type(self)(**{**values, **inner})
+
+    def tensors(self, shape: Sequence[int]) -> list[Tensor]:
+        """What the record has for each element of a weight of this shape, inner records included; only floats."""
+        found: list[Tensor] = []
+        for value in (getattr(self, field.name) for field in fields(self)):
+            if isinstance(value, LayerState):
+                found += value.tensors(shape)
+            elif isinstance(value, Tensor) and value.is_floating_point() and value.numel() == prod(shape):
+                found.append(value)
+        return found
+
+    def of_rows(self, rows: Tensor, shape: Sequence[int]) -> Self:
+        """The record for these rows (int64 indices of the first dimension) of a weight of this shape."""
+
+        def some(value: Any) -> Any:
+            if isinstance(value, LayerState):
+                return value.of_rows(rows, shape)
+            if not isinstance(value, Tensor) or value.numel() != prod(shape):
+                return value
+            taken = value.reshape(tuple(shape)).index_select(0, rows.to(value.device))
+            return taken.reshape(-1) if value.dim() == 1 else taken
+
+        return type(self)(**{field.name: some(getattr(self, field.name)) for field in fields(self)})
 
     def with_step(self, name: str, step: float) -> Self:
         """The record with a step that was learnt: a positive float32 number. ``name``: of the layer, for errors."""

@@ -134,13 +134,16 @@ def _take_off(model: nn.Module, *, folded: bool) -> None:
             settle(place.module)
 
 
-def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significand: int | None = None) -> Plan:
+def plan_of(
+    model: nn.Module, *, floats: torch.dtype = torch.float32, significand: int | None = None, shared: bool = False
+) -> Plan:
     """The plan of everything the network computes with.
 
     Args:
         model: a network, attached or plain.
         floats: type in which the numbers of all other tensors are kept, such as ``torch.float16``.
         significand: significant bits that each of them keeps; ``None``: all that the type has.
+        shared: levels are those that the network holds, which change when it holds others.
     """
     small = partial(shortened, floats=floats, significand=significand)
     holders, others = held(model), aliases(model)
@@ -151,7 +154,7 @@ def plan_of(model: nn.Module, *, floats: torch.dtype = torch.float32, significan
         if name in others:
             continue
         if name != key and name in weights:
-            entries[name] = _on_cpu(holders[name].entry(tensor), small)
+            entries[name] = _on_cpu(holders[name].entry(tensor), small, copy=not shared)
         elif "parametrizations." in key or name in counted:
             continue
         else:
@@ -166,12 +169,14 @@ def plain_name(key: str) -> str:
     return f"{path}.{attribute}".lstrip(".") if found and last == "original" else key
 
 
-def _on_cpu(entry: Clustered | Masked | Affine, small: Callable[[Tensor], Tensor]) -> Clustered | Masked | Affine:
-    """A copy that shares nothing with what is being trained."""
+def _on_cpu(
+    entry: Clustered | Masked | Affine, small: Callable[[Tensor], Tensor], *, copy: bool
+) -> Clustered | Masked | Affine:
+    """On the CPU; a ``copy`` shares nothing with what is being trained."""
     if isinstance(entry, Clustered):
-        return replace(entry, levels=entry.levels.to("cpu", copy=True))
+        return replace(entry, levels=entry.levels.to("cpu", copy=copy))
     if isinstance(entry, Affine):
-        return replace(entry, levels=entry.levels.to("cpu", copy=True), scales=entry.scales.to("cpu", copy=True))
+        return replace(entry, levels=entry.levels.to("cpu", copy=copy), scales=entry.scales.to("cpu", copy=True))
     data = small(entry.data.cpu())
     return replace(entry, data=data, mask=entry.mask.cpu() & (data != 0))  # some are zero in fewer bits
 

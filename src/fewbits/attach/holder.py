@@ -41,7 +41,7 @@ class Holder(Protocol):
         """Hold the entries of another plan for the same weights from now on."""
 
     def plan(self, net: nn.Module, floats: Floats) -> Plan:
-        """The plan of everything that ``net`` computes with. ``net`` is not changed."""
+        """The plan of everything that ``net`` computes with, until it holds another one. ``net`` is not changed."""
 
 
 class Parametrized:
@@ -63,7 +63,9 @@ class Parametrized:
 
     def plan(self, net: nn.Module, floats: Floats) -> Plan:
         """See :func:`fewbits.attach.plan_of`."""
-        net = copy.deepcopy(net)
         if floats.merge:
+            # Only normalisation and biases change: weights, and what holds them, are left where they are.
+            same = [*held(net).values(), *(p for p in net.parameters() if p.dim() > 1)]
+            net = copy.deepcopy(net, {id(part): part for part in same})
             merge_statistics(net, floats.biases)
-        return plan_of(net, floats=floats.dtype, significand=floats.significand)
+        return plan_of(net, floats=floats.dtype, significand=floats.significand, shared=True)

@@ -34,13 +34,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def plain_copy(model: nn.Module, whose: str = "the network") -> nn.Module:
+def plain_copy(model: nn.Module, whose: str = "the network", *, shared: bool = False) -> nn.Module:
     """A copy of a user's network that every room can work with, in float32; the network is not changed.
 
     A network that is frozen as a whole is so no longer.
 
     Args:
         whose: what it is called in errors, such as ``"the teacher"``.
+        shared: parameters of the copy share their memory with the network's, where they need no change. That is for
+            a copy that is only read, and never handed to the user's code.
 
     Raises:
         UnsupportedError: no module, or one of TorchScript; a tensor without a shape or without numbers. NonFiniteError:
@@ -65,6 +67,10 @@ def plain_copy(model: nn.Module, whose: str = "the network") -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
+    if shared:
+        memo |= {
+            id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters() if type(p) is nn.Parameter
+        }
     try:
         copied = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:

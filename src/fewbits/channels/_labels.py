@@ -33,7 +33,10 @@ class Labels:
         return torch.from_numpy(self._parent)[labels]
 
     def join(self, a: Tensor, b: Tensor, why: str) -> None:
-        """Make each label of ``a`` one with that of ``b`` at its place; ``why`` is kept for those that get fixed."""
+        """Make each label of ``a`` one with that of ``b`` at its place; ``why`` is the operation."""
+        self._join(a, b, f"{why} ties it to what stays")
+
+    def _join(self, a: Tensor, b: Tensor, why: str) -> None:
         first, second = self.roots(a).reshape(-1), self.roots(b).reshape(-1)
         pairs = torch.unique(first * len(self) + second)
         for x, y in zip((pairs // len(self)).tolist(), (pairs % len(self)).tolist(), strict=True):
@@ -48,7 +51,7 @@ class Labels:
     def fix(self, labels: Tensor, why: str) -> None:
         """These channels stay; ``why`` in a few words."""
         found = torch.unique(labels)
-        self.join(found, torch.full_like(found, FIXED), why)
+        self._join(found, torch.full_like(found, FIXED), why)
 
     def why(self, label: int) -> str:
         """Why a channel stays."""

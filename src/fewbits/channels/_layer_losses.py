@@ -18,7 +18,7 @@ from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.dependencies import Dependencies
 from fewbits.channels.surgery import prune_channels
 from fewbits.errors import DataError, MismatchError, NonFiniteError
-from fewbits.task import laid_out, main_output, run, samples_in
+from fewbits.task import laid_out, main_output, run_laid_out, samples_in
 from fewbits.weights import NORMS
 
 LEVELS = 8
@@ -112,7 +112,7 @@ def _loss(model: nn.Module, inputs: Sequence[Any], answers: Sequence[Tensor]) ->
 
 
 def _scores(model: nn.Module, inputs: Any) -> Tensor:
-    return main_output(run(model, inputs)).float()
+    return main_output(run_laid_out(model, inputs)).float()
 
 
 def _slopes(points: Sequence[tuple[int, float]], count: int) -> Tensor:

@@ -11,15 +11,16 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from fewbits.channels import _rules as rules
+from fewbits.channels import _tables as tables
+from fewbits.channels._carried import Held, argument, each, fits, name_of, parts_of, plain
 from fewbits.channels._labels import varying
+from fewbits.channels._layers import fixed, layer_rule
 from fewbits.channels._ledger import Ledger
 from fewbits.channels._rules import Extent
 from fewbits.channels.dependencies import Dependencies
-from fewbits.errors import SelectionError
-from fewbits.graph.traced import Kind, graph_of, kind_of_module, placed
-from fewbits.task.batches import called, sample_of
-
-PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)  # of images, they pad channels
+from fewbits.errors import SelectionError, UnsupportedError
+from fewbits.graph.traced import graph_of, placed
+from fewbits.task.batches import called, sample_of, told
 
 
 @torch.no_grad()
@@ -53,10 +54,23 @@ def dependencies(model: nn.Module, input_shape: Any) -> Dependencies:
     model.eval()
     try:
         reader.run(*placed(reader.graph, *called(sample_of(input_shape, parameter))))
+    except _StoppedError as stopped:
+        raise UnsupportedError(
+            f"channels of {type(model).__name__} cannot be read: {stopped.where} does not take a single sample of "
+            f"{told(input_shape)} in evaluation mode ({' '.join(str(stopped.__cause__).split())}); leave channels out: "
+            "clusters and pruning do without"
+        ) from stopped.__cause__
     finally:
         for module, mode in modes.items():
             module.training = mode
     return reader.ledger.found()
+
+
+class _StoppedError(Exception):
+    """The network itself does not run."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
 
 
 class _Reader(fx.Interpreter):
@@ -71,192 +85,165 @@ class _Reader(fx.Interpreter):
         self.carried: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
+        try:
+            result = super().run_node(n)
+        except Exception as error:  # whatever the user's operation raises
+            raise _StoppedError(name_of(n, self.model)) from error
         self.carried[n] = self._rule(n, result)
         return result
 
     # -- one operation --------------------------------------------------------------------------------
 
     def _rule(self, node: fx.Node, result: Any) -> Any:
+        if node.op == "get_attr" and id(result) in self.ledger.axes:
+            return Held(result)
         if node.op in ("placeholder", "get_attr"):
-            if id(result) in self.ledger.axes:
-                self.ledger.fix(result, f"{node.target} is used outside of a layer")
-            return rules.of_constant(result)
+            return plain(result)
         if node.op == "output":
             self._fix(node.args, "it is an output of the network")
             return None
-        why = f"{node.target if node.op == 'call_module' else node.name} ({_what(node, self.model)})"
-        found = self._known_rule(node, result, why)
-        if found is not NotImplemented:
+        why = name_of(node, self.model)
+        if node.target not in tables.SIZES:
+            self._fix_extents(node, f"{why} computes with their number")
+        found = self._module(node, result, why) if node.op == "call_module" else self._known_rule(node, result, why)
+        if found is not NotImplemented and fits(found, result):
             return found
         self._fix((node.args, node.kwargs), f"{why} has no rule")
-        return _plain(result)
+        return plain(result)
+
+    def _module(self, node: fx.Node, result: Any, why: str) -> Any:
+        path = str(node.target)
+        module = self.model.get_submodule(path)
+        found = NotImplemented
+        if len(node.all_input_nodes) == 1 and node.args[:1] == tuple(node.all_input_nodes):
+            found = layer_rule(self.ledger, module, path, self._labels(node.args[0]), result, why)
+        if found is NotImplemented or not fits(found, result):
+            fixed(self.ledger, module, f"{why} has no rule")
+            return NotImplemented
+        return found
 
     def _known_rule(self, node: fx.Node, result: Any, why: str) -> Any:
         target, known = node.target, self.known
-        if node.op == "call_module":
-            return self._module(node, result, why)
-        shape = tuple(result.shape) if isinstance(result, Tensor) else ()
-        if target is getattr and node.args[1] == "shape":
-            return self._extents(self._labels(node.args[0]))
-        if target == "size":
-            extents = self._extents(self._labels(node.args[0]))
-            asked = _argument(node, 1, "dim", None)
-            return extents if asked is None else extents[asked]
-        if target is operator.getitem and isinstance(carried := self._of(node.args[0]), tuple):
-            index = node.args[1]
-            return carried[index] if isinstance(index, int | slice) else NotImplemented
-        if target is operator.floordiv and isinstance(extent := self._of(node.args[0]), Extent):
-            divisor = node.args[1]
-            return Extent(extent.labels, extent.per * divisor) if isinstance(divisor, int) and divisor > 0 else None
-        if not any(isinstance(self.carried.get(n), Tensor | tuple) for n in node.all_input_nodes):
-            return _plain(result)
-        x = self._labels(node.args[0]) if node.args and isinstance(self._of(node.args[0]), Tensor) else None
-        if target in rules.BINARY and isinstance(result, Tensor):
-            return rules.combined(known, self._labels(node.args[0]), self._labels(node.args[1]), why)
-        if target in rules.MATMUL:
+        if target in (getattr, "size", operator.getitem, operator.floordiv):
+            found = self._size(node, result)
+            if found is not None:
+                return found
+        if not any(isinstance(self.carried.get(n), Tensor | tuple | Held) for n in node.all_input_nodes):
+            return plain(result)
+        if target in tables.BINARY and isinstance(result, Tensor):
+            a, b = self._operands(node, node.args[:2], divides=target in tables.DIVIDES)
+            return rules.combined(known, a, b, why)
+        if target in tables.TERNARY and isinstance(result, Tensor) and len(node.args) == 3:
+            a, b, c = self._operands(node, node.args)
+            return rules.combined(known, rules.combined(known, a, b, why), c, why)
+        if target in tables.MATMUL:
             a, b = self._labels(node.args[0]), self._labels(node.args[1])
             return rules.product(known, a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
-        if target in (torch.cat, torch.concat):
-            parts = [self._labels(part) for part in _argument(node, 0, "tensors", ())]
-            return rules.concatenated(known, parts, _argument(node, 1, "dim", 0), why)
-        if x is None:
-            return NotImplemented
-        if target in rules.UNARY:
+        if target in tables.JOINS:
+            return rules.concatenated(known, self._parts(node), argument(node, 1, "dim", 0), why)
+        if target in tables.STACKS:
+            return rules.stacked(known, self._parts(node), argument(node, 1, "dim", 0), why)
+        given = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+        return self._of_one(node, self._labels(given), result, why) if self._is_tensor(given) else NotImplemented
+
+    def _of_one(self, node: fx.Node, x: Tensor, result: Any, why: str) -> Any:
+        """Operations with one tensor that counts."""
+        target, known = node.target, self.known
+        shape = tuple(result.shape) if isinstance(result, Tensor) else ()
+        if target in tables.UNARY:
             return known.roots(x)
-        if target in rules.SIZED:
+        if target in tables.SIZED:
             return self._sized(node, x, shape, why)
-        if target in rules.FREE:
+        if target in tables.UNFLATTENED:
+            return self._unflattened(node, x, shape, why)
+        if target in tables.FREE or (target is getattr and node.args[1] in tables.TRANSPOSED):
             moved = self._same(node, known.roots(x))
             return rules.settled(known, moved, [True] * moved.dim(), why)
         if target is operator.getitem:
-            return rules.sliced(known, x, node.args[1], why)
-        if target in rules.REDUCE:
-            return self._reduced(node, x, why)
-        if target in rules.SOFTMAX:
-            axis = _argument(node, 1, "dim", None)
+            self._fix_extents(node, f"{why} computes with their number")
+            return rules.sliced(known, x, self._values(node.args[1]), why)
+        if target in tables.REDUCE or target in tables.NORMS:
+            return self._reduced(node, x, result, why)
+        if target in tables.ALONG:
+            axis = argument(node, 2 if target is F.normalize else 1, "dim", 1 if target is F.normalize else None)
             return rules.softened(known, x, axis, why) if isinstance(axis, int) else NotImplemented
-        if target in rules.SPATIAL:
-            return rules.spread(rules.channel_vector(known, x, 1, why), 1, shape)
+        if target in tables.PICKED:
+            axis = argument(node, 2, "dims", None) if target in ("roll", torch.roll) else argument(node, 1, "dim", None)
+            axis = axis[0] if isinstance(axis, tuple | list) and len(axis) == 1 else axis
+            return rules.picked(known, x, self._same(node, x), axis, why) if isinstance(axis, int) else NotImplemented
+        if target in tables.SPATIAL:
+            vector = rules.channel_vector(known, x, 1, why)
+            return each(result, lambda tensor: rules.spread(vector, 1, tuple(tensor.shape)))
         if target is F.pad:
             return self._pad(node, x, shape, why)
+        if target is F.channel_shuffle:
+            groups = argument(node, 1, "groups", None)
+            return F.channel_shuffle(rules.shuffled(known, x, groups, why), groups)
+        if target is F.glu:
+            axis = argument(node, 1, "dim", -1)
+            return rules.chunked(known, x, known.roots(x).chunk(2, axis), axis, why)[0]
         if target in ("chunk", torch.chunk):
-            return rules.chunked(known, x, self._same(node, x), _argument(node, 2, "dim", 0), why)
+            return rules.chunked(known, x, self._same(node, x), argument(node, 2, "dim", 0), why)
+        if target in tables.SPLIT:
+            axis = argument(node, 2, "dim", 0)
+            return tuple(rules.picked(known, x, part, axis, why) for part in self._same(node, x))
         if target in ("unbind", torch.unbind):
-            whole = (slice(None),) * (_argument(node, 1, "dim", 0) % x.dim())
+            whole = (slice(None),) * (argument(node, 1, "dim", 0) % x.dim())
             return tuple(rules.sliced(known, x, (*whole, i), why) for i in range(len(result)))
         if target is F.scaled_dot_product_attention and len(node.args) >= 3:
             q, k, v = (self._labels(argument) for argument in node.args[:3])
             return rules.attention(known, q, k, v, node.kwargs.get("scale") is not None, why)
         return NotImplemented
 
-    def _module(self, node: fx.Node, result: Any, why: str) -> Any:
-        path, known = str(node.target), self.known
-        module = self.model.get_submodule(path)
-        kind = kind_of_module(module)
-        if not isinstance(result, Tensor) or kind is None or len(node.args) != 1:
-            return self._opaque(module, why)
-        x, shape = self._labels(node.args[0]), tuple(result.shape)
-        if kind is Kind.WEIGHTED:
-            return self._weighted(module, path, x, shape, why)
-        if kind is Kind.NORM:
-            vector = rules.channel_vector(known, x, 1, why)
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                if isinstance(tensor, Tensor):
-                    self.ledger.join(tensor, 0, vector, why)
-            return rules.spread(known.roots(vector), 1, shape)
-        if kind is Kind.PASS:
-            return known.roots(x)
-        if isinstance(module, nn.Flatten):
-            return rules.settled(known, module(known.roots(x)), [True] * len(shape), why)
-        if isinstance(module, PADDING) and x.dim() == 4 and module.value == 0:
-            before, after = module.padding[4:]
-            if min(before, after) < 0:
-                return NotImplemented
-            if path not in self.ledger.paddings:
-                self.ledger.paddings[path] = known.fresh(before), known.fresh(after)
-            vector = rules.channel_vector(known, x, 1, why)
-            return rules.padded(*self.ledger.paddings[path], rules.spread(vector, 1, (1, len(vector))), 1, shape)
-        spatial = isinstance(module, nn.ZeroPad1d | nn.ZeroPad2d) or "Pool" in type(module).__name__
-        if spatial or isinstance(module, nn.Upsample):
-            same = rules.channel_vector(known, x, 1, why)
-            return rules.spread(same, 1, shape) if len(same) == shape[1] else NotImplemented
-        return NotImplemented
+    # -- sizes ----------------------------------------------------------------------------------------
 
-    def _opaque(self, module: nn.Module, why: str) -> Any:
-        for tensor in (*module.parameters(), *module.buffers()):
-            self.ledger.fix(tensor, f"{why} has no rule")
-        return NotImplemented
-
-    def _weighted(self, module: nn.Module, path: str, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
-        known, weight = self.known, module.weight
-        assert isinstance(weight, Tensor)
-        linear = isinstance(module, nn.Linear)
-        axis = len(shape) - 1 if linear else 1
-        inputs = rules.channel_vector(known, x, axis, why)
-        groups = 1 if linear else int(module.groups)  # type: ignore[arg-type]
-        self.ledger.outputs.setdefault(id(weight), f"{path}.weight")
-        outputs = self.ledger.axis(weight, 0)
-        if groups == 1:
-            self.ledger.join(weight, 1, inputs, why)
-        elif weight.shape[1] == 1:  # depthwise: an input goes with its own outputs
-            known.join(inputs[:, None].expand(groups, -1), outputs.reshape(groups, -1), why)
-            known.fix(self.ledger.axis(weight, 1), why)
-        else:  # the same places of all groups, so that these stay equal
-            self.ledger.join(weight, 1, inputs.reshape(groups, -1)[0], why)
-            for vector in (inputs, outputs):
-                rows = vector.reshape(groups, -1)
-                known.join(rows[:1].expand_as(rows), rows, why)
-        if isinstance(module.bias, Tensor):
-            self.ledger.join(module.bias, 0, outputs, why)
-        return rules.spread(known.roots(outputs), axis, shape)
+    def _size(self, node: fx.Node, result: Any) -> Any:
+        """Sizes of tensors, and parts of tuples; ``None`` for what is neither."""
+        target, carried = node.target, self._of(node.args[0])
+        if (target is getattr and node.args[1] == "shape") or target == "size":
+            extents = self._extents(self._labels(node.args[0]))
+            asked = argument(node, 1, "dim", None) if target == "size" else None
+            return extents if asked is None else extents[asked]
+        if target is getattr and isinstance(carried, tuple) and node.args[1] in ("values", "indices"):
+            return carried[0 if node.args[1] == "values" else 1]
+        if target is operator.getitem and isinstance(carried, tuple):
+            return carried[index] if isinstance(index := node.args[1], int | slice) else NotImplemented
+        if target is operator.floordiv and isinstance(carried, Extent):
+            divisor = node.args[1]
+            if isinstance(divisor, int) and divisor > 0:
+                return Extent(carried.labels, carried.per * divisor)
+            self._fix_extents(node, f"{node.name} computes with their number")
+            return plain(result)
+        return None
 
     def _sized(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
-        given = node.args[1:] or tuple(node.kwargs.values())
-        sizes = given[0] if len(given) == 1 and isinstance(given[0], tuple | list) else given
+        given = node.args[1:] or tuple(v for k, v in node.kwargs.items() if k != "input")
+        whole = self._of(given[0]) if len(given) == 1 else None
+        sizes = whole if isinstance(whole, tuple | list) else given
         labels = self.known.roots(x)
         moved = labels.expand(shape) if node.target == "expand" else labels.reshape(shape)
         if len(sizes) != len(shape):
             return rules.settled(self.known, moved, [False] * len(shape), why)
-        free: list[bool | Extent] = []
-        for size in sizes:
-            extent = self._of(size)
-            free.append(extent if isinstance(extent, Extent) else bool(size == -1))
+        free = [self._free(size) for size in sizes]
+        if node.target == "expand":  # an axis that keeps its size need not be written as -1
+            old = [1] * (len(shape) - labels.dim()) + list(labels.shape)
+            varies = {a + len(shape) - labels.dim() for a in varying(labels)}
+            free = [f if a in varies or old[a] != 1 else True for a, f in enumerate(free)]
         return rules.settled(self.known, moved, free, why)
 
-    def _reduced(self, node: fx.Node, x: Tensor, why: str) -> Any:
-        axes, keep = _argument(node, 1, "dim", None), bool(_argument(node, 2, "keepdim", False))
-        axes = (axes,) if isinstance(axes, int) else tuple(range(x.dim())) if axes is None else axes
-        return rules.reduced(self.known, x, axes, keep, why)
+    def _unflattened(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
+        axis, sizes = argument(node, 1, "dim", None), argument(node, 2, "sizes", None)
+        sizes = node.kwargs.get("unflattened_size", sizes)
+        if not isinstance(axis, int) or not isinstance(sizes, tuple | list):
+            return NotImplemented
+        axis %= x.dim()
+        free: list[bool | Extent] = [True] * len(shape)
+        free[axis : axis + len(sizes)] = [self._free(size) for size in sizes]
+        return rules.settled(self.known, self.known.roots(x).reshape(shape), free, why)
 
-    def _pad(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
-        labels = self.known.roots(x)
-        axes = varying(labels)
-        if axes and labels.shape[axes[0]] != shape[axes[0]]:  # the number of new channels is fixed
-            self.known.fix(labels, f"{why} pads channels by a fixed number (nn.ZeroPad3d would not)")
-            return torch.zeros(shape, dtype=torch.int64)
-        return (
-            rules.spread(rules.channel_vector(self.known, x, axes[0], why), axes[0], shape)
-            if axes
-            else _plain(torch.empty(shape, device="meta"))
-        )
-
-    # -- helpers --------------------------------------------------------------------------------------
-
-    def _of(self, argument: Any) -> Any:
-        return self.carried.get(argument) if isinstance(argument, fx.Node) else argument
-
-    def _labels(self, argument: Any) -> Tensor:
-        found = self._of(argument)
-        return found if isinstance(argument, fx.Node) and isinstance(found, Tensor) else rules.of_constant(found)
-
-    def _same(self, node: fx.Node, labels: Tensor) -> Any:
-        """What the operation does, done to the labels."""
-        args, kwargs = self.fetch_args_kwargs_from_env(node)
-        if node.op == "call_method":
-            return getattr(labels, str(node.target))(*args[1:], **kwargs)
-        assert callable(node.target)
-        return node.target(labels, *args[1:], **kwargs)
+    def _free(self, size: Any) -> bool | Extent:
+        extent = self._of(size)
+        return extent if isinstance(extent, Extent) else bool(extent == -1)
 
     def _extents(self, labels: Tensor) -> tuple[Extent, ...]:
         labels = self.known.roots(labels)
@@ -267,35 +254,105 @@ class _Reader(fx.Interpreter):
             for a in range(labels.dim())
         )
 
+    def _fix_extents(self, node: fx.Node, why: str) -> None:
+        """The number of channels decides what comes out: it may not change."""
+        for given in node.all_input_nodes:
+            for extent in parts_of(self.carried.get(given), Extent):
+                self.known.fix(extent.labels, why)
+
+    # -- other rules ----------------------------------------------------------------------------------
+
+    def _operands(self, node: fx.Node, given: Any, divides: bool = False) -> list[Tensor]:
+        """Labels of operands. A tensor of the network's own has channels where an operand beside it has them."""
+        others = [self._labels(a) for a in given if not isinstance(self._of(a), Held)]
+        found = []
+        for place, operand in enumerate(given):
+            held = self._of(operand)
+            if not isinstance(held, Held):
+                found.append(self._labels(operand))
+            else:  # a channel that goes must not divide by zero in the network that it is compared with
+                found.append(self._own(held.tensor, [] if divides and place else others, name_of(node, self.model)))
+        return found
+
+    def _own(self, tensor: Tensor, others: list[Tensor], why: str) -> Tensor:
+        found = torch.zeros(tuple(tensor.shape), dtype=torch.int64)
+        axes = {a - other.dim() for other in others for a in varying(self.known.roots(other))}
+        axes = {a for a in axes if -tensor.dim() <= a and tensor.shape[a] > 1}
+        marked = self.ledger.axes[id(tensor)]
+        if not axes and not others:
+            self.ledger.fix(tensor, f"{why} uses it outside of a layer")
+        if len(axes) != 1:
+            self.ledger.fix(tensor, f"{why} uses it outside of a layer")
+            return found
+        axis = next(iter(axes)) % tensor.dim()
+        if any(vector is not None for a, vector in enumerate(marked) if a != axis):
+            self.ledger.fix(tensor, f"{why} uses it along two axes")
+            return found
+        return rules.spread(self.known.roots(self.ledger.axis(tensor, axis)), axis, tuple(tensor.shape))
+
+    def _reduced(self, node: fx.Node, x: Tensor, result: Any, why: str) -> Any:
+        place = 2 if node.target in tables.NORMS else 1
+        axes = argument(node, place, "dim", argument(node, place, "axis", None))
+        if isinstance(axes, fx.Node):
+            return NotImplemented
+        first = result if isinstance(result, Tensor) else result[0]
+        axes = (axes,) if isinstance(axes, int) else tuple(range(x.dim())) if axes is None else axes
+        found = rules.reduced(self.known, x, axes, first.dim() == x.dim(), why)
+        return found if isinstance(result, Tensor) else tuple(found for _ in result)
+
+    def _pad(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
+        labels = self.known.roots(x)
+        axes = varying(labels)
+        if axes and labels.shape[axes[0]] != shape[axes[0]]:  # the number of new channels is fixed
+            self.known.fix(labels, f"{why} pads channels by a fixed number (nn.ZeroPad3d would not)")
+            return torch.zeros(shape, dtype=torch.int64)
+        return (
+            rules.spread(rules.channel_vector(self.known, x, axes[0], why), axes[0], shape)
+            if axes
+            else plain(torch.empty(shape, device="meta"))
+        )
+
+    # -- helpers --------------------------------------------------------------------------------------
+
+    def _of(self, argument: Any) -> Any:
+        return self.carried.get(argument) if isinstance(argument, fx.Node) else argument
+
+    def _is_tensor(self, argument: Any) -> bool:
+        return isinstance(argument, fx.Node) and isinstance(self._of(argument), Tensor | Held)
+
+    def _labels(self, argument: Any) -> Tensor:
+        found = self._of(argument)
+        if isinstance(found, Held):
+            self.ledger.fix(found.tensor, "it is used outside of a layer")
+            found = found.tensor
+        elif isinstance(argument, fx.Node) and isinstance(found, Tensor):
+            return found
+        return rules.of_constant(found)
+
+    def _parts(self, node: fx.Node) -> list[Tensor]:
+        """Labels of what is joined: written as a list, or a tuple that an operation gave."""
+        parts = self._of(argument(node, 0, "tensors", ()))
+        return [part if isinstance(part, Tensor) else self._labels(part) for part in parts]
+
+    def _values(self, argument: Any) -> Any:
+        return fx.node.map_arg(argument, lambda node: self.env[node])
+
+    def _same(self, node: fx.Node, labels: Tensor) -> Any:
+        """What the operation does, done to the labels."""
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        if node.op == "call_method":
+            return getattr(labels, str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)
+        if not args:
+            return node.target(**{**kwargs, next(iter(kwargs)): labels})
+        return node.target(labels, *args[1:], **kwargs)
+
     def _fix(self, arguments: Any, why: str) -> None:
         def fix(node: fx.Node) -> fx.Node:
-            for labels in _tensors(self.carried.get(node)):
+            for labels in parts_of(self.carried.get(node), Tensor):
                 self.known.fix(labels, why)
+            for held in parts_of(self.carried.get(node), Held):
+                self.ledger.fix(held.tensor, why)
             return node
 
         fx.node.map_arg(arguments, fix)
-
-
-def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
-    return node.kwargs.get(name, node.args[position] if len(node.args) > position else default)
-
-
-def _tensors(carried: Any) -> list[Tensor]:
-    if isinstance(carried, Extent):
-        return []
-    if isinstance(carried, tuple | list):
-        return [labels for part in carried for labels in _tensors(part)]
-    return [carried] if isinstance(carried, Tensor) else []
-
-
-def _plain(result: Any) -> Any:
-    """Labels for a result whose channels all stay."""
-    if isinstance(result, tuple | list) and not isinstance(result, torch.Size):
-        return tuple(_plain(part) for part in result)
-    return torch.zeros(tuple(result.shape), dtype=torch.int64) if isinstance(result, Tensor) else None
-
-
-def _what(node: fx.Node, model: nn.Module) -> str:
-    if node.op == "call_module":
-        return type(model.get_submodule(str(node.target))).__name__
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))

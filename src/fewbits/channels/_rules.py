@@ -6,42 +6,14 @@ along one axis of a tensor only, so that what is left after a removal is a tenso
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fewbits.channels._labels import FIXED, Labels, varying
-from fewbits.graph.traced import FUNCTIONS, METHODS, Kind
-
-UNARY: set[Any] = {
-    *(f for f, kind in FUNCTIONS.items() if kind is Kind.PASS),
-    *(m for m, kind in METHODS.items() if kind is Kind.PASS),
-    "contiguous", "clone", "detach", "float", "to", "abs", "exp", "clamp", "neg", "sqrt", "square", "gelu", "silu",
-    torch.abs, torch.exp, torch.clamp, torch.neg, torch.sqrt, torch.square, operator.neg, F.hardsigmoid, F.mish,
-    torch.zeros_like, torch.ones_like,
-}  # fmt: skip
-BINARY: set[Any] = {
-    operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, operator.isub, torch.sub, "sub", "sub_",
-    operator.mul, operator.imul, torch.mul, "mul", "mul_", operator.truediv, operator.itruediv, torch.div,
-    "div", "div_", torch.maximum, torch.minimum,
-}  # fmt: skip
-MATMUL: set[Any] = {torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm"}
-SIZED: set[Any] = {"view", "reshape", torch.reshape, "expand"}  # take sizes: those written as numbers cannot change
-FREE: set[Any] = {
-    torch.flatten, "flatten", "squeeze", "unsqueeze", torch.squeeze, torch.unsqueeze, "permute", torch.permute,
-    "transpose", torch.transpose, "t", "swapaxes", "movedim", torch.movedim,
-}  # fmt: skip
-REDUCE: set[Any] = {"mean", "sum", "amax", "amin", torch.mean, torch.sum, torch.amax, torch.amin}
-SOFTMAX: set[Any] = {F.softmax, torch.softmax, "softmax", F.log_softmax, "log_softmax"}
-SPATIAL: set[Any] = {  # channel by channel, channels on axis 1
-    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.interpolate,
-    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool2d,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +68,7 @@ def channel_vector(known: Labels, labels: Tensor, axis: int, why: str) -> Tensor
     """Labels along ``axis``; those that vary along another one are fixed."""
     labels = known.roots(labels)
     if any(a != axis % labels.dim() for a in varying(labels)):
-        known.fix(labels, why)
+        known.fix(labels, f"{why} runs along another axis than that of channels")
         labels = torch.zeros_like(labels)
     return _vector(labels, axis)
 
@@ -119,8 +91,8 @@ def combined(known: Labels, a: Tensor, b: Tensor, why: str) -> Tensor:
         known.join(a.expand(shape), b.expand(shape), why)
         return settled(known, a.expand(shape), [axis in (mine or theirs)[:1] for axis in range(dims)], why)
     if mine and theirs:  # an outer product
-        known.fix(a, why)
-        known.fix(b, why)
+        known.fix(a, f"{why} is an outer product")
+        known.fix(b, f"{why} is an outer product")
         return torch.zeros(shape, dtype=torch.int64)
     return (b if theirs else a).expand(shape)
 
@@ -148,10 +120,10 @@ def attention(known: Labels, q: Tensor, k: Tensor, v: Tensor, scaled: bool, why:
 
 
 def softened(known: Labels, labels: Tensor, axis: int, why: str) -> Tensor:
-    """Softmax along an axis, which no channel may leave."""
+    """Softmax, or a running sum, along an axis, which no channel may leave."""
     labels = known.roots(labels)
     if axis % labels.dim() in varying(labels):
-        known.fix(labels, f"{why} normalises over channels")
+        known.fix(labels, f"{why} normalises or runs over channels")
     return known.roots(labels)
 
 
@@ -171,11 +143,30 @@ def sliced(known: Labels, labels: Tensor, index: Any, why: str) -> Tensor:
     found: Tensor = labels[index]
     if axes:
         whole = [a for a in varying(found) if found.shape[a] == labels.shape[axes[0]]]
-        kept = bool(whole) and torch.equal(_vector(found, whole[0]), _vector(labels, axes[0]))
+        kept = (
+            bool(whole)
+            and not _listed(index, axes[0])
+            and torch.equal(_vector(found, whole[0]), _vector(labels, axes[0]))
+        )
         if not kept:
             known.fix(labels, f"{why} takes channels by their numbers")
             return torch.zeros_like(found)
     return found
+
+
+def _listed(index: Any, axis: int) -> bool:
+    """Whether an index lists places along an axis: even where it lists all of them, it names each."""
+    parts = index if isinstance(index, tuple) else (index,)
+    listed = [place for place, part in enumerate(parts) if isinstance(part, list | Tensor)]
+    plain = all(isinstance(part, int | slice | list | Tensor) for part in parts)
+    return bool(listed) and (not plain or axis in listed)
+
+
+def picked(known: Labels, labels: Tensor, found: Tensor, axis: int, why: str) -> Tensor:
+    """Some places along an axis, in any order; ``found`` are their labels. Channels stay where they are picked."""
+    if axis % labels.dim() in varying(known.roots(labels)):
+        known.fix(labels, f"{why} takes channels by their numbers")
+    return known.roots(found)
 
 
 def chunked(known: Labels, labels: Tensor, parts: Sequence[Tensor], axis: int, why: str) -> tuple[Tensor, ...]:
@@ -183,9 +174,25 @@ def chunked(known: Labels, labels: Tensor, parts: Sequence[Tensor], axis: int, w
     if axis % labels.dim() in varying(known.roots(labels)):
         if any(part.shape != parts[0].shape for part in parts):
             known.fix(labels, f"{why} makes unequal parts")
+            return tuple(known.roots(part) for part in parts)
         for part in parts[1:]:
             known.join(parts[0], part, why)
     return tuple(known.roots(part) for part in parts)
+
+
+def shuffled(known: Labels, labels: Tensor, groups: int, why: str) -> Tensor:
+    """Channels of equal groups in turn: the same places of all groups go together."""
+    rows = channel_vector(known, labels, 1, why).reshape(groups, -1)
+    known.join(rows[:1].expand_as(rows), rows, why)
+    return known.roots(labels)
+
+
+def stacked(known: Labels, parts: Sequence[Tensor], axis: int, why: str) -> Tensor:
+    """Side by side along a new axis: the same places of all of them go together."""
+    found = torch.stack([known.roots(part) for part in parts], axis)
+    new = axis % found.dim()
+    along = next((a for a in varying(found) if a != new), None)
+    return settled(known, found, [a == along for a in range(found.dim())], why)
 
 
 def concatenated(known: Labels, parts: Sequence[Tensor], axis: int, why: str) -> Tensor:

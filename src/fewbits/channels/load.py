@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,10 @@ from torch import Tensor, nn
 from fewbits.attach.attach import counters
 from fewbits.channels.surgery import prune_channels
 from fewbits.errors import MismatchError, did_you_mean
-from fewbits.plan import Plan
+from fewbits.plan import Entry, Plan
+
+AT_ONCE = 1 << 22
+"""Numbers that are made of a plan at a time: 16 MB."""
 
 
 def load_plan(model: nn.Module, plan: Plan) -> None:
@@ -26,20 +31,35 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
     if plan.channels is not None and _is_larger(state, plan):
         prune_channels(model, plan.channels)
         state = model.state_dict()
-    tensors = plan.tensors()
-    for name, tensor in tensors.items():
+    entries = dict(plan) | {other: plan[name] for other, name in plan.aliases.items()}
+    for name, entry in entries.items():
         if name not in state:
             raise MismatchError(f"the plan has {name!r}, which the network lacks{did_you_mean(name, state)}")
-        if state[name].shape != tensor.shape:
-            raise MismatchError(
-                f"{name}: the plan has shape {tuple(tensor.shape)}, the network {tuple(state[name].shape)}"
-            )
-        state[name] = _fitting(name, tensor, state[name].dtype)
+        if tuple(state[name].shape) != entry.shape:
+            raise MismatchError(f"{name}: the plan has shape {entry.shape}, the network {tuple(state[name].shape)}")
+        if state[name].dtype != torch.float32:
+            _fitting(name, entry.values(), state[name].dtype)  # refused before anything is loaded
     counted = counters(model)
-    missing = [name for name in state if name not in tensors and name not in counted]
+    missing = [name for name in state if name not in entries and name not in counted]
     if missing:
         raise MismatchError(f"the plan lacks {missing[0]!r} (and {len(missing) - 1} more) of the network")
-    model.load_state_dict(state)
+    for names in _portions(entries):
+        portion = OrderedDict((name, _fitting(name, entries[name].values(), state[name].dtype)) for name in names)
+        portion._metadata = state._metadata  # type: ignore[attr-defined]  # versions of its modules
+        model.load_state_dict(portion, strict=False)
+
+
+def _portions(entries: Mapping[str, Entry]) -> list[list[str]]:
+    """Names in turn, of no more numbers at once than :data:`AT_ONCE`: not all tensors need to be there twice."""
+    portions: list[list[str]] = [[]]
+    size = 0
+    for name, entry in entries.items():
+        size += prod(entry.shape)
+        if size > AT_ONCE and portions[-1]:
+            portions.append([])
+            size = prod(entry.shape)
+        portions[-1].append(name)
+    return portions
 
 
 def _fitting(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

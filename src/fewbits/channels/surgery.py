@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fewbits.channel_masks import KEPT, ChannelMasks, channels_of
 from fewbits.errors import MismatchError, did_you_mean
 
 PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @torch.no_grad()
@@ -68,10 +72,10 @@ def _groups(model: nn.Module, smaller: dict[int, Tensor]) -> dict[nn.Module, int
     """Groups of every grouped convolution afterwards: fewer for a depthwise one, else as many as before."""
     found: dict[nn.Module, int] = {}
     for path, module in model.named_modules():
-        if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) or module.groups == 1:
+        if not isinstance(module, CONVOLUTIONS + TRANSPOSED) or module.groups == 1:
             continue
         weight = smaller.get(id(module.weight), module.weight)
-        each = module.out_channels // module.groups
+        each = (module.out_channels if isinstance(module, CONVOLUTIONS) else module.in_channels) // module.groups
         depthwise = module.weight.shape[1] == 1
         groups, rest = divmod(weight.shape[0], each) if depthwise else (module.groups, weight.shape[0] % module.groups)
         if rest:
@@ -100,13 +104,18 @@ def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    elif isinstance(module, CONVOLUTIONS):
         module.groups = groups.get(module, module.groups)
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+    elif isinstance(module, TRANSPOSED):
+        module.groups = groups.get(module, module.groups)
+        module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, _BatchNorm | _InstanceNorm):
         sized = weight if isinstance(weight, Tensor) else module.running_mean
         if sized is not None:
             module.num_features = len(sized)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ Update = Callable[[int, int, str], None]
 def progress() -> Iterator[Callable[[str], Update]]:
     """Progress on standard error: what runs, how far, and its state in a few words.
 
-    Bars on a terminal; in a file or a pipe, a line for every tenth of the work.
+    Bars on a terminal; in a file or a pipe, a line for every tenth of the work, and one where it begins.
     """
     if not err_console.is_terminal:
         yield _lines
@@ -41,21 +41,23 @@ def progress() -> Iterator[Callable[[str], Update]]:
                     task = bar.add_task(name, total=total, state=state)
                 bar.update(task, completed=done, total=total, state=state)
 
+            update.step = update  # type: ignore[attr-defined]
             return update
 
         yield stage
 
 
 def _lines(name: str) -> Update:
-    last = 0
+    last = -1
 
     def update(done: int, total: int, state: str) -> None:
         nonlocal last
         tenth = 10 * done // total
         if tenth < last:  # after the pilots, the training
-            last = 0
+            last = -1
         if tenth > last:
             last = tenth
             say(f"{name} {100 * done // total} %: {state}")
 
+    update.step = update  # type: ignore[attr-defined]
     return update

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -20,7 +23,7 @@ class Kind(StrEnum):
 
     INPUT = "input"
     WEIGHTED = "weighted"  # linear and convolutional layers
-    NORM = "norm"  # batch normalisation
+    NORM = "norm"  # channel by channel: batch and instance normalisation
     PASS = "pass"  # element by element
     MOVE = "move"  # elements are moved or chosen (reshape, pad, cat, max pooling)
     SHARE = "share"  # sums and averages
@@ -30,21 +33,29 @@ class Kind(StrEnum):
 
 _PASS_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardtanh, nn.Tanh,
-    nn.Sigmoid, nn.Softplus, nn.Identity,
+    nn.Sigmoid, nn.Softplus, nn.Identity, nn.Mish, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign, nn.CELU, nn.Threshold,
+    nn.RReLU, nn.Softshrink, nn.Hardshrink, nn.Tanhshrink, nn.PReLU, nn.FeatureAlphaDropout,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
 )  # fmt: skip
 _MOVE_MODULES = (
     nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.PixelShuffle, nn.ChannelShuffle,
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d,
+    nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
+    nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d,
+    nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.GLU,
 )  # fmt: skip
 _SHARE_MODULES = (
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Upsample,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Upsample, nn.LPPool1d, nn.LPPool2d,
+    nn.Softmax, nn.LogSoftmax, nn.Softmin,
+)  # fmt: skip
+_NORM_MODULES = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
 )  # fmt: skip
 MODULES: dict[type[nn.Module], Kind] = {
     **dict.fromkeys((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d), Kind.WEIGHTED),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), Kind.NORM),
+    **dict.fromkeys(_NORM_MODULES, Kind.NORM),
     **dict.fromkeys(_PASS_MODULES, Kind.PASS),
     **dict.fromkeys(_MOVE_MODULES, Kind.MOVE),
     **dict.fromkeys(_SHARE_MODULES, Kind.SHARE),
@@ -98,10 +109,32 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Parts one by one, where the call says how many there are; fewer chunks fail when the graph runs."""
+        count = _parts(obj.node)
+        return super().iter(obj) if count is None else iter([operator.getitem(obj, place) for place in range(count)])
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict) and (
             kind_of_module(m) is not None or super().is_leaf_module(m, module_qualified_name)
         )
+
+
+def _parts(node: fx.Node) -> int | None:
+    """How many parts a tensor is split into, if the call itself says so."""
+    if node.op not in ("call_function", "call_method"):
+        return None
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    names = {"chunk": ("chunks",), "split": ("split_size_or_sections", "split_size"), "tensor_split": TENSOR_SPLIT}
+    if name not in names:
+        return None
+    given = [node.kwargs[key] for key in names[name] if key in node.kwargs] or list(node.args[1:2])
+    if isinstance(given[0], tuple | list):
+        return len(given[0]) + (name == "tensor_split")
+    return given[0] if isinstance(given[0], int) and name != "split" else None
+
+
+TENSOR_SPLIT = ("indices_or_sections", "sections", "indices")
 
 
 def kind_of_module(module: nn.Module) -> Kind | None:
@@ -121,14 +154,28 @@ def graph_of(model: nn.Module) -> fx.Graph:
     Raises:
         UnsupportedError: control flow that depends on data.
     """
+    for name in [name for name in vars(model) if _CONSTANT.fullmatch(name)]:
+        delattr(model, name)  # of a tracing before: the same tensors come again, and have their names again
     try:
         return _Tracer().trace(model)
     except Exception as error:  # torch.fx raises many types, depending on what the forward does
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).partition(". ")[0]
         raise UnsupportedError(
-            f"cannot read the structure of {type(model).__name__} with torch.fx: {reason[:200]}; ecq, ecqx and "
-            "pruning do without"
+            f"cannot read the structure of {type(model).__name__} with torch.fx{_line_of(error)}: {reason[:200]}; ecq, "
+            "ecqx and pruning do without"
         ) from error
+
+
+_CONSTANT = re.compile(r"_tensor_constant\d+")
+_FOREIGN = (f"{os.sep}torch{os.sep}", f"{os.sep}fewbits{os.sep}")  # folders of what is not the user's own
+
+
+def _line_of(error: BaseException) -> str:
+    """The innermost line of somebody's own that an error went through, in words."""
+    own = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in _FOREIGN)]
+    if not own:
+        return ""
+    return f" at line {own[-1].lineno} of {os.path.basename(own[-1].filename)}, in {own[-1].name}"
 
 
 def placed(graph: fx.Graph, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:

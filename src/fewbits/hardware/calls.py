@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ _UNCOUNTED = (
     "matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", "outer", "addmm", "addmv", "addbmm", "baddbmm",
 )  # fmt: skip
 
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+
 
 @dataclass(frozen=True, eq=False)
 class Call:
@@ -37,20 +41,17 @@ class Call:
     """
 
     name: str
-    module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    module: Weighted | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
     inputs: tuple[int, ...]
     shape: tuple[int, ...]
     nonzero: Tensor | None = field(default=None, repr=False)
 
     @property
-    def outputs(self) -> int:
-        """Channels that come out."""
-        return self.module.weight.shape[0]
-
-    @property
     def positions(self) -> int:
-        """How many outputs each weight takes part in, of the whole batch."""
-        return torch.Size(self.shape).numel() // self.outputs
+        """How often each weight is multiplied, for the whole batch: at each output, or at each input if transposed."""
+        if isinstance(self.module, TRANSPOSED):  # padding cuts some of the products off, which are made all the same
+            return prod(self.inputs) // self.module.in_channels
+        return prod(self.shape) // self.module.weight.shape[0]
 
 
 class _Watch(fx.Interpreter):
@@ -66,8 +67,9 @@ class _Watch(fx.Interpreter):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module: Any = self.fetch_attr(str(target))
-        weighted = isinstance(module, WEIGHTED)
-        if not weighted and any(parameter.dim() > 1 for parameter in module.parameters()):
+        weighted = isinstance(module, WEIGHTED + TRANSPOSED)
+        without = isinstance(module, nn.Embedding | nn.LayerNorm)  # rows are taken as they are; norms are not counted
+        if not weighted and not without and any(parameter.dim() > 1 for parameter in module.parameters()):
             raise UnsupportedError(f"cannot count the multiplications of {target}: {type(module).__name__}")
         inputs = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         before = None if inputs is None else tuple(inputs.shape)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewbits.errors import RecipeError
-from fewbits.hardware.calls import Call, calls
+from fewbits.errors import RecipeError, UnsupportedError
+from fewbits.hardware.calls import TRANSPOSED, Call, calls
 from fewbits.hardware.count import planned
 from fewbits.plan import Affine, Clustered, Entry, Masked, Plan
 from fewbits.task.batches import Inputs, samples_in
@@ -163,6 +163,8 @@ def records_of(
     records: dict[tuple[Any, ...], Layer] = {}
     facts: dict[str, _Weight] = {}
     for call in found:
+        if isinstance(call.module, TRANSPOSED):
+            raise UnsupportedError(f"cannot price {call.name}: no dataflow of a transposed convolution is known here")
         if call.name not in facts:
             entry = None if plan is None else _entry(plan, call)
             facts[call.name] = _weight(call.module.weight, entry, density.get(call.name))
@@ -228,6 +230,7 @@ def _weight(weight: Tensor, entry: Entry | None, density: float | None) -> _Weig
 
 def _layer(call: Call, weight: _Weight, samples: int, input_density: float | None) -> Layer:
     module = call.module
+    assert not isinstance(module, TRANSPOSED)
     positions = call.positions // samples
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
@@ -238,7 +241,7 @@ def _layer(call: Call, weight: _Weight, samples: int, input_density: float | Non
     if not isinstance(module, nn.Linear):
         groups = module.groups
         if 1 < groups == module.in_channels:  # depthwise: a channel that is gone was a group
-            groups = weight.shape[0] * groups // call.outputs
+            groups = weight.shape[0] * groups // module.out_channels
         kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
         size_in, size_out = call.inputs[-len(kernel) :], call.shape[-len(kernel) :]
     outputs, inputs = weight.shape[0], weight.shape[1] * groups
@@ -267,6 +270,7 @@ def products_of(call: Call, mask: Tensor) -> int:
         call: with its ``nonzero``. mask: where the weight is not zero, of the weight's shape.
     """
     assert call.nonzero is not None
+    assert not isinstance(call.module, TRANSPOSED)
     module, inputs = call.module, call.nonzero.double()  # sums beyond 2^24 are exact in float64
     if isinstance(module, nn.Linear):
         return int((inputs.flatten(0, -2).sum(0) * mask.sum(0)).sum())

@@ -7,7 +7,8 @@ network's class, so a file's network is rebuilt from that class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from operator import is_not
@@ -21,7 +22,7 @@ from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
-from fewbits.errors import DataError, NonFiniteError, SelectionError
+from fewbits.errors import DataError, NonFiniteError, SelectionError, UnsupportedError
 from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
 from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
@@ -87,7 +88,8 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
 
     Raises:
         DataError: no batches, or one that the network does not take; the message names it. NonFiniteError: an
-            activation is NaN or infinite; the message names the batch and the quantizer.
+            activation is NaN or infinite; the message names the batch and the quantizer. UnsupportedError: parts of a
+            tensor are fewer than the form that was read has.
     """
     found = {name: m for name, m in net.named_modules() if isinstance(m, RangedQuantizer)}
     for module in found.values():
@@ -97,8 +99,8 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
         for inputs in batches:
             count += 1
             place = f"batch {count} of the calibration data"
-            with handing(net, inputs, place):
-                run(net, inputs)
+            with handing(net, inputs, place), _all_parts(net):
+                run(net.forward, inputs)  # type: ignore[arg-type]  # not net(), which prints what it raises
             for name, module in found.items():
                 module.next_batch()
                 if not (torch.isfinite(module.low) and torch.isfinite(module.high)):
@@ -112,6 +114,19 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
     if not count:
         raise DataError("the calibration data is empty: the loader yields no batch")
     return count
+
+
+@contextmanager
+def _all_parts(net: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except IndexError as error:
+        if "tuple index" not in str(error):
+            raise
+        raise UnsupportedError(
+            f"{type(net).__name__} does not compute once torch.fx has read its structure ({error}): a tensor is split "
+            "into fewer parts than were asked for; ecq, ecqx and pruning do without"
+        ) from error
 
 
 @torch.no_grad()

@@ -28,7 +28,19 @@ _MOVING_FUNCTIONS: tuple[Any, ...] = (
 _MOVING_METHODS = frozenset(
     ["view", "reshape", "flatten", "permute", "transpose", "contiguous", "squeeze", "unsqueeze", "t", "narrow"]
 )
-_TUPLES: tuple[Any, ...] = (torch.chunk, torch.split, torch.unbind, torch.max, torch.min, "chunk", "split", "unbind")
+# What gives a tuple of parts. They are on the grid of the whole, but each part got its own before files were kept.
+_PARTS: tuple[Any, ...] = (
+    torch.chunk, torch.split, torch.unbind, torch.tensor_split, "chunk", "split", "unbind", "tensor_split",
+    "split_with_sizes", "hsplit", "vsplit", "dsplit", torch.hsplit, torch.vsplit, torch.dsplit,
+)  # fmt: skip
+# What gives several tensors that are not parts of one, as do layers of other classes.
+_SEVERAL: tuple[Any, ...] = (
+    torch.max, torch.min, torch.median, torch.nanmedian, torch.mode, torch.kthvalue, torch.topk, torch.sort,
+    torch.cummax, torch.cummin, torch.aminmax, torch.var_mean, torch.std_mean, "max", "min", "median", "nanmedian",
+    "mode", "kthvalue", "topk", "sort", "cummax", "cummin", "aminmax", torch.broadcast_tensors, torch.meshgrid,
+    F.multi_head_attention_forward, F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices,
+    F.adaptive_max_pool1d_with_indices, F.adaptive_max_pool2d_with_indices, F.adaptive_max_pool3d_with_indices,
+)  # fmt: skip
 # Runtimes add, average and join integers, too, if inputs and output are on grids.
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _JOINS: tuple[Any, ...] = (
@@ -40,37 +52,45 @@ _AVERAGES = (
 )  # fmt: skip
 _RECTIFIERS: tuple[Any, ...] = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _SHAPES = frozenset(("size", "dim", "numel"))
+_RESERVED = frozenset(vars(nn.Module()))
 
 
 def places(net: fx.GraphModule) -> dict[str, list[fx.Node]]:
     """``{name of a quantizer: nodes behind each of which it goes}``, in the order of computation.
 
     Linear and convolutional layers, sums, averages and concatenations want their inputs on a grid. The grid is set as
-    early
-    as possible: where the value is computed, behind its ReLU, and in front of everything that only moves elements, so
+    early as possible: where the value is computed, behind its ReLU, and in front of all that only moves elements, so
     that a runtime can fuse layer, ReLU and grid. The network's output stays floating point. A layer that is called
     several times (a recurrent one) has one quantizer for all its outputs, and one for all its inputs.
     """
     data = _data(net.graph)
     calls = Counter(str(n.target) for n in net.graph.nodes if n.op == "call_module")
-    names: dict[fx.Node, str] = {}
+    names: dict[fx.Node, tuple[str, str]] = {}  # with what they are named after
     for node in net.graph.nodes:
         if node in data or not _wants_grid(node, net, data):
             continue
         repeated = node.op == "call_module" and calls[str(node.target)] > 1
-        for source in (_source(n, net) for n in node.all_input_nodes if n not in data):
+        for source in _sources(node, net, data):
             # A node's name is its own: one ReLU may serve many places, each with its own range.
             if source.op == "call_module" and _is(source, net, WEIGHTED):
-                names[source] = str(source.target).replace(".", "_")
+                names[source] = str(source.target).replace(".", "_"), str(source.target)
             elif repeated:
-                names[source] = f"{node.target}_input".replace(".", "_")
+                names[source] = f"{node.target}_input".replace(".", "_"), f"{node.target}, its input"
             else:
-                names.setdefault(source, source.name)
+                names.setdefault(source, (source.name, f"%{source.name}"))
     found: dict[str, list[fx.Node]] = {}
+    owners: dict[str, str] = {}
     for node in net.graph.nodes:
         if node in names:
-            found.setdefault(names[node], []).append(node)
+            found.setdefault(_free(*names[node], owners), []).append(node)
     return found
+
+
+def _free(name: str, owner: str, owners: dict[str, str]) -> str:
+    """The name, or the next one that nobody else has: a module has attributes, and paths meet once dots are gone."""
+    while hasattr(nn.Module, name) or name in _RESERVED or owners.setdefault(name, owner) != owner:
+        name += "_"
+    return name
 
 
 def grid_of(net: fx.GraphModule) -> dict[str, str]:
@@ -134,6 +154,30 @@ def _is_float(source: fx.Node, net: fx.GraphModule) -> bool:
     return source.op in ("call_function", "call_method") and not _is(source, net, (*_SUMS, *_JOINS, *_RECTIFIERS))
 
 
+def _sources(node: fx.Node, net: fx.GraphModule, data: set[fx.Node]) -> list[fx.Node]:
+    """Where the inputs of an operation get their grids; a tuple of parts where the whole gets it, others nowhere."""
+    found = []
+    for given in node.all_input_nodes:
+        if given in data:
+            continue
+        while _is(source := _source(given, net), net, _PARTS):
+            given = source.all_input_nodes[0]
+        if source not in data and not _is_tuple(source, net):
+            found.append(source)
+    return found
+
+
+def _is_tuple(node: fx.Node, net: fx.GraphModule) -> bool:
+    """Whether an operation gives several tensors, or may."""
+    if node.op == "call_module":
+        module = net.get_submodule(str(node.target))
+        return bool(getattr(module, "return_indices", False)) or isinstance(module, nn.RNNBase | nn.MultiheadAttention)
+    if node.target is operator.getitem:
+        return isinstance(node.args[1], slice) and _is_tuple(node.all_input_nodes[0], net)
+    indices = node.op == "call_function" and bool(node.kwargs.get("return_indices"))
+    return indices or _is(node, net, (*_PARTS, *_SEVERAL))
+
+
 def _source(node: fx.Node, net: fx.GraphModule) -> fx.Node:
     """The node whose grid this one's value is on: back through all that only moves elements."""
     while _moves(node, net):
@@ -147,6 +191,6 @@ def _moves(node: fx.Node, net: fx.GraphModule) -> bool:
         return given.get("mode", "constant") != "constant" or not given.get("value")
     if node.op == "call_method":
         return node.target in _MOVING_METHODS
-    if node.target is operator.getitem and _is(node.all_input_nodes[0], net, _TUPLES):
+    if node.target is operator.getitem and _is_tuple(node.all_input_nodes[0], net):
         return False
     return _is(node, net, (*_MOVING_MODULES, *_MOVING_FUNCTIONS))

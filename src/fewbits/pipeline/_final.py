@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fewbits.errors import BudgetError
+from fewbits.errors import BudgetError, FormatError
 from fewbits.pipeline._candidates import broadcast_from_main
-from fewbits.pipeline._rounds import NEAR, Rounds
+from fewbits.pipeline._rounds import NEAR, Kept, Rounds
+from fewbits.pipeline._sizes import Sizes
 from fewbits.pipeline.methods import method_of
 from fewbits.pipeline.rate_control import SizeSearch, bracket, fill_to_size, solve
+from fewbits.pipeline.restore import decoded
 from fewbits.plan import Clustered, Plan
 from fewbits.report.report import Try
 from fewbits.train.hold import QATCallback
@@ -26,20 +28,21 @@ class Final:
         self.rounds, self.qat, self.candidates = rounds, qat, rounds.candidates
         self.tries: list[Try] = []
         self.plans: list[Plan] = []
+        self.files: list[bytes] = []
         self.settled = self.candidates.of(qat.model)
-        self.size_at = rounds.size_at(qat, self.settled)
 
-    def choose(self) -> tuple[Plan, float | None]:
-        """The plan that is written, and its percent on validation data.
+    def choose(self) -> tuple[Plan, bytes, float | None]:
+        """The plan that is written, its file, and its percent on validation data.
 
         Raises:
             BudgetError: no file is as small as the target.
         """
         recipe = self.rounds.recipe
         settled = self._add("settled", self.settled, self.qat.lam)
+        self.size_at = Sizes(self.candidates, self.qat, self.settled, self.files[0])
         best = self.rounds.best
-        if best is not None and not best.plan.equals(self.settled):
-            self._add("round", best.plan, best.lam, best.accuracy)
+        if best is not None and best.digest != self.settled.digest():
+            self._add("round", self._decoded(best), best.lam, best.accuracy, best.data)
         if not self.steerable:
             chosen = 0
         elif recipe.max_drop is not None:
@@ -51,7 +54,7 @@ class Final:
         else:
             chosen = 0
         self.tries[chosen] = replace(self.tries[chosen], kept=True)
-        return self.plans[chosen], self.tries[chosen].accuracy
+        return self.plans[chosen], self.files[chosen], self.tries[chosen].accuracy
 
     # -- a target of bytes -------------------------------------------------------------------------------
 
@@ -120,9 +123,21 @@ class Final:
         entries = {n: replace(e, levels=e.levels.cpu()) for n, e in plan.items() if isinstance(e, Clustered)}
         return self.settled.updated(entries)
 
-    def _add(self, what: str, plan: Plan, lam: float, accuracy: float | None = None) -> Try:
+    def _decoded(self, kept: Kept) -> Plan:
+        """The plan of a round's candidate.
+
+        Raises:
+            FormatError: its file does not hold what the network in training had.
+        """
+        plan = decoded(kept.data, self.candidates.full)
+        if plan.digest() != kept.digest:
+            raise FormatError("a file that was kept while training does not decode to the plan that it was made of")
+        return plan
+
+    def _add(self, what: str, plan: Plan, lam: float, accuracy: float | None = None, data: bytes | None = None) -> Try:
         if accuracy is None and self.candidates.evaluate is not None:
             accuracy = self.candidates.accuracy(plan)
-        self.tries.append(Try(what, lam, self.candidates.size(plan), accuracy))
+        self.files.append(self.candidates.encoded(plan) if data is None else data)
+        self.tries.append(Try(what, lam, len(self.files[-1]), accuracy))
         self.plans.append(plan)
         return self.tries[-1]

@@ -25,8 +25,7 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
     """
     recipe, candidates, before = rounds.recipe, rounds.candidates, rounds.before
     search = Final(rounds, qat)
-    plan, accuracy = search.choose()
-    data = candidates.encoded(plan)
+    plan, data, accuracy = search.choose()
     summary = codec.inspect(data)
     sizes = {section.name: section.coded_bytes for section in summary.tensors}
     rows = tensor_rows(plan, sizes)

@@ -1,11 +1,13 @@
-"""The rounds of a run: at each, the file is really coded and lambda set anew."""
+"""The rounds of a run: at each, the file is coded once or twice and lambda set anew."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fewbits.pipeline._candidates import Candidates, broadcast_from_main
+from fewbits.pipeline._sizes import Sizes
 from fewbits.pipeline.rate_control import HEADROOM, RateController, SizeAt, TargetSize, bracket, fill_to_size
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
@@ -24,12 +26,21 @@ NEAR = 0.98
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A candidate worth keeping: its plan, lambda, bytes of its file and percent on validation data."""
+    """A candidate worth keeping: its file (a plan would be ten times as large), lambda, percent on validation data.
 
-    plan: Plan
+    Attributes:
+        digest: of the plan that the file was made of, see :meth:`fewbits.plan.Plan.digest`.
+    """
+
+    data: bytes
+    digest: bytes
     lam: float
-    bytes: int
     accuracy: float
+
+    @property
+    def bytes(self) -> int:
+        """Of its file."""
+        return len(self.data)
 
 
 class Rounds:
@@ -59,40 +70,44 @@ class Rounds:
 
     def first(self, qat: QATCallback) -> None:
         """Before the first step."""
-        base = self.candidates.of(qat.model)
-        size = self.candidates.size(base)
-        accuracy = self._accuracy(base)
-        size_at = self.size_at(qat, base)
-        self._note(qat, base, size, accuracy, 0)
-        self._onward(qat, 0.0, 1 / self.recipe.rounds, size, accuracy, size_at)
+        base, data, accuracy = self._now(qat, 0)
+        self._onward(qat, 0.0, 1 / self.recipe.rounds, len(data), accuracy, Sizes(self.candidates, qat, base, data))
 
     def next(self, qat: QATCallback, done: int, total: int) -> None:
         """After ``done`` of ``total`` steps."""
-        base = self.candidates.of(qat.model)
-        size = self.candidates.size(base)
-        accuracy = self._accuracy(base)
-        self._note(qat, base, size, accuracy, done)
+        base, data, accuracy = self._now(qat, done)
         if qat.settled:
             return
+        sizes = Sizes(self.candidates, qat, base, data)
         if qat.settles and (done >= round(total * (1 - self.recipe.train.settle)) or done == total):
-            self._settle(qat, base, size, accuracy)
+            self._settle(qat, sizes, accuracy)
         else:
             until = next_round(done, total, self.recipe.rounds) / total
-            self._onward(qat, done / total, until, size, accuracy, self.size_at(qat, base))
+            self._onward(qat, done / total, until, len(data), accuracy, sizes)
 
     def only(self, qat: QATCallback) -> None:
         """In place of a training: the assignment of the weights as they are."""
         base = self.candidates.of(qat.model)
-        self._settle(qat, base, self.candidates.size(base), self._accuracy(base))
+        self._settle(qat, Sizes(self.candidates, qat, base, self.candidates.encoded(base)), self._accuracy(base))
 
-    def _settle(self, qat: QATCallback, base: Plan, size: int, accuracy: float | None) -> None:
+    def _now(self, qat: QATCallback, done: int) -> tuple[Plan, bytes, float | None]:
+        """What would be written now, its file and its percent on validation data, noted after ``done`` steps.
+
+        The plan's levels are those that are held, until the next assignment.
+        """
+        base = self.candidates.of(qat.model)
+        data = self.candidates.encoded(base)
+        accuracy = self._accuracy(base)
+        self._note(qat, base, data, accuracy, done)
+        return base, data, accuracy
+
+    def _settle(self, qat: QATCallback, sizes: Sizes, accuracy: float | None) -> None:
         """The last assignment, which then stays."""
-        size_at = self.size_at(qat, base)
         qat.share = 1.0  # a schedule of pruning is over, to the weight
-        self.controller.see(size, accuracy)
-        qat.take(broadcast_from_main(self.controller.final(size_at)))
+        self.controller.see(len(sizes.data), accuracy)
+        qat.take(broadcast_from_main(self.controller.final(sizes)))
         if isinstance(self.controller, TargetSize):
-            self._fill(qat, base, size_at, round(self.controller.target * HEADROOM))
+            self._fill(qat, sizes, round(self.controller.target * HEADROOM))
         qat.settled = True
 
     def _onward(
@@ -106,44 +121,35 @@ class Rounds:
         else:
             qat.take(lam)
 
-    def size_at(self, qat: QATCallback, base: Plan) -> SizeAt:
-        """Bytes of the file for any lambda, with the weights as of now; ``base`` has everything else."""
-        known: dict[float, int] = {}
-
-        def size_at(lam: float) -> int:
-            if lam not in known:
-                plan, _ = qat.plan_at(lam)
-                known[lam] = self.candidates.size(base.updated(plan))
-            return known[lam]
-
-        return size_at
-
     def _accuracy(self, plan: Plan) -> float | None:
         known = self.candidates.evaluate is not None and (self.controller.steers or self.controller.needs_accuracy)
         return self.candidates.accuracy(plan) if known else None
 
-    def _fill(self, qat: QATCallback, base: Plan, size_at: SizeAt, goal: int) -> None:
+    def _fill(self, qat: QATCallback, sizes: Sizes, goal: int) -> None:
         """Where lambda jumps over the goal, hold single weights of the larger assignment."""
-        if qat.lam == 0.0 or size_at(qat.lam) >= goal * NEAR:
+        if qat.lam == 0.0 or sizes(qat.lam) >= goal * NEAR:
             return
-        larger, _ = bracket(size_at, goal, qat.lam)
+        larger, _ = bracket(sizes, goal, qat.lam)
         smaller, _ = qat.plan_at(qat.lam)
         qat.hold(
             fill_to_size(smaller, qat.plan_at(broadcast_from_main(larger))[0], qat.weights,
-                    lambda plan: self.candidates.size(base.updated(plan)), goal)
+                    lambda plan: self.candidates.size(sizes.base.updated(plan)), goal)
         )  # fmt: skip
 
-    def line(self, loss: float) -> str:
-        """The last round in a few words."""
+    def line(self, loss: float | None) -> str:
+        """The last round in a few words, and the loss, if there is one yet."""
         last = self.history[-1]
-        parts = [f"{last.bytes} bytes", f"{100 * last.zeros:.1f} % zeros", f"loss {loss:.3f}"]
+        parts = [f"{last.bytes} bytes", f"{100 * last.zeros:.1f} % zeros"]
+        if loss is not None:
+            parts.append(f"loss {loss:.3f}")
         if last.accuracy is not None:
             parts.append(accuracy(self.metric.shown(last.accuracy), self.metric.name))
         return ", ".join(parts)
 
-    def _note(self, qat: QATCallback, plan: Plan, size: int, accuracy: float | None, done: int) -> None:
-        kept = [entry.kept for entry in plan.compressed.values()]
-        zeros = 1 - sum(int(k.sum()) for k in kept) / max(1, sum(k.numel() for k in kept))
+    def _note(self, qat: QATCallback, plan: Plan, data: bytes, accuracy: float | None, done: int) -> None:
+        size = len(data)
+        total = sum(math.prod(entry.shape) for entry in plan.compressed.values())
+        zeros = 1 - sum(int(entry.kept.sum()) for entry in plan.compressed.values()) / max(1, total)
         self.history.append(Round(done, qat.lam, size, zeros, accuracy))
         if accuracy is None or self.before is None:
             return
@@ -158,4 +164,4 @@ class Rounds:
             assert target is not None  # a controller that sees accuracies has a budget
             better = size >= NEAR * target and (self.best is None or accuracy >= self.best.accuracy)
         if better:
-            self.best = Kept(plan, qat.lam, size, accuracy)
+            self.best = Kept(data, plan.digest(), qat.lam, accuracy)

@@ -114,15 +114,15 @@ def compress(
     accelerator = accelerator or Accelerator()
     place = Path(state_file) if state_file is not None else None
     store = Store(place, chosen.model_dump_json(), accelerator)
-    full = plain_copy(model).to(accelerator.device).eval()
+    full = plain_copy(model, shared=True).to(accelerator.device).eval()
     select(full, chosen.select.include, chosen.select.exclude)  # refused before anything is trained
-    listened = full if teacher is None else plain_copy(teacher, "the teacher").to(accelerator.device)
+    listened = full if teacher is None else plain_copy(teacher, "the teacher", shared=True).to(accelerator.device)
     data = fed(full, train, inputs=inputs, targets=targets)
     score, scale = scoring(_in_own_type(evaluate, model), metric, aim, full, data.feed)
     with telling(progress, accelerator) as told:
         before = None
         if score is not None and store.get("run") is None:
-            before = first_score(score, full, checked=metric is None and callable(evaluate))
+            before = first_score(score, copy.deepcopy(full), checked=metric is None and callable(evaluate))
         work = Work(chosen, data, aim, score, full, full, listened, before=before, metric=scale)
         compressed = _run(work, Context(store, accelerator, told))
     if not keep_state:

@@ -28,7 +28,9 @@ def network_of(plan: Plan, like: nn.Module) -> nn.Module:
         net = integer_form(like)
         load_affine(net, plan)
         return net
-    model = copy.deepcopy(like)
+    # Parameters get memory without numbers, as all of them come from the plan.
+    given = [p for p in like.parameters() if type(p) is nn.Parameter]
+    model = copy.deepcopy(like, {id(p): nn.Parameter(torch.empty_like(p), p.requires_grad) for p in given})
     load_plan(model, plan)
     return model.eval()
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewbits.errors import DataError, FewbitsError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.task._evaluating import evaluating_in_float32
 from fewbits.task._fed import measured_over
-from fewbits.task.batches import described, handing, laid_out, run, samples_in, tensors_in
+from fewbits.task.batches import described, handing, run, run_laid_out, samples_in, tensors_in
 from fewbits.task.metric import METRICS, Metric, metric_of, number
 
 Outputs = Any
@@ -126,7 +126,7 @@ class Task:
             for batch in data:
                 batch = send_to_device(batch, place)
                 with handing(model, batch[0], data.place):
-                    returned = run(model, laid_out(batch[0]))
+                    returned = run_laid_out(model, batch[0])
                 with data.naming():
                     outputs = convert_to_fp32(self.answer(returned))
                     self.check(outputs, batch)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import torch
 from accelerate.utils import send_to_device
@@ -33,13 +34,29 @@ class Batch(NamedTuple):
     targets: Any
 
 
-def laid_out(inputs: Any) -> Any:
+def laid_out(inputs: Any, order: torch.memory_format = torch.channels_last) -> Any:
     """Images channels-last, which convolutions are fastest in (ResNet-20 evaluates in half the time)."""
     if isinstance(inputs, Inputs):
-        return Inputs(tuple(map(laid_out, inputs.args)), {name: laid_out(x) for name, x in inputs.kwargs.items()})
+        named = {name: laid_out(x, order) for name, x in inputs.kwargs.items()}
+        return Inputs(tuple(laid_out(x, order) for x in inputs.args), named)
     if not isinstance(inputs, Tensor) or inputs.dim() != 4:
         return inputs
-    return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs.contiguous(memory_format=order)
+
+
+_AS_GIVEN: WeakSet[nn.Module] = WeakSet()
+
+
+def run_laid_out(model: nn.Module, inputs: Any) -> Any:
+    """As :func:`run`, on images channels-last; but not where the network takes a ``view`` of what is laid out so."""
+    if model not in _AS_GIVEN:
+        try:
+            return run(model, laid_out(inputs))
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error):
+                raise
+            _AS_GIVEN.add(model)
+    return run(model, laid_out(inputs, torch.contiguous_format))
 
 
 def run(model: nn.Module, inputs: Any) -> Any:

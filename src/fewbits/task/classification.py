@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewbits.errors import DataError, RecipeError, did_you_mean
 from fewbits.task._evaluating import evaluating_in_float32
 from fewbits.task._task import Task, main_output
-from fewbits.task.batches import laid_out, run, samples_in, targets_of
+from fewbits.task.batches import run_laid_out, samples_in, targets_of
 from fewbits.task.metric import METRICS
 
 STARTS = ("score", "probability", "ones")
@@ -134,7 +134,7 @@ def accuracy(model: nn.Module, loader: Iterable[Any]) -> float:
     right = samples = 0
     with evaluating_in_float32(model) as place:
         for inputs, targets in loader:
-            logits = main_output(run(model, laid_out(inputs.to(place))))
+            logits = main_output(run_laid_out(model, inputs.to(place)))
             check_targets(logits, targets)
             right += int((logits.argmax(1).cpu() == targets.cpu()).sum())
             samples += samples_in(inputs)

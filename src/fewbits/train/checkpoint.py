@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from fewbits import files
 from fewbits.errors import DataError
 
-_FORMAT = 11
+_FORMAT = 12
 
 
 def save(path: Path, values: dict[str, Any]) -> None:
@@ -24,10 +24,8 @@ def save(path: Path, values: dict[str, Any]) -> None:
     Raises:
         FileError: it cannot be written; an older checkpoint stays intact.
     """
-    with files.uninterrupted():
-        payload = io.BytesIO()
-        torch.save({"format": _FORMAT, **values}, payload)
-        files.write_state(path, payload.getvalue())
+    with files.uninterrupted(), files.writing_state(path) as stream:
+        torch.save({"format": _FORMAT, **values}, stream)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -112,8 +110,10 @@ class Store:
         """
         for name in drop:
             self._values.pop(name, None)
+        if self.path is None:
+            return  # nobody asks again, and it would keep a whole training in memory
         self._values[key] = value
-        if self.path is not None and self.accelerator.is_main_process:
+        if self.accelerator.is_main_process:
             known = {"recipe": self.owner, "processes": self.accelerator.num_processes}
             save(self.path, {**known, "values": self._values})
 

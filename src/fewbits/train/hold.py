@@ -55,6 +55,7 @@ class QATCallback(Callback):
         every: steps from one measurement to the next.
         settings: of the fine-tuning run.
         on_round: called as ``on_round(holding, steps, total)`` at every round and after the last step.
+        on_step: called likewise after every step, before ``on_round``.
         rounds: how many rounds.
         optimizer: over :func:`finetuning_groups`: learning rates of steps follow the steps that an assigner widens.
         holder: how the plan is held; default: as weights of the network itself.
@@ -77,11 +78,12 @@ class QATCallback(Callback):
         optimizer: torch.optim.Optimizer | None = None,
         holder: Holder | None = None,
         settles: bool = True,
+        on_step: Callable[[QATCallback, int, int], None] | None = None,
     ) -> None:
         self.model, self.assigner_at, self.state, self.lam = model, assigner_at, state, lam
         self.scorer, self.every, self.settings = scorer, every, settings
         self.accelerator, self.on_round, self.rounds = accelerator, on_round, rounds
-        self.holder, self.settles = holder or Parametrized(), settles
+        self.holder, self.settles, self.on_step = holder or Parametrized(), settles, on_step
         self.settled = False
         self.steps = 0
         self.share = 0.0
@@ -152,6 +154,9 @@ class QATCallback(Callback):
                 self.lam = self.ramp.at(done, next_round(self.ramp.since, total, self.rounds))
             plan, self.state = self.assigner_at(self.lam, self.share).update(self.weights, self._scores, self.state)
             self.hold(plan)
+            del plan  # a round needs the memory
+        if self.on_step is not None:
+            self.on_step(self, done, total)
         if done in (total, next_round(done - 1, total, self.rounds)):
             sync_buffers(self.model, self.accelerator)
             sync_ranges(self.model, self.accelerator)

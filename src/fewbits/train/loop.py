@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -16,9 +17,9 @@ from accelerate.utils import broadcast, convert_to_fp32, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fewbits.errors import DataError, FewbitsError, NonFiniteError
+from fewbits.errors import DataError, FewbitsError, NonFiniteError, UnsupportedError
 from fewbits.recipe.training import Training
-from fewbits.task import Classification, Fed, Task, fed, handing, laid_out, run
+from fewbits.task import Classification, Fed, Task, fed, handing, run, run_laid_out
 from fewbits.task.batches import check_gradient, tensors_in
 from fewbits.task.stream import Stream
 from fewbits.train.objectives import Objective
@@ -79,7 +80,9 @@ def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.opti
     groups = [g for g in groups if g["params"]]
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
-    return torch.optim.Adam(groups, lr=training.lr, foreach=True)
+    # Of all tensors at once a step needs their memory once more; only a GPU is quicker so.
+    together = any(parameter.device.type != "cpu" for group in groups for parameter in group["params"])
+    return torch.optim.Adam(groups, lr=training.lr, foreach=together)
 
 
 def factor(training: Training, done: int, total: int) -> float:
@@ -232,9 +235,9 @@ def fit(
 
         def forward(batch: Any = batch, done: int = done) -> tuple[Any, Tensor]:
             with computing(training.precision, accelerator.device):
-                inputs = batch[0] if training.precision == "float32" else laid_out(batch[0])
+                inputs, through = batch[0], run if training.precision == "float32" else run_laid_out
                 with handing(model, inputs, data.place), callback.watch():
-                    outputs = run(wrapped, inputs)
+                    outputs = through(wrapped, inputs)
                 with data.naming():
                     outputs = task.answer(outputs)
                     outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
@@ -247,7 +250,8 @@ def fit(
             return outputs, loss
 
         backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
-        outputs, loss, state = rule.update(model, Batch(forward, backward), state)
+        with _out_of_place(model):
+            outputs, loss, state = rule.update(model, Batch(forward, backward), state)
         value = float(loss.detach())
         callback.before_update(outputs, batch)
         if training.clip is not None:
@@ -257,6 +261,22 @@ def fit(
         callback.after_update(done + 1, total, value)
     sync_buffers(model, accelerator)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _out_of_place(model: nn.Module) -> Iterator[None]:
+    """Around a step: what the network wrote over is named. Relevance needs values that training does not."""
+    try:
+        yield
+    except (RuntimeError, DataError) as error:
+        if not re.search(r"modified by an inplace operation|being modified inplace", str(error)):
+            raise
+        what = re.search(r"[Oo]utput \d+ of (\w+?)(?:Backward\d*)?(?:,| is a view)", str(error))
+        raise UnsupportedError(
+            f"{type(model).__name__} writes in place over {f'what {what[1]} gave' if what else 'a value'}, which its "
+            "gradients need: write that operation out of place (torch.relu, not torch.relu_), or train with ecq, which "
+            "needs fewer of them than ecqx"
+        ) from error
 
 
 def _why(batch: Any, place: str, *, first: bool) -> str:

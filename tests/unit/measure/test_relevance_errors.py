@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+import fewbits as fb
 from fewbits.errors import DataError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.measure import RelevanceScorer, control, fisher, relevance, taylor
 from fewbits.measure.relevance import COMPOSITES, AlphaBeta, Flat, Rules, ZPlus, rules_of
@@ -192,3 +195,46 @@ def test_a_name_that_is_none_of_an_operation(key, message):
     model = nn.Sequential(nn.Linear(4, 3), Sine(), nn.Linear(3, 2))
     with pytest.raises(RecipeError, match=message):
         relevance(model, [(X, Y)], operations={key: "elementwise"})
+
+
+def test_a_step_between_two_values_by_a_number_is_their_sum() -> None:
+    class Between(nn.Module):
+        def __init__(self, lerp: bool) -> None:
+            super().__init__()
+            self.a, self.b, self.lerp = nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False), lerp
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.a(x), self.b(x)
+            return torch.lerp(a, b, 0.3) if self.lerp else 0.7 * a + 0.3 * b
+
+    model, other = Between(lerp=True), Between(lerp=False)
+    other.load_state_dict(model.state_dict())
+    found, wanted = (relevance(net, [(X, Y)], rules="epsilon").weights for net in (model, other))
+    assert set(found) == {"a.weight", "b.weight"}
+    for name, scores in found.items():
+        torch.testing.assert_close(scores, wanted[name])
+
+
+@pytest.mark.parametrize(
+    ("what", "over"),
+    [
+        ("Tanh", lambda x: torch.tanh(x).add_(1)),
+        ("Split", lambda x: torch.cat([x.chunk(2, 1)[0].add_(1), x[:, :2]], 1)),
+    ],
+)
+def test_what_is_written_over_before_its_gradient_is_needed(what: str, over: Callable[[Tensor], Tensor]) -> None:
+    """Without relevance nothing needs what the hyperbolic tangent of the inputs gave."""
+
+    class Over(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(over(1 * x))
+
+    quick = {"train": {"epochs": 1}, "rounds": 1}
+    fb.compress(Over(), [(X, Y)], recipe=quick | {"assign": {"method": "ecq", "lam": 0.01}})
+    with pytest.raises(UnsupportedError, match=f"Over writes in place over what {what} gave") as caught:
+        fb.compress(Over(), [(X, Y)], recipe=quick | {"assign": {"method": "ecqx", "lam": 0.01}})
+    assert "\n" not in str(caught.value)

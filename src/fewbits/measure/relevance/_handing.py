@@ -71,7 +71,7 @@ class Handing:
                 return formulas.product(node, c, [i for i in factors if not (name in ADDENDS and i == 0)])
             case "Div":
                 return formulas.quotient(node, c, lambda i: self.flows(node, i))
-            case "Lerp" if self.flows(node, 2):
+            case "Lerp" if len(edges(node)) > 2 and self.flows(node, 2):  # else its weight is a number
                 return formulas.gated(node, c, between_data=self.flows(node, 0) or self.flows(node, 1))
             case "GridSampler2D" | "GridSampler3D" if self.flows(node, 1):
                 raise self.unsupported(node, name)  # linear in the image only

@@ -1,8 +1,8 @@
 """Budgets: from bytes or accuracy points, which the user knows, to lambda, which nobody knows.
 
 A rate controller is asked at every round for the strength of the entropy term until the next (with ``train.gradual``,
-at the next). It sees the size of the file that would be written now for any lambda (``size_at``, really coded) and the
-accuracy on validation data.
+at the next). It sees the accuracy on validation data, and how large the file would be now for any lambda:
+``size_at`` codes it. Where that has a method ``about``, this says nearly the same at once, and is asked first.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ SizeAt = Callable[[float], int]
 HEADROOM = 0.997
 """Share of a target that the last assignment takes: the floats' coded size still changes while they settle."""
 
+FAR = 0.1
+"""Logarithm of the way to a goal, beyond which an estimate is compared with a file."""
+
+REACHED = 0.8
+"""Share of a target below which an estimate of the smallest file is enough to begin."""
+
 LARGEST = 1e6  # in units of a layer's lambda_max, far beyond the point where every weight is zero
 
 
@@ -29,7 +35,7 @@ def solve(size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01
 def bracket(
     size_at: SizeAt, goal: float, guess: float, *, tolerance: float = 0.01, tries: int = 24
 ) -> tuple[float, float]:
-    """Two lambdas, with a file above ``goal`` bytes and one just below it: bisection on the logarithm.
+    """Two lambdas, with a file above ``goal`` bytes and one just below it.
 
     The second file may lie far below the goal where the size jumps; the two lambdas are next to each other then.
 
@@ -41,12 +47,43 @@ def bracket(
         tolerance: how far below the goal is close enough, relative to it.
         tries: evaluations of ``size_at`` at most, beyond those that find the bracket.
 
+    Where there are estimates, they lead to the first of the lambdas that are tried.
+
     Raises:
         BudgetError: even the smallest file is larger than the goal.
 
     Returns:
         ``(0, 0)`` if no lambda is needed.
     """
+    found = None if estimate_of(size_at) is size_at else guided(size_at, goal, guess, tolerance)
+    return found or bisected(size_at, goal, guess, tolerance, tries)
+
+
+def guided(size_at: SizeAt, goal: float, guess: float, tolerance: float, tries: int = 4) -> tuple[float, float] | None:
+    """As :func:`bracket`, by estimates that get better with every file; ``None`` where they lead nowhere.
+
+    The second size is of a file. So is the first where sizes jump; elsewhere it is an estimate.
+    """
+    about, tried = estimate_of(size_at), set[float]()
+    try:
+        for _ in range(tries):
+            low, high = bisected(about, goal * (1 - tolerance / 2), guess, tolerance / 4, 40)
+            if high in tried:
+                return None
+            tried.add(high)
+            size = size_at(high)
+            if size <= goal and (high == 0.0 or size >= goal * (1 - tolerance)):
+                return bisected(about, 1.02 * goal, high, 0.01, 40)[0] if high else 0.0, high
+            if size <= goal and high <= low * (1 + 1e-5) and size_at(low) > goal:
+                return low, high
+            guess = high or guess
+    except BudgetError:  # said of files only
+        pass
+    return None
+
+
+def bisected(size_at: SizeAt, goal: float, guess: float, tolerance: float, tries: int) -> tuple[float, float]:
+    """As :func:`bracket`, by bisection on the logarithm alone."""
     if size_at(0.0) <= goal:
         return 0.0, 0.0
     low, high = 0.0, max(guess, 1e-9)
@@ -84,8 +121,30 @@ def check(size_at: SizeAt, target: int) -> None:
     Raises:
         BudgetError: as :func:`solve`.
     """
-    if size_at(LARGEST) > target:
-        solve(size_at, target, LARGEST)
+    if estimate_of(size_at)(LARGEST) > REACHED * target and size_at(LARGEST) > target:
+        bisected(size_at, target, LARGEST, 0.0, 0)
+
+
+def estimate_of(size_at: SizeAt) -> SizeAt:
+    """What asks for no file, if there is such a thing."""
+    about: SizeAt = getattr(size_at, "about", size_at)
+    return about
+
+
+def near(size_at: SizeAt, goal: float, size: float, guess: float) -> float:
+    """As :func:`solve` on the way: a lambda by estimates, with one file where the goal is far from ``size`` bytes.
+
+    The weights go on changing, and the next round sees what came of it.
+    """
+    about = estimate_of(size_at)
+    try:
+        lam = bisected(about, goal, guess, 0.02, 24)[1]
+        if about is not size_at and abs(math.log(goal / size)) > FAR:
+            size_at(lam)  # the estimates are relative to this file then
+            lam = bisected(about, goal, lam or guess, 0.02, 24)[1]
+    except BudgetError:  # said of files only
+        return solve(size_at, goal, guess, tolerance=0.02)
+    return lam
 
 
 class RateController(ABC):
@@ -154,7 +213,7 @@ class TargetSize(RateController):
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
         if self.begin is None:
             check(size_at, self.target)
-        self.lam = solve(size_at, self.goal(share, size), self.lam or 0.05, tolerance=0.02)
+        self.lam = near(size_at, self.goal(share, size), size, self.lam or 0.05)
         return self.lam
 
     def final(self, size_at: SizeAt) -> float:
@@ -191,7 +250,7 @@ class MaxDrop(RateController):
             if share == 0:
                 check(size_at, self.target)
             goal = min(goal, max(self.target, goal * (1 - share)))
-        return self._toward(size_at, goal, 0.02)
+        return self._toward(lambda: near(size_at, goal, size, self.lam or 0.05))
 
     def see(self, size: int, accuracy: float | None) -> None:
         if accuracy is not None and accuracy >= self.min_accuracy:
@@ -215,12 +274,12 @@ class MaxDrop(RateController):
     def final(self, size_at: SizeAt) -> float:
         if self.best is not None:
             goal = self.best if self.target is None else min(self.best, self.target * HEADROOM)
-            self._toward(size_at, goal, 0.003)
+            self._toward(lambda: solve(size_at, goal, self.lam or 0.05, tolerance=0.003))
         return self.lam
 
-    def _toward(self, size_at: SizeAt, goal: float, tolerance: float) -> float:
+    def _toward(self, lam: Callable[[], float]) -> float:
         try:
-            self.lam = solve(size_at, goal, self.lam or 0.05, tolerance=tolerance)
+            self.lam = lam()
         except BudgetError:  # nobody asked for this goal: as small as can be, then
             self.lam = LARGEST
         return self.lam

@@ -22,10 +22,10 @@ from fewbits.pipeline.methods import method_of
 from fewbits.pipeline.pruners import pruner_of, pruner_row
 from fewbits.pipeline.rate_control import rank_key
 from fewbits.pipeline.stages import _state as state
-from fewbits.pipeline.stages._work import Context, Work
+from fewbits.pipeline.stages._work import Context, Work, between_rounds
 from fewbits.recipe import Recipe
 from fewbits.train.hold import QATCallback, finetuning_groups
-from fewbits.train.loop import fit, optimizer_of
+from fewbits.train.loop import fit, optimizer_of, total_steps
 from fewbits.train.measured import measured_on
 from fewbits.train.objectives import objective_of
 from fewbits.weights import parameters_of, same_weights, select
@@ -118,6 +118,7 @@ class HeldTraining:
             self.model, assigner_at, first, 0.0, scorer=scorer, every=recipe.measure.every, settings=settings,
             accelerator=self.context.accelerator, on_round=self.round, rounds=recipe.rounds,
             optimizer=self.optimizer, holder=self.holder, settles=method_of(recipe).settles,
+            on_step=None if between_rounds(self.context.progress) is None else self.step,
         )  # fmt: skip
         self.rounds = Rounds(
             recipe, self.candidates, parts.controller(recipe, work.before, work.choice.size), work.before, work.metric
@@ -133,7 +134,11 @@ class HeldTraining:
             self.rounds.only(qat)
             return finish(self.rounds, qat, work.train, time.perf_counter() - begin)
         if saved is None:
+            total = total_steps(work.train, settings)
+            if (told := between_rounds(self.context.progress)) is not None:
+                told(0, total, "counting the bytes of the network as it is")
             self.rounds.first(qat)
+            self.step(qat, 0, total)
         else:
             state.restore(saved, self.rounds, qat, self.optimizer)
         if qat.weights or recipe.channels is None:  # else channels are all there was to remove, and it is done
@@ -141,7 +146,13 @@ class HeldTraining:
                 self.model, work.train, objective_of(settings, work.teacher, work.task), self.optimizer, settings,
                 callback=qat, accelerator=self.context.accelerator, start=qat.steps, task=work.task,
             )  # fmt: skip
+        self.optimizer.state.clear()  # twice the network, for which there is no use any more
         return finish(self.rounds, qat, work.train, time.perf_counter() - begin)
+
+    def step(self, qat: QATCallback, done: int, total: int) -> None:
+        """After every step, and before the first."""
+        if (told := between_rounds(self.context.progress)) is not None:
+            told(done, total, self.rounds.line(qat.loss if done else None))
 
     def round(self, qat: QATCallback, done: int, total: int) -> None:
         """At every round, and after the last step."""

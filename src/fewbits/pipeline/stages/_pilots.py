@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from fewbits.errors import BudgetError
 from fewbits.pipeline._candidates import evaluated
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import Outcome, choose
-from fewbits.pipeline.stages._work import Context, Work
+from fewbits.pipeline.stages._work import Context, Work, between_rounds
 from fewbits.recipe import Recipe
 from fewbits.report.sizes import float_bytes
 from fewbits.train.checkpoint import Store
@@ -50,7 +51,7 @@ class Pilots:
 
         before = work.before
         if before is None and work.evaluate is not None:
-            before = evaluated(work.evaluate, work.full)
+            before = evaluated(work.evaluate, copy.deepcopy(work.full))
         steps = total_steps(work.train, work.recipe.train)
         others = aliases(work.full)
         size = float_bytes({n: t for n, t in work.full.state_dict().items() if n not in others})
@@ -61,6 +62,8 @@ class Pilots:
             if context.progress is not None:
                 context.progress(index * total + done, max(count, index + 1) * total, f"pilot run {what}: {line}")
 
+        if between_rounds(context.progress) is not None:
+            told.step = told  # type: ignore[attr-defined]
         try:
             nowhere = Store(None, "", context.accelerator)
             report = self.again(work, Context(nowhere, context.accelerator, told), trial).report

@@ -48,7 +48,7 @@ def saved(
         "optimizer": None if optimizer is None else optimizer.state_dict(),
         "controller": vars(rounds.controller),
         "history": [vars(r) for r in rounds.history],
-        "best": None if best is None else (rounds.candidates.encoded(best.plan), best.lam, best.accuracy),
+        "best": None if best is None else (best.data, best.digest, best.lam, best.accuracy),
         "random": checkpoint.random_state(),
         "scorer": qat.scorer.state() if qat.scorer is not None else None,
     }
@@ -80,8 +80,7 @@ def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: 
     vars(rounds.controller).update(state["controller"])
     rounds.history = [Round(**r) for r in state["history"]]
     if state["best"] is not None:
-        data, lam, accuracy = state["best"]
-        rounds.best = Kept(decoded(data, rounds.candidates.full), lam, len(data), accuracy)
+        rounds.best = Kept(*state["best"])
     checkpoint.set_random_state(state["random"])
     if qat.scorer is not None:
         qat.scorer.restore(state["scorer"])

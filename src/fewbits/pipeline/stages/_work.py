@@ -20,6 +20,12 @@ Progress = Callable[[int, int, str], None]
 """``progress(steps done, steps in total, one line of text)``."""
 
 
+def between_rounds(progress: Progress | None) -> Progress | None:
+    """What is told of every step: a bar, by its attribute ``step``. A function of the user's hears of rounds only."""
+    step: Progress | None = getattr(progress, "step", None)
+    return step
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """A compression so far.

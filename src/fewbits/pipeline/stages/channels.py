@@ -21,6 +21,7 @@ from fewbits.channels.load import load_plan
 from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
 from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import RecipeError, UnsupportedError
+from fewbits.graph import graph_of
 from fewbits.hardware import count
 from fewbits.pipeline.stages._work import Context, Work
 from fewbits.recipe.pruning import ChannelPruning
@@ -123,8 +124,16 @@ class _Told(Callback):
 
 def sizes_of(model: nn.Module, input_shape: Any, over: str = "macs") -> Sizes:
     """Shapes of all parameters, and (for ``over="macs"``) how often each weight is used for one sample."""
-    uses = {layer.name: layer.uses for layer in count(model, input_shape).layers} if over == "macs" else {}
-    return Sizes({name: tuple(p.shape) for name, p in model.named_parameters()}, uses)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    if over != "macs":
+        return Sizes(shapes, {})
+    graph_of(model)  # what cannot be read at all is no question of counting
+    try:
+        return Sizes(shapes, {layer.name: layer.uses for layer in count(model, input_shape).layers})
+    except UnsupportedError as error:
+        raise UnsupportedError(
+            f"{error}; with channels.parameters in place of channels.macs none are counted"
+        ) from error
 
 
 def _chosen(

@@ -16,9 +16,9 @@ from fewbits.data.stratify import stratify
 from fewbits.errors import DataError
 from fewbits.search.layer_rates._journal import Journal
 from fewbits.search.layer_rates._space import Kept, RateSpace
-from fewbits.task import accuracy
+from fewbits.task import accuracy, laid_out
 from fewbits.train import FloatStatistics
-from fewbits.train.loop import computing, laid_out
+from fewbits.train.loop import computing
 from fewbits.train.recalibrate import recalibrate
 
 Batches = Sequence[tuple[Tensor, Tensor]]
