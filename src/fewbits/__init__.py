@@ -17,14 +17,26 @@ if TYPE_CHECKING:
     from fewbits.codec import decode, encode
     from fewbits.deploy.onnx import from_onnx
     from fewbits.errors import FewbitsError
-    from fewbits.pipeline import Compressed, compress, compressing, cost, explain, export, inspect, load, verify
+    from fewbits.pipeline import (
+        Compressed,
+        compress,
+        compressing,
+        cost,
+        explain,
+        export,
+        inspect,
+        load,
+        train,
+        verify,
+    )
     from fewbits.plan import Clustered, Dense, Masked, Plan
     from fewbits.recipe import Recipe
     from fewbits.report.report import Report
     from fewbits.task import Task
 
 # Loaded at first use, so that the command line can help and complain without waiting for torch. No submodule may
-# have one of these names: importing it would put the module in the function's place.
+# have one of these names: importing it would put the module in the function's place. The room ``train`` may, as it can
+# be called.
 _HOMES = {
     "Clustered": "plan",
     "Compressed": "pipeline",
@@ -45,6 +57,7 @@ _HOMES = {
     "from_onnx": "deploy.onnx",
     "inspect": "pipeline",
     "load": "pipeline",
+    "train": "pipeline",
     "verify": "pipeline",
 }
 
@@ -68,6 +81,7 @@ __all__ = [
     "from_onnx",
     "inspect",
     "load",
+    "train",
     "verify",
 ]
 
@@ -76,8 +90,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    return globals().setdefault(name, value)  # a room of that name is there by now, and stays
 
 
 def __dir__() -> list[str]:

@@ -40,7 +40,8 @@ def test_the_names_are_sorted_and_the_same_for_readers_and_at_run_time() -> None
 
 def test_every_name_is_there() -> None:
     for name in fewbits.__all__:
-        assert inspect.isclass(getattr(fewbits, name)) or inspect.isfunction(getattr(fewbits, name)), name
+        found = getattr(fewbits, name)
+        assert inspect.isclass(found) or inspect.isfunction(found) or name == "train", name
     assert set(fewbits.__all__) <= set(dir(fewbits))
     namespace: dict[str, object] = {}
     exec("from fewbits import *", namespace)
@@ -112,8 +113,25 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 
 
 def test_no_submodule_has_a_public_name() -> None:
-    """Importing such a module would put it in the place of the function."""
-    assert not {module.name for module in pkgutil.iter_modules(fewbits.__path__)} & set(fewbits.__all__)
+    """Importing such a module would put it in the place of the function; one can be called in its place."""
+    assert {module.name for module in pkgutil.iter_modules(fewbits.__path__)} & set(fewbits.__all__) == {"train"}
+
+
+def test_train_is_a_room_and_a_verb_in_every_order_of_imports() -> None:
+    python("""
+import importlib, sys
+for first in ("fewbits", "fewbits.pipeline", "fewbits.train", "fewbits.recipe"):
+    for name in [name for name in sys.modules if name.split(".")[0] == "fewbits"]:
+        del sys.modules[name]
+    importlib.import_module(first)
+    import fewbits
+    try:
+        fewbits.train()
+    except TypeError as error:
+        assert "'model'" in str(error), error
+    import fewbits.train as room
+    assert room is fewbits.train and callable(room.fit), first
+""")
 
 
 def test_compress_is_the_function_in_every_order_of_imports() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from fewbits.cli import _file as cli_file
 from fewbits.cli import _price as cli_price
 from fewbits.cli import _prune as cli_prune
 from fewbits.cli import _sweep as cli_sweep
+from fewbits.cli import _tasks as cli_tasks
 from fewbits.cli._common import Data, Interrupted, Network, Out, Set, given, interrupted
 from fewbits.cli._console import Json, out_console, say, show
 from fewbits.cli._progress import progress
@@ -164,11 +166,47 @@ def compress(
     _compress(loaded, out, json_file)
 
 
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes along.")],
+    out: Out = Path("out"),
+    network: Network = None,
+    data: Data = None,
+    json_file: Json = None,
+    changes: Set = None,
+) -> None:
+    """Train the network of a recipe as its section pretrain says, by any learning rule. Ctrl-C keeps the state.
+
+    The weights go to float.safetensors in the folder, which network.weights of a recipe takes.
+    """
+    from fewbits import job as jobs
+    from fewbits.job import folder as outputs
+    from fewbits.report.words import quality
+
+    loaded = given(recipe, changes, network, data)
+    if not outputs.is_main_process():  # of several processes one speaks
+        out_console.quiet = True
+    tell = (lambda line: None) if out_console.quiet else say
+    try:
+        with progress() if not out_console.quiet else nullcontext(lambda name: None) as stage:
+            found = jobs.train(loaded, out, say=tell, progress=stage("train"))
+    except KeyboardInterrupt:
+        raise interrupted(out) from None
+    if out_console.quiet:
+        return
+    show(f"{found.rule}: {quality(found.accuracy, found.metric)} on the {found.split} data")
+    show(f"written: {found.file}")
+    if json_file is not None:
+        outputs.write_text(json_file, json.dumps(asdict(found) | {"file": found.file.name}, indent=1))
+
+
 # Here, and not at the end, so that help lists them after what they go with.
 app.command()(cli_sweep.sweep)
 app.command()(cli_prune.prune_search)
 app.command()(cli_file.inspect)
 app.command()(cli_file.export)
+app.command()(cli_tasks.tasks)
+app.command()(cli_tasks.extract)
 app.command()(cli_deploy.bench_latency)
 app.command()(cli_price.price)
 app.command()(cli_price.machines)

@@ -6,6 +6,7 @@ The format is defined in ``docs/format.md``. Nothing here unpickles, and a damag
 
 from fewbits.codec._container import decode, encode
 from fewbits.codec._measure import Decoded, Examined, examine, measure
+from fewbits.codec._part import PartReader
 from fewbits.codec._shapes import shapes
 from fewbits.codec._summary import Summary, TensorSummary, inspect
 from fewbits.codec.coder import backend
@@ -13,6 +14,7 @@ from fewbits.codec.coder import backend
 __all__ = [
     "Decoded",
     "Examined",
+    "PartReader",
     "Summary",
     "TensorSummary",
     "backend",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewbits.codec import _dense as dense
 from fewbits.codec import coder as coders
-from fewbits.codec._directory import pack, unpack
+from fewbits.codec._directory import Directory, pack, unpack
 from fewbits.codec._parts import channels_of, narrowed, record_of
 from fewbits.codec._record import CONSTANT, Record, Section, grouping
 from fewbits.codec._work import run
@@ -113,62 +113,91 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
     valid = _shapes(like)
     contents = open_file(data)
     _compare(contents, valid)
+    pairs = list(zip(contents.sections, contents.chunks, strict=True))
+    entries = decoded_entries(contents.records, range(len(contents.records)), pairs, threads)
+    channels = channels_of(contents.records, contents.paddings, contents.aliases)
+    found = {contents.records[i].name: entry for i, entry in entries.items()}
+    return Plan(found, channels, contents.aliases)
+
+
+def decoded_entries(
+    records: list[Record], wanted: Iterable[int], sections: list[tuple[Section, bytes]], threads: int | None = None
+) -> dict[int, Entry]:
+    """The entries of the wanted records, by their places, from the sections that hold them (or more).
+
+    Allocates what the shapes of all records of these sections need, which the caller has compared.
+    """
     numbers: dict[int, Array] = {}
     jobs: list[Callable[[], None]] = []
     levels: dict[int, Array] = {}
-    for section, chunk in zip(contents.sections, contents.chunks, strict=True):
-        members = [contents.records[i] for i in section.members]
+    for section, chunk in sections:
+        members = [records[i] for i in section.members]
         if section.levels:
             levels[section.members[0]], parts = _decoding(members[0], section.coder, chunk)
             jobs += parts
         else:
             numbers.update(zip(section.members, _decoded_numbers(members, section.coder, chunk), strict=True))
     run(jobs, threads or _threads(sum(array.size for array in levels.values())))
-    entries = [_entry(record, levels.get(i), numbers.get(i)) for i, record in enumerate(contents.records)]
-    channels = channels_of(contents.records, contents.paddings, contents.aliases)
-    found = {record.name: entry for record, entry in zip(contents.records, entries, strict=True)}
-    return Plan(found, channels, contents.aliases)
+    return {i: _entry(records[i], levels.get(i), numbers.get(i)) for i in wanted}
 
 
 def open_file(data: bytes) -> Contents:
     """Check a whole file (signature, version, checksums, directory), take it apart; FormatError otherwise."""
     data = bytes(data)
+    directory, end = open_directory(lambda begin, end: data[begin:end], len(data))
+    sound = hashlib.sha256(data[:-DIGEST]).digest()[:DIGEST] == data[-DIGEST:]
+    records, sections = directory.records, directory.sections
+    chunks = []
+    at = end
+    for section in sections:
+        chunks.append(checked_chunk(data[at : at + section.size + CHECK], records[section.members[0]].name))
+        at += section.size + CHECK
+    if not sound:
+        raise FormatError("the file is damaged: its hash does not match")
+    return Contents(directory.header, records, sections, chunks, directory.paddings, directory.aliases)
+
+
+def open_directory(take: Callable[[int, int], bytes], size: int) -> tuple[Directory, int]:
+    """Check signature, version and directory of a file, and its size; FormatError otherwise. No section is asked for.
+
+    Args:
+        take: ``take(begin, end)`` gives bytes of the file. size: of the file.
+
+    Returns:
+        The directory, and where the first section begins.
+    """
     start = len(MAGIC) + 6
-    if data[: len(MAGIC)] != MAGIC:
-        raise FormatError(_wrong_magic(data))
-    if len(data) < start + CHECK + DIGEST:
+    begin = take(0, start)
+    if begin[: len(MAGIC)] != MAGIC:
+        raise FormatError(_wrong_magic(begin))
+    if size < start + CHECK + DIGEST:
         raise FormatError("the file is truncated: it ends before its directory")
-    version, head_size = struct.unpack_from("<HI", data, len(MAGIC))
+    version, head_size = struct.unpack_from("<HI", begin, len(MAGIC))
     if version > VERSION:
         raise FormatError(f"the file has format version {version}; this fewbits reads up to version {VERSION}")
     if version == 0:
         raise FormatError("the file has format version 0, which does not exist")
-    sound = hashlib.sha256(data[:-DIGEST]).digest()[:DIGEST] == data[-DIGEST:]
     end = start + head_size
-    if end + CHECK + DIGEST > len(data):
+    if end + CHECK + DIGEST > size:
         raise FormatError("the file is truncated: it ends within its directory")
-    head = data[start:end]
-    if data[end : end + CHECK] != _check(head):
+    head = take(start, end + CHECK)
+    if head[head_size:] != _check(head[:head_size]):
         raise FormatError("the file is damaged: the checksum of its directory does not match")
-    directory = unpack(head)
-    records, sections = directory.records, directory.sections
-    size = end + CHECK + sum(section.size + CHECK for section in sections) + DIGEST
-    if size > len(data):
-        raise FormatError(f"the file is truncated: it should have {size} bytes, and has {len(data)}")
-    if size < len(data):
-        raise FormatError(f"the file has {len(data) - size} bytes too many")
-    chunks = []
-    at = end + CHECK
-    for section in sections:
-        chunk = data[at : at + section.size]
-        at += section.size + CHECK
-        if data[at - CHECK : at] != _check(chunk):
-            name = records[section.members[0]].name
-            raise FormatError(f"the file is damaged: the checksum of tensor {name!r} does not match")
-        chunks.append(chunk)
-    if not sound:
-        raise FormatError("the file is damaged: its hash does not match")
-    return Contents(directory.header, records, sections, chunks, directory.paddings, directory.aliases)
+    directory = unpack(head[:head_size])
+    needed = end + CHECK + sum(section.size + CHECK for section in directory.sections) + DIGEST
+    if needed > size:
+        raise FormatError(f"the file is truncated: it should have {needed} bytes, and has {size}")
+    if needed < size:
+        raise FormatError(f"the file has {size - needed} bytes too many")
+    return directory, end + CHECK
+
+
+def checked_chunk(block: bytes, name: str) -> bytes:
+    """The bytes of a section, without the check that follows them; FormatError if it does not match."""
+    chunk = block[:-CHECK]
+    if block[-CHECK:] != _check(chunk):
+        raise FormatError(f"the file is damaged: the checksum of tensor {name!r} does not match")
+    return chunk
 
 
 def _check(block: bytes) -> bytes:

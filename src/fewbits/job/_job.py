@@ -33,7 +33,7 @@ from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
 from fewbits.report.words import allowed, lost, quality
 from fewbits.task import Classification, Feed, Task
-from fewbits.train import Callback, pretrain
+from fewbits.train import Callback, Whitened, pretrain
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 
@@ -149,20 +149,24 @@ def prepare(
     assert recipe.data is not None
     name, weights = recipe.network.name, trained or recipe.network.weights
     if recipe.network.weights is None and recipe.pretrain is not None:
-        words = recipe.model_dump_json(include={"network", "data", "pretrain", "seed"}) + (job.given or "")
-        bar = _Bar(progress) if progress else None
-        store = Store(state_file, words, Accelerator())
-        job = replace(job, kept=KeptTraining(store, "pretrain", callback=bar))
+        job = keeping(job, progress, state_file)
     if weights is not None:
         say(f"{name}: trained weights from {Path(weights).name}")
     elif job.kept is not None:
-        _trained(job, job.kept, say)
+        train_here(job, job.kept, say)
     elif job.trained:
         say(f"{name}: taken as trained")
     else:
         ways = ["network.weights (a .safetensors file)", "a pretrain section", *_more_ways(name)]
         raise RecipeError(f"the network is untrained: give {', '.join(ways[:-1])} or {ways[-1]}")
     return job
+
+
+def keeping(job: Job, progress: Progress | None, state_file: Path | None) -> Job:
+    """The job with what keeps the training of its float network."""
+    words = job.recipe.model_dump_json(include={"network", "data", "pretrain", "seed"}) + (job.given or "")
+    store = Store(state_file, words, Accelerator())
+    return replace(job, kept=KeptTraining(store, "pretrain", callback=_Bar(progress) if progress else None))
 
 
 def _more_ways(name: str) -> list[str]:
@@ -174,7 +178,7 @@ def _more_ways(name: str) -> list[str]:
     return ["the name of a function that returns it trained"] if colon else []
 
 
-def _trained(job: Job, kept: KeptTraining, say: Say) -> None:
+def train_here(job: Job, kept: KeptTraining, say: Say) -> None:
     """Train the float network of a job, or go on with that."""
     recipe = job.recipe
     assert recipe.network is not None
@@ -226,6 +230,8 @@ def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
     wanted, given, weights = None, None, recipe.network.weights
     recorded = None if trained is None else outputs.recorded(trained, outputs.GIVEN)
     known_again = (source.own or isinstance(dataset, OwnData)) and (trained is None or recorded is not None)
+    whiten = recipe.network.whiten
+    network = network if whiten is None else _whitened(network, dataset, whiten)
     if weights is not None and (trained is None or known_again):
         wanted = zoo.normalisation(sources.load_weights(network, weights))
     network = plain_copy(network) if source.own else network
@@ -241,6 +247,13 @@ def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
     ready = source.trained or trained is not None
     job_data.check_fit(network, dataset, task, recipe.network.name if source.own else None)
     return Job(recipe, dataset, network.eval(), given=given, trained=ready, task=task)
+
+
+def _whitened(network: nn.Module, dataset: DataSet | OwnData, whiten: int | str) -> nn.Module:
+    shape = job_data.one_sample(dataset, Feed(network))
+    if not isinstance(shape, tuple):
+        raise RecipeError("network.whiten is for one tensor of numbers, and this network takes something else")
+    return Whitened(network, shape, None if whiten == "whole" else int(whiten))
 
 
 def run(

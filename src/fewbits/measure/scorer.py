@@ -45,6 +45,11 @@ class Scorer(ABC):
         """Whether the autograd graph of the outputs has to outlive the step's backward pass."""
         return False
 
+    @property
+    def watches(self) -> bool:
+        """Whether the network has to run inside :meth:`watch`."""
+        return self.keeps_graph
+
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Wraps the forward pass of the step."""
@@ -93,6 +98,10 @@ class RelevanceScorer(Scorer):
             raise RecipeError(f"relevance on {on!r}: it must be 'background' or 'quantized'")
         self._tape, self._samples = Tape(model, operations, probe=probe), samples
         self._rules, self._start, self._on, self._task = rules, start, on, task or Classification()
+
+    @property
+    def watches(self) -> bool:
+        return True
 
     @property
     def keeps_graph(self) -> bool:

@@ -5,6 +5,7 @@ from fewbits.pipeline._compressed import Compressed, load
 from fewbits.pipeline._own_loop import Compressing, compressing
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._run import compress, stages_of
+from fewbits.pipeline._train import train
 from fewbits.pipeline._verbs import Source, Verified, cost, explain, export, inspect, layers_of, verify
 from fewbits.pipeline.check import check
 from fewbits.pipeline.methods import METHODS, Method
@@ -36,5 +37,6 @@ __all__ = [
     "layers_of",
     "load",
     "stages_of",
+    "train",
     "verify",
 ]

@@ -251,6 +251,7 @@ def _check_parts(recipe: Recipe) -> None:
         "channels": recipe.channels is not None,
         "activations, or assign.method int8": integer_form_of(recipe),
         "assign.bits: auto": recipe.assign.bits == "auto",
+        "train.rule, as the loop itself is how the network learns,": recipe.train.rule.name != "backprop",
         "prune by scores": recipe.prune is not None and pruner_row(recipe.prune).scores,
     }
     for what, asked in refused.items():

@@ -34,6 +34,7 @@ from fewbits.task.feed import Feed, Given
 from fewbits.task.metric import check_percent, number
 from fewbits.task.stream import NoBatches, Stream
 from fewbits.train.checkpoint import Store
+from fewbits.train.learning import settled
 from fewbits.weights import select
 
 VALIDATION = "the validation data"
@@ -159,7 +160,14 @@ def chosen_by(
     if target is not None or max_drop is not None:
         steer: dict[str, Any] = {"target": target, "max_drop": max_drop}
         chosen = chosen.updated(**steer, assign=chosen.assign.model_dump() | {"lam": None})
+    chosen = with_settled_training(chosen)
     return chosen, task if isinstance(task, Task) else task_of(chosen.task.name, chosen.task.options)
+
+
+def with_settled_training(recipe: Recipe) -> Recipe:
+    """The recipe with the settings that its training's rule wants, where it has left them open."""
+    train = settled(recipe.train)
+    return recipe if train is recipe.train else recipe.updated(train=train.model_dump())
 
 
 def _for_steps(train: Any, steps: int, recipe: Recipe) -> tuple[Any, Recipe]:

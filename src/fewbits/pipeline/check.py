@@ -11,6 +11,7 @@ from fewbits.pipeline.parts import scored_by
 from fewbits.pipeline.pruners import PRUNERS, pruner_row
 from fewbits.recipe import Measure, Recipe, Select
 from fewbits.task import task_of
+from fewbits.train.learning import learning
 
 
 def check(recipe: Recipe) -> None:
@@ -21,7 +22,7 @@ def check(recipe: Recipe) -> None:
     """
     if ":" not in recipe.task.name:  # else it is of one's own, which a job makes
         task_of(recipe.task.name, recipe.task.options)
-    for part in (_pruning, _steering, _clusters, _integers, _work):
+    for part in (_rules, _pruning, _steering, _clusters, _integers, _work):
         part(recipe)
     if recipe.measure != Measure() and scored_by(recipe) is None:
         readers = [name for name, row in PRUNERS.items() if row.scores]
@@ -30,6 +31,16 @@ def check(recipe: Recipe) -> None:
             + (f", or prune.method {' or '.join(readers)}" if readers else "")
             + ", or leave the measure section out"
         )
+
+
+def _rules(recipe: Recipe) -> None:
+    """Every rule by its name and options, before anything is trained."""
+    recovery = recipe.channels.train if recipe.channels is not None else None
+    for section, part in (("pretrain", recipe.pretrain), ("train", recipe.train), ("channels.train", recovery)):
+        if part is not None:
+            learning(part, section)
+    if integer_form_of(recipe) and recipe.train.rule.name != "backprop":
+        raise RecipeError(f"activations in integers train by backprop: leave train.rule {recipe.train.rule.name} out")
 
 
 def check_call(recipe: Recipe, evaluate: Any, teacher: Any) -> None:

@@ -11,10 +11,12 @@ from fewbits.recipe.sections import (
     Network,
     Normalise,
     Part,
+    Readout,
+    RuleChoice,
     Select,
     TaskChoice,
 )
-from fewbits.recipe.training import Finetuning, Recovery, Training
+from fewbits.recipe.training import Finetuning, Pretraining, Recovery, Training
 from fewbits.recipe.variation import Range, Sweep, changed
 
 __all__ = [
@@ -29,10 +31,13 @@ __all__ = [
     "Network",
     "Normalise",
     "Part",
+    "Pretraining",
     "Prune",
     "Range",
+    "Readout",
     "Recipe",
     "Recovery",
+    "RuleChoice",
     "Select",
     "Sweep",
     "TaskChoice",

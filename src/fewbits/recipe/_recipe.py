@@ -14,7 +14,7 @@ from fewbits.recipe.notation import parse_size
 from fewbits.recipe.places import beside
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select, TaskChoice
-from fewbits.recipe.training import Finetuning, Training
+from fewbits.recipe.training import Finetuning, Pretraining
 from fewbits.recipe.variation import Sweep
 from fewbits.recipe.yaml_text import parse
 
@@ -67,7 +67,7 @@ class Recipe(Part):
     network: Network | None = None
     data: Data | None = None
     task: TaskChoice = TaskChoice()
-    pretrain: Training | None = None
+    pretrain: Pretraining | None = None
     select: Select = Select()
     channels: ChannelPruning | None = None
     prune: Prune | None = None

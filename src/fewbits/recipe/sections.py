@@ -52,11 +52,15 @@ class Network(Part):
         options: of the network's constructor or function.
         weights: a ``.safetensors`` file of trained weights; without one, ``pretrain`` trains them, and what a function
             of one's own returns is taken as trained.
+        whiten: a fixed first layer that whitens the inputs (ZCA): pixels of its side, odd, for images and series, or
+            ``whole`` for all values of a sample at once, with as many weights as that is squared. ``pretrain`` fits it
+            to the training data before it begins.
     """
 
     name: str
     options: dict[str, Any] = {}
     weights: str | None = None
+    whiten: Annotated[int, Field(ge=1)] | Literal["whole"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -160,6 +164,33 @@ class TaskChoice(Part):
 
     name: str = "classification"
     options: dict[str, Any] = {}
+
+
+class RuleChoice(Part):
+    """How a network learns from a batch.
+
+    Attributes:
+        name: of a learning rule, see ``fewbits.train.RULES``.
+        options: of that rule.
+    """
+
+    name: str = "backprop"
+    options: dict[str, Any] = {}
+
+
+class Readout(Part):
+    """The last linear layer, trained alone on what all others have learnt; they stay as they are.
+
+    Attributes:
+        name: ``ridge``, in closed form; ``sgd``, by Adam on the task's loss; or ``none``.
+        penalty: of ``ridge``, relative to the mean variance of a feature; default: by leave-one-out.
+        epochs, lr: of ``sgd``.
+    """
+
+    name: Literal["ridge", "sgd", "none"] = "ridge"
+    penalty: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0)] = 20
+    lr: Annotated[float, Field(gt=0)] = 1e-3
 
 
 class Select(Part):

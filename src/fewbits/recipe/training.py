@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from fewbits.recipe.sections import Network, Part
+from fewbits.recipe.sections import Network, Part, Readout, RuleChoice
 
 
 class Training(Part):
@@ -14,7 +14,11 @@ class Training(Part):
 
     Attributes:
         epochs: passes over the training data; fractions are allowed.
-        optimizer: ``adam`` or ``sgd`` (momentum 0.9, Nesterov).
+        rule: how the network learns: a rule's name, or a section with its options. Rules with steps of their own
+            (``hebbian``, ``soft-hebb``) go with ``sgd``, a constant ``lr`` of 1 and no momentum where nothing else is
+            said.
+        optimizer: ``adam`` or ``sgd`` (Nesterov).
+        momentum: of ``sgd``.
         lr: peak learning rate.
         schedule: of the learning rate: ``cosine`` to zero, or ``constant``.
         weight_decay: on weights of linear and convolutional layers only.
@@ -25,13 +29,37 @@ class Training(Part):
     """
 
     epochs: Annotated[float, Field(gt=0)] = 20
+    rule: RuleChoice = RuleChoice()
     optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     lr: Annotated[float, Field(gt=0)] = 1e-4
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("rule", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class Pretraining(Training):
+    """The training of the float network.
+
+    Attributes:
+        readout: the last linear layer, trained anew afterwards; default: in closed form (``ridge``) for rules whose
+            hidden layers learn without targets, and none for others.
+    """
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    readout: Readout | None = None
+
+    @field_validator("readout", mode="before")
+    @classmethod
+    def _readout_named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class Finetuning(Training):

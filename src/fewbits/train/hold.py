@@ -119,6 +119,9 @@ class QATCallback(Callback):
     def watch(self) -> AbstractContextManager[Any]:
         return self.scorer.watch() if self.scorer is not None and self.measures else nullcontext()
 
+    def watches(self) -> bool:
+        return self.scorer is not None and self.scorer.watches and self.measures
+
     def keeps_graph(self) -> bool:
         return self.scorer is not None and self.scorer.keeps_graph and self.measures
 

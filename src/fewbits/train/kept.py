@@ -37,6 +37,7 @@ class KeptTraining(Callback):
         """Before a training: the steps of it that were done, with model and optimizer as they were then."""
         self.model, self.optimizer = model, optimizer
         saved, self.saved = self.saved, None
+        self.rule_state = None if saved is None else saved["rule"]
         if saved is None:
             return 0
         model.load_state_dict(saved["model"])
@@ -57,6 +58,7 @@ class KeptTraining(Callback):
                 "steps": done,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "rule": self.rule_state,
                 "random": random_state(),
                 "notes": self.notes,
             }

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, convert_to_fp32, send_to_device
+from accelerate.utils import broadcast, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fewbits.errors import DataError, FewbitsError, NonFiniteError, UnsupportedError
+from fewbits.errors import DataError, FewbitsError
 from fewbits.recipe.training import Training
-from fewbits.task import Classification, Fed, Task, fed, handing, run, run_laid_out
-from fewbits.task.batches import check_gradient, tensors_in
+from fewbits.task import Classification, Fed, Task, fed
 from fewbits.task.stream import Stream
 from fewbits.train.objectives import Objective
-from fewbits.train.rules import Batch, Rule, backprop
+from fewbits.train.rules import Rule, backprop, blocks_of
+from fewbits.train.step import Step, out_of_place
 
 
 class Callback:
     """What accompanies training: looks at each step, and acts between backward and update, and after it.
 
     This base does nothing; it is what plain training uses.
+
+    Attributes:
+        rule_state: what the learning rule remembers. :func:`fit` begins with it if it is not ``None``, and the next
+            one is here before :meth:`after_update`, so that it can be kept.
     """
+
+    rule_state: Any = None
 
     def watch(self) -> AbstractContextManager[Any]:
         """Wraps each forward pass."""
         return nullcontext()
+
+    def watches(self) -> bool:
+        """Whether this step needs a forward pass of the whole network inside :meth:`watch`."""
+        return False
 
     def keeps_graph(self) -> bool:
         """Whether :meth:`before_update` needs the autograd graph of the outputs, which backward else frees."""
@@ -79,7 +88,7 @@ def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.opti
     """The optimizer of a run over parameter groups (each may have its own ``lr`` and ``weight_decay``)."""
     groups = [g for g in groups if g["params"]]
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
     # Of all tensors at once a step needs their memory once more; only a GPU is quicker so.
     together = any(parameter.device.type != "cpu" for group in groups for parameter in group["params"])
     return torch.optim.Adam(groups, lr=training.lr, foreach=together)
@@ -181,11 +190,6 @@ def leave_unsent(model: nn.Module) -> None:
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, unsent)
 
 
-def computing(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Layers inside multiply in ``precision``; ``"float32"`` changes nothing."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
-
-
 def fit(
     model: nn.Module,
     loader: Any,
@@ -207,7 +211,7 @@ def fit(
         objective: loss of ``(outputs, batch)``.
         optimizer: over the model's parameters; learning rates follow the schedule from their present values.
         training: epochs, schedule and clipping.
-        companion: what accompanies each step.
+        callback: what accompanies each step.
         accelerator: where to run; default: one made from the environment (``accelerate launch`` sets it).
         start: steps that were done before, when resuming.
         task: what the outputs are for; default: classification. rule: how the network learns.
@@ -227,31 +231,24 @@ def fit(
         group.setdefault("initial_lr", group["lr"])
     model.train()
     stream = endless(data, start)
-    state = rule.init(model)
+    blocks = cache(partial(blocks_of, model))
+    if callback.rule_state is None:
+        callback.rule_state = rule.init(model)
+    callback.rule_state = send_to_device(callback.rule_state, accelerator.device)
     for done in range(start, total):
         batch = send_to_device(next(stream), accelerator.device)
         for group in optimizer.param_groups:  # a callback may change the peak
             group["lr"] = group["initial_lr"] * factor(training, done, total)
 
-        def forward(batch: Any = batch, done: int = done) -> tuple[Any, Tensor]:
-            with computing(training.precision, accelerator.device):
-                inputs, through = batch[0], run if training.precision == "float32" else run_laid_out
-                with handing(model, inputs, data.place), callback.watch():
-                    outputs = through(wrapped, inputs)
-                with data.naming():
-                    outputs = task.answer(outputs)
-                    outputs = outputs if training.precision == "float32" else convert_to_fp32(outputs)
-                    task.check(outputs, batch)
-                    loss = objective(outputs, batch)
-            check_gradient(model, loss)
-            if not math.isfinite(float(loss.detach())):
-                why = _why(batch, data.place, first=done == start)
-                raise NonFiniteError(f"the training loss is {float(loss.detach())} at step {done}{why}")
-            return outputs, loss
-
-        backward = partial(accelerator.backward, retain_graph=True) if callback.keeps_graph() else accelerator.backward
-        with _out_of_place(model):
-            outputs, loss, state = rule.update(model, Batch(forward, backward), state)
+        step = Step(
+            model, wrapped, batch, data, objective, training, task, accelerator, callback.watch, callback.keeps_graph(),
+            blocks, done, first=done == start,
+        )  # fmt: skip
+        with out_of_place(model):
+            outputs, loss, callback.rule_state = rule.update(model, step.as_batch(), callback.rule_state)
+            step.synchronise()
+            if callback.watches() and not step.watched(outputs):
+                outputs, _ = step.forward()
         value = float(loss.detach())
         callback.before_update(outputs, batch)
         if training.clip is not None:
@@ -261,30 +258,6 @@ def fit(
         callback.after_update(done + 1, total, value)
     sync_buffers(model, accelerator)
     accelerator.wait_for_everyone()
-
-
-@contextmanager
-def _out_of_place(model: nn.Module) -> Iterator[None]:
-    """Around a step: what the network wrote over is named. Relevance needs values that training does not."""
-    try:
-        yield
-    except (RuntimeError, DataError) as error:
-        if not re.search(r"modified by an inplace operation|being modified inplace", str(error)):
-            raise
-        what = re.search(r"[Oo]utput \d+ of (\w+?)(?:Backward\d*)?(?:,| is a view)", str(error))
-        raise UnsupportedError(
-            f"{type(model).__name__} writes in place over {f'what {what[1]} gave' if what else 'a value'}, which its "
-            "gradients need: write that operation out of place (torch.relu, not torch.relu_), or train with ecq, which "
-            "needs fewer of them than ecqx"
-        ) from error
-
-
-def _why(batch: Any, place: str, *, first: bool) -> str:
-    if all(bool(x.isfinite().all()) for x in tensors_in(batch[0])):
-        if first:
-            return f": {place} is the first, so nothing was trained yet; look at what the network gives for it"
-        return "; lower the learning rate"
-    return f": {place} holds infinite inputs"
 
 
 def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:

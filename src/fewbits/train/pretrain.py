@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, set_seed
 from torch import nn
 
-from fewbits.recipe.training import Training
-from fewbits.task import Task
+from fewbits.recipe.training import Pretraining, Training
+from fewbits.task import Task, fed
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
-from fewbits.train.loop import fit, optimizer_of, parameter_groups
+from fewbits.train.learning import learning, settled
+from fewbits.train.loop import batches_of, endless, fit, optimizer_of, own_share, parameter_groups
 from fewbits.train.objectives import plain
+from fewbits.train.readout import check_size, head_of, ridge
+from fewbits.train.rules import Rule, backprop
+from fewbits.train.whitening import Whitened
 
 
 def pretrain(
@@ -24,21 +29,106 @@ def pretrain(
     seed: int,
     kept: KeptTraining | None = None,
     task: Task | None = None,
+    rule: Rule | None = None,
+    accelerator: Accelerator | None = None,
 ) -> None:
-    """Train a float network from where it is, in place.
+    """Train a float network from where it is, in place: by its rule, and then, if asked for, its readout.
+
+    A :class:`~fewbits.train.whitening.Whitened` network's first layer is fitted before.
 
     Args:
         loader: ``(inputs, targets)`` batches with a length.
+        training: of a :class:`~fewbits.recipe.Pretraining` the readout as well.
         kept: accompanies the training, keeps its state, and has what an interrupted one left.
         task: what the outputs are for; default: classification.
+        rule: of one's own, in place of the one that ``training`` names.
 
     Raises:
-        DataError: no batches, or targets that do not fit the network. NonFiniteError: the loss is not finite.
+        RecipeError: no such rule or option. UnsupportedError: a layer that the rule cannot train, or a network whose
+            outputs are not those of a linear layer, and a readout. DataError: no batches, or targets that do not fit
+            the network. NonFiniteError: the loss is not finite.
     """
-    accelerator = Accelerator()
+    accelerator = accelerator or Accelerator()
+    training = settled(training)
+    rule = rule or learning(training)
     kept = kept or KeptTraining(Store(None, "", accelerator), "pretrain")
+    after = KeptTraining(kept.store, f"{kept.key}.readout", times=kept.times, callback=kept.callback)
     set_seed(seed)
-    optimizer = optimizer_of(parameter_groups(model, training), training)
-    start = kept.begin(model, optimizer)
-    objective = plain(task, training.label_smoothing)
-    fit(model, loader, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start, task=task)
+    model.to(accelerator.device)
+    reads = isinstance(training, Pretraining) and training.readout is not None and training.readout.name != "none"
+    if reads:
+        _head(model, loader, training, accelerator)  # refused now rather than after the training
+    if after.saved is None:  # else what comes first was over before the interruption
+        if isinstance(model, Whitened) and kept.saved is None:
+            data = fed(model, loader)
+            model.fit(islice(endless(data), batches_of(data)))
+        optimizer = optimizer_of(parameter_groups(model, training), training)
+        start = kept.begin(model, optimizer)
+        objective = plain(task, training.label_smoothing)
+        fit(
+            model, loader, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start,
+            task=task, rule=rule,
+        )  # fmt: skip
+    if reads:
+        assert isinstance(training, Pretraining)
+        read_out(model, loader, training, kept=after, task=task, accelerator=accelerator)
+
+
+def read_out(
+    model: nn.Module,
+    loader: Any,
+    training: Pretraining,
+    *,
+    kept: KeptTraining,
+    task: Task | None = None,
+    accelerator: Accelerator,
+) -> None:
+    """Train the last linear layer alone, in place, as ``training.readout`` says.
+
+    Raises:
+        UnsupportedError: the outputs are not those of a linear layer. DataError: targets that do not fit.
+    """
+    part = training.readout
+    assert part is not None
+    data = fed(model, loader)
+    head = _head(model, loader, training, accelerator)
+    if part.name == "ridge":
+        shared = data.over(own_share(data.loader, accelerator))
+
+        def epoch() -> Any:
+            return islice(endless(shared), batches_of(shared))
+
+        ridge(model, head, epoch, lam=part.penalty, accelerator=accelerator)
+        return
+    own = {id(p) for p in head.parameters()}
+    frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+    for p in frozen:
+        p.requires_grad_(False)
+    try:
+        settings = Training(epochs=part.epochs, lr=part.lr, precision=training.precision)
+        optimizer = optimizer_of([{"params": list(head.parameters())}], settings)
+        start = kept.begin(model, optimizer)
+        objective = plain(task, training.label_smoothing)
+        fit(
+            model, loader, objective, optimizer, settings, callback=kept, accelerator=accelerator, start=start,
+            task=task, rule=Rule(_features_stay, backprop.update),
+        )  # fmt: skip
+    finally:
+        for p in frozen:
+            p.requires_grad_(True)
+
+
+def _head(model: nn.Module, loader: Any, training: Training, accelerator: Accelerator) -> nn.Linear:
+    """The layer that a readout trains."""
+    assert isinstance(training, Pretraining)
+    first = send_to_device(next(endless(fed(model, loader)))[0], accelerator.device)
+    _, head = head_of(model, first)
+    if training.readout is not None and training.readout.name == "ridge":
+        check_size(head)
+    return head
+
+
+def _features_stay(network: nn.Module) -> None:
+    """Statistics of normalisation stay as they are; dropout drops."""
+    for module in network.modules():
+        module.training = isinstance(module, nn.modules.dropout._DropoutNd)

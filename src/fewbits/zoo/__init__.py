@@ -3,6 +3,7 @@
 from fewbits.zoo._build import INPUTS, NETWORKS, build
 from fewbits.zoo._digitsnet import DigitsNet
 from fewbits.zoo._fastgrnn import FastGRNN
+from fewbits.zoo._hebbian import ConvNet, SoftHebbNet, Triangle
 from fewbits.zoo._lenet import LeNet5, LeNet300100
 from fewbits.zoo._mlp import MLPGSC
 from fewbits.zoo._vgg import VGG16, VGG16BN
@@ -19,6 +20,7 @@ __all__ = [
     "VGG16BN",
     "WRN22_8",
     "WRN28_8",
+    "ConvNet",
     "DigitsNet",
     "FastGRNN",
     "LeNet5",
@@ -30,6 +32,8 @@ __all__ = [
     "ResNet32",
     "ResNet44",
     "ResNet56",
+    "SoftHebbNet",
+    "Triangle",
     "WideResNet",
     "build",
     "load_weights",

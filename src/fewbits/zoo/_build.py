@@ -10,6 +10,7 @@ from torch import nn
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.zoo._digitsnet import DigitsNet
 from fewbits.zoo._fastgrnn import FastGRNN
+from fewbits.zoo._hebbian import ConvNet, SoftHebbNet
 from fewbits.zoo._lenet import LeNet5, LeNet300100
 from fewbits.zoo._mlp import MLPGSC
 from fewbits.zoo._vgg import VGG16, VGG16BN
@@ -18,6 +19,7 @@ from fewbits.zoo.mobilenet import MobileNetV2
 from fewbits.zoo.resnet import ResNet20, ResNet32, ResNet44, ResNet56
 
 NETWORKS: dict[str, type[nn.Module]] = {
+    "conv-net": ConvNet,
     "digits-net": DigitsNet,
     "fastgrnn": FastGRNN,
     "lenet-300-100": LeNet300100,
@@ -28,6 +30,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "resnet-32": ResNet32,
     "resnet-44": ResNet44,
     "resnet-56": ResNet56,
+    "soft-hebb-net": SoftHebbNet,
     "vgg16": VGG16,
     "vgg16-bn": VGG16BN,
     "wrn-22-8": WRN22_8,

@@ -11,6 +11,7 @@ IMAGE = (3, 32, 32)
 # 430,500 weights). resnet-20: He et al. 2016 give 0.27 M, resnet-56 0.85 M. wrn-28-8: 23.4 M in Zagoruyko and
 # Komodakis 2016. mobilenet-v2: 2.3 M.
 COUNTS = [
+    ("conv-net", IMAGE, 10, 905_500, 706),
     ("digits-net", (1, 8, 8), 10, 151_072, 330),
     ("fastgrnn", (6, 128), 2, 7_040, 164),
     ("lenet-300-100", (1, 28, 28), 10, 266_200, 410),
@@ -21,6 +22,7 @@ COUNTS = [
     ("resnet-32", IMAGE, 10, 461_872, 2_282),
     ("resnet-44", IMAGE, 10, 655_408, 3_178),
     ("resnet-56", IMAGE, 10, 848_944, 4_074),
+    ("soft-hebb-net", IMAGE, 10, 5_893_152, 10),
     ("vgg16", IMAGE, 10, 14_977_728, 4_746),
     ("vgg16-bn", IMAGE, 10, 14_977_728, 14_218),
     ("wrn-22-8", IMAGE, 10, 17_147_312, 10_794),
@@ -57,10 +59,11 @@ def test_no_module_is_called_twice(name):
     called = [node.target for node in graph.nodes if node.op == "call_module"]
     assert len(called) == len(set(called))
     functions = {node.target.__name__ for node in graph.nodes if node.op == "call_function"}
-    assert functions <= {"add", "pad", "getitem"}
+    triangle = {"sub", "relu", "pow"} if name == "soft-hebb-net" else set()
+    assert functions <= {"add", "pad", "getitem", *triangle}
 
 
-@pytest.mark.parametrize("name", FEED_FORWARD)
+@pytest.mark.parametrize("name", sorted(set(FEED_FORWARD) - {"soft-hebb-net"}))
 def test_activations_are_modules_of_their_own_and_not_in_place(name):
     relus = [module for module in zoo.build(name, seed=0).modules() if isinstance(module, nn.ReLU)]
     assert relus
@@ -78,6 +81,27 @@ def test_fastgrnn_is_its_equations_step_by_step():
         c = torch.tanh(x[:, :, t] @ w.T + h @ u.T + p["candidate_bias"])
         h = (torch.sigmoid(p["zeta"]) * (1 - z) + torch.sigmoid(p["nu"])) * c + z * h
     assert torch.allclose(model(x), h @ p["head.weight"].T + p["head.bias"], atol=1e-6)
+
+
+def test_a_triangle_is_what_lies_above_the_mean_of_the_channels():
+    x = torch.tensor([[1.0, 2.0, 6.0]]).reshape(1, 3, 1, 1)
+    assert zoo.Triangle(1.0)(x).flatten().tolist() == [0, 0, 3]
+    assert zoo.Triangle(2.0)(x).flatten().tolist() == [0, 0, 9]
+
+
+def test_hebbian_networks_have_sparse_masks_and_unit_samples():
+    net = zoo.build("conv-net", seed=0, activation="triangle", normalise=True, sparsity=0.99)
+    shares = [float((m.weight == 0).float().mean()) for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert shares == [0, pytest.approx(0.99, abs=0.002), pytest.approx(0.99, abs=0.002)]
+    x = net.features[0](5 * torch.randn(4, *IMAGE) + 3).flatten(1)
+    torch.testing.assert_close(x.mean(1), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(x.std(1), torch.ones(4), atol=1e-3, rtol=0)
+    soft = zoo.build("soft-hebb-net", seed=0)
+    lengths = torch.cat([m.weight.flatten(1).norm(dim=1) for m in soft.modules() if isinstance(m, nn.Conv2d)])
+    assert float(lengths.detach().mean()) == pytest.approx(25, rel=0.02)
+    for options in ({"activation": "step"}, {"filters": [1, 2, 3, 4]}, {"size": 9}):
+        with pytest.raises(RecipeError):
+            zoo.build("conv-net", **options)
 
 
 def test_mlp_layers_are_the_papers():

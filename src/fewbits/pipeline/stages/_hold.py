@@ -25,6 +25,7 @@ from fewbits.pipeline.stages import _state as state
 from fewbits.pipeline.stages._work import Context, Work, between_rounds
 from fewbits.recipe import Recipe
 from fewbits.train.hold import QATCallback, finetuning_groups
+from fewbits.train.learning import learning
 from fewbits.train.loop import fit, optimizer_of, total_steps
 from fewbits.train.measured import measured_on
 from fewbits.train.objectives import objective_of
@@ -145,6 +146,7 @@ class HeldTraining:
             fit(
                 self.model, work.train, objective_of(settings, work.teacher, work.task), self.optimizer, settings,
                 callback=qat, accelerator=self.context.accelerator, start=qat.steps, task=work.task,
+                rule=learning(settings),
             )  # fmt: skip
         self.optimizer.state.clear()  # twice the network, for which there is no use any more
         return finish(self.rounds, qat, work.train, time.perf_counter() - begin)

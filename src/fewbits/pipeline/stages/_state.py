@@ -50,6 +50,7 @@ def saved(
         "history": [vars(r) for r in rounds.history],
         "best": None if best is None else (best.data, best.digest, best.lam, best.accuracy),
         "random": checkpoint.random_state(),
+        "rule": qat.rule_state,
         "scorer": qat.scorer.state() if qat.scorer is not None else None,
     }
 
@@ -81,6 +82,7 @@ def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: 
     rounds.history = [Round(**r) for r in state["history"]]
     if state["best"] is not None:
         rounds.best = Kept(*state["best"])
+    qat.rule_state = state["rule"]
     checkpoint.set_random_state(state["random"])
     if qat.scorer is not None:
         qat.scorer.restore(state["scorer"])

@@ -28,6 +28,7 @@ from fewbits.recipe.pruning import ChannelPruning
 from fewbits.task import Task, fed, first_of, main_output, run
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
+from fewbits.train.learning import learning, settled
 from fewbits.train.loop import Callback, batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
@@ -98,7 +99,8 @@ def remove_channels(
             recalibrate(small, some, before, channels=choice.channels)
             del before
         if part.train is not None:
-            settings = part.train.model_copy(update={"epochs": part.train.epochs / part.rounds})
+            settings = settled(part.train)
+            settings = settings.model_copy(update={"epochs": settings.epochs / part.rounds})
             objective = objective_of(settings, full, task)
             optimizer = optimizer_of(parameter_groups(small, settings), settings)
             if kept.store.path is not None:
@@ -106,7 +108,7 @@ def remove_channels(
             start = kept.begin(small, optimizer)
             fit(
                 small, train, objective, optimizer, settings, callback=kept, accelerator=accelerator, start=start,
-                task=task,
+                task=task, rule=learning(settings),
             )  # fmt: skip
     return Narrowed(small.eval(), tuple(choices))
 

@@ -18,8 +18,8 @@ from fewbits.search.layer_rates._journal import Journal
 from fewbits.search.layer_rates._space import Kept, RateSpace
 from fewbits.task import accuracy, laid_out
 from fewbits.train import FloatStatistics
-from fewbits.train.loop import computing
 from fewbits.train.recalibrate import recalibrate
+from fewbits.train.step import computing
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 

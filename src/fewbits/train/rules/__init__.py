@@ -1,6 +1,8 @@
-"""How a network learns from a batch: backpropagation and, in time, others."""
+"""How a network learns from a batch: backpropagation and others."""
 
 from fewbits.train.rules._backprop import backprop
+from fewbits.train.rules._blocks import Block, Chain, blocks_of
+from fewbits.train.rules._registry import FEATURES, OWN_STEPS, RULES, rule_of
 from fewbits.train.rules._rule import Batch, Rule
 
-__all__ = ["Batch", "Rule", "backprop"]
+__all__ = ["FEATURES", "OWN_STEPS", "RULES", "Batch", "Block", "Chain", "Rule", "backprop", "blocks_of", "rule_of"]

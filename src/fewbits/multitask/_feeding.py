@@ -1,0 +1,101 @@
+"""How the batches of several tasks take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import RecipeError, did_you_mean
+from fewbits.multitask._names import checked
+from fewbits.task import Batch, Inputs, fed, samples_in
+from fewbits.train.loop import batches_of, begin_epoch
+
+ORDERS = ("round-robin", "proportional", "equal")
+
+
+class TaskBatches:
+    """Batches of several tasks, one task each, with its number among the inputs: ``((x, task), targets)``.
+
+    * ``round-robin``: in every turn each task gives ``each`` batches, the order of tasks drawn anew; who has no more is
+      left out, until nobody has (PaRT's released code on CIFAR, with 10).
+    * ``proportional``: all batches of all tasks, in an order drawn at random.
+    * ``equal``: as many batches of each task as the longest has; shorter ones begin anew.
+
+    Args:
+        loaders: by task: loaders with a length, for a network of one input.
+        order: one of the above. each: batches of a turn. seed: of the order, anew in each epoch.
+        numbers: of the tasks; default: 0, 1, ...
+
+    Raises:
+        RecipeError: an unknown order, or no batch in a turn. DataError: a loader without batches or length.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Any],
+        order: str = "round-robin",
+        *,
+        each: int = 10,
+        seed: int = 0,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        if order not in ORDERS:
+            raise RecipeError(f"order is one of {', '.join(ORDERS)}, got {order!r}{did_you_mean(order, ORDERS)}")
+        if each < 1:
+            raise RecipeError(f"each, the batches of a task's turn, is at least 1, got {each}")
+        self.names, self.order, self.each, self.seed, self.epoch = checked(loaders), order, each, seed, 0
+        self.loaders = [fed(nn.Identity(), loader, f"the data of task {name}") for name, loader in loaders.items()]
+        self.numbers = list(range(len(self.names))) if numbers is None else list(numbers)
+        self.lengths = [batches_of(loader) for loader in self.loaders]
+
+    def __len__(self) -> int:
+        return len(self.lengths) * max(self.lengths) if self.order == "equal" else sum(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch is next: the order of tasks, and that of their own batches, depend on it."""
+        self.epoch = epoch
+
+    def turns(self) -> list[int]:
+        """The task of every batch of the epoch."""
+        draw = torch.Generator().manual_seed(self.seed + self.epoch)
+        count = len(self.lengths)
+        if self.order == "proportional":
+            all_of_them = torch.arange(count).repeat_interleave(torch.tensor(self.lengths))
+            return [int(number) for number in all_of_them[torch.randperm(len(all_of_them), generator=draw)]]
+        left = [max(self.lengths)] * count if self.order == "equal" else list(self.lengths)
+        found: list[int] = []
+        while any(left):
+            for number in torch.randperm(count, generator=draw).tolist():
+                taken = min(self.each, left[number])
+                found += [number] * taken
+                left[number] -= taken
+        return found
+
+    def __iter__(self) -> Iterator[Batch]:
+        streams = [self._stream(number) for number in range(len(self.loaders))]
+        for number in self.turns():
+            yield with_task(next(streams[number]), self.numbers[number])
+
+    def _stream(self, number: int) -> Iterator[Batch]:
+        loader, again = self.loaders[number], 0
+        while True:
+            begin_epoch(loader.loader, self.epoch + again)
+            yield from loader
+            again += 1
+
+
+def with_task(batch: Any, task: int) -> Batch:
+    """A batch ``(inputs, targets)`` with the number of its task as last input."""
+    inputs, targets = batch
+    args, kwargs = (inputs.args, inputs.kwargs) if isinstance(inputs, Inputs) else ((inputs,), {})
+    numbers: Tensor = torch.full((samples_in(inputs),), task)
+    return Batch(Inputs((*args, numbers), kwargs), targets)
+
+
+def all_batches(loaders: Mapping[str, Any]) -> list[Batch]:
+    """All batches of several tasks, task by task, to evaluate on."""
+    found = TaskBatches(loaders)
+    return [with_task(batch, number) for number, loader in enumerate(found.loaders) for batch in loader]

@@ -1,0 +1,145 @@
+"""A network trained by a learning rule, in one call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from fewbits import recipe as recipes
+from fewbits.attach.plain import plain_copy
+from fewbits.errors import UnsupportedError
+from fewbits.pipeline._bar import Shown, telling
+from fewbits.pipeline.stages._work import Progress
+from fewbits.recipe import Pretraining
+from fewbits.task import Task, fed, task_of
+from fewbits.task.feed import Given
+from fewbits.task.stream import Stream
+from fewbits.train.checkpoint import Store
+from fewbits.train.kept import KeptTraining
+from fewbits.train.learning import learning, settled
+from fewbits.train.loop import Callback
+from fewbits.train.pretrain import pretrain
+from fewbits.train.rules import Rule
+from fewbits.train.whitening import Whitened
+
+Whiten = int | Literal["whole"] | None
+
+
+def train(
+    model: nn.Module,
+    train: Any,
+    *,
+    rule: Rule | Mapping[str, Any] | str = "backprop",
+    readout: Mapping[str, Any] | str | None = None,
+    whiten: Whiten = None,
+    task: Task | Mapping[str, Any] | str | None = None,
+    inputs: Given = None,
+    targets: Given = None,
+    steps: int | None = None,
+    seed: int = 0,
+    state_file: str | Path | None = None,
+    progress: Shown = "bar",
+    accelerator: Accelerator | None = None,
+    **settings: Any,
+) -> nn.Module:
+    """Train a network from where it is, by backpropagation or another learning rule. The model given is not changed.
+
+    ::
+
+        net = fb.train(Net(), loader, rule="soft-hebb", epochs=1)
+        small = fb.compress(net, loader, evaluate=validation, target="200 KB")
+
+    Args:
+        model: any network that the rule can train; what it cannot, it refuses by the layer's name.
+        train: batches with a length, as of :func:`fewbits.compress`.
+        rule: the name of a rule (``fewbits.train.RULES``), a dict with ``name`` and ``options``, or a
+            :class:`fewbits.train.Rule` of one's own.
+        readout: of the last linear layer afterwards: ``"ridge"``, ``"sgd"``, ``"none"``, or a dict of
+            :class:`fewbits.recipe.Readout`; default: ``ridge`` for rules whose hidden layers learn without targets.
+        whiten: a fixed first layer that whitens the inputs: the side of its patch, odd, or ``"whole"``. The network
+            then comes back as a :class:`fewbits.train.Whitened` one.
+        task, inputs, targets, accelerator: as of :func:`fewbits.compress`.
+        steps: training steps, in place of epochs; needed for loaders without a length.
+        seed: of what the training draws, such as dropout.
+        state_file: where the state is kept, twenty times in a training. If the file exists, the training goes on from
+            there. Removed at the end.
+        progress: called twenty times as ``progress(steps done, steps in total, a line)``; default: a bar, on a
+            terminal.
+        settings: keys of :class:`fewbits.recipe.Training`: ``epochs``, ``optimizer``, ``lr`` and others. Rules with
+            steps of their own set what is left open.
+
+    Returns:
+        The trained network, plain, in evaluation mode, on the device of the one given.
+
+    Raises:
+        RecipeError: no such rule, option or setting. UnsupportedError: a layer that the rule cannot train; the message
+            names it. DataError: no batches, or one that does not fit; the message names it. NonFiniteError: the loss
+            is not finite.
+    """
+    own = rule if isinstance(rule, Rule) else None
+    named = {} if own is not None else {"rule": rule}
+    chosen = recipes.make({"pretrain": settings | named | {"readout": readout}, **_task_section(task)})
+    assert chosen.pretrain is not None
+    wanted = settled(chosen.pretrain)
+    if own is None:
+        learning(wanted)  # refused before anything is copied
+    if steps is not None:
+        train, wanted = _for_steps(train, steps, wanted)
+    aim = task if isinstance(task, Task) else task_of(chosen.task.name, chosen.task.options)
+    accelerator = accelerator or Accelerator()
+    home = next((p.device for p in model.parameters()), torch.device("cpu"))
+    net: nn.Module = plain_copy(model)
+    data = fed(net, train, inputs=inputs, targets=targets)
+    if whiten is not None:
+        net = whitened(net, data, whiten)
+        data = fed(net, train, inputs=inputs, targets=targets)
+    words = f"{type(model).__name__} {wanted.model_dump_json()} seed {seed}"
+    store = Store(Path(state_file) if state_file is not None else None, words, accelerator)
+    with telling(progress, accelerator) as told, torch.random.fork_rng():
+        kept = KeptTraining(store, "train", callback=_Told(told) if told is not None else None)
+        pretrain(net, data, wanted, seed=seed, kept=kept, task=aim, rule=own, accelerator=accelerator)
+    store.forget()
+    return net.to(home).eval()
+
+
+def whitened(net: nn.Module, data: Any, whiten: Whiten) -> Whitened:
+    """A network behind a layer that is to whiten its inputs.
+
+    Raises:
+        UnsupportedError: it takes something else than one tensor of numbers. RecipeError: an impossible patch.
+    """
+    first = next(iter(data))[0]
+    if not isinstance(first, Tensor) or not first.is_floating_point():
+        raise UnsupportedError(f"whiten is for one tensor of numbers, and {type(net).__name__} takes something else")
+    return Whitened(net, tuple(first.shape[1:]), None if whiten == "whole" else whiten)
+
+
+def _task_section(task: Any) -> dict[str, Any]:
+    return {} if task is None or isinstance(task, Task) else {"task": task}
+
+
+def _for_steps(train: Any, steps: int, settings: Pretraining) -> tuple[Any, Pretraining]:
+    """Data and settings for so many steps: a stream of them is one epoch."""
+    stream = Stream(train, steps)  # refuses what is no number of steps
+    try:
+        epochs = steps / max(1, len(train))
+    except TypeError:
+        train, epochs = stream, 1.0
+    return train, settings.model_copy(update={"epochs": epochs})
+
+
+class _Told(Callback):
+    """Says twenty times in a training how far it is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def after_update(self, done: int, total: int, loss: float) -> None:
+        if math.floor(done * 20 / total) > math.floor((done - 1) * 20 / total):
+            self.progress(done, total, f"loss {loss:.3f}")
