@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from fewbits.codec import decode, encode
     from fewbits.deploy.onnx import from_onnx
     from fewbits.errors import FewbitsError
-    from fewbits.pipeline import Compressed, compress, compressing, explain, export, inspect, load, train, verify
+    from fewbits.pipeline import (
+        Compressed,
+        compress,
+        compressing,
+        cost,
+        explain,
+        export,
+        inspect,
+        load,
+        train,
+        verify,
+    )
     from fewbits.plan import Clustered, Dense, Masked, Plan
     from fewbits.recipe import Recipe
     from fewbits.report.report import Report
@@ -38,6 +49,7 @@ _HOMES = {
     "Task": "task",
     "compress": "pipeline",
     "compressing": "pipeline",
+    "cost": "pipeline",
     "decode": "codec",
     "encode": "codec",
     "explain": "pipeline",
@@ -61,6 +73,7 @@ __all__ = [
     "Task",
     "compress",
     "compressing",
+    "cost",
     "decode",
     "encode",
     "explain",

@@ -32,6 +32,7 @@ PROMISED = {
     "a-pruning-criterion": 2,
     "a-grid": 2,
     "a-cost": 1,
+    "a-machine": 1,
     "a-learning-rule": 2,
     "a-relevance-rule": 1,
     "many-tasks": 1,

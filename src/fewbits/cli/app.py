@@ -16,6 +16,7 @@ from fewbits.cli import _data as cli_data
 from fewbits.cli import _deploy as cli_deploy
 from fewbits.cli import _explain as cli_explain
 from fewbits.cli import _file as cli_file
+from fewbits.cli import _price as cli_price
 from fewbits.cli import _prune as cli_prune
 from fewbits.cli import _sweep as cli_sweep
 from fewbits.cli import _tasks as cli_tasks
@@ -207,6 +208,8 @@ app.command()(cli_file.export)
 app.command()(cli_tasks.tasks)
 app.command()(cli_tasks.extract)
 app.command()(cli_deploy.bench_latency)
+app.command()(cli_price.price)
+app.command()(cli_price.machines)
 
 
 @app.command()

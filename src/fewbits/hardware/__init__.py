@@ -1,6 +1,48 @@
-"""What a network costs: parameters and multiplications, counted through its graph, and the costs of a plan."""
+"""What a network costs: parameters and multiplications, machines as data, and time and energy of a plan on them."""
 
-from fewbits.hardware.cost import COSTS, Cost, CostMaker, cost_of, maker_of
+from fewbits.hardware.cost import COSTS, MACHINE_COSTS, Cost, CostMaker, cost_of, maker_of
 from fewbits.hardware.count import Count, LayerCount, count
+from fewbits.hardware.layers import Known, Layer, layers
+from fewbits.hardware.machine import (
+    Array,
+    Constant,
+    Dataflow,
+    Decoder,
+    Machine,
+    Memory,
+    Numbers,
+    Storage,
+    Zero,
+)
+from fewbits.hardware.price import LayerPrice, Price, price
+from fewbits.hardware.reading import machine_names, machine_of, machine_text
 
-__all__ = ["COSTS", "Cost", "CostMaker", "Count", "LayerCount", "cost_of", "count", "maker_of"]
+__all__ = [
+    "COSTS",
+    "MACHINE_COSTS",
+    "Array",
+    "Constant",
+    "Cost",
+    "CostMaker",
+    "Count",
+    "Dataflow",
+    "Decoder",
+    "Known",
+    "Layer",
+    "LayerCount",
+    "LayerPrice",
+    "Machine",
+    "Memory",
+    "Numbers",
+    "Price",
+    "Storage",
+    "Zero",
+    "cost_of",
+    "count",
+    "layers",
+    "machine_names",
+    "machine_of",
+    "machine_text",
+    "maker_of",
+    "price",
+]

@@ -7,12 +7,18 @@ of one sample, so that whatever is the same for all plans (the graph, a machine'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from types import MappingProxyType
 
 from torch import nn
 
-from fewbits.errors import MismatchError, RecipeError, did_you_mean
+from fewbits.errors import MismatchError, RecipeError, UnsupportedError, did_you_mean
+from fewbits.hardware.calls import calls
 from fewbits.hardware.count import count
+from fewbits.hardware.layers import records_of
+from fewbits.hardware.machine import Machine
+from fewbits.hardware.price import price
+from fewbits.hardware.reading import machine_of
 from fewbits.plan import Plan
 
 Cost = Callable[[Plan], float]
@@ -63,7 +69,43 @@ def flops(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
 
 
 COSTS: Mapping[str, CostMaker] = MappingProxyType({"parameters": parameters, "macs": macs, "flops": flops})
-"""The costs that a recipe can name."""
+"""The costs that a recipe can name, beside those of :data:`MACHINE_COSTS` on a machine."""
+
+MACHINE_COSTS: Mapping[str, str] = MappingProxyType(
+    {
+        "latency": "milliseconds for one sample",
+        "energy": "microjoules for one sample, of the parts that the machine has figures for",
+        "traffic": "bytes that pass the outermost memory for one sample",
+    }
+)
+"""Costs on a machine, and what they are in: a recipe names them as ``latency@eyeriss-v2`` or ``energy@mine.yaml``."""
+
+
+def on_machine(quantity: str, machine: Machine) -> CostMaker:
+    """The maker of a cost on a machine. A plan that does not fit it costs infinitely much.
+
+    Raises:
+        RecipeError: the machine has no figures of energy.
+    """
+    if quantity == "energy" and machine.array.mac_pj is None:
+        raise RecipeError(f"{machine.name} has no energy of a multiplication: it can have a latency, or traffic")
+
+    def maker(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+        found = calls(model, input_shape)
+
+        def cost(plan: Plan) -> float:
+            records = records_of(found, plan)
+            try:
+                priced = price(records, machine)
+            except UnsupportedError:
+                return inf
+            if quantity == "latency":
+                return 1e3 * priced.seconds
+            return 1e6 * (priced.joules or 0.0) if quantity == "energy" else priced.bytes_by_memory[machine.outer.name]
+
+        return cost
+
+    return maker
 
 
 def cost_of(
@@ -87,6 +129,10 @@ def maker_of(name: str, more: Mapping[str, CostMaker] | None = None) -> CostMake
         RecipeError: no such cost.
     """
     makers = {**COSTS, **(more or {})}
+    quantity, at, machine = name.partition("@")
+    if name not in makers and at and quantity in MACHINE_COSTS:
+        return on_machine(quantity, machine_of(machine))
     if name not in makers:
-        raise RecipeError(f"no cost named {name!r}{did_you_mean(name, makers)}; there are {', '.join(sorted(makers))}")
+        known = ", ".join([*sorted(makers), *(f"{quantity}@MACHINE" for quantity in MACHINE_COSTS)])
+        raise RecipeError(f"no cost named {name!r}{did_you_mean(name, [*makers, *MACHINE_COSTS])}; there are {known}")
     return makers[name]

@@ -6,7 +6,7 @@ from fewbits.pipeline._own_loop import Compressing, compressing
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._run import compress, stages_of
 from fewbits.pipeline._train import train
-from fewbits.pipeline._verbs import Source, Verified, explain, export, inspect, verify
+from fewbits.pipeline._verbs import Source, Verified, cost, explain, export, inspect, layers_of, verify
 from fewbits.pipeline.check import check
 from fewbits.pipeline.methods import METHODS, Method
 from fewbits.pipeline.pruners import PRUNERS, Pruner
@@ -30,9 +30,11 @@ __all__ = [
     "check",
     "compress",
     "compressing",
+    "cost",
     "explain",
     "export",
     "inspect",
+    "layers_of",
     "load",
     "stages_of",
     "train",

@@ -1,4 +1,4 @@
-"""What the command line does with a file, in Python: inspect, verify, explain, export."""
+"""What the command line does with a file, in Python: inspect, verify, explain, export, cost."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from fewbits.attach.plain import filled_in, plain_copy, unwrapped
 from fewbits.codec import Summary
 from fewbits.deploy.onnx import to_onnx
 from fewbits.errors import RecipeError, did_you_mean
+from fewbits.hardware import Layer, Machine, Price, layers, machine_of, price
 from fewbits.measure.relevance import Rules
 from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._run import scoring
-from fewbits.pipeline.restore import decoded, restore
+from fewbits.pipeline.restore import decoded, integer, network_of, restore
+from fewbits.plan import Plan
 from fewbits.report import Explanation
 from fewbits.report.explain import explain as explain_networks
 from fewbits.task import Classification, Task, fed, task_of
+from fewbits.task.batches import Inputs
 from fewbits.task.feed import Feed
 
 Source = Compressed | bytes | str | os.PathLike[str]
@@ -85,6 +88,51 @@ def verify(
     network, plan = restore(data, filled_in(_copied(like)))
     score, scale = scoring(evaluate, metric, _task(task), network, Feed(network))
     return Verified(len(data), len(plan), None if score is None else scale.shown(score(network)))
+
+
+def cost(
+    source: Source | Plan,
+    model: nn.Module,
+    inputs: Any,
+    *,
+    machine: str | os.PathLike[str] | Machine,
+    input_density: float | None = None,
+    batch: int = 1,
+) -> Price:
+    """Time, energy and memory traffic of a compressed network on a machine, from its own zeros and levels.
+
+    Args:
+        source: what was compressed, or its plan. model: a network of the class, as it was before. It is not changed.
+        inputs: the shape of one sample, without the batch; or inputs of a batch, whose zeros are then counted in the
+            compressed network, layer by layer.
+        machine: its name (``fewbits machines``), a YAML file, or a :class:`~fewbits.hardware.Machine`.
+        input_density: with a shape, the share of every layer's inputs that are not zero; default: all.
+        batch: samples that go through a layer together; the figures are of one.
+
+    Raises:
+        RecipeError: no such machine, a description that is none, or inputs that cannot be counted.
+        UnsupportedError: a layer that does not fit the machine, or a network that cannot be read.
+        FileError: as of :func:`verify`.
+    """
+    found = machine_of(machine if isinstance(machine, Machine) else os.fspath(machine))
+    like = filled_in(_copied(model))
+    plan = source if isinstance(source, Plan) else decoded(_bytes(source), like)
+    return price(layers_of(plan, like, inputs, input_density), found, batch)
+
+
+def layers_of(plan: Plan, like: nn.Module, inputs: Any, input_density: float | None = None) -> tuple[Layer, ...]:
+    """The layers of a compressed network; see :func:`cost`. Real inputs run through its own weights.
+
+    Args:
+        like: a plain network of the class, as it was before channels were removed.
+    """
+    if not isinstance(inputs, Tensor | Inputs):
+        return layers(like, inputs, plan, input_density=input_density)
+    if integer(plan, like):
+        raise RecipeError(
+            "inputs of a network with integer activations cannot be counted: give the shape of a sample, input_density"
+        )
+    return layers(network_of(plan, like), inputs, plan, input_density=input_density)
 
 
 def explain(

@@ -70,7 +70,7 @@ class Sweep(Part):
         over: dotted keys of the recipe, each with a list of values (any YAML, such as whole sections) or a range.
         trials: how many settings.
         objectives: ``accuracy`` (validation, percent), ``bytes``, and costs of a plan: ``parameters`` (not zero),
-            ``macs``, ``flops``.
+            ``macs``, ``flops``, and on a machine ``latency@NAME`` (ms), ``energy@NAME`` (uJ), ``traffic@NAME`` (bytes).
         sampler: ``tpe`` learns from finished trials, ``sobol`` spreads them evenly, ``random`` does not care.
         batch: settings that ``tpe`` draws at a time, once all before them are finished. So the settings depend on the
             seed alone, however many workers there are; a multiple of their number keeps all of them busy.

@@ -3,6 +3,7 @@
 from fewbits.report.explain import explain
 from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
 from fewbits.report.page import page, write_page
+from fewbits.report.priced import prices_page
 from fewbits.report.provenance import provenance
 from fewbits.report.report import PilotRun, Report, RestRow, Round, TensorRow, Try
 from fewbits.report.results import Results, load_results, results_page
@@ -24,6 +25,7 @@ __all__ = [
     "explain",
     "load_results",
     "page",
+    "prices_page",
     "provenance",
     "render",
     "results_page",

@@ -79,6 +79,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def si(value: float, unit: str) -> str:
+    """``2.3 ms`` or ``450 KB`` of 0.0023 s or 450,000 B: three digits, with the prefix that fits."""
+    prefixes = ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
+    if value == 0:
+        return f"0 {unit}"
+    scale, prefix = next((pair for pair in prefixes if value >= 0.9995 * pair[0]), prefixes[-1])
+    return f"{value / scale:.3g} {prefix}{unit}"
+
+
 def shorten(name: str, width: int, tail: int | None = None) -> str:
     """A name of at most ``width`` characters: its middle gives way, its start and last ``tail`` stay.
 

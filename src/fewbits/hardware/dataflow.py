@@ -1,0 +1,124 @@
+"""Compute cycles of a layer by the machine's dataflow, and what the array reads and writes for it meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from fewbits.hardware.layers import Layer
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call of a layer on an array of multipliers.
+
+    Attributes:
+        cycles: without stalls. utilization: share of multipliers and cycles that multiply.
+        weight_reads, input_reads, output_writes: numbers that pass between the array and the memory next to it.
+        partial_reads: outputs that are read again to be added to.
+    """
+
+    cycles: float
+    utilization: float
+    weight_reads: float
+    input_reads: float
+    output_writes: float
+    partial_reads: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How many inputs, weights and outputs one multiplier of a row-stationary array keeps."""
+
+    inputs: int
+    weights: int
+    outputs: int
+
+
+def systolic(layer: Layer, rows: int, columns: int, stationary: str, stored: int | None = None) -> Work:
+    """A systolic array of ``rows`` x ``columns`` multipliers; groups go one after the other.
+
+    With T positions, Sr and Sc what lies along rows and columns, folds = ceil(Sr / R) ceil(Sc / C), and all folds
+    after another: weights or inputs stationary take ``folds (T + 2 R + C - 2) - 1`` cycles, outputs stationary
+    ``folds (T + R + C - 2) - 1``. These are the cycles of SCALE-Sim (Samajdar et al. 2020, arXiv 1811.02883, and its
+    third version's golden cases), without stalls.
+
+    Args:
+        stationary: weights, inputs or outputs.
+        stored: products of one output that are kept where weights have an N:M pattern; default: all.
+    """
+    reduction = layer.reduction if stored is None else stored
+    outputs, positions, groups = layer.outputs // layer.groups, layer.positions, layer.groups
+    along = {
+        "weights": (positions, reduction, outputs),
+        "inputs": (outputs, reduction, positions),
+        "outputs": (reduction, positions, outputs),
+    }
+    time, along_rows, along_columns = along[stationary]
+    row_folds, column_folds = ceil(along_rows / rows), ceil(along_columns / columns)
+    folds = row_folds * column_folds * groups
+    fill = rows + columns - 2 + (0 if stationary == "outputs" else rows)
+    cycles = folds * (time + fill) - 1
+    macs = reduction * outputs * positions * groups
+    if stationary == "outputs":
+        reads = (reduction * outputs * row_folds, reduction * positions * column_folds, outputs * positions)
+    elif stationary == "weights":
+        reads = (reduction * outputs, reduction * positions * column_folds, outputs * positions * row_folds)
+    else:
+        reads = (reduction * outputs * column_folds, reduction * positions, outputs * positions * row_folds)
+    weights, inputs, writes = (groups * number for number in reads)
+    partial = writes - groups * outputs * positions
+    return Work(cycles, macs / (rows * columns * cycles), weights, inputs, writes, partial)
+
+
+def row_stationary(layer: Layer, rows: int, columns: int, kept: Kept) -> Work:
+    """Eyeriss: a filter's rows lie along the array's rows, as often as they fit, and output rows along its columns.
+
+    Each multiplier convolves one row, so a layer takes its MACs over the multipliers in use; output rows are dealt out
+    over the fewest passes. Next to the array an input is read once for each set of filters that passes, and an output
+    is added to once for each set of channels. How many filters and channels a multiplier keeps, and how the sets along
+    the rows are dealt out to them, is searched for the fewest such reads and writes (Chen, Emer and Sze, ISCA 2016,
+    sections V and VI; IEEE JSSC 2017, table IV).
+
+    Args:
+        kept: numbers of each operand that a multiplier keeps.
+    """
+    high, wide = layer.kernel[:2] if len(layer.kernel) > 1 else (1, *layer.kernel, 1)[:2]
+    strips = ceil(high / rows)  # a filter higher than the array is cut
+    sets = max(1, rows // high)
+    out = layer.size_out[0]
+    passes = ceil(out / columns)
+    cycles = ceil(layer.macs * passes * strips / (min(rows, high * sets) * out))
+    channels, filters = layer.inputs // layer.groups, layer.outputs // layer.groups
+    best = None
+    for deep in range(1, min(channels, max(1, kept.inputs // wide)) + 1):
+        along = max(1, min(filters, kept.outputs, kept.weights // (deep * wide)))
+        for spread in {1, sets, *(s for s in range(1, sets + 1) if sets % s == 0)}:
+            inputs = layer.input_numbers * ceil(filters / (along * spread))
+            writes = layer.output_numbers * ceil(channels / (deep * max(1, sets // spread))) * strips
+            partial = writes - layer.output_numbers
+            if best is None or inputs + writes + partial < sum(best):
+                best = (inputs, writes, partial)
+    assert best is not None
+    inputs, writes, partial = best
+    busy = layer.macs / (rows * columns * cycles)
+    return Work(cycles, busy, layer.weights * passes, inputs, writes, partial)
+
+
+def lanes(layer: Layer, multipliers: int, products: float) -> Work:
+    """Multipliers that are all fed: ``products`` of a call, one a cycle each; each number is read or written once.
+
+    The least that any such machine takes: nothing waits for a neighbour that has more to do.
+
+    One multiplier is the sparse processing element of Eyeriss v2 (Chen et al. 2019): it takes
+    ``sum over input channels of nonzero inputs x nonzero weights`` cycles.
+    """
+    cycles = ceil(products / multipliers)
+    busy = products / (multipliers * cycles) if cycles else 0.0
+    return Work(cycles, busy, layer.weights, layer.input_numbers, layer.output_numbers)
+
+
+def stored_rows(layer: Layer, kept: int, of: int, multiple: int = 1) -> int:
+    """Products of one output that an N:M pattern stores: ``kept`` of each ``of``, groups filled up to ``multiple``."""
+    reduction = ceil(layer.reduction / (of * multiple)) * of * multiple
+    return reduction // of * kept
