@@ -13,6 +13,9 @@ from torch import Tensor, nn
 import fewbits as fb
 from fewbits import codec
 from fewbits.attach import attach, evaluating, fold, held, plan_of
+from fewbits.channel_masks import ChannelMasks
+from fewbits.channels import prune_channels
+from fewbits.errors import MismatchError
 from fewbits.plan import Clustered, Dense, Masked, Plan
 from fewbits.weights import aliases, parameters_of, places, select
 
@@ -269,3 +272,17 @@ def test_a_file_tells_the_other_names() -> None:
         "one.weight": ("two.weight",), "one.bias": ("two.bias",),
     }  # fmt: skip
     assert summary.count == sum(p.numel() for p in model.parameters())
+
+
+def test_the_channels_kept_of_a_shared_tensor_are_compared_and_not_its_numbers() -> None:
+    small = fb.compress(made("one layer twice"), data(), recipe={"train": {"epochs": 1}} | METHODS["channels"])
+    channels = small.plan.channels
+    assert channels is not None
+    blank = made("one layer twice")
+    torch.nn.init.constant_(blank.one.weight, torch.nan)  # as memory without numbers may be
+    torch.nn.init.constant_(blank.one.bias, torch.nan)
+    prune_channels(blank, channels)
+    assert blank.two.weight is blank.one.weight
+    other = {**channels.kept, "two.bias": tuple(m if m is None else m.flip(0) for m in channels.kept["two.bias"])}
+    with pytest.raises(MismatchError, match=r"two.bias: the network uses this tensor under two names"):
+        prune_channels(made("one layer twice"), ChannelMasks(other, channels.paddings))

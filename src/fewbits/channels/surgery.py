@@ -34,6 +34,7 @@ def prune_channels(model: nn.Module, channels: ChannelMasks) -> None:
     """
     state = model.state_dict(keep_vars=True)
     smaller: dict[int, Tensor] = {}
+    seen: dict[int, tuple[Tensor | None, ...]] = {}
     for name, masks in channels.kept.items():
         if name not in state:
             raise MismatchError(
@@ -49,7 +50,7 @@ def prune_channels(model: nn.Module, channels: ChannelMasks) -> None:
             if mask is not None:
                 found = found.index_select(dim, mask.nonzero().flatten().to(found.device))
         found = found.contiguous()
-        if id(tensor) in smaller and not torch.equal(smaller[id(tensor)], found):
+        if not _same(seen.setdefault(id(tensor), masks), masks):
             raise MismatchError(
                 f"{name}: the network uses this tensor under two names, of which different channels are kept"
             )
@@ -66,6 +67,11 @@ def prune_channels(model: nn.Module, channels: ChannelMasks) -> None:
         pad.padding = (*pad.padding[:4], *counts)  # type: ignore[assignment, index]
     before = channels_of(model)
     model.__dict__[KEPT] = channels if before is None else before.then(channels)
+
+
+def _same(a: tuple[Tensor | None, ...], b: tuple[Tensor | None, ...]) -> bool:
+    """Whether masks keep the same channels. Numbers would not tell: an untrained skeleton may hold NaN."""
+    return all(x is y or (x is not None and y is not None and torch.equal(x, y)) for x, y in zip(a, b, strict=True))
 
 
 def _groups(model: nn.Module, smaller: dict[int, Tensor]) -> dict[nn.Module, int]:
