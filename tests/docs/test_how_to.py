@@ -41,13 +41,18 @@ PROMISED = {
     "your-own-loop": 1,
 }
 """How many files each may ask for."""
+SLOW = {"many-tasks"}  # 20 seconds; what it uses has unit tests
 
 
 def test_every_page_is_known() -> None:
     assert [page.stem for page in PAGES] == sorted(PROMISED)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.long) if page.stem in SLOW else page for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     files = {title: code for title, code in blocks if title}

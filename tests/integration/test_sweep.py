@@ -56,6 +56,7 @@ def children(pid: int) -> list[int]:
     return [int(c) for c in found if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
 
 
+@pytest.mark.long  # three sweeps of processes
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")
 def test_a_killed_worker_loses_no_finished_trial_and_the_front_is_that_of_one(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)

@@ -17,6 +17,7 @@ from fewbits.assign.selection import chosen, smallest
 from fewbits.data import DataSet
 from fewbits.task import accuracy
 
+pytestmark = pytest.mark.long  # a minute of both cores
 RECIPE = """\
 schema: 2
 network: {name: lenet-300-100, options: {inputs: 64}}
