@@ -227,7 +227,7 @@ def test_strips_hold_the_same_levels(number: int, grid: tuple[np.ndarray, int, i
         patch.setattr(coder, "STRIP", height)
         jobs = one.encoding(levels, lowest, highest)
         columns = levels.size // layout(levels.shape)[0]
-        assert len(jobs) == (-(-layout(levels.shape)[0] // max(1, height // columns)) if one.strips else 1)
+        assert len(jobs) == (-(-layout(levels.shape)[0] // max(1, height // columns)) if one.cut else 1)
         section = coder.joined([job() for job in reversed(jobs)][::-1])
         back, filling = one.decoding(section, levels.shape, lowest, highest)
         for job in reversed(filling):
