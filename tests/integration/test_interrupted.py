@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path: Path) -> Non
     assert process.returncode == 0, told
     assert "going on with the unfinished run in out" in told
     assert "training on" not in told, "the float network was trained again"
-    assert "compress 10 %" not in told, "the steps were done again"
+    assert not re.search(r"compress \d %", told), "the steps were done again"  # the bar begins at the kept 10 %
     assert "compress 100 %" in told
     assert sorted(os.listdir(out)) == ["float.safetensors", "net.few", "report.html", "report.json"]
 
