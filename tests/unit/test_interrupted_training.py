@@ -47,7 +47,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int | None, seen: list[int]) 
         if done == at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs._Bar, "after_update", after_update)
+    monkeypatch.setattr(jobs.Told, "after_update", after_update)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

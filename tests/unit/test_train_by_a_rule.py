@@ -202,7 +202,7 @@ def test_the_command_trains_and_goes_on_after_ctrl_c(tmp_path: Path, monkeypatch
     assert f"mono-forward: {said['accuracy']:.2f} % on the test data" in ran.out
     assert sorted(p.name for p in whole.iterdir()) == [outputs.FLOAT]
 
-    tell = jobs._Bar.after_update
+    tell = jobs.Told.after_update
 
     def stop(self: Any, done: int, total: int, loss: float) -> None:
         tell(self, done, total, loss)
@@ -210,7 +210,7 @@ def test_the_command_trains_and_goes_on_after_ctrl_c(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs._Bar, "after_update", stop)
+        patch.setattr(jobs.Told, "after_update", stop)
         ran = fewbits("train", recipe, "--out", out)
     assert ran.code == 130
     assert "the same command goes on from there" in ran.err

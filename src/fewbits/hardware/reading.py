@@ -6,13 +6,12 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from fewbits import files
 from fewbits.errors import FileError, RecipeError, did_you_mean
 from fewbits.hardware.machine import Array, Constant, Decoder, Machine, Memory, Numbers
-from fewbits.recipe.yaml_text import parse
+from fewbits.recipe.yaml_text import mapping_of
 
 _UNITS = (
     "_mhz", "_nm", "_kib", "_gb_per_s", "_bytes_per_cycle", "_weights_per_cycle", "_pj_per_bit", "_pj_per_mac", "_pj",
@@ -57,15 +56,7 @@ def machine_of(source: str | Path | Machine | dict[str, Any]) -> Machine:
     else:
         known, hint = ", ".join(machine_names()), did_you_mean(name, machine_names())
         raise RecipeError(f"no machine {name!r}{hint}; there is {known}, or a file that ends in .yaml")
-    try:
-        values = parse(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
-    except RecipeError as error:
-        raise RecipeError(f"{name}: {error}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{name}: a machine is a mapping of keys, not {type(values).__name__}")
-    return _checked(values, name)
+    return _checked(mapping_of(text, name, "a machine"), name)
 
 
 def _read(path: str) -> str:

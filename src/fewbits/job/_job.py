@@ -33,9 +33,10 @@ from fewbits.report.explanation import Explanation
 from fewbits.report.report import Report
 from fewbits.report.words import allowed, lost, quality
 from fewbits.task import Classification, Feed, Task
-from fewbits.train import Callback, Whitened, pretrain
+from fewbits.train import Whitened, pretrain
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
+from fewbits.train.told import Told
 
 Say = Callable[[str], None]
 
@@ -111,14 +112,6 @@ class Job:
         return restore(files.read(path), self.network)[0]
 
 
-class _Bar(Callback):
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def after_update(self, done: int, total: int, loss: float) -> None:
-        self.progress(done, total, f"loss {loss:.3f}")
-
-
 def prepare(
     recipe: Recipe,
     *,
@@ -166,7 +159,7 @@ def keeping(job: Job, progress: Progress | None, state_file: Path | None) -> Job
     """The job with what keeps the training of its float network."""
     words = job.recipe.model_dump_json(include={"network", "data", "pretrain", "seed"}) + (job.given or "")
     store = Store(state_file, words, Accelerator())
-    return replace(job, kept=KeptTraining(store, "pretrain", callback=_Bar(progress) if progress else None))
+    return replace(job, kept=KeptTraining(store, "pretrain", callback=Told(progress) if progress else None))
 
 
 def _more_ways(name: str) -> list[str]:

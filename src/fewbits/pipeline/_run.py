@@ -32,7 +32,7 @@ from fewbits.recipe import Activations, Recipe
 from fewbits.task import Fed, Metric, Task, fed, metric_of, task_of
 from fewbits.task.feed import Feed, Given
 from fewbits.task.metric import check_percent, number
-from fewbits.task.stream import NoBatches, Stream
+from fewbits.task.stream import NoBatches, for_steps
 from fewbits.train.checkpoint import Store
 from fewbits.train.learning import settled
 from fewbits.weights import select
@@ -111,7 +111,8 @@ def compress(
             raise RecipeError("steps says how many batches of train are taken: give train, or leave steps out")
         train, chosen = NoBatches(), chosen.updated(train=None)
     if steps is not None:
-        train, chosen = _for_steps(train, steps, chosen)
+        train, epochs = for_steps(train, steps)
+        chosen = chosen.updated(train={"epochs": epochs})
     accelerator = accelerator or Accelerator()
     place = Path(state_file) if state_file is not None else None
     store = Store(place, chosen.model_dump_json(), accelerator)
@@ -168,16 +169,6 @@ def with_settled_training(recipe: Recipe) -> Recipe:
     """The recipe with the settings that its training's rule wants, where it has left them open."""
     train = settled(recipe.train)
     return recipe if train is recipe.train else recipe.updated(train=train.model_dump())
-
-
-def _for_steps(train: Any, steps: int, recipe: Recipe) -> tuple[Any, Recipe]:
-    """Data and recipe for so many steps: a stream of them is one epoch."""
-    train_for = Stream(train, steps)  # refuses what is no number of steps
-    try:
-        epochs = steps / max(1, len(train))
-    except TypeError:
-        train, epochs = train_for, 1.0
-    return train, recipe.updated(train=recipe.train.model_dump() | {"epochs": epochs})
 
 
 def _in_own_type(evaluate: Any, model: nn.Module) -> Any:

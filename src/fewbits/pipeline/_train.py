@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +14,15 @@ from fewbits import recipe as recipes
 from fewbits.attach.plain import plain_copy
 from fewbits.errors import UnsupportedError
 from fewbits.pipeline._bar import Shown, telling
-from fewbits.pipeline.stages._work import Progress
-from fewbits.recipe import Pretraining
 from fewbits.task import Task, fed, task_of
 from fewbits.task.feed import Given
-from fewbits.task.stream import Stream
+from fewbits.task.stream import for_steps
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.learning import learning, settled
-from fewbits.train.loop import Callback
 from fewbits.train.pretrain import pretrain
 from fewbits.train.rules import Rule
+from fewbits.train.told import Told
 from fewbits.train.whitening import Whitened
 
 Whiten = int | Literal["whole"] | None
@@ -90,7 +87,8 @@ def train(
     if own is None:
         learning(wanted)  # refused before anything is copied
     if steps is not None:
-        train, wanted = _for_steps(train, steps, wanted)
+        train, epochs = for_steps(train, steps)
+        wanted = wanted.model_copy(update={"epochs": epochs})
     aim = task if isinstance(task, Task) else task_of(chosen.task.name, chosen.task.options)
     accelerator = accelerator or Accelerator()
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -102,7 +100,7 @@ def train(
     words = f"{type(model).__name__} {wanted.model_dump_json()} seed {seed}"
     store = Store(Path(state_file) if state_file is not None else None, words, accelerator)
     with telling(progress, accelerator) as told, torch.random.fork_rng():
-        kept = KeptTraining(store, "train", callback=_Told(told) if told is not None else None)
+        kept = KeptTraining(store, "train", callback=Told(told, times=20) if told is not None else None)
         pretrain(net, data, wanted, seed=seed, kept=kept, task=aim, rule=own, accelerator=accelerator)
     store.forget()
     return net.to(home).eval()
@@ -122,24 +120,3 @@ def whitened(net: nn.Module, data: Any, whiten: Whiten) -> Whitened:
 
 def _task_section(task: Any) -> dict[str, Any]:
     return {} if task is None or isinstance(task, Task) else {"task": task}
-
-
-def _for_steps(train: Any, steps: int, settings: Pretraining) -> tuple[Any, Pretraining]:
-    """Data and settings for so many steps: a stream of them is one epoch."""
-    stream = Stream(train, steps)  # refuses what is no number of steps
-    try:
-        epochs = steps / max(1, len(train))
-    except TypeError:
-        train, epochs = stream, 1.0
-    return train, settings.model_copy(update={"epochs": epochs})
-
-
-class _Told(Callback):
-    """Says twenty times in a training how far it is."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def after_update(self, done: int, total: int, loss: float) -> None:
-        if math.floor(done * 20 / total) > math.floor((done - 1) * 20 / total):
-            self.progress(done, total, f"loss {loss:.3f}")

@@ -6,7 +6,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from fewbits.errors import RecipeError, did_you_mean
@@ -16,7 +15,7 @@ from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select, TaskChoice
 from fewbits.recipe.training import Finetuning, Pretraining
 from fewbits.recipe.variation import Sweep
-from fewbits.recipe.yaml_text import parse
+from fewbits.recipe.yaml_text import mapping_of
 
 PLAIN_NAME = r"^[\w][\w .+-]*\.few$"
 
@@ -171,14 +170,7 @@ def load(source: str | Path) -> Recipe:
             raise RecipeError(f"{str(source)!r} is a folder; a recipe is a YAML file")
         hint = did_you_mean(str(source), names())
         raise RecipeError(f"no recipe file {str(source)!r}{hint}; recipes that come along: {', '.join(names())}")
-    try:
-        values = parse(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{where} holds {type(values).__name__}, not a recipe")
+    values = mapping_of(text, where, "a recipe")
     if "schema" not in values:
         raise RecipeError(f"{where} lacks the line 'schema: 2'")
     if values["schema"] == 1:

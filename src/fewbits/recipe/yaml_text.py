@@ -50,3 +50,23 @@ def parse(text: str) -> Any:
         RecipeError: a key that is there twice. yaml.YAMLError: it is not YAML.
     """
     return yaml.load(text, Loader=_Loader)
+
+
+def mapping_of(text: str, where: str, what: str) -> dict[Any, Any]:
+    """The keys of a YAML text that is to be a mapping.
+
+    Args:
+        where, what: the text's place, and what it is to be, for errors: ``"r.yaml"``, ``"a recipe"``.
+
+    Raises:
+        RecipeError: a key that is there twice, no YAML, or no mapping.
+    """
+    try:
+        values = parse(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where} holds {type(values).__name__}, not {what}")
+    return values

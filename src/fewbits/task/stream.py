@@ -43,6 +43,19 @@ class Stream:
         return Stream(loader, self.steps)
 
 
+def for_steps(loader: Any, steps: int) -> tuple[Any, float]:
+    """Data for so many training steps, and how many epochs of it they are: of a stream, one.
+
+    Raises:
+        RecipeError: steps is no whole number of at least 1.
+    """
+    stream = Stream(loader, steps)
+    try:
+        return loader, steps / max(1, len(loader))
+    except TypeError:
+        return stream, 1.0
+
+
 class NoBatches:
     """What stands for training data where none is given: whoever asks for a batch is told.
 

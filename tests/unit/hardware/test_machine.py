@@ -140,7 +140,7 @@ def test_what_is_no_machine(tmp_path: Path) -> None:
         machine_of("eyeris")
     with pytest.raises(FileError, match=r"gone\.yaml"):
         machine_of(tmp_path / "gone.yaml")
-    for text, wrong in (("a: [", "not YAML"), ("- a", "not list"), ("a: 1\na: 2", "there twice")):
+    for text, wrong in (("a: [", "not YAML"), ("- a", "holds list, not a machine"), ("a: 1\na: 2", "there twice")):
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(RecipeError, match=wrong):
             machine_of(tmp_path / "x.yaml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -29,9 +29,10 @@ from fewbits.task import Task, fed, first_of, main_output, run
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.learning import learning, settled
-from fewbits.train.loop import Callback, batches_of, endless, fit, optimizer_of, parameter_groups
+from fewbits.train.loop import batches_of, endless, fit, optimizer_of, parameter_groups
 from fewbits.train.objectives import objective_of
 from fewbits.train.recalibrate import recalibrate
+from fewbits.train.told import Told
 
 ADDITIVE = ("curvature", "output", "taylor")  # criteria that estimate a loss: those of channels that go together add up
 RECALIBRATED = 2048  # samples, at least: statistics of fewer are noisy
@@ -111,17 +112,6 @@ def remove_channels(
                 task=task, rule=learning(settings),
             )  # fmt: skip
     return Narrowed(small.eval(), tuple(choices))
-
-
-class _Told(Callback):
-    """Says twenty times in a training how far it is."""
-
-    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
-        self.progress = progress
-
-    def after_update(self, done: int, total: int, loss: float) -> None:
-        if done * 20 // total > (done - 1) * 20 // total:
-            self.progress(done, total, f"training without the removed channels, loss {loss:.3f}")
 
 
 def sizes_of(model: nn.Module, input_shape: Any, over: str = "macs") -> Sizes:
@@ -237,7 +227,8 @@ class RemoveChannels:
             left = copy.deepcopy(work.full)
             load_plan(left, codec.decode(known, like=left))
             return replace(work, model=left.eval())
-        told = _Told(context.progress) if context.progress else None
+        what = "training without the removed channels, "
+        told = Told(context.progress, what, times=20) if context.progress else None
         kept = KeptTraining(store, "channels.training", callback=told)
         left = remove_channels(
             work.full, work.train, recipe.channels, seed=recipe.seed, accelerator=context.accelerator, kept=kept,
