@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from fewbits.train import pretrain
 from networks import small_network
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in background jobs of a shell; processes inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing here: the first one of torch's operators, or a busy machine, takes long.
 # All else is the profile that Hypothesis takes by itself; where ``CI`` is set, its examples are the same every time.

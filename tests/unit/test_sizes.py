@@ -116,7 +116,7 @@ def test_a_bar_hears_of_every_step_from_the_first_on_and_a_function_of_the_users
             seen.append(done)
 
         if bar:
-            hear.step = hear  # type: ignore[attr-defined]
+            hear.every_step = True  # type: ignore[attr-defined]
         fb.compress(trained, train, recipe={"train": {"epochs": 1}, "rounds": 2, "target": "1 KB"}, progress=hear)
         return seen
 

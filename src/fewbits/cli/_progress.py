@@ -41,7 +41,7 @@ def progress() -> Iterator[Callable[[str], Update]]:
                     task = bar.add_task(name, total=total, state=state)
                 bar.update(task, completed=done, total=total, state=state)
 
-            update.step = update  # type: ignore[attr-defined]
+            update.every_step = True  # type: ignore[attr-defined]
             return update
 
         yield stage
@@ -59,5 +59,5 @@ def _lines(name: str) -> Update:
             last = tenth
             say(f"{name} {100 * done // total} %: {state}")
 
-    update.step = update  # type: ignore[attr-defined]
+    update.every_step = True  # type: ignore[attr-defined]
     return update

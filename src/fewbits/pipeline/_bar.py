@@ -43,5 +43,5 @@ def telling(progress: Shown, accelerator: Accelerator) -> Iterator[Update | None
         def update(done: int, total: int, state: str) -> None:
             bar.update(task, completed=done, total=total, state=state)
 
-        update.step = update  # type: ignore[attr-defined]
+        update.every_step = True  # type: ignore[attr-defined]
         yield update

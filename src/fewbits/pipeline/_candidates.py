@@ -16,7 +16,7 @@ from fewbits.graph.norm_pairs import biased
 from fewbits.pipeline.restore import holds, network_of, restore
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
-from fewbits.task import Fed, first_of, run
+from fewbits.task import Fed, run
 from fewbits.task.batches import tensors_in
 from fewbits.task.metric import number
 from fewbits.task.stream import NoBatches
@@ -111,5 +111,5 @@ class Candidates:
         if isinstance(train.loader if isinstance(train, Fed) else train, NoBatches):
             return None
         for batch in train:
-            return send_to_device(first_of(batch[0], 64), next(self.original.parameters()).device)
+            return send_to_device(batch[0], next(self.original.parameters()).device)  # whole: some take one size only
         raise DataError("the training data is empty: the loader yields no batch")

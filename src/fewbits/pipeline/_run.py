@@ -104,12 +104,13 @@ def compress(
         BudgetError: the target cannot be reached whatever is given up.
     """
     chosen, aim = chosen_by(recipe, target, max_drop, task)
-    check_call(chosen, evaluate, teacher)
     _check_kinds(state_file, progress, accelerator)
     if train is None:
-        if steps is not None:
-            raise RecipeError("steps says how many batches of train are taken: give train, or leave steps out")
+        idle = {"steps": steps, "inputs": inputs, "targets": targets}
+        for name in (name for name, value in idle.items() if value is not None):
+            raise RecipeError(f"{name} is about batches of train: give train, or leave {name} out")
         train, chosen = NoBatches(), chosen.updated(train=None)
+    check_call(chosen, evaluate, teacher)
     if steps is not None:
         train, epochs = for_steps(train, steps)
         chosen = chosen.updated(train={"epochs": epochs})

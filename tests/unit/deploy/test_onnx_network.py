@@ -163,6 +163,14 @@ def test_halves_stay_halves_in_the_graph(tmp_path: Path) -> None:
     assert onnx.load(tmp_path / "net.onnx").graph.initializer[0].data_type == onnx.TensorProto.FLOAT16
 
 
+def test_a_graph_of_one_batch_size_is_given_whole_batches() -> None:
+    model = image_net()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 128
+    data = [(images(128), torch.zeros(128))]
+    small = fb.compress(OnnxNetwork(model), data, recipe=WITHOUT_TRAINING, progress=None)
+    assert small.report.identical
+
+
 def test_any_name_of_a_tensor_has_a_place() -> None:
     names = ["a", "a.b", "parametrizations.x", "..", "_c", "forward", "half.d", "tensors.e", "tensors", "x:y", "x_y"]
     nodes = [onnx.helper.make_node("Identity", [name], [f"o{n}"]) for n, name in enumerate(names)]
@@ -231,5 +239,7 @@ def test_compression_without_any_data() -> None:
     )
     with pytest.raises(DataError, match="this recipe looks at batches, and no train= was given"):
         fb.compress(net, recipe="ecqx-4bit", progress=None)
-    with pytest.raises(RecipeError, match="steps says how many batches of train are taken"):
+    with pytest.raises(RecipeError, match="steps is about batches of train: give train, or leave steps out"):
         fb.compress(net, steps=5, progress=None)
+    with pytest.raises(RecipeError, match=r"a teacher needs train\.distill"):
+        fb.compress(net, teacher=net, recipe={"assign": {"method": "ecq"}, "train": {"distill": 0.5}}, progress=None)

@@ -63,7 +63,7 @@ class Pilots:
                 context.progress(index * total + done, max(count, index + 1) * total, f"pilot run {what}: {line}")
 
         if between_rounds(context.progress) is not None:
-            told.step = told  # type: ignore[attr-defined]
+            told.every_step = True  # type: ignore[attr-defined]
         try:
             nowhere = Store(None, "", context.accelerator)
             report = self.again(work, Context(nowhere, context.accelerator, told), trial).report

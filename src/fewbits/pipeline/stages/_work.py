@@ -21,9 +21,8 @@ Progress = Callable[[int, int, str], None]
 
 
 def between_rounds(progress: Progress | None) -> Progress | None:
-    """What is told of every step: a bar, by its attribute ``step``. A function of the user's hears of rounds only."""
-    step: Progress | None = getattr(progress, "step", None)
-    return step
+    """What is told of every step: a bar, whose ``every_step`` is true. A user's function hears of rounds only."""
+    return progress if getattr(progress, "every_step", None) is True else None
 
 
 @dataclass(frozen=True, eq=False)
