@@ -35,7 +35,9 @@ from fewbits.recipe import Recipe
 from fewbits.task import Batch, Inputs, Task
 from fewbits.task.feed import Feed
 from fewbits.train.checkpoint import Store
+from fewbits.train.learning import learning
 from fewbits.train.loop import leave_unsent
+from fewbits.train.rules import backprop
 
 WHOLE = 1 << 31  # samples: relevance of all of a batch, by another pass, as the user's backward frees the graph
 
@@ -251,7 +253,7 @@ def _check_parts(recipe: Recipe) -> None:
         "channels": recipe.channels is not None,
         "activations, or assign.method int8": integer_form_of(recipe),
         "assign.bits: auto": recipe.assign.bits == "auto",
-        "train.rule, as the loop itself is how the network learns,": recipe.train.rule.name != "backprop",
+        "train.rule, as the loop itself is how the network learns,": learning(recipe.train) is not backprop,
         "prune by scores": recipe.prune is not None and pruner_row(recipe.prune).scores,
     }
     for what, asked in refused.items():

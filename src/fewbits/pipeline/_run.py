@@ -104,7 +104,7 @@ def compress(
         BudgetError: the target cannot be reached whatever is given up.
     """
     chosen, aim = chosen_by(recipe, target, max_drop, task)
-    _check_kinds(state_file, progress, accelerator)
+    check_kinds(state_file, progress, accelerator)
     if train is None:
         idle = {"steps": steps, "inputs": inputs, "targets": targets}
         for name in (name for name, value in idle.items() if value is not None):
@@ -133,7 +133,7 @@ def compress(
     return replace(compressed, report=compressed.report.told(scale))
 
 
-def _check_kinds(state_file: Any, progress: Any, accelerator: Any) -> None:
+def check_kinds(state_file: Any, progress: Any, accelerator: Any) -> None:
     """Refuse before the work, not after a part of it, what cannot be told, kept or run."""
     if not (progress is None or progress == "bar" or callable(progress)):
         raise RecipeError(f"progress is a function (done, total, line), 'bar' or None, not {progress!r:.60}")

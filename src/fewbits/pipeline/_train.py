@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from fewbits import recipe as recipes
 from fewbits.attach.plain import plain_copy
 from fewbits.errors import UnsupportedError
 from fewbits.pipeline._bar import Shown, telling
+from fewbits.pipeline._run import check_kinds
 from fewbits.task import Task, fed, task_of
 from fewbits.task.feed import Given
 from fewbits.task.stream import for_steps
@@ -79,6 +83,7 @@ def train(
             names it. DataError: no batches, or one that does not fit; the message names it. NonFiniteError: the loss
             is not finite.
     """
+    check_kinds(state_file, progress, accelerator)
     own = rule if isinstance(rule, Rule) else None
     named = {} if own is not None else {"rule": rule}
     chosen = recipes.make({"pretrain": settings | named | {"readout": readout}, **_task_section(task)})
@@ -91,19 +96,39 @@ def train(
         wanted = wanted.model_copy(update={"epochs": epochs})
     aim = task if isinstance(task, Task) else task_of(chosen.task.name, chosen.task.options)
     accelerator = accelerator or Accelerator()
-    home = next((p.device for p in model.parameters()), torch.device("cpu"))
     net: nn.Module = plain_copy(model)
+    home = next((p.device for p in net.parameters()), torch.device("cpu"))
     data = fed(net, train, inputs=inputs, targets=targets)
     if whiten is not None:
         net = whitened(net, data, whiten)
         data = fed(net, train, inputs=inputs, targets=targets)
-    words = f"{type(model).__name__} {wanted.model_dump_json()} seed {seed}"
+    learns = "" if own is None else f" rule {_named(own)}"
+    told_of = chosen.task.model_dump_json() if not isinstance(task, Task) else type(task).__name__
+    words = f"{type(model).__name__} {wanted.model_dump_json()} seed {seed} task {told_of} whiten {whiten}{learns}"
     store = Store(Path(state_file) if state_file is not None else None, words, accelerator)
-    with telling(progress, accelerator) as told, torch.random.fork_rng():
+    with telling(progress, accelerator) as told, _callers_random_numbers():
         kept = KeptTraining(store, "train", callback=Told(told, times=20) if told is not None else None)
         pretrain(net, data, wanted, seed=seed, kept=kept, task=aim, rule=own, accelerator=accelerator)
     store.forget()
     return net.to(home).eval()
+
+
+def _named(rule: Rule) -> str:
+    """By what a rule of one's own is known again: where its code stands."""
+    line = getattr(getattr(rule.update, "__code__", None), "co_firstlineno", "")
+    return f"{rule.update.__module__}.{getattr(rule.update, '__qualname__', type(rule.update).__name__)}:{line}"
+
+
+@contextmanager
+def _callers_random_numbers() -> Iterator[None]:
+    """Random numbers go on afterwards as if nothing had been drawn inside."""
+    python, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
 
 
 def whitened(net: nn.Module, data: Any, whiten: Whiten) -> Whitened:

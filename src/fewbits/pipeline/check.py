@@ -12,6 +12,7 @@ from fewbits.pipeline.pruners import PRUNERS, pruner_row
 from fewbits.recipe import Measure, Recipe, Select
 from fewbits.task import task_of
 from fewbits.train.learning import learning
+from fewbits.train.rules import backprop
 
 
 def check(recipe: Recipe) -> None:
@@ -39,7 +40,7 @@ def _rules(recipe: Recipe) -> None:
     for section, part in (("pretrain", recipe.pretrain), ("train", recipe.train), ("channels.train", recovery)):
         if part is not None:
             learning(part, section)
-    if integer_form_of(recipe) and recipe.train.rule.name != "backprop":
+    if integer_form_of(recipe) and learning(recipe.train) is not backprop:
         raise RecipeError(f"activations in integers train by backprop: leave train.rule {recipe.train.rule.name} out")
 
 

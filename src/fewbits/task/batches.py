@@ -140,12 +140,21 @@ def first_of(inputs: Any, count: int) -> Any:
 def check_gradient(model: nn.Module, loss: Tensor) -> None:
     """Raise UnsupportedError unless a loss depends on a network through autograd."""
     if torch.is_grad_enabled() and not loss.requires_grad:
-        inner = getattr(model, "module", model)
-        raise UnsupportedError(
-            f"no gradient of the loss reaches {type(inner).__name__}: it computes outside of autograd (ONNX Runtime, "
-            "torch.no_grad, detach); ecq, and pruning by magnitude, do without: leave train out (in a recipe train: "
-            "null)"
-        )
+        raise outside_autograd(model)
+
+
+def outside_autograd(model: nn.Module) -> UnsupportedError:
+    """What is said of a network that no gradient reaches."""
+    inner = getattr(model, "module", model)
+    return UnsupportedError(
+        f"no gradient of the loss reaches {type(inner).__name__}: it computes outside of autograd (ONNX Runtime, "
+        "torch.no_grad, detach); ecq, and pruning by magnitude, do without: leave train out (in a recipe train: null)"
+    )
+
+
+def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What a layer of one input was called with, by place or by name."""
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 def described(value: Any) -> str:

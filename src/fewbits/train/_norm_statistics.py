@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.task import run
+from fewbits.task.batches import input_of
 from fewbits.weights import NORMS
 
 ROUNDING = 1e-10  # of a squared mean: a variance below it is the rounding of a constant
@@ -96,12 +97,17 @@ class FloatStatistics:
         seen.append(seen[-1].and_then(found) if seen else found)
 
 
+def _noted(note: Any, path: str, norm: nn.Module, x: Tensor) -> None:
+    if len(x):
+        note(path, norm, x)
+
+
 @contextmanager
 def watching(norms: dict[str, Any], note: Any) -> Iterator[None]:
     """Call ``note(path, normalisation, its input)`` before each call of one of them with an input that is not empty."""
     handles = [
         norm.register_forward_pre_hook(
-            lambda module, args, path=path: note(path, module, args[0]) if len(args[0]) else None
+            lambda module, args, kwargs, path=path: _noted(note, path, module, input_of(args, kwargs)), with_kwargs=True
         )
         for path, norm in norms.items()
     ]

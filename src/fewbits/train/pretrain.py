@@ -9,14 +9,15 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from torch import nn
 
+from fewbits.attach import evaluating
 from fewbits.recipe.training import Pretraining, Training
-from fewbits.task import Task, fed
+from fewbits.task import Classification, Task, fed
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.learning import learning, settled
 from fewbits.train.loop import batches_of, endless, fit, optimizer_of, own_share, parameter_groups
 from fewbits.train.objectives import plain
-from fewbits.train.readout import check_size, head_of, ridge
+from fewbits.train.readout import check_own, check_size, head_of, ridge, wanted
 from fewbits.train.rules import Rule, backprop
 from fewbits.train.whitening import Whitened
 
@@ -57,7 +58,7 @@ def pretrain(
     model.to(accelerator.device)
     reads = isinstance(training, Pretraining) and training.readout is not None and training.readout.name != "none"
     if reads:
-        _head(model, loader, training, accelerator)  # refused now rather than after the training
+        _head(model, loader, training, accelerator, task)  # refused now rather than after the training
     if after.saved is None:  # else what comes first was over before the interruption
         if isinstance(model, Whitened) and kept.saved is None:
             data = fed(model, loader)
@@ -91,14 +92,14 @@ def read_out(
     part = training.readout
     assert part is not None
     data = fed(model, loader)
-    head = _head(model, loader, training, accelerator)
+    head = _head(model, loader, training, accelerator, task)
     if part.name == "ridge":
         shared = data.over(own_share(data.loader, accelerator))
 
         def epoch() -> Any:
             return islice(endless(shared), batches_of(shared))
 
-        ridge(model, head, epoch, lam=part.penalty, accelerator=accelerator)
+        ridge(model, head, epoch, lam=part.penalty, task=task, accelerator=accelerator)
         return
     own = {id(p) for p in head.parameters()}
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
@@ -118,13 +119,18 @@ def read_out(
             p.requires_grad_(True)
 
 
-def _head(model: nn.Module, loader: Any, training: Training, accelerator: Accelerator) -> nn.Linear:
+def _head(model: nn.Module, loader: Any, training: Training, accelerator: Accelerator, task: Task | None) -> nn.Linear:
     """The layer that a readout trains."""
     assert isinstance(training, Pretraining)
-    first = send_to_device(next(endless(fed(model, loader)))[0], accelerator.device)
-    _, head = head_of(model, first)
+    batch = send_to_device(next(endless(fed(model, loader))), accelerator.device)
+    name, head = head_of(model, batch[0])
+    check_own(model, name, head)
     if training.readout is not None and training.readout.name == "ridge":
         check_size(head)
+        task = task or Classification()
+        with evaluating(model):
+            task.check(task.forward(model, batch), batch)
+        wanted(task, batch[1], head.out_features)
     return head
 
 

@@ -25,8 +25,11 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.errors import DataError, UnsupportedError
-from fewbits.task import main_output, run
+from fewbits.task import Classification, Task, main_output, run
+from fewbits.task.batches import described, input_of
+from fewbits.task.named import Regression, SoftLabels
 from fewbits.train.moments import Moments
+from fewbits.weights import shared
 
 LAMBDAS = tuple(10.0**k for k in range(-6, 5))
 """Candidates for lambda, relative to the mean variance of a feature times the number of samples."""
@@ -75,6 +78,16 @@ def head_of(network: nn.Module, inputs: Any) -> tuple[str, nn.Linear]:
     return last[-1][:2]
 
 
+def check_own(network: nn.Module, name: str, head: nn.Linear) -> None:
+    """UnsupportedError for a layer whose weights are frozen, or another layer's as well."""
+    for attribute, parameter in head.named_parameters(recurse=False):
+        why = "frozen" if not parameter.requires_grad else "shared" if (head, attribute) in shared(network) else ""
+        if why:
+            raise UnsupportedError(
+                f"a readout would train {name}.{attribute}, which is {why}: leave the readout out (readout: none)"
+            )
+
+
 def check_size(head: nn.Linear) -> None:
     """UnsupportedError for more features than normal equations can be held of."""
     if head.in_features > LARGEST:
@@ -88,7 +101,9 @@ def check_size(head: nn.Linear) -> None:
 @contextmanager
 def _features_of(head: nn.Linear) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    hook = head.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(input_of(args, kwargs)), with_kwargs=True
+    )
     try:
         yield seen
     finally:
@@ -101,6 +116,7 @@ def ridge(
     epoch: Callable[[], Iterable[Any]],
     *,
     lam: float | None = None,
+    task: Task | None = None,
     accelerator: Accelerator | None = None,
 ) -> Ridge:
     """Fit a network's last linear layer in closed form, in place, in two passes over the data.
@@ -110,6 +126,7 @@ def ridge(
         epoch: gives the batches ``(inputs, targets)`` of an epoch, each time it is called: class indices, or numbers
             ``[samples, outputs]``. The outputs of classes are scaled, so that a softmax of them is calibrated.
         lam: relative to the mean variance of a feature; ``None``: by leave-one-out.
+        task: says whether targets are classes or numbers; default: classification.
         accelerator: of several processes each gives its share of the data; sums are taken over all.
 
     Raises:
@@ -118,6 +135,7 @@ def ridge(
     check_size(head)
     accelerator = accelerator or Accelerator()
     features, place = head.in_features, head.weight.device
+    task = task or Classification()
     classes = True
 
     def rows() -> Iterator[tuple[Tensor, Tensor]]:
@@ -125,9 +143,9 @@ def ridge(
         with evaluating(network), _features_of(head) as seen:
             for batch in epoch():
                 batch = send_to_device(batch, place)
-                run(network, batch[0])
-                classes = not batch[1].is_floating_point()
-                yield seen.pop().double(), _wanted(batch[1], head.out_features)
+                task.check(task.forward(network, batch), batch)
+                classes = classes_of(task, batch[1])
+                yield seen.pop().double(), wanted(task, batch[1], head.out_features)
 
     moments = Moments(torch.zeros(features + head.out_features, device=place))
     for x, t in rows():
@@ -169,13 +187,28 @@ def ridge(
     return Ridge(float(lams[best]), float(errors[best, 0]) / count)
 
 
-def _wanted(targets: Tensor, outputs: int) -> Tensor:
-    """Targets as numbers, float64 ``[n, outputs]``."""
-    if not targets.is_floating_point() and targets.dim() == 1:
-        return F.one_hot(targets.long(), outputs).double()
-    if targets.is_floating_point() and targets.numel() == len(targets) * outputs:
-        return targets.reshape(len(targets), outputs).double()
-    raise DataError(
-        f"a ridge readout takes class indices [samples] or numbers [samples, {outputs}], got {targets.dtype} "
-        f"{list(targets.shape)}; take readout: sgd"
+def classes_of(task: Task, targets: Tensor) -> bool:
+    """Whether targets are classes. Of a task with a loss of one's own nothing else is known than their type."""
+    return (isinstance(task, Classification) or _own(task)) and not targets.is_floating_point()
+
+
+def _own(task: Task) -> bool:
+    return type(task) is Task
+
+
+def wanted(task: Task, targets: Any, outputs: int) -> Tensor:
+    """Targets as numbers, float64 ``[n, outputs]``.
+
+    Raises:
+        UnsupportedError: the task has neither classes nor numbers for each sample.
+    """
+    if isinstance(targets, Tensor):
+        if classes_of(task, targets) and targets.dim() == 1:
+            return F.one_hot(targets.long(), outputs).double()
+        numbers = isinstance(task, Regression | SoftLabels) or (_own(task) and targets.is_floating_point())
+        if numbers and targets.numel() == len(targets) * outputs:
+            return targets.reshape(len(targets), outputs).double()
+    raise UnsupportedError(
+        f"a ridge readout fits classes [samples] or numbers [samples, {outputs}], and the task "
+        f"{type(task).__name__.lower()} has targets of {described(targets)}: take readout: sgd, or none"
     )

@@ -41,8 +41,10 @@ class Whitened(nn.Sequential):
     whitening: Whitening
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...], size: int | None = 5) -> None:
-        if size is not None and len(shape) > 1 and (size % 2 == 0 or size > min(shape[1:])):
-            raise RecipeError(f"whitening takes patches of odd size within samples of shape {shape}, got {size}")
+        if size is not None:
+            odd = isinstance(size, int) and not isinstance(size, bool) and size > 0 and size % 2 == 1
+            if not odd or size > min(shape[1:], default=size):
+                raise RecipeError(f"whitening takes patches of odd size within samples of shape {shape}, got {size!r}")
         if len(shape) > 3:
             raise RecipeError(f"whitening is for vectors, series and images, not for samples of shape {shape}")
         super().__init__(OrderedDict(whitening=Whitening(shape, size), network=network))

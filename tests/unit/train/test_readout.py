@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.errors import DataError, UnsupportedError
+from fewbits.task import Task
+from fewbits.task.named import Regression
 from fewbits.train import readout
 from fewbits.train.readout import Ridge, head_of, ridge
 
@@ -41,7 +43,8 @@ def features(net: nn.Sequential, x: Tensor) -> np.ndarray:
 
 
 def fitted(net: nn.Sequential, x: Tensor, t: Tensor, lam: float | None = None) -> Ridge:
-    return ridge(net, net[3], lambda: zip(x.split(17), t.split(17), strict=True), lam=lam)
+    task = Regression() if t.is_floating_point() else None
+    return ridge(net, net[3], lambda: zip(x.split(17), t.split(17), strict=True), lam=lam, task=task)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -121,8 +124,11 @@ def test_the_head_is_the_layer_that_gives_the_outputs() -> None:
 
 def test_what_ridge_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     net, (x, t) = network(), data()
-    with pytest.raises(DataError, match=r"class indices.*got torch.int64 \[60, 1\]"):
+    with pytest.raises(DataError, match=r"targets of shape \(60, 1\); \[samples, classes\] and \[samples\] are needed"):
         ridge(net, net[3], lambda: [(x, t[:, None])])
+    own = Task(loss=lambda outputs, targets: outputs.square().mean())
+    with pytest.raises(UnsupportedError, match=r"classes \[samples\] or numbers \[samples, 3\].*take readout: sgd"):
+        ridge(net, net[3], lambda: [(x, t[:, None])], task=own)
     with pytest.raises(DataError, match="empty"):
         ridge(net, net[3], list)
     monkeypatch.setattr(readout, "LARGEST", 7)

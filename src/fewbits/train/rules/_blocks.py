@@ -187,8 +187,9 @@ class Chain(Sequence[Block]):
         Raises:
             UnsupportedError: they are more than one tensor.
         """
-        if isinstance(inputs, Tensor):
-            return inputs
+        parts = [inputs] if isinstance(inputs, Tensor) else [*inputs.args, *inputs.kwargs.values()]
+        if len(parts) == 1 and isinstance(parts[0], Tensor):
+            return parts[0]
         raise UnsupportedError("a batch has several inputs; a rule that goes layer by layer takes one tensor")
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 from fewbits.attach import evaluating
 from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.task import run
+from fewbits.task.batches import input_of
 from fewbits.train.rules._linear import (
     LAYERS,
     Layer,
@@ -81,24 +82,32 @@ def competing(
         learners = [name for name in order[:-1] if _learns(layers[name])]
         told: list[Tensor] = []  # what the last layer was given and what it gave, from which a graph begins
 
-        def hear(name: str, layer: Layer, given: tuple[Tensor, ...], gave: Tensor) -> Tensor | None:
+        def hear(name: str, layer: Layer, args: Any, kwargs: Any, gave: Tensor) -> Tensor | None:
+            given = input_of(args, kwargs)
             if name == last:
                 torch.set_grad_enabled(True)  # until the pass ends: a graph begins here
-                told[:] = given[0].detach(), gave.detach().requires_grad_()
+                told[:] = given.detach(), gave.detach().requires_grad_()
                 return told[1]
-            learn(Heard(name, layer, learners.index(name), given[0], said(layer, gave), len(gave)), batch, state)
+            learn(Heard(name, layer, learners.index(name), given, said(layer, gave), len(gave)), batch, state)
             return None
 
         with ExitStack() as stack:
             for name in (*learners, last):
-                stack.callback(layers[name].register_forward_hook(partial(hear, name)).remove)
+                hook = layers[name].register_forward_hook(partial(hear, name), with_kwargs=True)
+                stack.callback(hook.remove)
             stack.enter_context(torch.no_grad())
             stack.enter_context(batch.computing())
             outputs = run(network, batch.inputs)
             loss = batch.loss_of(outputs)
         given, gave = told
+        (error,) = torch.autograd.grad(loss, gave, allow_unused=True) if loss.requires_grad else (None,)
+        if error is None:
+            raise UnsupportedError(
+                f"the loss does not depend on {last}, the layer that is called last, and rules of competing channels "
+                "teach that one: call the layer that gives what the task reads last, or take backprop"
+            )
         with torch.no_grad():
-            _teach(layers[last], given, gave, loss, head, batch)
+            _teach(layers[last], given, error, head, batch)
         return detached(outputs), loss.detach(), state | {"order": order}
 
     return Rule(init, update)
@@ -139,14 +148,13 @@ def _order(
     return order
 
 
-def _teach(layer: Layer, inputs: Tensor, gave: Tensor, loss: Tensor, step: float, batch: Batch) -> None:
+def _teach(layer: Layer, inputs: Tensor, error: Tensor, step: float, batch: Batch) -> None:
     """The last layer: the loss's gradient for inputs x whose mean m is taken off, by their mean square length.
 
     That is the normalised delta rule (Widrow and Hoff 1960). Of a softmax's cross-entropy a step of 1 is below the
     inverse of the largest curvature, however long features are. The bias makes up for the mean: ``W x + b`` is
     ``W (x - m) + b'`` with ``b' = b + W m``.
     """
-    (error,) = torch.autograd.grad(loss, gave)
     if not step:
         return
     error = channels_first(layer, error)

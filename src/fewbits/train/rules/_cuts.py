@@ -70,7 +70,9 @@ def _end(nodes: Sequence[fx.Node], here: int, there: int, modules: Modules, pool
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a layer normalises: its weights scale values one by one."""
-    return "norm" in type(module).__name__.lower()
+    named = "norm" in type(module).__name__.lower()
+    over = tuple(getattr(module, "normalized_shape", ()))  # several dimensions, of LayerNorm and RMSNorm
+    return named and all(p.dim() < 2 or tuple(p.shape) == over for p in module.parameters())
 
 
 def _module(node: fx.Node, modules: Modules) -> nn.Module | None:

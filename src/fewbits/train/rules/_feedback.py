@@ -12,6 +12,7 @@ from accelerate.utils.operations import recursively_apply
 from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
+from fewbits.task.batches import input_of
 from fewbits.train.rules._cuts import is_norm
 from fewbits.train.rules._rule import Batch
 from fewbits.weights import WEIGHTED, layers, places
@@ -70,7 +71,7 @@ def rerouted(network: nn.Module, back: Back) -> Iterator[None]:
         inputs: list[Tensor] = []  # of calls that have not ended
 
         def enter(module: Any, args: Any, kwargs: Any, inputs: list[Tensor] = inputs) -> Any:
-            inputs.append(args[0] if args else kwargs["input"])
+            inputs.append(input_of(args, kwargs))
             return (inputs[-1].detach(),), {}
 
         def leave(module: Any, args: Any, y: Tensor, inputs: list[Tensor] = inputs, path: str = path) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.train.rules._local import leave
+from fewbits.train.rules._nudge import one_tensor
 from fewbits.train.rules._options import Positive, checked
 from fewbits.train.rules._rule import Batch, Rule
 
@@ -105,15 +106,16 @@ def _contrasting(pair: Pair, threshold: float) -> Rule:
     def update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tensor, Any]:
         chain = batch.blocks()
         *hidden, last = list(chain)
+        inputs = chain.enter(batch.inputs)
         with batch.computing(), chain.steady():
             with torch.no_grad():
-                given = batch.inputs
+                given = inputs
                 for block in hidden:
                     given = block(given)
-            outputs = last(given)
+            outputs = one_tensor(last(given))
             loss = batch.loss_of(outputs)
             leave(loss, last.parameters())
-            pairs = pair(batch.inputs, batch.targets, outputs.detach())
+            pairs = pair(inputs, batch.targets, outputs.detach())
             for sign, given in zip((1, -1), pairs, strict=True):
                 for block in hidden:  # one after the other, as each kind has a loss of its own
                     given = block(given.detach())

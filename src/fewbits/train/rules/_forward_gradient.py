@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from fewbits.errors import UnsupportedError
-from fewbits.task.batches import called
+from fewbits.task.batches import called, outside_autograd
 from fewbits.train.rules._options import Count, Seed, checked
 from fewbits.train.rules._rule import Batch, Rule
 from fewbits.train.rules._walk import fixed, uncounted
@@ -72,7 +72,9 @@ def along_direction(
                 f"forward-gradient: PyTorch does not differentiate an operation forward: {str(error)[:200]}"
             ) from error
         outputs = recursively_apply(lambda t: forward_ad.unpack_dual(t).primal.clone(), returned)
-        return outputs, loss.clone(), 0.0 if slope is None else float(slope)
+        if slope is None:
+            raise outside_autograd(network)
+        return outputs, loss.clone(), float(slope)
 
 
 def _drawn(like: Tensor, distribution: str, generator: torch.Generator) -> Tensor:

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fewbits.train.rules._competing import Heard, competing, each
-from fewbits.train.rules._linear import Layer, by_channel, channels_first, correlated, lead, norms, parameter
+from fewbits.train.rules._linear import Layer, by_channel, correlated, lead, norms, parameter
 from fewbits.train.rules._options import Count, NotNegative, Positive, checked
 from fewbits.train.rules._rule import Batch, Rule
 
@@ -85,19 +84,6 @@ def instar(layer: Layer, inputs: Tensor, y: Tensor) -> Tensor:
     """``sum_m y_mc (x_m - w_c)``, of the shape of the weight."""
     weight = layer.weight.detach()
     return correlated(layer, inputs, y) - by_channel(weight, y.sum((0, 3))) * weight
-
-
-def instar_by_surrogate(layer: Layer, inputs: Tensor, y: Tensor) -> Tensor:
-    """The same as :func:`instar` by autograd, as the released code has it."""
-    weight = layer.weight.detach().requires_grad_()
-    with torch.enable_grad():
-        u = channels_first(layer, torch.func.functional_call(layer, {"weight": weight}, (inputs,)))
-        if layer.bias is not None:
-            u = u - layer.bias.detach().reshape(1, u.shape[1], -1, 1)
-        pseudo = u - 0.5 * weight.flatten(1).square().sum(1).reshape(1, u.shape[1], -1, 1)
-        overwritten = y + pseudo - pseudo.detach()
-        (gradient,) = torch.autograd.grad(-0.5 * overwritten.square().sum(), weight)
-    return -gradient
 
 
 def on_the_sphere(weight: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from fewbits.errors import UnsupportedError
 from fewbits.train.rules._adam import fresh, stepped
 from fewbits.train.rules._blocks import Chain
 from fewbits.train.rules._local import leave
+from fewbits.train.rules._nudge import one_tensor
 from fewbits.train.rules._options import Positive, Seed, checked
 from fewbits.train.rules._rule import Batch, Rule
 
@@ -40,7 +41,7 @@ def mono_forward(lr: Positive = 1e-3, seed: Seed = 0) -> Rule:
         projections = state["projections"] or _first(chain, batch, seed)
         after = []
         with batch.computing():
-            given = batch.inputs
+            given = chain.enter(batch.inputs)
             for block, memory in zip(hidden, projections, strict=True):
                 given = block(given.detach())
                 matrix = memory["value"].detach().requires_grad_()
@@ -62,8 +63,8 @@ def _first(chain: Chain, batch: Batch, seed: int) -> list[dict[str, Tensor]]:
         UnsupportedError: outputs that are no numbers per sample.
     """
     with batch.computing(), evaluating(chain.network):
-        *activities, outputs = chain.activations(batch.inputs)[1:]
-    if outputs.dim() != 2:
+        *activities, outputs = chain.activations(chain.enter(batch.inputs))[1:]
+    if one_tensor(outputs).dim() != 2:
         raise UnsupportedError(
             f"mono-forward projects activities to outputs [samples, classes], and {type(chain.network).__name__} gives "
             f"{list(outputs.shape)}: take backprop"

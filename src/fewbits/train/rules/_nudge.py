@@ -16,15 +16,20 @@ def output_errors(batch: Batch, outputs: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         UnsupportedError: outputs that are no tensor of floats.
     """
-    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-        raise UnsupportedError(
-            f"the network's outputs are {type(outputs).__name__}; a rule that goes layer by layer needs one tensor"
-        )
-    outputs = outputs.detach().requires_grad_()
+    outputs = one_tensor(outputs).detach().requires_grad_()
     with torch.enable_grad():
         loss = batch.loss_of(outputs)
     slope = torch.autograd.grad(loss, outputs)[0]
     return loss.detach(), -slope * len(outputs)
+
+
+def one_tensor(outputs: object) -> Tensor:
+    """Outputs, if they are a tensor of floats; else UnsupportedError."""
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+        raise UnsupportedError(
+            f"the network's outputs are {type(outputs).__name__}; a rule that goes layer by layer needs one tensor"
+        )
+    return outputs
 
 
 def readable(network: nn.Module) -> None:

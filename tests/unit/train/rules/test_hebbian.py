@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewbits.train.rules._hebbian import instar, instar_by_surrogate, on_the_sphere, winners
-from fewbits.train.rules._linear import said
+from fewbits.train.rules._hebbian import instar, on_the_sphere, winners
+from fewbits.train.rules._linear import channels_first, said
 from fewbits.train.rules._soft_hebb import soft_hebb_direction, soft_hebb_step, soft_winners
 
 LAYERS = {
@@ -22,6 +22,19 @@ LAYERS = {
     "reflect": (lambda: nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"), (2, 2, 5, 6)),
     "same": (lambda: nn.Conv2d(2, 4, (3, 5), padding="same"), (2, 2, 5, 6)),
 }
+
+
+def instar_by_surrogate(layer: nn.Module, inputs: Tensor, y: Tensor) -> Tensor:
+    """The same as :func:`instar` by autograd, as the released code has it."""
+    weight = layer.weight.detach().requires_grad_()
+    with torch.enable_grad():
+        u = channels_first(layer, torch.func.functional_call(layer, {"weight": weight}, (inputs,)))
+        if layer.bias is not None:
+            u = u - layer.bias.detach().reshape(1, u.shape[1], -1, 1)
+        pseudo = u - 0.5 * weight.flatten(1).square().sum(1).reshape(1, u.shape[1], -1, 1)
+        overwritten = y + pseudo - pseudo.detach()
+        (gradient,) = torch.autograd.grad(-0.5 * overwritten.square().sum(), weight)
+    return -gradient
 
 
 @pytest.fixture(params=LAYERS)
