@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewbits.errors import RecipeError, did_you_mean
+from fewbits.errors import DataError, RecipeError, did_you_mean
 from fewbits.multitask._names import checked
 from fewbits.task import Batch, Inputs, fed, samples_in
 from fewbits.train.loop import batches_of, begin_epoch
@@ -49,7 +49,14 @@ class TaskBatches:
         self.names, self.order, self.each, self.seed, self.epoch = checked(loaders), order, each, seed, 0
         self.loaders = [fed(nn.Identity(), loader, f"the data of task {name}") for name, loader in loaders.items()]
         self.numbers = list(range(len(self.names))) if numbers is None else list(numbers)
-        self.lengths = [batches_of(loader) for loader in self.loaders]
+        self.lengths = [self._length(name, loader) for name, loader in zip(self.names, self.loaders, strict=True)]
+
+    @staticmethod
+    def _length(name: str, loader: Any) -> int:
+        try:
+            return batches_of(loader)
+        except DataError as error:
+            raise DataError(f"task {name!r}: {error}") from None
 
     def __len__(self) -> int:
         return len(self.lengths) * max(self.lengths) if self.order == "equal" else sum(self.lengths)

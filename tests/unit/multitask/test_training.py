@@ -171,6 +171,8 @@ def test_a_tasks_errors_name_it() -> None:
         aim.loss(made(x, 0), with_task((x, y), 3))
     with pytest.raises(DataError, match="empty"):
         aim.evaluate(made, [])
+    with pytest.raises(DataError, match="task 'birds': the training data is empty"):
+        train_tasks(made, {"cars": [(x, y)], "birds": []}, Training(epochs=1, lr=1e-2), seed=0)
 
 
 def test_tasks_may_be_of_several_kinds() -> None:
