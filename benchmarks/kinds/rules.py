@@ -66,7 +66,7 @@ def _trained(recipe: Recipe, images: int, fraction: float) -> tuple[jobs.Job, fl
     assert recipe.pretrain is not None
     _, part = job.dataset.train.hold_out(round(images * fraction))
     job = replace(job, dataset=replace(job.dataset, train=part))
-    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
+    loader = job_data.training_batches(job.dataset, recipe.data, job.feed, seed=recipe.seed)
     begin = time.perf_counter()
     pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed)
     job.network.eval()
