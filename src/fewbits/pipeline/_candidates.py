@@ -61,6 +61,7 @@ class Candidates:
         self.floats = Floats(
             getattr(torch, recipe.floats), recipe.significand, recipe.merge_normalisation, biased(original)
         )
+        self._known: codec.Known = {}  # once assignments stay, levels need not be coded again
 
     @property
     def name(self) -> str:
@@ -73,7 +74,7 @@ class Candidates:
 
     def encoded(self, plan: Plan) -> bytes:
         """The file."""
-        return codec.encode(plan, header={"model": self.name}, profile=self.recipe.coding)
+        return codec.encode(plan, header={"model": self.name}, profile=self.recipe.coding, known=self._known)
 
     def size(self, plan: Plan) -> int:
         """Bytes of the file."""
