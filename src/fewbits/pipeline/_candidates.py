@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from fewbits import codec
 from fewbits.attach import Floats, Holder, Parametrized
 from fewbits.errors import DataError
 from fewbits.graph.norm_pairs import biased
+from fewbits.pipeline._integers import Integers
 from fewbits.pipeline.restore import holds, network_of, restore
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
@@ -46,6 +47,7 @@ class Candidates:
         evaluate: how good a network is, higher is better, or ``None``.
         full: the float network that the user gave, against which everything is told; default: ``original``.
         holder: how plans are held; default: as weights of the network itself.
+        calibration: inputs, where clusters are written with integer activations, see :class:`Integers`.
     """
 
     def __init__(
@@ -55,12 +57,16 @@ class Candidates:
         evaluate: Evaluate | None,
         full: nn.Module | None = None,
         holder: Holder | None = None,
+        calibration: Sequence[Any] | None = None,
     ) -> None:
         self.recipe, self.original, self.evaluate = recipe, original, evaluate
         self.full, self.holder = original if full is None else full, holder or Parametrized()
         self.floats = Floats(
             getattr(torch, recipe.floats), recipe.significand, recipe.merge_normalisation, biased(original)
         )
+        self.integers = None
+        if calibration is not None:  # floats are shortened after folding, once
+            self.integers, self.floats = Integers(original, calibration, self.floats), Floats()
 
     @property
     def name(self) -> str:
@@ -69,19 +75,24 @@ class Candidates:
 
     def of(self, model: nn.Module) -> Plan:
         """The plan that would be written if the training of ``model`` ended here."""
-        return self.holder.plan(model, self.floats)
+        plan = self.holder.plan(model, self.floats)
+        return plan if self.integers is None else self.integers.calibrated(plan)
+
+    def written(self, plan: Plan) -> Plan:
+        """The plan that the file holds, which is in integer form if activations are."""
+        return plan if self.integers is None else self.integers.written(plan)
 
     def encoded(self, plan: Plan) -> bytes:
         """The file."""
-        return codec.encode(plan, header={"model": self.name}, profile=self.recipe.coding)
+        return codec.encode(self.written(plan), header={"model": self.name}, profile=self.recipe.coding)
 
     def size(self, plan: Plan) -> int:
         """Bytes of the file."""
         return len(self.encoded(plan))
 
     def network(self, plan: Plan) -> nn.Module:
-        """The plain network of a plan, in evaluation mode."""
-        return network_of(plan, self.original)
+        """The network that the file of a plan gives, in evaluation mode."""
+        return network_of(self.written(plan), self.original)
 
     def accuracy(self, plan: Plan) -> float:
         """How good it is on validation data, higher is better."""
@@ -93,14 +104,14 @@ class Candidates:
         return evaluated(self.evaluate, model)
 
     @torch.no_grad()
-    def identical(self, plan: Plan, data: bytes, train: Any) -> bool:
+    def identical(self, written: Plan, data: bytes, train: Any) -> bool:
         """Decode the file; compare its network's tensors with the plan's, and its outputs on real inputs with the
         compressed network's. Without any inputs the tensors decide alone."""
         inputs = self._some_of(train)
         # Its network goes before the other comes: two are one too many.
-        expected = None if inputs is None else list(tensors_in(run(self.network(plan), inputs)))
+        expected = None if inputs is None else list(tensors_in(run(network_of(written, self.original), inputs)))
         decoded = restore(data, self.full)[0]
-        if not holds(decoded, plan):
+        if not holds(decoded, written):
             return False
         if expected is None:
             return True

@@ -164,4 +164,4 @@ class Rounds:
             assert target is not None  # a controller that sees accuracies has a budget
             better = size >= NEAR * target and (self.best is None or accuracy >= self.best.accuracy)
         if better:
-            self.best = Kept(data, plan.digest(), qat.lam, accuracy)
+            self.best = Kept(data, self.candidates.written(plan).digest(), qat.lam, accuracy)

@@ -47,6 +47,9 @@ class Hold:
             BudgetError: the target cannot be reached whatever is given up.
         """
         begin = time.perf_counter()
+        held = context.store.get("held")
+        if held is not None:  # a later stage was interrupted
+            return replace(work, done=state.done(held, work.full))
         saved = context.store.get("run")
         if saved is not None:
             work = replace(work, before=saved["before"], choice=state.choice(saved), done=state.done(saved, work.full))
@@ -88,7 +91,7 @@ class HeldTraining:
     ) -> None:
         self.work, self.context, self.recipe = work, context, work.recipe
         self.holder: Holder = Parametrized() if work.form is None else IntegerForm(work.model)
-        self.candidates = Candidates(work.recipe, work.model, work.evaluate, work.full, self.holder)
+        self.candidates = Candidates(work.recipe, work.model, work.evaluate, work.full, self.holder, work.calibration)
         self.model = copy.deepcopy(work.model if work.form is None else work.form) if model is None else model
         self.optimizer = optimizer
 
