@@ -4,7 +4,7 @@ The format is defined in ``docs/format.md``. Nothing here unpickles, and a damag
 :class:`~fewbits.errors.FileError` and nothing else.
 """
 
-from fewbits.codec._container import decode, encode
+from fewbits.codec._container import Known, decode, encode
 from fewbits.codec._measure import Decoded, Examined, examine, measure
 from fewbits.codec._part import PartReader
 from fewbits.codec._shapes import shapes
@@ -14,6 +14,7 @@ from fewbits.codec.coder import backend
 __all__ = [
     "Decoded",
     "Examined",
+    "Known",
     "PartReader",
     "Summary",
     "TensorSummary",

@@ -67,6 +67,7 @@ class Candidates:
         self.integers = None
         if calibration is not None:  # floats are shortened after folding, once
             self.integers, self.floats = Integers(original, calibration, self.floats), Floats()
+        self._known: codec.Known = {}  # once assignments stay, levels need not be coded again
 
     @property
     def name(self) -> str:
@@ -84,7 +85,8 @@ class Candidates:
 
     def encoded(self, plan: Plan) -> bytes:
         """The file."""
-        return codec.encode(self.written(plan), header={"model": self.name}, profile=self.recipe.coding)
+        made = self.written(plan)
+        return codec.encode(made, header={"model": self.name}, profile=self.recipe.coding, known=self._known)
 
     def size(self, plan: Plan) -> int:
         """Bytes of the file."""

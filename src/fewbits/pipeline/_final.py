@@ -119,7 +119,7 @@ class Final:
     # -- candidates --------------------------------------------------------------------------------------
 
     def _plan_at(self, lam: float) -> Plan:
-        plan, _ = self.qat.plan_at(lam)
+        plan, _ = self.size_at.assigned(lam)
         entries = {n: replace(e, levels=e.levels.cpu()) for n, e in plan.items() if isinstance(e, Clustered)}
         return self.settled.updated(entries)
 

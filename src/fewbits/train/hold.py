@@ -101,10 +101,10 @@ class QATCallback(Callback):
         """The assignment of the weights as of now under another lambda, without holding it."""
         return self.assigner_at(lam, self.share).update(self.weights, None, self.state)
 
-    def take(self, lam: float) -> None:
-        """Hold the assignment under ``lam``."""
+    def take(self, lam: float, made: tuple[Plan, State] | None = None) -> None:
+        """Hold the assignment under ``lam``, which may have been ``made`` already."""
         self.lam, self.ramp = lam, None
-        plan, self.state = self.plan_at(lam)
+        plan, self.state = made or self.plan_at(lam)
         self.hold(plan)
 
     def toward(self, lam: float) -> None:
