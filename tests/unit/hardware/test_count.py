@@ -85,7 +85,7 @@ def test_a_transposed_convolution_multiplies_its_inputs(groups: int) -> None:
 
 def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(
-        UnsupportedError, match="^cannot count the multiplications of _trilinear in 0: write it as a product"
+        UnsupportedError, match=r"^cannot count the multiplications of _trilinear in 0: write it as a product"
     ) as caught:
         count(Named(nn.Bilinear(2, 2, 2)), (2,))
     assert "\n" not in str(caught.value)
