@@ -26,7 +26,7 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
     recipe, candidates, before = rounds.recipe, rounds.candidates, rounds.before
     search = Final(rounds, qat)
     plan, data, accuracy = search.choose()
-    summary = codec.inspect(data)
+    summary = codec.inspect(data, candidates.base)
     sizes = {section.name: section.coded_bytes for section in summary.tensors}
     rows = tensor_rows(plan, sizes)
     left_out = counters(candidates.full) | set(aliases(candidates.full))
@@ -56,7 +56,7 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
         rest=rest_rows(plan, sizes, uncompressed(candidates.full, plan.compressed)),
         recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
     )
-    return Compressed(plan, data, report)
+    return Compressed(plan, data, report, candidates.base)
 
 
 def met(recipe: Recipe, size: int, before: float | None, accuracy: float | None) -> bool | None:
