@@ -3,6 +3,7 @@
 from fewbits.multitask._affinity import affinity_paths, gradient_agreement
 from fewbits.multitask._choosing import PathChoice, learn_paths
 from fewbits.multitask._cka import CKA, cka
+from fewbits.multitask._family import ExtractedMember, MemberInFile, extract_member, family, is_family, members_in
 from fewbits.multitask._feeding import ORDERS, TaskBatches, all_batches, with_task
 from fewbits.multitask._file import Extracted, TaskInFile, extract, load_task, read_task, tasks_in
 from fewbits.multitask._heads import SharedHead
@@ -40,6 +41,8 @@ __all__ = [
     "RELEASED_SEEDS",
     "ClassMap",
     "Extracted",
+    "ExtractedMember",
+    "MemberInFile",
     "NormPerTask",
     "PathChoice",
     "Paths",
@@ -58,9 +61,13 @@ __all__ = [
     "branched_paths",
     "cka",
     "extract",
+    "extract_member",
+    "family",
     "gradient_agreement",
+    "is_family",
     "learn_paths",
     "load_task",
+    "members_in",
     "random_paths",
     "read_task",
     "released_paths",
