@@ -64,16 +64,18 @@ def network_and_inputs(data: bytes, recipe: Loaded | None) -> tuple[nn.Module, A
     return zoo.build(name, seed=0).eval(), torch.randn(SAMPLES, *zoo.INPUTS[name], generator=generator)
 
 
-def to_onnx(file: Path, out: Path, recipe: Loaded | None) -> Exported:
+def to_onnx(
+    file: Path, out: Path, recipe: Loaded | None, base: Path | None = None, member: str | None = None
+) -> Exported:
     """Export a ``.few`` file after its network and the export agreed; see :func:`fewbits.deploy.onnx.to_onnx`."""
     from fewbits.deploy.onnx import to_onnx as export
-    from fewbits.files import read
+    from fewbits.pipeline import opened
     from fewbits.pipeline.restore import restore
 
-    data = read(file)
+    data, origin = opened(file, base or (recipe.base if recipe else None), member)
     like, inputs = network_and_inputs(data, recipe)
-    network, plan = restore(data, like)
-    return export(network, inputs, out, plan=plan)
+    network, plan = restore(data, like, origin)
+    return export(network, inputs, out, plan=plan.whole())
 
 
 def told(file: Path, out: Path, written: Exported, recipe: Loaded | None) -> None:

@@ -174,7 +174,7 @@ class Rounds:
         self.history.append(Round(done, qat.lam, sizes.size, zeros, accuracy, sizes.data is None))
         if sizes.data is not None and self._better(qat, len(sizes.data), accuracy):
             assert accuracy is not None
-            self.best = Kept(sizes.data, sizes.base.digest(), qat.lam, accuracy)
+            self.best = Kept(sizes.data, self.candidates.written(sizes.base).digest(), qat.lam, accuracy)
 
     def _better(self, qat: QATCallback, size: int, accuracy: float | None, error: float = 0.0) -> bool:
         """Whether what would be written now is the best candidate so far, or may be, if the size is ``error`` off."""

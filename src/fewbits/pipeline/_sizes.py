@@ -125,7 +125,11 @@ class Sizes:
     def _relative_to(self, data: bytes, lam: float) -> Coded:
         estimated = self._entropy(lam)
         total = sum(estimated.values())
-        coded = {tensor.name: tensor.coded_bytes for tensor in codec.inspect(data).tensors if tensor.name in estimated}
+        coded = {
+            tensor.name: tensor.coded_bytes
+            for tensor in codec.inspect(data, self.candidates.base).tensors
+            if tensor.name in estimated
+        }
         mean = sum(coded.values()) / total if total else 1.0
         ratio = {n: coded[n] / size if size and coded[n] else mean or 1.0 for n, size in estimated.items()}
         return Coded(len(data) - sum(coded.values()), total, ratio)

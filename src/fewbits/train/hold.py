@@ -142,7 +142,8 @@ class QATCallback(Callback):
         if self.settled:
             return
         if self.scorer is not None and self.measures:
-            gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
+            # a weight that the loss of this batch does not reach has none
+            gradients = {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
             scores = self.scorer.scores(TrainingStep(outputs, batch, weights, gradients))
             if self.accelerator.num_processes > 1:  # every process must make the same plan
                 scores = self.accelerator.reduce(scores, reduction="mean")

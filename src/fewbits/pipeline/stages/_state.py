@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewbits.codec import Base
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._rounds import Kept, Rounds
@@ -64,12 +65,12 @@ def choice(state: dict[str, Any]) -> PilotChoice:
     return PilotChoice(saved["bits"], saved["size"], tuple(PilotRun(**r) for r in saved["seen"]), saved["attempt"])
 
 
-def done(state: dict[str, Any], full: nn.Module) -> Compressed | None:
+def done(state: dict[str, Any], full: nn.Module, base: Base | None = None) -> Compressed | None:
     """The best of the trainings that an interrupted run had ended, of a network like ``full``."""
     if state["done"] is None:
         return None
     data, report = state["done"]
-    return Compressed(decoded(data, full), data, Report.from_json(report))
+    return Compressed(decoded(data, full, base), data, Report.from_json(report), base)
 
 
 def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: torch.optim.Optimizer | None) -> None:
