@@ -11,7 +11,7 @@ import typer
 
 from fewbits.cli._common import Data, Network
 from fewbits.cli._console import Json, show, show_rows, writable
-from fewbits.cli._deploy import Recipe, named, to_onnx, told
+from fewbits.cli._deploy import Recipe, named, to_onnx, to_tflite, told, told_of_tflite
 
 if TYPE_CHECKING:
     from fewbits.codec import Decoded
@@ -84,11 +84,17 @@ class Format(StrEnum):
     SAFETENSORS = "safetensors"
     NNC = "nnc"
     ONNX = "onnx"
+    TFLITE = "tflite"
+
+
+RUNS = (Format.ONNX, Format.TFLITE)  # in a runtime, on inputs of the network's
 
 
 def export(
     file: File,
-    to: Annotated[Format, typer.Option("--to", help="safetensors: float weights; nnc: ISO/IEC 15938-17; onnx: runs.")],
+    to: Annotated[
+        Format, typer.Option("--to", help="safetensors: float weights; nnc: ISO/IEC 15938-17; onnx, tflite: run.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to; default: beside the file.", callback=writable)
     ] = None,
@@ -102,14 +108,14 @@ def export(
 ) -> None:
     """Write the network in a .few file in another format.
 
-    onnx needs the network: one of the zoo by the name in the file, or --recipe, or --network and --data. It is run, and
-    compared, before it is written.
+    onnx and tflite need the network: one of the zoo by the name in the file, or --recipe, or --network and --data. It
+    is run, and compared, before it is written. tflite is for files with integer activations.
     """
     if levels and to is not Format.SAFETENSORS:
         raise typer.BadParameter("--levels goes with --to safetensors")
     for option, value in (("--recipe", recipe), ("--network", network), ("--data", data)):
-        if value is not None and to is not Format.ONNX:
-            raise typer.BadParameter(f"{option} goes with --to onnx")
+        if value is not None and to not in RUNS:
+            raise typer.BadParameter(f"{option} goes with --to onnx or --to tflite")
 
     from fewbits import codec, deploy, files
     from fewbits.report.words import human
@@ -119,6 +125,12 @@ def export(
         writable(target)
         loaded = named(recipe, network, data)
         told(file, target, to_onnx(file, target, loaded), loaded)
+        return
+    if to is Format.TFLITE:
+        target = out or file.with_suffix(".tflite")
+        writable(target)
+        loaded = named(recipe, network, data)
+        told_of_tflite(file, target, to_tflite(file, target, loaded), loaded)
         return
     coded = files.read(file)
     plan = codec.decode(coded, codec.shapes(coded, limit=limit))
