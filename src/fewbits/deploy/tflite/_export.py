@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits import files
+from fewbits.deploy.onnx._compare import INTEGER, distance
 from fewbits.deploy.tflite import _layers, _pools, _shapes  # noqa: F401  # they fill the table of operations
 from fewbits.deploy.tflite._graph import Looking, Lowering
 from fewbits.deploy.tflite._package import Array, interpreter, run
@@ -21,8 +22,6 @@ from fewbits.task import Feed
 from fewbits.task import run as run_network
 from fewbits.task.batches import called, tensors_in
 from fewbits.weights import layers
-
-NEAR = 0.9  # share of output levels that may differ by one at most, before a file is refused
 
 
 @dataclass(frozen=True)
@@ -93,17 +92,19 @@ def compared(data: bytes, model: nn.Module, inputs: Any, lowering: Lowering) -> 
     args, _ = called(inputs)
     levels = [to_levels(value, detail) for value, detail in zip(args, made.get_input_details(), strict=True)]
     expected = list(tensors_in(run_network(model, inputs)))
-    equal = near = total = 0.0
+    equal = near = total = off_most = 0.0
     same = 1.0
     for mine, other, detail in zip(expected, run(data, levels), made.get_output_details(), strict=True):
         wanted = to_levels(mine, detail).astype(int)
         off = np.abs(wanted - other)
         equal, near, total = equal + float((off == 0).sum()), near + float((off <= 1).sum()), total + off.size
+        scale, zero = detail["quantization"]
+        off_most = max(off_most, distance(scale * (wanted - zero), scale * (other.astype(int) - zero)))
         same = min(same, float((wanted.argmax(-1) == other.argmax(-1)).mean()))
-    if near < NEAR * total:
+    if off_most > INTEGER:
         raise ExportError(
-            f"LiteRT computes something else than torch: {100 * (1 - near / total):.3g} % of the output levels are "
-            "further off than one"
+            f"LiteRT computes something else than torch: outputs differ by {100 * off_most:.3g} % (at most "
+            f"{100 * INTEGER:g} % are rounding)"
         )
     return TfliteExport(len(data), equal / total, near / total, same, _counted(lowering), _notes(model, lowering))
 

@@ -54,7 +54,7 @@ def _pool(
     Where means are on a much finer grid than what they are of, they are a depthwise convolution with ones.
     """
     s = lowering.file.schema
-    if average and not same and 2 * (grid := lowering.grid(node)).scale < value.scale:
+    if average and not same and 4 * (grid := lowering.grid(node)).scale < 3 * value.scale:
         ones = s.DepthwiseConv2DOptionsT()
         ones.padding, ones.depthMultiplier, ones.fusedActivationFunction = s.Padding.VALID, 1, grid.activation
         (ones.strideH, ones.strideW), ones.dilationHFactor, ones.dilationWFactor = stride, 1, 1
