@@ -63,3 +63,15 @@ def rounded(data: Tensor, significand: int) -> Tensor:
     mantissa, exponent = torch.frexp(data.double())  # doubles reach beyond what a rounding up can exceed
     whole = torch.round(torch.ldexp(mantissa, torch.tensor(significand)))
     return torch.ldexp(whole, exponent - significand).to(data.dtype)
+
+
+def on_grid(data: Tensor, bits: int) -> tuple[Tensor, float]:
+    """int16 levels of so many bits and the step of a tensor that is not all zero, its largest number on the last level.
+
+    The step is a float32 number. Rounded to the nearest, ties to even: off by half a step at most.
+    """
+    top = 2 ** (bits - 1) - 1
+    step = torch.tensor(float(data.abs().max()) / top, dtype=torch.float32)
+    step = step.clamp_min(torch.finfo(torch.float32).tiny)
+    levels = torch.round(data.double() / step.double()).clamp_(-top, top)
+    return levels.to(torch.int16), float(step)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fewbits.deploy.onnx import Exported
     from fewbits.deploy.tflite import TfliteExport
+    from fewbits.plan import Plan
     from fewbits.recipe import Recipe as Loaded
 
 SAMPLES = 16  # on which torch and ONNX Runtime are compared
@@ -65,16 +66,27 @@ def network_and_inputs(data: bytes, recipe: Loaded | None) -> tuple[nn.Module, A
     return zoo.build(name, seed=0).eval(), torch.randn(SAMPLES, *zoo.INPUTS[name], generator=generator)
 
 
-def to_onnx(file: Path, out: Path, recipe: Loaded | None) -> Exported:
+def to_onnx(
+    file: Path, out: Path, recipe: Loaded | None, base: Path | None = None, member: str | None = None
+) -> Exported:
     """Export a ``.few`` file after its network and the export agreed; see :func:`fewbits.deploy.onnx.to_onnx`."""
     from fewbits.deploy.onnx import to_onnx as export
-    from fewbits.files import read
+
+    _, network, plan, inputs = restored(file, recipe, base, member)
+    return export(network, inputs, out, plan=plan)
+
+
+def restored(
+    file: Path, recipe: Loaded | None, base: Path | None, member: str | None
+) -> tuple[nn.Module, nn.Module, Plan, Any]:
+    """An untrained network for a ``.few`` file, the file's own, its whole plan, and inputs."""
+    from fewbits.pipeline import opened
     from fewbits.pipeline.restore import restore
 
-    data = read(file)
+    data, origin = opened(file, base or (recipe.base if recipe else None), member)
     like, inputs = network_and_inputs(data, recipe)
-    network, plan = restore(data, like)
-    return export(network, inputs, out, plan=plan)
+    network, plan = restore(data, like, origin)
+    return like, network, plan.whole(), inputs
 
 
 def told(file: Path, out: Path, written: Exported, recipe: Loaded | None) -> None:
@@ -92,15 +104,13 @@ def told(file: Path, out: Path, written: Exported, recipe: Loaded | None) -> Non
         show("note: ONNX stores numbers as they are; a .few file codes them")
 
 
-def to_tflite(file: Path, out: Path, recipe: Loaded | None) -> TfliteExport:
+def to_tflite(
+    file: Path, out: Path, recipe: Loaded | None, base: Path | None = None, member: str | None = None
+) -> TfliteExport:
     """Export a ``.few`` file with integer activations; see :func:`fewbits.deploy.tflite.to_tflite`."""
     from fewbits.deploy.tflite import to_tflite as export
-    from fewbits.files import read
-    from fewbits.pipeline.restore import restore
 
-    data = read(file)
-    like, inputs = network_and_inputs(data, recipe)
-    network, plan = restore(data, like)
+    _, network, plan, inputs = restored(file, recipe, base, member)
     return export(network, inputs, out, plan=plan)
 
 

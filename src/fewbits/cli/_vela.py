@@ -8,28 +8,26 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from fewbits.cli._console import show, show_table
-from fewbits.cli._deploy import network_and_inputs
+from fewbits.cli._deploy import restored
 
 if TYPE_CHECKING:
     from fewbits.recipe import Recipe
 
 
-def told_of_vela(file: Path, out: Path, recipe: Recipe | None, chosen: dict[str, Any]) -> None:
+def told_of_vela(
+    file: Path, out: Path, recipe: Recipe | None, chosen: dict[str, Any], base: Path | None, member: str | None
+) -> None:
     """Compile a ``.few`` file, and say what became of it.
 
     Args:
         chosen: accelerator, system and memory mode, as of :func:`fewbits.deploy.vela.to_vela`.
     """
     from fewbits.deploy.vela import to_vela
-    from fewbits.files import read
     from fewbits.hardware import machine_names, machine_of, price
     from fewbits.pipeline import layers_of
-    from fewbits.pipeline.restore import restore
     from fewbits.report.words import human
 
-    data = read(file)
-    like, inputs = network_and_inputs(data, recipe)
-    network, plan = restore(data, like)
+    like, network, plan, inputs = restored(file, recipe, base, member)
     found = to_vela(network, inputs, out, plan=plan, **chosen)
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
@@ -45,8 +43,8 @@ def told_of_vela(file: Path, out: Path, recipe: Recipe | None, chosen: dict[str,
     show_table(table)
     show(
         f"{out}: {human(found.bytes)} for {found.accelerator} ({found.system}, {found.memory_mode}), {file.name} has "
-        f"{human(len(data))}; {found.weights:,} weights; {found.npu} operations on the accelerator, {found.cpu} left "
-        "to the processor"
+        f"{human(file.stat().st_size)}; {found.weights:,} weights; {found.npu} operations on the accelerator, "
+        f"{found.cpu} left to the processor"
     )
     for note in found.tflite.notes:
         show(f"note: {note}")

@@ -119,7 +119,7 @@ class Final:
     # -- candidates --------------------------------------------------------------------------------------
 
     def _plan_at(self, lam: float) -> Plan:
-        plan, _ = self.qat.plan_at(lam)
+        plan, _ = self.size_at.assigned(lam)
         entries = {n: replace(e, levels=e.levels.cpu()) for n, e in plan.items() if isinstance(e, Clustered)}
         return self.settled.updated(entries)
 
@@ -129,7 +129,7 @@ class Final:
         Raises:
             FormatError: its file does not hold what the network in training had.
         """
-        plan = decoded(kept.data, self.candidates.full)
+        plan = decoded(kept.data, self.candidates.full, self.candidates.base)
         if plan.digest() != kept.digest:
             raise FormatError("a file that was kept while training does not decode to the plan that it was made of")
         return plan

@@ -52,12 +52,12 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
         recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
         **tables_of(candidates, plan, data),
     )
-    return Compressed(plan, data, report)
+    return Compressed(plan, data, report, candidates.base)
 
 
 def tables_of(candidates: Candidates, plan: Plan, data: bytes) -> dict[str, Any]:
     """What a report says of a file: its size, and where its bytes are."""
-    sizes = {section.name: section.coded_bytes for section in codec.inspect(data).tensors}
+    sizes = {section.name: section.coded_bytes for section in codec.inspect(data, candidates.base).tensors}
     rows = tensor_rows(plan, sizes)
     return {
         "tensors": rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fewbits.codec import Base
 from fewbits.errors import RecipeError
 from fewbits.pipeline._pilot import check as check_pilots
 from fewbits.pipeline.methods import bits_of, integer_form_of, method_of, trained_as_integers
@@ -56,6 +57,18 @@ def check_call(recipe: Recipe, evaluate: Any, teacher: Any) -> None:
     if teacher is not None and not recipe.train.distill:
         raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
     check_pilots(recipe, evaluate)
+
+
+def check_based(recipe: Recipe, base: Base | None) -> None:
+    """Refuse what cannot be a difference to a base: other shapes, and integers with scales."""
+    if base is None:
+        return
+    if recipe.channels is not None:
+        raise RecipeError("a network that loses channels is no difference to its base: leave channels or base out")
+    if integer_form_of(recipe):
+        raise RecipeError(
+            "integer activations go without a base: leave activations (or assign.method int8) or base out"
+        )
 
 
 def _work(recipe: Recipe) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from accelerate import Accelerator
 from torch import nn
 
+from fewbits.codec import Base
 from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import PilotChoice
@@ -42,6 +43,7 @@ class Work:
         teacher: whose answers are distilled.
         before: accuracy of ``full``, if it was evaluated.
         choice: what pilot runs chose.
+        base: the file that the network is coded as differences to, or ``None``.
         done: the file, its plan and its report, once there is one.
     """
 
@@ -58,6 +60,7 @@ class Work:
     choice: PilotChoice = field(default_factory=PilotChoice)
     done: Compressed | None = None
     metric: Metric = METRICS["percent"]
+    base: Base | None = None
 
 
 @dataclass(frozen=True, eq=False)
