@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fewbits import files
 from fewbits.attach.plain import filled_in
 from fewbits.channels.load import load_plan
 from fewbits.codec import Base
+from fewbits.errors import FileError
 from fewbits.pipeline._hub import push
 from fewbits.pipeline._sources import Place, opened
 from fewbits.pipeline.restore import decoded, integer, network_of
@@ -79,6 +81,8 @@ def load(
             differences without their base, or with another one (BaseError). RecipeError: no such member.
     """
     skeleton = filled_in(like)
+    if not isinstance(path, str | os.PathLike):
+        raise FileError(f"cannot read a file of type {type(path).__name__}: give its path")
     found = opened(path, base, member, skeleton)
     return _into(like, decoded(found.data, skeleton, found.base))
 
