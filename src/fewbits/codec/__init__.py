@@ -5,7 +5,7 @@ The format is defined in ``docs/format.md``. Nothing here unpickles, and a damag
 """
 
 from fewbits.codec._base import base_of
-from fewbits.codec._container import decode, encode
+from fewbits.codec._container import Known, decode, encode
 from fewbits.codec._difference import Base
 from fewbits.codec._family import FamilyReader, family, is_family
 from fewbits.codec._measure import Decoded, Examined, examine, measure
@@ -19,6 +19,7 @@ __all__ = [
     "Decoded",
     "Examined",
     "FamilyReader",
+    "Known",
     "PartReader",
     "Summary",
     "TensorSummary",

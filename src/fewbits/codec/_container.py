@@ -34,6 +34,9 @@ TRAINING_COUNTER = "num_batches_tracked"
 
 Like = nn.Module | Mapping[str, Tensor]
 
+Known = dict[bytes, tuple[int, bytes]]
+"""Sections of levels, and the numbers of their coders, by a hash of what they hold."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -55,6 +58,7 @@ def encode(
     profile: str = "small",
     threads: int | None = None,
     base: Base | None = None,
+    known: Known | None = None,
 ) -> bytes:
     """The bytes of a ``.few`` file that holds ``plan``; the same plan gives the same bytes on every machine.
 
@@ -63,6 +67,8 @@ def encode(
         header: anything that JSON can hold, to be read back by :func:`inspect`; at most 1 MiB.
         profile: how levels are coded: ``"small"`` or ``"fast"``.
         threads: how many code at once; default: one per processor, up to 16. The bytes do not depend on it.
+        known: of a file that was coded before, by what they hold, sections of levels: those are not coded again.
+            Afterwards this file's are in their place.
         base: for a plan of differences, the file that they are to, by :func:`base_of`; its readers need it, too.
 
     Raises:
@@ -79,12 +85,18 @@ def encode(
     groups = grouping(records)
     jobs: list[Callable[[], tuple[int, bytes]]] = []
     strips: list[int] = []  # jobs per section
+    keys: list[bytes | None] = []
     for members, is_levels in groups:
         first = parts[members[0]]
+        keys.append(None)
         if is_levels:
             shape, (lowest, highest) = section_of([parts[i].record for i in members])
             levels = [found for i in members if (found := parts[i].levels) is not None]
             together = levels[0] if len(levels) == 1 else np.concatenate([found.reshape(-1) for found in levels])
+            keys[-1] = None if known is None else _key(together.reshape(shape), lowest, highest, profile)
+            if known is not None and keys[-1] in known:
+                strips.append(0)
+                continue
             coding = coders.encoding(together.reshape(shape), min(lowest, 0), max(highest, 0), profile)
         else:
             assert first.record.dtype is not None
@@ -94,10 +106,20 @@ def encode(
         jobs += coding
     done = iter(run(jobs, threads or _threads(sum(record.count for record in records))))
     chunks, sections = [], []
-    for (members, is_levels), count in zip(groups, strips, strict=True):
-        numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
-        chunks.append(coders.joined(streams))
-        sections.append(Section(members, is_levels, numbers[0], len(chunks[-1])))
+    now: Known = {}
+    for (members, is_levels), count, key in zip(groups, strips, keys, strict=True):
+        if known is not None and key is not None and not count:
+            number, chunk = known[key]
+        else:
+            numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
+            number, chunk = numbers[0], coders.joined(streams)
+        if key is not None:
+            now[key] = number, chunk
+        chunks.append(chunk)
+        sections.append(Section(members, is_levels, number, len(chunk)))
+    if known is not None:
+        known.clear()
+        known.update(now)
     paddings = plan.channels.paddings if plan.channels is not None else None
     if base is None:
         head = pack(records, sections, header or {}, paddings, plan.aliases)
@@ -277,6 +299,14 @@ def _wrong_magic(data: bytes) -> str:
 def _threads(weights: int) -> int | None:
     """One where starting more would take longer than the work."""
     return 1 if weights < FEW else None
+
+
+def _key(levels: Array, lowest: int, highest: int, profile: str) -> bytes:
+    """A hash of all that a section of levels depends on."""
+    about = repr((levels.shape, lowest, highest, profile)).encode()
+    found = hashlib.blake2b(np.ascontiguousarray(levels, np.int16).reshape(-1).data, digest_size=16)
+    found.update(about)
+    return found.digest()
 
 
 def _numbers(rows: list[Array], dtype: torch.dtype) -> tuple[int, bytes]:

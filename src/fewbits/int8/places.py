@@ -55,19 +55,22 @@ _SHAPES = frozenset(("size", "dim", "numel"))
 _RESERVED = frozenset(vars(nn.Module()))
 
 
-def places(net: fx.GraphModule) -> dict[str, list[fx.Node]]:
+def places(net: fx.GraphModule, *, outputs: bool = False) -> dict[str, list[fx.Node]]:
     """``{name of a quantizer: nodes behind each of which it goes}``, in the order of computation.
 
     Linear and convolutional layers, sums, averages and concatenations want their inputs on a grid. The grid is set as
     early as possible: where the value is computed, behind its ReLU, and in front of all that only moves elements, so
-    that a runtime can fuse layer, ReLU and grid. The network's output stays floating point. A layer that is called
-    several times (a recurrent one) has one quantizer for all its outputs, and one for all its inputs.
+    that a runtime can fuse layer, ReLU and grid. A layer that is called several times (a recurrent one) has one
+    quantizer for all its outputs, and one for all its inputs.
+
+    Args:
+        outputs: whether the network's outputs are on grids, too. Else they stay floating point.
     """
     data = _data(net.graph)
     calls = Counter(str(n.target) for n in net.graph.nodes if n.op == "call_module")
     names: dict[fx.Node, tuple[str, str]] = {}  # with what they are named after
     for node in net.graph.nodes:
-        if node in data or not _wants_grid(node, net, data):
+        if not (outputs and node.op == "output") and (node in data or not _wants_grid(node, net, data)):
             continue
         repeated = node.op == "call_module" and calls[str(node.target)] > 1
         for source in _sources(node, net, data):

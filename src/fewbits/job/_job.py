@@ -65,7 +65,7 @@ class Job:
     @property
     def feed(self) -> Feed:
         """Splits batches of one's own for the network."""
-        return Feed(self.network)
+        return job_data.feed_of(self.network, self.dataset)
 
     @property
     def final_split(self) -> str:
@@ -189,7 +189,7 @@ def train_here(job: Job, kept: KeptTraining, say: Say) -> None:
     assert recipe.pretrain is not None
     check(recipe)
     assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
-    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
+    loader = job_data.training_batches(job.dataset, recipe.data, job.feed, seed=recipe.seed)
     again = "" if kept.saved is None else f", from step {kept.saved['steps']} on"
     amount = job_data.amount_of_training(job.dataset)
     say(f"{recipe.network.name}: training on {amount} of {job.dataset.name}{again}")
@@ -253,7 +253,7 @@ def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
 
 
 def _whitened(network: nn.Module, dataset: DataSet | OwnData, whiten: int | str) -> nn.Module:
-    shape = job_data.one_sample(dataset, Feed(network))
+    shape = job_data.one_sample(dataset, job_data.feed_of(network, dataset))
     if not isinstance(shape, tuple):
         raise RecipeError("network.whiten is for one tensor of numbers, and this network takes something else")
     return Whitened(network, shape, None if whiten == "whole" else int(whiten))
@@ -297,7 +297,7 @@ def _run(job: Job, out: Path, say: Say, progress: Progress | None, resume: bool)
             **job.words,
         )
         job.safe()
-    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
+    loader = job_data.training_batches(job.dataset, recipe.data, job.feed, seed=recipe.seed + 1)
     split = job.final_split
     final = job.evaluate(split)
     before, metric = job.shown(final(job.network)), job.task.scale.name

@@ -25,8 +25,9 @@ from fewbits.pipeline._candidates import Evaluate, evaluated
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._sources import FREE, Place, based
 from fewbits.pipeline.check import check_based, check_call
-from fewbits.pipeline.methods import integer_form_of
-from fewbits.pipeline.stages._calibrate import Calibrate
+from fewbits.pipeline.methods import integer_form_of, method_of
+from fewbits.pipeline.stages._adjust import Adjust
+from fewbits.pipeline.stages._calibrate import Calibrate, Collect
 from fewbits.pipeline.stages._hold import Hold
 from fewbits.pipeline.stages._pilots import Pilots
 from fewbits.pipeline.stages._work import Context, Stage, Work
@@ -48,8 +49,10 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     stages: list[Stage] = [RemoveChannels()] if recipe.channels is not None else []
     stages.append(Pilots(_again))
     if integer_form_of(recipe):
-        stages.append(Calibrate((recipe.activations or Activations()).calibrate))
-    return [*stages, Hold()]
+        batches = (recipe.activations or Activations()).calibrate
+        stages.append(Collect(batches) if method_of(recipe).clusters else Calibrate(batches))
+    adjusted = recipe.activations is not None and recipe.activations.train is not None
+    return [*stages, Hold(), *([Adjust()] if adjusted else [])]
 
 
 def compress(

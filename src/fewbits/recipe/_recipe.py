@@ -12,8 +12,8 @@ from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.places import beside
 from fewbits.recipe.pruning import ChannelPruning, Prune
-from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select, TaskChoice
-from fewbits.recipe.training import Finetuning, Pretraining
+from fewbits.recipe.sections import MEMBERS, Assign, Data, Measure, Network, Part, Select, TaskChoice
+from fewbits.recipe.training import Activations, Finetuning, Pretraining
 from fewbits.recipe.variation import Sweep
 from fewbits.recipe.yaml_text import mapping_of
 
@@ -95,6 +95,13 @@ class Recipe(Part):
     @classmethod
     def _untrained(cls, value: Any) -> Any:
         return Finetuning(epochs=0) if value is None else value
+
+    @field_validator("activations", mode="before")
+    @classmethod
+    def _eight_bits(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "int8":
+            raise ValueError(f"int8, or a section with bits, calibrate and train; got {value!r}")
+        return {} if value == "int8" else value
 
     @field_validator("task", mode="before")
     @classmethod

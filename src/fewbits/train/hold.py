@@ -101,10 +101,10 @@ class QATCallback(Callback):
         """The assignment of the weights as of now under another lambda, without holding it."""
         return self.assigner_at(lam, self.share).update(self.weights, None, self.state)
 
-    def take(self, lam: float) -> None:
-        """Hold the assignment under ``lam``."""
+    def take(self, lam: float, made: tuple[Plan, State] | None = None) -> None:
+        """Hold the assignment under ``lam``, which may have been ``made`` already."""
         self.lam, self.ramp = lam, None
-        plan, self.state = self.plan_at(lam)
+        plan, self.state = made or self.plan_at(lam)
         self.hold(plan)
 
     def toward(self, lam: float) -> None:
@@ -134,7 +134,8 @@ class QATCallback(Callback):
                     weights[name].grad = None
             return
         if self.scorer is not None and self.measures:
-            gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
+            # a weight that the loss of this batch does not reach has none
+            gradients = {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
             scores = self.scorer.scores(TrainingStep(outputs, batch, weights, gradients))
             if self.accelerator.num_processes > 1:  # every process must make the same plan
                 scores = self.accelerator.reduce(scores, reduction="mean")

@@ -47,6 +47,9 @@ class Hold:
             BudgetError: the target cannot be reached whatever is given up.
         """
         begin = time.perf_counter()
+        held = context.store.get("held")
+        if held is not None:  # a later stage was interrupted
+            return replace(work, done=state.done(held, work.full, work.base))
         saved = context.store.get("run")
         if saved is not None:
             work = replace(
@@ -90,7 +93,9 @@ class HeldTraining:
     ) -> None:
         self.work, self.context, self.recipe = work, context, work.recipe
         self.holder: Holder = Parametrized() if work.form is None else IntegerForm(work.model)
-        self.candidates = Candidates(work.recipe, work.model, work.evaluate, work.full, self.holder, work.base)
+        self.candidates = Candidates(
+            work.recipe, work.model, work.evaluate, work.full, self.holder, work.calibration, work.base
+        )
         self.model = copy.deepcopy(work.model if work.form is None else work.form) if model is None else model
         self.optimizer = optimizer
 

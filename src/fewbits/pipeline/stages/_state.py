@@ -11,6 +11,7 @@ from fewbits.codec import Base
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._rounds import Kept, Rounds
+from fewbits.pipeline._sizes import Coded
 from fewbits.pipeline.restore import decoded
 from fewbits.report.report import PilotRun, Report, Round
 from fewbits.train import checkpoint
@@ -50,6 +51,8 @@ def saved(
         "controller": vars(rounds.controller),
         "history": [vars(r) for r in rounds.history],
         "best": None if best is None else (best.data, best.digest, best.lam, best.accuracy),
+        "files": [vars(file) for file in rounds.files],
+        "age": rounds.age,
         "random": checkpoint.random_state(),
         "rule": qat.rule_state,
         "scorer": qat.scorer.state() if qat.scorer is not None else None,
@@ -81,6 +84,7 @@ def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: 
     qat.ramp = None if state["ramp"] is None else Ramp(*state["ramp"])
     vars(rounds.controller).update(state["controller"])
     rounds.history = [Round(**r) for r in state["history"]]
+    rounds.files, rounds.age = [Coded(**file) for file in state.get("files", ())], state.get("age", 0)
     if state["best"] is not None:
         rounds.best = Kept(*state["best"])
     qat.rule_state = state["rule"]

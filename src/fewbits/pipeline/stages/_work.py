@@ -39,6 +39,7 @@ class Work:
             mode, as the networks below.
         model: the float network that is compressed: ``full``, or what is left of it.
         form: what trains under the plan, if that is not a copy of ``model``: its calibrated integer form.
+        calibration: inputs from which ranges of activations are taken once clusters are written.
         teacher: whose answers are distilled.
         before: accuracy of ``full``, if it was evaluated.
         choice: what pilot runs chose.
@@ -54,6 +55,7 @@ class Work:
     model: nn.Module
     teacher: nn.Module
     form: nn.Module | None = None
+    calibration: tuple[Any, ...] | None = None
     before: float | None = None
     choice: PilotChoice = field(default_factory=PilotChoice)
     done: Compressed | None = None
