@@ -153,7 +153,7 @@ def difference(job: Task, of: str) -> tuple[int, nn.Module]:
         rows = slice(10 * job.number, 10 * job.number + 10)
         net.load_state_dict({name: tensor[rows] for name, tensor in head.items()}, strict=False)
     small = fb.compress(
-        net, job.batches("train"), base=base, recipe=job.recipe(),
+        net, job.batches("train"), base=base, recipe=job.recipe(significand=job.options["significand"]),
         target=job.options["target"], progress=None,
     )  # fmt: skip
     small.save(job.folder / f"{of}{job.number}.few")
