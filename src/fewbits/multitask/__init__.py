@@ -37,6 +37,7 @@ from fewbits.multitask._sharing import (
 from fewbits.multitask._surgery import pcgrad, without_conflicts
 from fewbits.multitask._tasks import Tasks
 from fewbits.multitask._training import OPTIMIZERS, train_tasks
+from fewbits.multitask._transfer import Transfer, leave_one_out
 
 __all__ = [
     "CKA",
@@ -68,6 +69,7 @@ __all__ = [
     "TaskInFile",
     "TaskOptimizers",
     "Tasks",
+    "Transfer",
     "affinity_paths",
     "all_batches",
     "attribution",
@@ -77,6 +79,7 @@ __all__ = [
     "gradient_agreement",
     "keeping_of",
     "learn_paths",
+    "leave_one_out",
     "load_task",
     "pcgrad",
     "random_paths",
