@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -51,8 +52,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
 def chain(layers: int, width: int, size: int) -> nn.Sequential:
     """Convolutions of 3 by 3 pixels with rectifiers, and a linear layer over the means of what they give."""
     channels = [3, *[width] * (layers - 1)]
-    pairs = zip(channels, channels[1:], strict=False)
-    hidden = [m for a, b in pairs for m in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU())]
+    hidden = [m for a, b in pairwise(channels) for m in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU())]
     return nn.Sequential(*hidden, nn.AvgPool2d(size), nn.Flatten(), nn.Linear(width, 10))
 
 
