@@ -32,7 +32,7 @@ def ranges_of(model: nn.Module, batches: Iterable[Any]) -> dict[str, Dense]:
     Raises:
         As :func:`fewbits.int8.calibrate` and :func:`fewbits.int8.integer_form`.
     """
-    net = integer_form(model, RangedQuantizer, outputs=True)
+    net = integer_form(model, RangedQuantizer, whole=True)
     calibrate(net, batches)
     return {
         f"{path}.{name}": Dense(tensor)
@@ -62,7 +62,7 @@ def clustered_plan(
     Raises:
         UnsupportedError: levels of more than 8 bits; the message names the weight.
     """
-    net, factors = with_factors(model, outputs=True)
+    net, factors = with_factors(model, whole=True)
     inputs, others, counted = grid_of(net), aliases(net), counters(net)
     found: dict[str, Entry] = dict(ranges)
     for path, layer in layers(net).items():

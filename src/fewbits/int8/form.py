@@ -34,21 +34,21 @@ from fewbits.weights import aliases, layers, select
 QUANTIZERS = "quantizers"
 
 
-def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, outputs: bool = False) -> fx.GraphModule:
+def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False) -> fx.GraphModule:
     """A copy of a network with normalisation folded and quantizers (``quantizers.<name>``) inserted.
 
     Args:
-        outputs: whether its outputs get quantizers, too.
+        whole: whether there is nothing but integers, see :func:`~fewbits.int8.places.places`.
 
     Raises:
         UnsupportedError: the structure cannot be read by ``torch.fx``. SelectionError: no layer to quantize, or
             the network is in integer form already.
     """
-    return with_factors(model, quantizer, outputs=outputs)[0]
+    return with_factors(model, quantizer, whole=whole)[0]
 
 
 def with_factors(
-    model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, outputs: bool = False
+    model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False
 ) -> tuple[fx.GraphModule, dict[str, Tensor]]:
     """:func:`integer_form`, and what folding multiplied each layer's weights with, see :func:`folded`."""
     if is_integer(model):
@@ -56,11 +56,11 @@ def with_factors(
     net, factors = folded(model)
     if not layers(net):
         raise SelectionError(f"{type(model).__name__} has no linear or convolutional layer to quantize")
-    return _with_quantizers(net, quantizer, outputs).to(next(model.parameters()).device), factors
+    return _with_quantizers(net, quantizer, whole).to(next(model.parameters()).device), factors
 
 
 def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx.GraphModule:
-    """The integer form of ``like`` that tensors of these names are of: with quantizers on its outputs, or without.
+    """The integer form of ``like`` that tensors of these names are of: whole, or with outputs that are floats.
 
     Raises:
         As :func:`integer_form`.
@@ -68,12 +68,12 @@ def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] =
     wanted = {name.split(".")[1] for name in names if name.startswith(f"{QUANTIZERS}.")}
     net = integer_form(like, quantizer)
     here = {name for name, _ in net.get_submodule(QUANTIZERS).named_children()}
-    return integer_form(like, quantizer, outputs=True) if wanted > here else net
+    return integer_form(like, quantizer, whole=True) if wanted > here else net
 
 
-def _with_quantizers(net: fx.GraphModule, quantizer: type[nn.Module], outputs: bool) -> fx.GraphModule:
+def _with_quantizers(net: fx.GraphModule, quantizer: type[nn.Module], whole: bool) -> fx.GraphModule:
     holder = nn.Module()
-    for name, nodes in places(net, outputs=outputs).items():
+    for name, nodes in places(net, whole=whole).items():
         holder.add_module(name, quantizer())
         for node in nodes:
             with net.graph.inserting_after(node):
