@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from fewbits import files
 from fewbits.attach.plain import filled_in
 from fewbits.channels.load import load_plan
 from fewbits.codec import Base
-from fewbits.errors import FileError
 from fewbits.pipeline._hub import push
 from fewbits.pipeline._sources import Place, opened
 from fewbits.pipeline.restore import decoded, integer, network_of
@@ -59,12 +57,10 @@ class Compressed:
         return _into(model, self.plan)
 
 
-def load(
-    path: str | Path, like: nn.Module, *, base: Place | Base | None = None, member: str | None = None
-) -> nn.Module:
-    """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
+def load(path: Place, like: nn.Module, *, base: Place | Base | None = None, member: str | None = None) -> nn.Module:
+    """Read a ``.few`` file (a path, or its bytes) into ``like``, an untrained network of the same class.
 
-    ``hf://owner/name`` is a file on the Hugging Face Hub (``pip install 'fewbits[hub]'``).
+    Returns it in evaluation mode. ``hf://owner/name`` is a file on the Hugging Face Hub (``pip install 'fewbits[hub]'``).
 
     Wrappers (``DataParallel``, ``torch.compile``) stay, what stands in for weights (``weight_norm``) is folded, and a
     network on the meta device gets memory on the CPU.
@@ -81,8 +77,6 @@ def load(
             differences without their base, or with another one (BaseError). RecipeError: no such member.
     """
     skeleton = filled_in(like)
-    if not isinstance(path, str | os.PathLike):
-        raise FileError(f"cannot read a file of type {type(path).__name__}: give its path")
     found = opened(path, base, member, skeleton)
     return _into(like, decoded(found.data, skeleton, found.base))
 
