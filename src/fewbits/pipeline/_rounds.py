@@ -140,7 +140,7 @@ class Rounds:
         if gradual:
             qat.toward(lam)
         else:
-            qat.take(lam)
+            qat.take(lam, sizes.assigned(lam))
 
     def _accuracy(self, plan: Plan) -> float | None:
         known = self.candidates.evaluate is not None and (self.controller.steers or self.controller.needs_accuracy)

@@ -87,7 +87,11 @@ class Sizes:
 
     def assigned(self, lam: float) -> tuple[Plan, State]:
         """The assignment under a lambda: not made again if its file was the last to be coded."""
-        return self._last[1:] if self._last is not None and self._last[0] == lam else self.qat.plan_at(lam)
+        last, self._last = self._last, None  # it goes before another comes
+        if last is not None and last[0] == lam:
+            return last[1:]
+        del last
+        return self.qat.plan_at(lam)
 
     @property
     def size(self) -> int:
