@@ -272,7 +272,8 @@ KINDS = {
     "rule_cost": "options: {layers: 3, width: 4, size: 8, batch: 4, repeats: 1}\nlabel: {layers: 3}",
     "selection": "options: {weights: 1000000}",
     "tasks": "options: {data: digits, widths: [4, 4], modules: 3, per_layer: 1, merge: sum, norm: task, "
-    "optimizers: per-task, batch: 64, training: {epochs: 1}, search: {epochs: 0.2}}\nlabel: {method: affinity}",
+    "optimizers: per-task, batch: 64, training: {epochs: 1}, search: 0.5, transfer: affinity}\n"
+    "label: {method: affinity}",
     "relevance_overhead": "options: {repeats: 1, batch: 8, threads: 1, model: mlp-gsc, rules: plus, samples: 8, "
     "precision: float32, every: 1}",
 }

@@ -54,6 +54,23 @@ PRIME = (
 )
 
 
+def value_columns(records: list[Record]) -> list[bytes]:
+    """The columns of a head that say what tensors are made of."""
+    clustered = [r for r in records if r.dtype is None]
+    return [
+        bytes(r.bits for r in clustered),
+        *(_cluster_values(r) for r in clustered),
+        *(varint(r.survivors) for r in records if r.survivors is not None),
+        *(bytes([r.bits, r.axis]) for r in records if r.axis is not None),
+        *(r.constant for r in records),
+    ]
+
+
+def section_columns(sections: list[Section]) -> list[bytes]:
+    """The columns of a head that say how sections are coded, and how long they are."""
+    return [bytes(s.coder for s in sections), *(varint(s.size) for s in sections)]
+
+
 def pack(
     records: list[Record],
     sections: list[Section],
@@ -66,26 +83,25 @@ def pack(
     if len(records) + len(aliases) > TENSOR_LIMIT:
         raise RecipeError(f"a file holds at most {TENSOR_LIMIT} tensors, got {len(records) + len(aliases)}")
     places = {record.name: i for i, record in enumerate(records)}
-    clustered = [r for r in records if r.dtype is None]
     head = b"".join(
         [
             varint(len(records) + len(aliases)),
-            *(_name(name) for name in (*places, *aliases)),
+            *(name_of(name) for name in (*places, *aliases)),
             bytes(r.kind if r.kept is None else NARROWED for r in records) + bytes([ALIAS_KIND] * len(aliases)),
             bytes(len(r.shape) for r in records) + bytes(len(aliases)),
             *(varint(size) for r in records for size in r.full),
-            narrowing.pack([(r.kind, r.kept) for r in records if r.kept is not None], paddings or {}, _name),
+            narrowing.pack([(r.kind, r.kept) for r in records if r.kept is not None], paddings or {}, name_of),
             *(varint(places[name]) for name in aliases.values()),
-            bytes(r.bits for r in clustered),
-            *(_cluster_values(r) for r in clustered),
-            *(varint(r.survivors) for r in records if r.survivors is not None),
-            *(bytes([r.bits, r.axis]) for r in records if r.axis is not None),
-            *(r.constant for r in records),
-            bytes(s.coder for s in sections),
-            *(varint(s.size) for s in sections),
-            _user(header),
+            *value_columns(records),
+            *section_columns(sections),
+            user_text(header),
         ]
     )
+    return stored(head)
+
+
+def stored(head: bytes) -> bytes:
+    """The content of a head as it stands in a file: its form, and the content as it is or coded."""
     if len(head) > HEAD_LIMIT:
         raise RecipeError(f"the directory of this plan has {len(head)} bytes; a file holds at most {HEAD_LIMIT}")
     coded = bytes([CODED]) + varint(len(head)) + bits.bytes_encode(head, 0, PRIME)
@@ -107,9 +123,9 @@ class Directory:
 
 def unpack(stored: bytes) -> Directory:
     """The inverse of :func:`pack`; FormatError for anything that it could not have written."""
-    cursor = Cursor(_content(stored))
+    cursor = Cursor(content_of(stored))
     count = cursor.varint(TENSOR_LIMIT)
-    names = [_text(cursor.until_zero(NAME_LIMIT)) for _ in range(count)]
+    names = [text_of(cursor.until_zero(NAME_LIMIT)) for _ in range(count)]
     if len(set(names)) < count:
         raise FormatError("the file holds two tensors of the same name")
     kinds = cursor.take(count)
@@ -125,6 +141,23 @@ def unpack(stored: bytes) -> Directory:
     kinds, shapes, kept, paddings = _narrowed(cursor, kinds[:count], shapes[:count])
     names, others = names[:count], names[count:]
     aliases = {other: names[_before(cursor, count)] for other in others}
+    records = unvalued(cursor, names, kinds, shapes)
+    records = [
+        record if masks is None else replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)
+    ]
+    records = valued(cursor, records)
+    sections = read_sections(cursor, records)
+    return Directory(records, sections, parse_user(cursor.take(cursor.left)), paddings, aliases)
+
+
+def unvalued(
+    cursor: Cursor, names: list[str], kinds: bytes, shapes: list[tuple[int, ...]], *, shared: bool = False
+) -> list[Record]:
+    """Records with what their kinds say, and with grids; see :func:`valued` for the rest.
+
+    Args:
+        shared: whether levels may be in a shared section.
+    """
     whats = [(kind >> 6) << 4 | kind & 15 for kind in kinds]
     if any(what >= MASKED + len(SURVIVORS) and what != AFFINE for what in whats):
         raise FormatError("the file holds a tensor of an unknown kind")
@@ -140,17 +173,24 @@ def unpack(stored: bytes) -> Directory:
             records.append(Record(name, shape, storage, dtype=DTYPES[what - DENSE]))
         else:
             records.append(_clustered(cursor, name, shape, storage, what, next(widths)))
-    records = [
-        record if masks is None else replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)
-    ]
+        if what < DENSE and storage == SHARED and not (shared and what == STEP):
+            raise FormatError(f"tensor {name!r} of the file is stored in an unknown way")
+    return records
+
+
+def valued(cursor: Cursor, records: list[Record]) -> list[Record]:
+    """The records with survivors, grids and constants."""
     records = [_with_survivors(cursor, record) for record in records]
     records = [_with_axis(cursor, record) for record in records]
-    records = [_with_constant(cursor, record) for record in records]
+    return [_with_constant(cursor, record) for record in records]
+
+
+def read_sections(cursor: Cursor, records: list[Record]) -> list[Section]:
+    """The inverse of :func:`section_columns`."""
     groups = grouping(records)
     coders = cursor.take(len(groups))
     sizes = [cursor.varint(COUNT_LIMIT) for _ in groups]
-    sections = [Section(*group, *fields) for group, *fields in zip(groups, coders, sizes, strict=True)]
-    return Directory(records, sections, _parse_user(cursor.take(cursor.left)), paddings, aliases)
+    return [Section(*group, *fields) for group, *fields in zip(groups, coders, sizes, strict=True)]
 
 
 def _before(cursor: Cursor, count: int) -> int:
@@ -168,7 +208,7 @@ def _narrowed(
     chosen = [i for i, kind in enumerate(kinds) if kind == NARROWED]
     if not chosen:
         return kinds, shapes, [None] * len(kinds), {}
-    found, paddings = narrowing.unpack(cursor, [shapes[i] for i in chosen], NAME_LIMIT, _text)
+    found, paddings = narrowing.unpack(cursor, [shapes[i] for i in chosen], NAME_LIMIT, text_of)
     inner, small = bytearray(kinds), list(shapes)
     kept: list[Masks | None] = [None] * len(kinds)
     left: dict[int, int] = {}  # each mask is counted once, however many tensors have it
@@ -179,7 +219,8 @@ def _narrowed(
     return bytes(inner), small, kept, paddings
 
 
-def _name(name: str) -> bytes:
+def name_of(name: str) -> bytes:
+    """A name as it stands in a head. RecipeError for one that cannot."""
     try:
         coded = name.encode()
     except UnicodeEncodeError:
@@ -196,7 +237,8 @@ def _cluster_values(record: Record) -> bytes:
     return struct.pack("<h", record.lowest) + varint(size) + struct.pack(f"<{size}f", *record.codebook)
 
 
-def _user(header: Mapping[str, object]) -> bytes:
+def user_text(header: Mapping[str, object]) -> bytes:
+    """The user's header as JSON. RecipeError for one that cannot be written."""
     if not header:
         return b""
     try:
@@ -210,7 +252,8 @@ def _user(header: Mapping[str, object]) -> bytes:
     return text
 
 
-def _content(stored: bytes) -> bytes:
+def content_of(stored: bytes) -> bytes:
+    """The inverse of :func:`stored`."""
     cursor = Cursor(stored)
     form = cursor.take(1)[0]
     if form == RAW:
@@ -227,7 +270,8 @@ def _content(stored: bytes) -> bytes:
     return bytes(content)
 
 
-def _text(coded: bytes) -> str:
+def text_of(coded: bytes) -> str:
+    """The inverse of :func:`name_of`."""
     try:
         return coded.decode()
     except UnicodeDecodeError:
@@ -280,7 +324,7 @@ def _with_constant(cursor: Cursor, record: Record) -> Record:
     if record.survivors is not None or record.axis is not None:
         return record
     clustered = record.dtype is None
-    if record.storage > CONSTANT or (clustered and record.storage == SHARED):
+    if record.storage > CONSTANT:
         raise FormatError(f"tensor {record.name!r} of the file is stored in an unknown way")
     if record.count == 0 and record.storage != CONSTANT:
         raise FormatError(f"tensor {record.name!r} of the file is empty, and yet has a section")
@@ -294,7 +338,8 @@ def _with_constant(cursor: Cursor, record: Record) -> Record:
     return replace(record, constant=element)
 
 
-def _parse_user(text: bytes) -> dict[str, object]:
+def parse_user(text: bytes) -> dict[str, object]:
+    """The inverse of :func:`user_text`."""
     if not text:
         return {}
     if len(text) > USER_LIMIT:

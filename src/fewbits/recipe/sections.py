@@ -249,20 +249,6 @@ class Assign(Part):
         return value
 
 
-class Activations(Part):
-    """Activations as integers, for runtimes that multiply integers; normalisation is folded then.
-
-    With ``assign.method: int8`` they are in any case; with clusters or pruned floats if this section is there.
-
-    Attributes:
-        bits: bit width; 8.
-        calibrate: batches from which the ranges of activations are taken.
-    """
-
-    bits: Literal[8] = 8
-    calibrate: Annotated[int, Field(ge=1)] = 16
-
-
 class Measure(Part):
     """The scores that ECQx weighs zeroing with, and that some pruners prune by.
 
