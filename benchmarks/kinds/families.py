@@ -113,7 +113,8 @@ class Task:
 
     def recipe(self, **changes: Any) -> Row:
         options = self.options
-        given = {"train": {"epochs": options["epochs"], "lr": options["lr"]}, "seed": self.unit.seed}
+        train = options["train"] | {"epochs": options["epochs"], "lr": options["lr"]}
+        given = {"train": train, "seed": self.unit.seed}
         return options["recipe"] | given | changes
 
 
@@ -216,7 +217,7 @@ def base_file(unit: Unit, place: Place, of: str) -> str:
     if of == "joint":
         net = wide(unit, place)
         loader = together(job.tasks, options["batch"], unit.seed)
-        recipe = job.recipe(train={"epochs": options["base_epochs"], "lr": options["base_lr"]})
+        recipe = job.recipe(train=options["train"] | {"epochs": options["base_epochs"], "lr": options["base_lr"]})
         small = fb.compress(net, loader, recipe=recipe, target=options["base_target"], progress=None)
         whole = small.plan
         head = {n: entry.values().contiguous() for n, entry in whole.items() if n.startswith(HEAD)}
@@ -228,7 +229,7 @@ def base_file(unit: Unit, place: Place, of: str) -> str:
         upright, recipe = None, options["recipe"] | {"train": None}
         if options["data"] == "digits":  # CIFAR-10 is none of the tasks' data
             upright = digits().loader("train", options["batch"], shuffle=True, seed=unit.seed)
-            recipe = job.recipe(train={"epochs": options["base_epochs"], "lr": options["base_lr"]})
+            recipe = job.recipe(train=options["train"] | {"epochs": options["base_epochs"], "lr": options["base_lr"]})
         small = fb.compress(
             pretrained(unit, place), upright, recipe=recipe, target=options["base_target"], progress=None
         )
