@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
 from fewbits.errors import RecipeError
 
@@ -119,8 +120,16 @@ class Approximation:
             raise RecipeError(f"{self.operation} by {self.kind} is reduced to powers of two")
         if self.pieces is not None and (self.pieces.shift > 0) > integer:
             raise RecipeError("only integers drop bits")
-        if not all(np.isfinite(step) and step > 0 for step in self.units) or not self.bound >= 0:
-            raise RecipeError("units of an approximation are positive, and its bound is no NaN")
+        if self.pieces is not None and integer:
+            whole_numbers = [*self.pieces.knots, *(c for row in self.pieces.coefficients for c in row)]
+            if self.pieces.degree != 1 or not all(c == int(c) and abs(c) < 2**24 for c in whole_numbers):
+                raise RecipeError("integers are lines of whole numbers below 2**24")
+        if not all(np.isfinite(step) and step > 0 for step in self.units) or not (self.bound >= 0 <= self.outside):
+            raise RecipeError("units of an approximation are positive, and its bounds are no NaN")
+        for name in ("bound", "outside"):  # float32, as a file has it; upwards
+            value = np.float32(getattr(self, name))
+            above = value if float(value) >= getattr(self, name) else np.nextafter(value, np.float32(np.inf))
+            object.__setattr__(self, name, float(above))
 
     @property
     def work(self) -> int:
@@ -148,3 +157,14 @@ class Approximation:
 
 Approximations = Mapping[str, Approximation]
 """By the name of the operation."""
+
+HOOK = "approximations"  # an attribute of what hooks into the forward pass of a network with approximations
+
+
+def approximations_of(model: nn.Module) -> dict[str, Approximation]:
+    """What a network computes in place of its operations: nothing, for one that nobody swapped any in."""
+    for hook in model._forward_pre_hooks.values():
+        found = getattr(getattr(hook, "__self__", None), HOOK, None)
+        if found is not None:
+            return dict(found)
+    return {}

@@ -59,6 +59,9 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
         f"{summary.count:,} numbers, {8 * summary.file_bytes / max(1, summary.count):.3f} bits each; "
         f"{summary.overhead_bytes} bytes are names, header and checksums"
     )
+    for one in summary.operations:
+        bound = "no bound" if one.bound is None else f"error at most {one.bound:.2g}{' of it' * one.relative}"
+        show(f"computes {one.words} ({bound}; {one.numbers} numbers)")
     if sections:
         show(_coding(sections))
     elif found.left is not None:

@@ -8,12 +8,13 @@ from fewbits.codec._container import decode, encode
 from fewbits.codec._measure import Decoded, Examined, examine, measure
 from fewbits.codec._part import PartReader
 from fewbits.codec._shapes import shapes
-from fewbits.codec._summary import Summary, TensorSummary, inspect
+from fewbits.codec._summary import OperationSummary, Summary, TensorSummary, inspect
 from fewbits.codec.coder import backend
 
 __all__ = [
     "Decoded",
     "Examined",
+    "OperationSummary",
     "PartReader",
     "Summary",
     "TensorSummary",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewbits.approximation import Approximation
 from fewbits.codec import _dense as dense
 from fewbits.codec import coder as coders
 from fewbits.codec._directory import Directory, pack, unpack
@@ -43,6 +44,7 @@ class Contents:
     chunks: list[bytes]
     paddings: dict[str, tuple[int, int]]
     aliases: dict[str, str]
+    approximations: dict[str, Approximation]
 
 
 def encode(
@@ -87,7 +89,7 @@ def encode(
         chunks.append(coders.joined(streams))
         sections.append(Section(members, is_levels, numbers[0], len(chunks[-1])))
     paddings = plan.channels.paddings if plan.channels is not None else None
-    head = pack(records, sections, header or {}, paddings, plan.aliases)
+    head = pack(records, sections, header or {}, paddings, plan.aliases, plan.approximations)
     blocks = [MAGIC, struct.pack("<HI", VERSION, len(head))]
     for block in (head, *chunks):
         blocks += [block, _check(block)]
@@ -117,7 +119,7 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
     entries = decoded_entries(contents.records, range(len(contents.records)), pairs, threads)
     channels = channels_of(contents.records, contents.paddings, contents.aliases)
     found = {contents.records[i].name: entry for i, entry in entries.items()}
-    return Plan(found, channels, contents.aliases)
+    return Plan(found, channels, contents.aliases, contents.approximations)
 
 
 def decoded_entries(
@@ -154,7 +156,8 @@ def open_file(data: bytes) -> Contents:
         at += section.size + CHECK
     if not sound:
         raise FormatError("the file is damaged: its hash does not match")
-    return Contents(directory.header, records, sections, chunks, directory.paddings, directory.aliases)
+    rest = directory.paddings, directory.aliases, directory.approximations
+    return Contents(directory.header, records, sections, chunks, *rest)
 
 
 def open_directory(take: Callable[[int, int], bytes], size: int) -> tuple[Directory, int]:

@@ -18,6 +18,8 @@ NARROWED = 15  # any of these, of which channels were removed; says which, and i
 AFFINE = 16  # int8 levels, and a float32 scale for each channel
 ALIAS = 17  # another name of a tensor of the file
 ALIAS_KIND = (ALIAS >> 4) << 6 | ALIAS & 15
+OPERATIONS = 18  # no tensor: what the network computes in place of its operations
+OPERATIONS_KIND = (OPERATIONS >> 4) << 6 | OPERATIONS & 15
 
 FLOAT32_MAX = 3.4028234663852886e38
 

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 
+from fewbits.approximation import Approximation
 from fewbits.codec import _dense as dense
 from fewbits.codec._container import VERSION, Contents, open_file
 from fewbits.codec._record import Record
@@ -48,6 +50,22 @@ class TensorSummary:
 
 
 @dataclass(frozen=True)
+class OperationSummary:
+    """What the network of a file computes in place of an operation.
+
+    Attributes:
+        name: of the operation. words: by what. numbers: how many of them.
+        bound: of the error on its domain; ``None`` where none is proven. relative: whether that is a share.
+    """
+
+    name: str
+    words: str
+    numbers: int
+    bound: float | None
+    relative: bool
+
+
+@dataclass(frozen=True)
 class Summary:
     """A whole file.
 
@@ -58,6 +76,7 @@ class Summary:
         overhead_bytes: what is neither a weight nor a number: signature, directory, header, checksums, hash.
         header: the user's own header.
         tensors: in file order.
+        operations: what its network computes in place of others.
     """
 
     version: int
@@ -66,6 +85,7 @@ class Summary:
     overhead_bytes: int
     header: dict[str, object]
     tensors: tuple[TensorSummary, ...]
+    operations: tuple[OperationSummary, ...] = ()
 
     @property
     def count(self) -> int:
@@ -106,7 +126,14 @@ def summary_of(contents: Contents, data: bytes) -> Summary:
         overhead_bytes=len(data) - sum(section.size for section in contents.sections),
         header=contents.header,
         tensors=tuple(map(partial(_tensor, _names(contents.aliases)), contents.records, names, coded)),
+        operations=tuple(map(_operation, contents.approximations.values())),
     )
+
+
+def _operation(found: Approximation) -> OperationSummary:
+    numbers = 0 if found.pieces is None else found.pieces.numbers
+    bound = found.bound if isfinite(found.bound) else None
+    return OperationSummary(found.operation, str(found), numbers, bound, found.relative)
 
 
 def _coder(number: int) -> str:

@@ -31,14 +31,12 @@ def search(x: Tensor, knots: Tensor) -> Tensor:
     """
     if not exporting():
         return torch.bucketize(x.contiguous(), knots, right=True)
-    count = len(knots)
-    top = 1 << count.bit_length()
-    above = math.inf if knots.is_floating_point() else torch.iinfo(knots.dtype).max
-    padded = torch.cat([knots, torch.full((top - count,), above, dtype=knots.dtype, device=knots.device)])
     found = torch.zeros_like(x, dtype=torch.int64)
-    half = top // 2
+    half = (1 << len(knots).bit_length()) // 2
     while half:
-        found = torch.where(x >= padded[found + (half - 1)], found + half, found)
+        ahead = found + (half - 1)  # places behind the last knot are never taken
+        above = (ahead < len(knots)) & (x >= knots[ahead.clamp(max=len(knots) - 1)])
+        found = torch.where(above, found + half, found)
         half //= 2
     return found
 
@@ -158,8 +156,13 @@ class Evaluator:
         if self.core is not None:
             return self.core(x)
         if self.approximation.kind == "squared-relu":
-            return torch.relu(x) ** 2
+            return self.replaced(x)
         return self._integer_lines(x)
+
+    def replaced(self, x: Tensor, dim: int = -1) -> Tensor:
+        """A replacement, with its own gradient: squared ReLU (So et al. 2021), or ReLU over the length of the row in
+        place of softmax (Wortsman et al. 2023)."""
+        return torch.relu(x) ** 2 if self.approximation.kind == "squared-relu" else torch.relu(x) / x.shape[dim]
 
     # -- powers of two split off --------------------------------------------------------------------------
 
@@ -194,9 +197,13 @@ class Evaluator:
 
     def _softmax(self, x: Tensor, dim: int = -1) -> Tensor:
         if self.approximation.kind == "relu":
-            return torch.relu(x) / x.shape[dim]  # Wortsman et al. 2023: by the length of the row
-        down = x - x.amax(dim, keepdim=True)
-        down = torch.where(torch.isnan(down) & (x == -math.inf), 0.0, down)  # a row that is masked as a whole
+            return self.replaced(x, dim)
+        highest = x.amax(dim, keepdim=True)
+        masked = highest == -math.inf  # a row that is masked as a whole: nothing is attended to
+        found = self._shares(torch.where(masked, 0.0, x - highest), dim)
+        return torch.where(masked, 0.0, found)
+
+    def _shares(self, down: Tensor, dim: int) -> Tensor:
         if self.approximation.kind != "integer":
             powers = self._exp(down)
             return powers / powers.sum(dim, keepdim=True)

@@ -51,7 +51,7 @@ def fit(
     Raises:
         RecipeError: unknown words, arguments that do not go together, or an error that no form of the kind keeps.
     """
-    _check(operation, domain, kind, error, pieces, degree, bits)
+    check(operation, domain, kind, error, pieces, degree, bits)
     kind = kind or _meant(error, pieces, degree, bits)
     if kind is None:
         assert error is not None
@@ -81,15 +81,17 @@ def _beyond(function: Function, made: Pieces) -> float:
     return max(proof.beyond(function, made, "left"), proof.beyond(function, made, "right"))
 
 
-def _check(
+def check(
     operation: str,
-    domain: tuple[float, float] | None,
-    kind: str | None,
-    error: float | None,
-    pieces: int | None,
-    degree: int | None,
-    bits: int | None,
+    domain: tuple[float, float] | None = None,
+    kind: str | None = None,
+    error: float | None = None,
+    pieces: int | None = None,
+    degree: int | None = None,
+    bits: int | None = None,
+    outside: Outside | None = None,
 ) -> None:
+    """Raise RecipeError for arguments of :func:`fit` that no domain makes possible."""
     known = [name for name in OPERATIONS if name != "exp2"]
     if operation not in (*known, "exp2"):
         raise RecipeError(f"no operation {operation!r}{did_you_mean(operation, known)}; there are {', '.join(known)}")

@@ -251,6 +251,7 @@ def _check_parts(recipe: Recipe) -> None:
     """RecipeError for what cannot be done around somebody else's loop."""
     refused = {
         "channels": recipe.channels is not None,
+        "ops": bool(recipe.ops),
         "activations, or assign.method int8": integer_form_of(recipe),
         "assign.bits: auto": recipe.assign.bits == "auto",
         "train.rule, as the loop itself is how the network learns,": learning(recipe.train) is not backprop,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fewbits import codec
+from fewbits.approximation import approximations_of
 from fewbits.attach.attach import counters
 from fewbits.channels.load import load_plan
 from fewbits.int8.form import bias_units, integer_form, is_integer, is_integer_plan, load_affine
@@ -46,10 +47,13 @@ def restore(data: bytes, like: nn.Module) -> tuple[nn.Module, Plan]:
 
 
 def holds(net: nn.Module, plan: Plan) -> bool:
-    """Whether every tensor of a network is bit-equal to the plan's, in every place that computes with it.
+    """Whether every tensor of a network is bit-equal to the plan's, in every place that computes with it, and every
+    operation is the plan's.
 
     Numbers are taken from the entries, not from what :func:`network_of` does with them.
     """
+    if approximations_of(net) != plan.approximations:
+        return False
     units = bias_units(net, plan) if plan.affine else {}  # type: ignore[arg-type]
     counted = counters(net)
     for name, own in places(net).items():

@@ -1,6 +1,7 @@
 """What to do, as typed data: the same recipe from Python and from YAML."""
 
 from fewbits.recipe._recipe import RENAMED, Recipe, load, make, names, text_of
+from fewbits.recipe.operations import Operation
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import (
     Activations,
@@ -30,6 +31,7 @@ __all__ = [
     "Measure",
     "Network",
     "Normalise",
+    "Operation",
     "Part",
     "Pretraining",
     "Prune",

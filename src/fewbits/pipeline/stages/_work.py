@@ -13,6 +13,7 @@ from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.recipe import Recipe
+from fewbits.report.report import OperationRow
 from fewbits.task import METRICS, Metric, Task
 from fewbits.train.checkpoint import Store
 
@@ -41,6 +42,7 @@ class Work:
         teacher: whose answers are distilled.
         before: accuracy of ``full``, if it was evaluated.
         choice: what pilot runs chose.
+        operations: what was swapped, place by place.
         done: the file, its plan and its report, once there is one.
     """
 
@@ -56,6 +58,7 @@ class Work:
     choice: PilotChoice = field(default_factory=PilotChoice)
     done: Compressed | None = None
     metric: Metric = METRICS["percent"]
+    operations: tuple[OperationRow, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
