@@ -69,6 +69,9 @@ def inspect(file: File, base: Base = None, member: Member = None, limit: Limit =
         )
     else:
         show(f"{size}; its tensors are told with its base (--base)")
+    for one in summary.operations:
+        bound = "no bound" if one.bound is None else f"error at most {one.bound:.2g}{' of it' * one.relative}"
+        show(f"computes {one.words} ({bound}; {one.numbers} numbers)")
     if summary.base is not None:
         show(f"holds differences to the base {summary.base}")
     show(f"identity {summary.identity}, by which files of differences know it as their base")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fewbits.approximation import approximations_of
 from fewbits.attach import ClusteredWeight, MaskedWeight, attach, held
 from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
@@ -27,6 +28,7 @@ from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room
 from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
 from fewbits.int8.quantizer import Quantizer, RangedQuantizer
+from fewbits.ops.swap import computing
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 from fewbits.task import handing, run
 from fewbits.weights import aliases, layers, select
@@ -125,7 +127,7 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
         for inputs in batches:
             count += 1
             place = f"batch {count} of the calibration data"
-            with handing(net, inputs, place), _all_parts(net):
+            with handing(net, inputs, place), _all_parts(net), computing(net):
                 run(net.forward, inputs)  # type: ignore[arg-type]  # not net(), which prints what it raises
             for name, module in found.items():
                 module.next_batch()
@@ -194,7 +196,8 @@ def affine_plan(
         elif name not in counted and "parametrizations." not in key:
             entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
     left = None if channels is None else of_integer_form(channels, entries)
-    return Plan(entries, left, {other: first for other, first in others.items() if first in entries})
+    known = {other: first for other, first in others.items() if first in entries}
+    return Plan(entries, left, known, approximations_of(net))
 
 
 def _held(entry: Clustered | Masked | Affine, floats: torch.dtype) -> Entry:
