@@ -16,6 +16,7 @@ from fewbits import codec
 from fewbits.cli import app
 from fewbits.errors import BaseError, DataError, FileError, MismatchError, RecipeError
 from fewbits.multitask import extract_member, members_in
+from fewbits.pipeline._hub import card
 from fewbits.recipe import make
 from fewbits.task import accuracy
 from networks import small_network
@@ -271,3 +272,10 @@ def test_commands(files: Path, tuned: nn.Module, delta: fb.Compressed, monkeypat
     assert "with its base" in run("extract", "both.few", "--task", "mirrored", "--out", "one.few")
     run("extract", "both.few", "--task", "mirrored", "--no-with-base", "--out", "alone.few")
     assert (files / "alone.few").read_bytes() == delta.data
+
+
+def test_a_card_says_which_base_is_needed(delta: fb.Compressed, base: fb.Compressed) -> None:
+    words = card(delta.report, "hf://owner/name", codec.inspect(delta.data).base)
+    assert base.data[-16:].hex() in words
+    assert "base=" in words
+    assert "base=" not in card(base.report, "hf://owner/name", codec.inspect(base.data).base)
