@@ -3,6 +3,7 @@
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from benchmarks.unit import share
 
@@ -91,6 +92,50 @@ def sooner(frame: pd.DataFrame) -> pd.DataFrame:
                     "share": count / row.budget, "budget": row.budget, "id": row.id,
                     "episodes": count / unit if method in AGENTS else None,
                 })  # fmt: skip
+    return pd.DataFrame(found)
+
+
+CLAIMS: tuple[tuple[str, str, str, str | None], ...] = (
+    ("1. no forgetting", "accuracy, over the same network in sequence", "accuracy", "random, in sequence"),
+    ("1. no forgetting", "points forgotten, fewer than in sequence", "-forgetting", "random, in sequence"),
+    ("2. better use of resources", "accuracy, over one small network for each task", "accuracy", "one each"),
+    ("2. better use of resources", "accuracy, over one trunk with heads", "accuracy", "trunk"),
+    (
+        "3. tasks use each other's knowledge",
+        "accuracy, over a path-sized network for each",
+        "accuracy",
+        "path-sized each",
+    ),
+    ("3. tasks use each other's knowledge", "gain from each other task, left out", "transfer", None),
+    ("3. tasks use each other's knowledge", "correlation of sharing and gain", "transfer_correlation", None),
+    ("4. relations can be read off", "correlation of sharing and similarity", "cka_correlation", None),
+    ("4. relations can be read off", "rank correlation of relevance and loss", "relevance_and_drop", None),
+)
+"""PaRT's claims (arXiv 2201.09534, abstract): what measures each, the column that says it (with a minus where less is
+better), and the method beside it."""
+
+
+def claims(frame: pd.DataFrame) -> pd.DataFrame:
+    """What came of each claim for random paths: mean over seeds, its interval of 95 % (Student's t), and a verdict."""
+    found = []
+    for experiment, mine in frame.groupby("experiment", sort=False):
+        ours = mine[mine["method"] == "random"].set_index("seed")
+        for claim, measure, column, other in CLAIMS:
+            name, sign = column.removeprefix("-"), -1 if column.startswith("-") else 1
+            if name not in ours:
+                continue
+            values = sign * ours[name]
+            if other is not None:
+                values = values - sign * mine[mine["method"] == other].set_index("seed")[name]
+            values = values.dropna().astype(float)
+            if len(values) < 2:
+                continue
+            low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), values.sem() or 1e-12)
+            verdict = "holds" if low > 0 else "does not hold" if high < 0 else "cannot be told"
+            found.append({
+                "experiment": experiment, "claim": claim, "measure": measure, "value": values.mean(), "low": low,
+                "high": high, "seeds": len(values), "verdict": verdict, "id": None,
+            })  # fmt: skip
     return pd.DataFrame(found)
 
 
