@@ -3,6 +3,7 @@
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from benchmarks.unit import share
 
@@ -92,3 +93,86 @@ def sooner(frame: pd.DataFrame) -> pd.DataFrame:
                     "episodes": count / unit if method in AGENTS else None,
                 })  # fmt: skip
     return pd.DataFrame(found)
+
+
+CLAIMS: tuple[tuple[str, str, str, str | None], ...] = (
+    ("1. no forgetting", "accuracy, over the same network in sequence", "accuracy", "random, in sequence"),
+    ("1. no forgetting", "points forgotten, fewer than in sequence", "-forgetting", "random, in sequence"),
+    ("2. better use of resources", "accuracy, over one small network for each task", "accuracy", "one each"),
+    ("2. better use of resources", "accuracy, over one trunk with heads", "accuracy", "trunk"),
+    (
+        "3. tasks use each other's knowledge",
+        "accuracy, over a path-sized network for each",
+        "accuracy",
+        "path-sized each",
+    ),
+    ("3. tasks use each other's knowledge", "gain from each other task, left out", "transfer", None),
+    ("3. tasks use each other's knowledge", "correlation of sharing and gain", "transfer_correlation", None),
+    ("4. relations can be read off", "correlation of sharing and similarity", "cka_correlation", None),
+    ("4. relations can be read off", "rank correlation of relevance and loss", "relevance_and_drop", None),
+)
+"""PaRT's claims (arXiv 2201.09534, abstract): what measures each, the column that says it (with a minus where less is
+better), and the method beside it."""
+
+
+def claims(frame: pd.DataFrame) -> pd.DataFrame:
+    """What came of each claim for random paths: mean over seeds, its interval of 95 % (Student's t), and a verdict."""
+    found = []
+    for experiment, mine in frame.groupby("experiment", sort=False):
+        ours = mine[mine["method"] == "random"].set_index("seed")
+        for claim, measure, column, other in CLAIMS:
+            name, sign = column.removeprefix("-"), -1 if column.startswith("-") else 1
+            if name not in ours:
+                continue
+            values = sign * ours[name]
+            if other is not None:
+                values = values - sign * mine[mine["method"] == other].set_index("seed")[name]
+            values = values.dropna().astype(float)
+            if len(values) < 2:
+                continue
+            low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), values.sem() or 1e-12)
+            verdict = "holds" if low > 0 else "does not hold" if high < 0 else "cannot be told"
+            found.append({
+                "experiment": experiment, "claim": claim, "measure": measure, "value": values.mean(), "low": low,
+                "high": high, "seeds": len(values), "verdict": verdict, "id": None,
+            })  # fmt: skip
+    return pd.DataFrame(found)
+
+
+RIVALS = {"over_paper": "backprop of the paper", "over_tuned": "backprop", "over_ridge": "backprop, ridge"}
+FINDINGS = {
+    "little data": "accuracy", "95 % pruned": "pruned_95", "Gaussian noise": "gaussian",
+    "salt and pepper": "salt_and_pepper", "blur": "blurred",
+}  # fmt: skip
+
+
+def contests(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each rule, seed, number of images and finding: points over each backprop with that seed, and what they
+    say of all seeds: ``holds``, ``does not hold``, ``only against under-trained backprop``, or ``undecided``."""
+    found = []
+    rivals = frame[frame["rule"].isin(RIVALS.values())].set_index(["rule", "images", "seed"])
+    for _, row in frame[~frame["rule"].isin(RIVALS.values())].iterrows():
+        for finding, key in FINDINGS.items():
+            mine = {"id": row["id"], "rule": row["rule"], "images": row["images"], "seed": row["seed"]}
+            for column, rival in RIVALS.items():
+                place = (rival, row["images"], row["seed"])
+                mine[column] = row[key] - rivals.loc[place, key] if place in rivals.index else None
+            found.append(mine | {"finding": finding})
+    made = pd.DataFrame(found)
+    verdicts = {}
+    for key, part in made.groupby(["rule", "images", "finding"]):
+        paper, tuned = (part[name].dropna() for name in ("over_paper", "over_tuned"))
+        verdicts[key] = _verdict(paper, tuned)
+    return made.assign(
+        verdict=[verdicts[key] for key in zip(made["rule"], made["images"], made["finding"], strict=True)]
+    )
+
+
+def _verdict(paper: pd.Series, tuned: pd.Series) -> str:
+    if not len(paper) or not len(tuned):
+        return "not measured"
+    if (tuned > 0).all():
+        return "holds" if (paper > 0).all() else "undecided"
+    if (tuned <= 0).all():
+        return "only against under-trained backprop" if (paper > 0).all() else "does not hold"
+    return "undecided"

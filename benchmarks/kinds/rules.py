@@ -49,7 +49,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     curve = Curve(training) if asked.get("curve") else None
     seconds = training.run(curve)
     split = "validation" if place.validation else "test"
-    shown = _first(training.data, split, asked.get("shown"))
+    shown = first(training.data, split, asked.get("shown"))
     network = training.network
     row = {
         "method": unit.labels["rule"], "split": split, "accuracy": accuracy(network, training.data.loader(split, 250)),
@@ -111,7 +111,7 @@ class Curve(Callback):
     def __init__(self, training: Training, images: int = 1000) -> None:
         self.training, self.points = training, list[list[float]]()
         self.per_epoch = len(training.batches())
-        self.shown = _first(training.data, "validation", images)
+        self.shown = first(training.data, "validation", images)
 
     def after_update(self, done: int, total: int, loss: float) -> None:
         epochs, rest = divmod(done, self.per_epoch)
@@ -132,7 +132,7 @@ def _with(recipe: Recipe, settings: Row) -> Recipe:
     return make(changed(values, {f"pretrain.{key}": value for key, value in settings.items()}))
 
 
-def _first(data: DataSet, split: str, count: int | None) -> list[Any]:
+def first(data: DataSet, split: str, count: int | None) -> list[Any]:
     """Batches of the first of stratified images of a split; all of them by default."""
     whole = data.split(split)
     part = whole if count is None or count >= len(whole) else whole.hold_out(count)[1]

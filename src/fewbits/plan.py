@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewbits.approximation import Approximation
 from fewbits.channel_masks import ChannelMasks
 from fewbits.errors import RecipeError
 
@@ -241,6 +242,7 @@ class Plan(Mapping[str, Entry]):
         entries: by tensor name.
         channels: for a network that lost channels, of which larger one; the entries have the smaller shapes.
         aliases: ``{another name: name of an entry}`` of tensors that the network has under several names.
+        approximations: what the network computes in place of its operations, by the operation's name.
 
     Raises:
         RecipeError: ``channels`` does not fit the shape of an entry, or an alias is an entry or names none.
@@ -251,10 +253,15 @@ class Plan(Mapping[str, Entry]):
         entries: Mapping[str, Entry],
         channels: ChannelMasks | None = None,
         aliases: Mapping[str, str] | None = None,
+        approximations: Mapping[str, Approximation] | None = None,
     ) -> None:
         self._entries = dict(entries)
         self.channels = channels
         self.aliases = dict(aliases or {})
+        self.approximations = dict(approximations or {})
+        for name, found in self.approximations.items():
+            if name != found.operation:
+                raise RecipeError(f"{found} cannot stand for {name!r}")
         for other, name in self.aliases.items():
             if other in self._entries or name not in self._entries:
                 raise RecipeError(f"{other!r} cannot be another name of {name!r}: one is an entry, the other is not")
@@ -283,11 +290,15 @@ class Plan(Mapping[str, Entry]):
     def whole(self) -> Plan:
         """The same numbers without differences: these become :class:`Dense` entries, as which they stand alone."""
         alone = {n: Dense(e.values()) if e.base is not None else e for n, e in self._entries.items()}
-        return Plan(alone, self.channels, self.aliases) if self.relative else self
+        return Plan(alone, self.channels, self.aliases, self.approximations) if self.relative else self
 
     def updated(self, entries: Mapping[str, Entry]) -> Plan:
         """A new plan in which ``entries`` replace or join the present ones."""
-        return Plan({**self._entries, **entries}, self.channels, self.aliases)
+        return Plan({**self._entries, **entries}, self.channels, self.aliases, self.approximations)
+
+    def swapped(self, approximations: Mapping[str, Approximation]) -> Plan:
+        """A new plan of a network that computes these in place of its operations."""
+        return Plan(self._entries, self.channels, self.aliases, approximations)
 
     def named(self, name: str) -> Entry | None:
         """The entry of a tensor by any of its names."""
@@ -316,6 +327,8 @@ class Plan(Mapping[str, Entry]):
     def digest(self) -> bytes:
         """SHA-256 of names, kinds, shapes and numbers: the same for plans that are equal, other masks included."""
         found = hashlib.sha256(repr(sorted(self.aliases.items())).encode())
+        if self.approximations:
+            found.update(repr(sorted(self.approximations.items())).encode())
         for name, entry in self._entries.items():
             entry = _plainest(entry)
             numbers = [entry.values(), *([entry.mask] if isinstance(entry, Masked) else [])]
@@ -329,6 +342,8 @@ class Plan(Mapping[str, Entry]):
     def equals(self, other: Plan) -> bool:
         """Whether both plans have the same names, kinds and exactly the same numbers."""
         if list(self) != list(other) or self.aliases != other.aliases:
+            return False
+        if self.approximations != other.approximations:
             return False
         if (self.channels is None) != (other.channels is None):
             return False

@@ -40,6 +40,7 @@ PROMISED = {
     "own-network": 2,
     "any-network-and-task": 1,
     "your-own-loop": 1,
+    "cheaper-operations": 2,
 }
 """How many files each may ask for."""
 SLOW = {"a-family", "many-tasks"}  # 20 seconds each; what they use has unit tests

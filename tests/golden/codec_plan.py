@@ -2,6 +2,7 @@
 
 import torch
 
+from fewbits.approximation import Approximation, Pieces
 from fewbits.channel_masks import ChannelMasks
 from fewbits.codec import Base
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
@@ -92,6 +93,25 @@ def aliases_plan() -> Plan:
         ChannelMasks({"conv.weight": (rows, None), "head.weight": (rows, None)}, {}),
         {"head.weight": "conv.weight", "other.bias": "bias", "again.weight": "pruned.weight", "b.bias": "bias"},
     )
+
+
+def operations_plan() -> Plan:
+    """The plan of ``codec_operations.few``: approximations of every kind, with all that they may have."""
+    lines = Pieces((-4.0, -0.5, 0.0, 4.0), ((0.0, 0.25), (-0.125, 0.5), (0.5, 1.0)), 2.0, (0.0, 0.0), (0.0, 1.0))
+    refusing = Pieces((-0.6875, 0.0), ((0.75, 0.375, 0.09375, 0.015625),), 0.5)
+    whole = Pieces((-128.0, 0.0, 127.0), ((-2048.0, 0.0), (2048.0, 4096.0)), 1.0, (0.0, 0.0), (0.0, 0.0), 12)
+    core = Pieces((0.0, 0.5, 1.0), ((1.1875, 0.1875), (1.6875, 0.3125)), 0.25, (1.0, 0.0), (2.0, 0.0))
+    made = (
+        Approximation("gelu", "lines", lines, bound=0.25, outside=0.0625),
+        Approximation("exp", "polynomial", refusing, bound=0.125),
+        Approximation("silu", "integer", whole, bits=8, units=(0.0625, 0.03125), bound=0.5),
+        Approximation("softmax", "table", core, True, bound=0.375, outside=0.375),
+        Approximation("layer_norm", "integer", bits=9, units=(0.001953125, 0.015625)),
+        Approximation("rms_norm", "polynomial", core, True, bound=0.5, relative=True, outside=0.5),
+        Approximation("tanh", "squared-relu"),
+    )
+    entries = {"conv.weight": Clustered(scattered((6, 10), 3, 2), bits=3, step=0.25), "bias": Dense(torch.ones(6))}
+    return Plan(entries, aliases={"other.weight": "conv.weight"}, approximations={one.operation: one for one in made})
 
 
 def narrowed_plan() -> Plan:

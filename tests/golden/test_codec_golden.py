@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from codec_plan import HEADER, affine_plan, aliases_plan, golden_plan, masked_plan, narrowed_plan
+from codec_plan import HEADER, affine_plan, aliases_plan, golden_plan, masked_plan, narrowed_plan, operations_plan
 
 from conftest import encode_with
 from fewbits.codec import _reference as reference
@@ -27,11 +27,13 @@ SHA256 = {
     "masked": "4a2808eea2d10bbfde8927c8cb0983825673315fa3122672462a06bac84be887",
     "aliases": "0c366c68a35fd3a4b7f76bd209e1734bdf136b00e1a16d91cb71fd893efbdc25",
     "affine": "b1c03e9b456b47eacf9f9b02e19fccfd2f0a4d18fa8683a2d3a171f10dbc24f1",
+    "operations": "3b5a60302af64c85d7df192a1cb5d80c240136a7725dcb95f94f3742fbb75eed",
 }
 
 
 def plan_of(name: str) -> Plan:
     plans = {"masked": masked_plan, "narrowed": narrowed_plan, "affine": affine_plan, "aliases": aliases_plan}
+    plans["operations"] = operations_plan
     return plans.get(name, golden_plan)()
 
 
@@ -62,7 +64,8 @@ def test_content(data: bytes, name: str) -> None:
     for tensor, weight in plan.affine.items():
         assert torch.equal(decoded.affine[tensor].scales, weight.scales)
         assert (decoded.affine[tensor].axis, decoded.affine[tensor].bits) == (weight.axis, weight.bits)
-    if name in ("affine", "aliases"):
+    assert decoded.approximations == plan.approximations
+    if name in ("affine", "aliases", "operations"):
         return
     if name in ("masked", "narrowed"):
         for tensor in set(plan) - set(plan.clustered):

@@ -130,3 +130,28 @@ def test_gains_are_against_the_recipe_as_it_is_with_the_same_seed() -> None:
     rows.append(rows[-1] | {"step_rule": "range", "validation_accuracy": 94.5})
     found = derived.gains(pd.DataFrame(rows))["gain"]
     assert [None if pd.isna(v) else v for v in found] == [None, None, 1.0, 3.0, 0.5, None]
+
+
+def test_a_claim_holds_where_its_interval_is_above_zero() -> None:
+    """Differences 1, 2, 3 against 5, 4, 6: the interval is mean +- 4.303 s / sqrt 3."""
+    rows = [
+        {"experiment": "x", "method": method, "seed": seed, "accuracy": value, "transfer": -0.1 * (seed + 1)}
+        for method, values in (("random", (6.0, 6.0, 9.0)), ("one each", (5.0, 4.0, 6.0)), ("trunk", (6.0, 9.0, 6.0)))
+        for seed, value in enumerate(values)
+    ]
+    found = derived.claims(pd.DataFrame(rows)).set_index("measure")
+    better = found.loc["accuracy, over one small network for each task"]
+    assert better["value"] == pytest.approx(2.0)
+    assert better["low"] == pytest.approx(2 - 4.303 / math.sqrt(3), abs=1e-3)
+    assert better["high"] == pytest.approx(2 + 4.303 / math.sqrt(3), abs=1e-3)
+    assert better["verdict"] == "cannot be told"
+    assert found.loc["gain from each other task, left out"]["verdict"] == "cannot be told"
+    rows += [row | {"method": "path-sized each", "accuracy": row["accuracy"] - 9 - row["seed"]} for row in rows[:3]]
+    rows = [row | {"forgetting": 0.5} for row in rows]
+    rows += [
+        row | {"method": "random, in sequence", "accuracy": row["accuracy"] + 9, "forgetting": 9} for row in rows[:3]
+    ]
+    found = derived.claims(pd.DataFrame(rows)).set_index("measure")["verdict"]
+    assert found["accuracy, over a path-sized network for each"] == "holds"
+    assert found["accuracy, over the same network in sequence"] == "does not hold"
+    assert found["points forgotten, fewer than in sequence"] == "holds"

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 import fewbits as fb
 from fewbits import codec
 from fewbits.cli import app
-from fewbits.errors import BaseError, DataError, FileError, MismatchError, RecipeError
+from fewbits.errors import BaseError, DataError, FileError, MismatchError, RecipeError, UnsupportedError
 from fewbits.multitask import extract_member, members_in
+from fewbits.pipeline._hub import card
 from fewbits.recipe import make
 from fewbits.task import accuracy
 from networks import small_network
@@ -271,3 +272,23 @@ def test_commands(files: Path, tuned: nn.Module, delta: fb.Compressed, monkeypat
     assert "with its base" in run("extract", "both.few", "--task", "mirrored", "--out", "one.few")
     run("extract", "both.few", "--task", "mirrored", "--no-with-base", "--out", "alone.few")
     assert (files / "alone.few").read_bytes() == delta.data
+
+
+def test_a_card_says_which_base_is_needed(delta: fb.Compressed, base: fb.Compressed) -> None:
+    words = card(delta.report, "hf://owner/name", codec.inspect(delta.data).base)
+    assert base.data[-16:].hex() in words
+    assert "base=" in words
+    assert "base=" not in card(base.report, "hf://owner/name", codec.inspect(base.data).base)
+
+
+def test_other_operations_go_without_a_base(base: fb.Compressed, batches: list[Any]) -> None:
+    with pytest.raises(RecipeError, match="leave ops or base out"):
+        fb.compress(small_network(), batches, base=base, recipe=recipe(ops={"gelu": {"kind": "lines"}}), progress=None)
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    other = fb.compress(net, recipe=plain(0.02), progress=None)
+    made = {"assign": {"method": "ecq", "lam": 0.02}, "train": None, "ops": {"tanh": {"kind": "lines", "pieces": 8}}}
+    lines = fb.compress(net, [(torch.randn(8, 4), torch.zeros(8).long())], recipe=made, progress=None)
+    with pytest.raises(UnsupportedError, match="computes tanh otherwise cannot be a base"):
+        fb.compress(net, recipe=plain(0.02), base=lines, progress=None)
+    with pytest.raises(UnsupportedError, match="computes tanh otherwise goes without a base"):
+        fb.compress(lines.into(net), recipe=plain(0.02), base=other, progress=None)

@@ -219,9 +219,9 @@ def test_an_interrupted_training_of_ranges_goes_on(trained: nn.Module, handwriti
 
 
 def test_outputs_have_a_grid_only_where_the_file_says_so(network: nn.Module) -> None:
-    without, with_outputs = integer_form(network), integer_form(network, outputs=True)
+    without, with_outputs = integer_form(network), integer_form(network, whole=True)
     names = {n for n, _ in with_outputs.named_buffers()} - {n for n, _ in without.named_buffers()}
-    assert names == {"quantizers.head.scale", "quantizers.head.zero_point"}
+    assert names == {f"quantizers.{n}.{leaf}" for n in ("relu_1", "head") for leaf in ("scale", "zero_point")}
     plan = Plan({name: Dense(t) for name, t in without.state_dict().items()})
     assert not hasattr(network_of(plan, network).quantizers, "head")
     plan = Plan({name: Dense(t) for name, t in with_outputs.state_dict().items()})

@@ -17,7 +17,8 @@ def against(bases: Mapping[str, Tensor], assigner: Assigner) -> Assigner:
     """``assigner`` for differences to ``bases``: its entries carry their base, and are else what they were.
 
     The weights that it is given are the differences already, as :func:`fewbits.attach.background` gives them, so that
-    steps, rates, zeros and masks are about these. A tensor without a base is a weight as ever.
+    steps, rates, zeros and masks are about these. A tensor without a base is a weight as ever. A network that is its
+    base still, and has no differences to choose a step by, gets that of differences of a sixteenth of its weights.
 
     Args:
         bases: float32 tensors by name.
@@ -26,11 +27,19 @@ def against(bases: Mapping[str, Tensor], assigner: Assigner) -> Assigner:
         RecipeError: from ``update``: integers with scales, which are no differences.
     """
 
+    def init(weights: Weights) -> State:
+        return assigner.init({name: _started(weight, bases.get(name)) for name, weight in weights.items()})
+
     def update(weights: Weights, scores: Scores | None, state: State) -> tuple[Plan, State]:
         plan, state = assigner.update(weights, scores, state)
         return Plan({name: _based(name, entry, bases.get(name)) for name, entry in plan.items()}), state
 
-    return Assigner(assigner.init, update)
+    return Assigner(init, update)
+
+
+def _started(weight: Tensor, base: Tensor | None) -> Tensor:
+    """What steps are chosen by."""
+    return weight if base is None or bool(weight.any()) else base.to(weight) / 16
 
 
 def _based(name: str, entry: Entry, base: Tensor | None) -> Entry:

@@ -57,7 +57,7 @@ def _pack(tensor: Tensor) -> _Again | _Kept:
     made = getattr(tensor if tensor._base is None else tensor._base, MADE, None)
     if made is not None:
         holder, weight = made
-        return _Again(holder, weight, tensor.size(), tensor.stride(), tensor.storage_offset())
+        return _Again(holder, weight, tensor.size(), tensor.stride(), int(tensor.storage_offset()))
     name = "a leaf" if tensor.grad_fn is None else f"output {tensor.output_nr} of {tensor.grad_fn.name()}"
     return _Kept(tensor.detach(), tensor._version, name)  # itself it would keep its own graph alive for ever
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
+from fewbits.approximation import approximations_of
 from fewbits.attach._affine import AffineWeight
 from fewbits.attach._base import Plus, base_at, hold_difference
 from fewbits.attach._hold import ClusteredWeight
@@ -186,7 +187,8 @@ def plan_of(
             entries[name] = _difference(tensor.detach().cpu(), bases[name], small, significand)
         else:
             entries[name] = Dense(small(tensor.detach().cpu().clone()))
-    return Plan(entries, channels_of(model), {other: first for other, first in others.items() if first in entries})
+    known = {other: first for other, first in others.items() if first in entries}
+    return Plan(entries, channels_of(model), known, approximations_of(model))
 
 
 def plain_name(key: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -68,10 +70,11 @@ def rounded(data: Tensor, significand: int) -> Tensor:
 def on_grid(data: Tensor, bits: int) -> tuple[Tensor, float]:
     """int16 levels of so many bits and the step of a tensor that is not all zero, its largest number on the last level.
 
-    The step is a float32 number. Rounded to the nearest, ties to even: off by half a step at most.
+    The step is the next number of five significant bits, which a file codes for little more than a byte. Rounded to the
+    nearest, ties to even: off by half a step at most.
     """
     top = 2 ** (bits - 1) - 1
-    step = torch.tensor(float(data.abs().max()) / top, dtype=torch.float32)
-    step = step.clamp_min(torch.finfo(torch.float32).tiny)
-    levels = torch.round(data.double() / step.double()).clamp_(-top, top)
-    return levels.to(torch.int16), float(step)
+    mantissa, exponent = math.frexp(float(data.abs().max()) / top)
+    step = max(math.ldexp(math.ceil(32 * mantissa), exponent - 5), torch.finfo(torch.float32).tiny)
+    levels = torch.round(data.double() / step).clamp_(-top, top)
+    return levels.to(torch.int16), step

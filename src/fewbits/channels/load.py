@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewbits.attach.attach import counters
 from fewbits.channels.surgery import prune_channels
 from fewbits.errors import MismatchError, did_you_mean
+from fewbits.ops.swap import swap
 from fewbits.plan import Entry, Plan
 
 AT_ONCE = 1 << 22
@@ -19,7 +20,7 @@ AT_ONCE = 1 << 22
 
 
 def load_plan(model: nn.Module, plan: Plan) -> None:
-    """Give a plain network the tensors of ``plan``, in place.
+    """Give a plain network the tensors of ``plan``, and the operations that it computes with, in place.
 
     If channels were removed, the network may be the one before (it loses the same channels) or after. A tensor that
     the plan has under several names goes to all of them, whether or not the network shares it, too.
@@ -47,6 +48,7 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
         portion = OrderedDict((name, _fitting(name, entries[name].values(), state[name].dtype)) for name in names)
         portion._metadata = state._metadata  # type: ignore[attr-defined]  # versions of its modules
         model.load_state_dict(portion, strict=False)
+    swap(model, plan.approximations)
 
 
 def _portions(entries: Mapping[str, Entry]) -> list[list[str]]:

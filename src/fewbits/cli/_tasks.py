@@ -12,14 +12,25 @@ from fewbits.cli._console import Json, show, show_rows, writable
 from fewbits.cli._file import File, Limit
 
 
-def tasks(file: File, json_file: Json = None) -> None:
+def tasks(
+    file: File,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page with pictures to this file.", callback=writable)
+    ] = None,
+    json_file: Json = None,
+) -> None:
     """The tasks (or networks) of a .few file, and how much of it each needs. No weight is decoded."""
     from dataclasses import asdict
 
+    from fewbits.errors import RecipeError
     from fewbits.job.folder import write_text
     from fewbits.multitask import is_family, tasks_in
 
     if is_family(file):
+        if html is not None:
+            raise RecipeError(
+                f"{file.name} is of several networks, and a page is of one with many tasks: leave --html out"
+            )
         _members(file, json_file)
         return
     found, size = tasks_in(file), file.stat().st_size
@@ -29,6 +40,13 @@ def tasks(file: File, json_file: Json = None) -> None:
         rows.append((task.name, str(task.segments), str(task.private), f"{task.numbers:,}", f"{task.bytes:,}", share))
     show_rows(("task", "segments", "private", "numbers", "bytes read", "of the file"), rows, words=1)
     show(f"{file.name}: {len(found)} tasks, {size:,} bytes")
+    if html is not None:
+        from fewbits.multitask import paths_in, paths_view
+        from fewbits.report import tasks_page, write_page
+
+        told = {"numbers": [f"{task.numbers:,}" for task in found], "bytes read": [f"{task.bytes:,}" for task in found]}
+        write_page(html, tasks_page(paths_view(file.name, paths_in(file), told)))
+        show(f"written: {html}")
     if json_file is not None:
         write_text(json_file, json.dumps({"file_bytes": size, "tasks": [asdict(task) for task in found]}, indent=1))
 

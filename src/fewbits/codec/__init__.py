@@ -11,7 +11,7 @@ from fewbits.codec._family import FamilyReader, family, is_family
 from fewbits.codec._measure import Decoded, Examined, examine, measure
 from fewbits.codec._part import PartReader
 from fewbits.codec._shapes import shapes
-from fewbits.codec._summary import Summary, TensorSummary, inspect
+from fewbits.codec._summary import OperationSummary, Summary, TensorSummary, inspect
 from fewbits.codec.coder import backend
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Examined",
     "FamilyReader",
     "Known",
+    "OperationSummary",
     "PartReader",
     "Summary",
     "TensorSummary",

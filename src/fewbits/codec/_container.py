@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewbits.approximation import Approximation
 from fewbits.codec import _dense as dense
 from fewbits.codec import _difference as difference
 from fewbits.codec import coder as coders
@@ -48,6 +49,7 @@ class Contents:
     chunks: list[bytes]
     paddings: dict[str, tuple[int, int]]
     aliases: dict[str, str]
+    approximations: dict[str, Approximation]
     base: bytes | None = None
 
 
@@ -122,7 +124,7 @@ def encode(
         known.update(now)
     paddings = plan.channels.paddings if plan.channels is not None else None
     if base is None:
-        head = pack(records, sections, header or {}, paddings, plan.aliases)
+        head = pack(records, sections, header or {}, paddings, plan.aliases, plan.approximations)
     else:
         head = difference.pack(records, sections, header or {}, plan, base)
     blocks = [MAGIC, struct.pack("<HI", VERSION, len(head))]
@@ -165,7 +167,7 @@ def decode(data: bytes, like: Like, *, threads: int | None = None, base: Base | 
     found = {record.name: entries[i] for i, record in enumerate(records)}
     if base is not None:
         found = {name: found[name] for name in valid if name in found}
-    return Plan(found, channels, contents.aliases)
+    return Plan(found, channels, contents.aliases, contents.approximations)
 
 
 def decoded_entries(
@@ -211,8 +213,8 @@ def open_file(data: bytes, base: Base | None = None) -> Contents:
         at += section.size + CHECK
     if not sound:
         raise FormatError("the file is damaged: its hash does not match")
-    identity = None if base is None else base.identity
-    return Contents(directory.header, records, sections, chunks, directory.paddings, directory.aliases, identity)
+    rest = directory.paddings, directory.aliases, directory.approximations
+    return Contents(directory.header, records, sections, chunks, *rest, None if base is None else base.identity)
 
 
 def open_directory(take: Callable[[int, int], bytes], size: int, base: Base | None = None) -> tuple[Directory, int]:

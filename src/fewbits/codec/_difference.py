@@ -75,6 +75,10 @@ def check_base(plan: Plan) -> Plan:
         raise UnsupportedError("a network that lost channels cannot be a base: take one that has them all, or no base")
     if plan.affine:
         raise UnsupportedError("a network with integer activations cannot be a base: take one of clusters, or no base")
+    if plan.approximations:
+        raise UnsupportedError(
+            f"a network that computes {next(iter(plan.approximations))} otherwise cannot be a base: take another one"
+        )
     return plan
 
 
@@ -87,6 +91,10 @@ def parts_of(plan: Plan, base: Base) -> list[Parts]:
     """
     if plan.channels is not None or plan.affine:
         raise UnsupportedError("channels that were removed, and integer activations, go without a base")
+    if plan.approximations:
+        raise UnsupportedError(
+            f"a network that computes {next(iter(plan.approximations))} otherwise goes without a base: leave base out"
+        )
     places = {name: number for number, name in enumerate(base.tensors)}
     found, own = [], []
     for name, entry in plan.items():
@@ -217,7 +225,7 @@ def unpack(found: Preface, base: Base) -> Directory:
     sections = read_sections(cursor, every)
     if cursor.left:
         raise FormatError("the directory of the file has bytes left over")
-    return Directory(every, sections, found.header, {}, aliases)
+    return Directory(every, sections, found.header, {}, aliases, {})
 
 
 def _own(cursor: Cursor) -> tuple[list[str], bytes, list[tuple[int, ...]], list[str]]:

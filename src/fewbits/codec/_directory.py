@@ -14,7 +14,9 @@ from typing import NoReturn
 
 import torch
 
+from fewbits.approximation import Approximation
 from fewbits.codec import _narrowing as narrowing
+from fewbits.codec import _operations as operations
 from fewbits.codec._cursor import Cursor, varint
 from fewbits.codec._dense import DTYPES
 from fewbits.codec._narrowing import Masks
@@ -25,6 +27,7 @@ from fewbits.codec._record import (
     DENSE,
     MASKED,
     NARROWED,
+    OPERATIONS_KIND,
     OWN,
     SHARED,
     STEP,
@@ -77,21 +80,30 @@ def pack(
     header: Mapping[str, object],
     paddings: Mapping[str, tuple[int, int]] | None = None,
     aliases: Mapping[str, str] | None = None,
+    approximations: Mapping[str, Approximation] | None = None,
 ) -> bytes:
     """The head as it stands in a file. RecipeError for a name or header that cannot be written."""
-    aliases = aliases or {}
-    if len(records) + len(aliases) > TENSOR_LIMIT:
-        raise RecipeError(f"a file holds at most {TENSOR_LIMIT} tensors, got {len(records) + len(aliases)}")
+    aliases, approximations = aliases or {}, approximations or {}
+    extra = [operations.NAME] if approximations else []
+    count = len(records) + len(aliases) + len(extra)
+    if count > TENSOR_LIMIT:
+        raise RecipeError(f"a file holds at most {TENSOR_LIMIT} tensors, got {count}")
+    if extra and any(name == operations.NAME for name in (*(r.name for r in records), *aliases)):
+        raise RecipeError(
+            f"a tensor of a network with other operations cannot be called {operations.NAME!r}: rename it"
+        )
     places = {record.name: i for i, record in enumerate(records)}
     head = b"".join(
         [
-            varint(len(records) + len(aliases)),
-            *(name_of(name) for name in (*places, *aliases)),
+            varint(count),
+            *(name_of(name) for name in (*places, *aliases, *extra)),
             bytes(r.kind if r.kept is None else NARROWED for r in records) + bytes([ALIAS_KIND] * len(aliases)),
-            bytes(len(r.shape) for r in records) + bytes(len(aliases)),
+            bytes([OPERATIONS_KIND] * len(extra)),
+            bytes(len(r.shape) for r in records) + bytes(len(aliases) + len(extra)),
             *(varint(size) for r in records for size in r.full),
             narrowing.pack([(r.kind, r.kept) for r in records if r.kept is not None], paddings or {}, name_of),
             *(varint(places[name]) for name in aliases.values()),
+            operations.pack(approximations),
             *value_columns(records),
             *section_columns(sections),
             user_text(header),
@@ -119,6 +131,7 @@ class Directory:
     header: dict[str, object]
     paddings: dict[str, tuple[int, int]]
     aliases: dict[str, str]
+    approximations: dict[str, Approximation]
 
 
 def unpack(stored: bytes) -> Directory:
@@ -135,19 +148,25 @@ def unpack(stored: bytes) -> Directory:
     shapes = [tuple(cursor.varints(rank, COUNT_LIMIT)) for rank in ranks]
     if any(prod(shape) > COUNT_LIMIT for shape in shapes):
         raise FormatError("the file holds a tensor of an impossible size")
+    extra = kinds[-1:] == bytes([OPERATIONS_KIND])
+    if extra:
+        if names[-1] != operations.NAME or ranks[-1]:
+            raise FormatError("the file calls what its network computes with as if it were a tensor")
+        names, kinds, shapes, ranks = names[:-1], kinds[:-1], shapes[:-1], ranks[:-1]
     count = len(kinds.rstrip(bytes([ALIAS_KIND])))
     if any(ranks[count:]):
         raise FormatError("the file gives another name of a tensor dimensions of its own")
     kinds, shapes, kept, paddings = _narrowed(cursor, kinds[:count], shapes[:count])
     names, others = names[:count], names[count:]
     aliases = {other: names[_before(cursor, count)] for other in others}
+    approximations = operations.unpack(cursor) if extra else {}
     records = unvalued(cursor, names, kinds, shapes)
     records = [
         record if masks is None else replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)
     ]
     records = valued(cursor, records)
     sections = read_sections(cursor, records)
-    return Directory(records, sections, parse_user(cursor.take(cursor.left)), paddings, aliases)
+    return Directory(records, sections, parse_user(cursor.take(cursor.left)), paddings, aliases, approximations)
 
 
 def unvalued(

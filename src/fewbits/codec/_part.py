@@ -82,7 +82,8 @@ class PartReader:
             self.numbers_decoded += sum(record.count if section.levels else record.numbers for record in members)
         found = decoded_entries(records, sorted(asked), chunks)
         entries = {asked[i][0]: entry for i, entry in found.items()}
-        return Plan(entries, aliases={other: own[0] for own in asked.values() for other in own[1:]})
+        known = {other: own[0] for own in asked.values() for other in own[1:]}
+        return Plan(entries, aliases=known, approximations=self._directory.approximations)
 
     def count(self, names: Iterable[str]) -> int:
         """Numbers of these tensors, each once."""
@@ -112,7 +113,7 @@ class PartReader:
         place = {i: number for number, i in enumerate(members)}
         records: list[Record] = [self._directory.records[i] for i in members]
         sections = [replace(section, members=tuple(place[i] for i in section.members)) for section, _ in taken]
-        return excess(Contents({}, records, sections, [], {}, {}), self.size, self.limit, whole=True)
+        return excess(Contents({}, records, sections, [], {}, {}, {}), self.size, self.limit, whole=True)
 
     def _take(self, begin: int, end: int) -> bytes:
         self._handle.seek(begin)

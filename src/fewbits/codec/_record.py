@@ -22,6 +22,8 @@ SAME = 18  # of a base's tensor: it is the network's, too
 SAME_KIND = (SAME >> 4) << 6 | SAME & 15
 ABSENT = 19  # of a base's tensor: the network has none of this name, or one that stands alone in the file
 ABSENT_KIND = (ABSENT >> 4) << 6 | ABSENT & 15
+OPERATIONS = 20  # no tensor: what the network computes in place of its operations
+OPERATIONS_KIND = (OPERATIONS >> 4) << 6 | OPERATIONS & 15
 
 FAMILY_FORM = 3  # of a head: several networks, each a whole file
 

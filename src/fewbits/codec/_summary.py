@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 
+from fewbits.approximation import Approximation
 from fewbits.codec import _dense as dense
 from fewbits.codec import _difference as difference
 from fewbits.codec._container import DIGEST, VERSION, Contents, open_file, stored_head
@@ -53,6 +55,22 @@ class TensorSummary:
 
 
 @dataclass(frozen=True)
+class OperationSummary:
+    """What the network of a file computes in place of an operation.
+
+    Attributes:
+        name: of the operation. words: by what. numbers: how many of them.
+        bound: of the error on its domain; ``None`` where none is proven. relative: whether that is a share.
+    """
+
+    name: str
+    words: str
+    numbers: int
+    bound: float | None
+    relative: bool
+
+
+@dataclass(frozen=True)
 class Summary:
     """A whole file.
 
@@ -65,6 +83,7 @@ class Summary:
         tensors: in file order; of a file of differences without its base, none.
         base: of a file of differences, which file these are to: the identity of it; else ``None``.
         identity: by which files of differences know it as their base: its last 16 bytes, hexadecimal.
+        operations: what its network computes in place of others.
     """
 
     version: int
@@ -75,6 +94,7 @@ class Summary:
     tensors: tuple[TensorSummary, ...]
     base: str | None = None
     identity: str = ""
+    operations: tuple[OperationSummary, ...] = ()
 
     @property
     def count(self) -> int:
@@ -136,12 +156,19 @@ def summary_of(contents: Contents, data: bytes) -> Summary:
         base=None if contents.base is None else contents.base.hex(),
         identity=data[-DIGEST:].hex(),
         tensors=tuple(map(partial(_tensor, _names(contents.aliases)), contents.records, names, coded)),
+        operations=tuple(map(_operation, contents.approximations.values())),
     )
 
 
 def _check_hash(data: bytes) -> None:
     if hashlib.sha256(data[:-DIGEST]).digest()[:DIGEST] != data[-DIGEST:]:
         raise FormatError("the file is damaged: its hash does not match")
+
+
+def _operation(found: Approximation) -> OperationSummary:
+    numbers = 0 if found.pieces is None else found.pieces.numbers
+    bound = found.bound if isfinite(found.bound) else None
+    return OperationSummary(found.operation, str(found), numbers, bound, found.relative)
 
 
 def _coder(number: int) -> str:

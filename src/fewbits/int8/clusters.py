@@ -32,7 +32,7 @@ def ranges_of(model: nn.Module, batches: Iterable[Any]) -> dict[str, Dense]:
     Raises:
         As :func:`fewbits.int8.calibrate` and :func:`fewbits.int8.integer_form`.
     """
-    net = integer_form(model, RangedQuantizer, outputs=True)
+    net = integer_form(model, RangedQuantizer, whole=True)
     calibrate(net, batches)
     return {
         f"{path}.{name}": Dense(tensor)
@@ -62,7 +62,7 @@ def clustered_plan(
     Raises:
         UnsupportedError: levels of more than 8 bits; the message names the weight.
     """
-    net, factors = with_factors(model, outputs=True)
+    net, factors = with_factors(model, whole=True)
     inputs, others, counted = grid_of(net), aliases(net), counters(net)
     found: dict[str, Entry] = dict(ranges)
     for path, layer in layers(net).items():
@@ -87,7 +87,8 @@ def clustered_plan(
         known: Entry | None = found.get(name) or plan.compressed.get(name)
         entries[name] = known or Dense(shortened(tensor.detach().cpu().clone(), floats, significand))
     left = None if plan.channels is None else of_integer_form(plan.channels, entries)
-    return Plan(entries, left, {other: first for other, first in others.items() if first in entries})
+    names = {other: first for other, first in others.items() if first in entries}
+    return Plan(entries, left, names, plan.approximations)
 
 
 def ranged_form(plan: Plan, like: nn.Module) -> fx.GraphModule:
@@ -103,7 +104,7 @@ def ranged_form(plan: Plan, like: nn.Module) -> fx.GraphModule:
             scale, zero = plan[f"{path}.scale"].values(), plan[f"{path}.zero_point"].values().float()
             ends |= {f"{path}.low": Dense(-zero * scale), f"{path}.high": Dense((LEVELS - zero) * scale)}
     rest = {name: entry for name, entry in plan.items() if not is_range(name)}
-    load_plan(net, Plan(rest | ends, plan.channels, plan.aliases))
+    load_plan(net, Plan(rest | ends, plan.channels, plan.aliases, plan.approximations))
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name not in plan.compressed)
     for module in net.modules():

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from fewbits.attach.attach import fold
 from fewbits.graph.norm_pairs import pairs
 from fewbits.graph.traced import graph_of
+from fewbits.ops.swap import carry
 from fewbits.weights import shared
 
 
@@ -47,6 +48,7 @@ def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
         node.replace_all_uses_with(before)
         graph.erase_node(node)
     result = fx.GraphModule(model, graph, type(model).__name__)
+    carry(model, result)
     return result.eval(), factors
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fewbits.approximation import approximations_of
 from fewbits.attach import ClusteredWeight, MaskedWeight, attach, held
 from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
@@ -27,6 +28,7 @@ from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room
 from fewbits.int8.folding import folded
 from fewbits.int8.places import grid_of, places
 from fewbits.int8.quantizer import Quantizer, RangedQuantizer
+from fewbits.ops.swap import computing
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 from fewbits.task import handing, run
 from fewbits.weights import aliases, layers, select
@@ -34,21 +36,21 @@ from fewbits.weights import aliases, layers, select
 QUANTIZERS = "quantizers"
 
 
-def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, outputs: bool = False) -> fx.GraphModule:
+def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False) -> fx.GraphModule:
     """A copy of a network with normalisation folded and quantizers (``quantizers.<name>``) inserted.
 
     Args:
-        outputs: whether its outputs get quantizers, too.
+        whole: whether there is nothing but integers, see :func:`~fewbits.int8.places.places`.
 
     Raises:
         UnsupportedError: the structure cannot be read by ``torch.fx``. SelectionError: no layer to quantize, or
             the network is in integer form already.
     """
-    return with_factors(model, quantizer, outputs=outputs)[0]
+    return with_factors(model, quantizer, whole=whole)[0]
 
 
 def with_factors(
-    model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, outputs: bool = False
+    model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False
 ) -> tuple[fx.GraphModule, dict[str, Tensor]]:
     """:func:`integer_form`, and what folding multiplied each layer's weights with, see :func:`folded`."""
     if is_integer(model):
@@ -56,11 +58,11 @@ def with_factors(
     net, factors = folded(model)
     if not layers(net):
         raise SelectionError(f"{type(model).__name__} has no linear or convolutional layer to quantize")
-    return _with_quantizers(net, quantizer, outputs).to(next(model.parameters()).device), factors
+    return _with_quantizers(net, quantizer, whole).to(next(model.parameters()).device), factors
 
 
 def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx.GraphModule:
-    """The integer form of ``like`` that tensors of these names are of: with quantizers on its outputs, or without.
+    """The integer form of ``like`` that tensors of these names are of: whole, or with outputs that are floats.
 
     Raises:
         As :func:`integer_form`.
@@ -68,12 +70,12 @@ def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] =
     wanted = {name.split(".")[1] for name in names if name.startswith(f"{QUANTIZERS}.")}
     net = integer_form(like, quantizer)
     here = {name for name, _ in net.get_submodule(QUANTIZERS).named_children()}
-    return integer_form(like, quantizer, outputs=True) if wanted > here else net
+    return integer_form(like, quantizer, whole=True) if wanted > here else net
 
 
-def _with_quantizers(net: fx.GraphModule, quantizer: type[nn.Module], outputs: bool) -> fx.GraphModule:
+def _with_quantizers(net: fx.GraphModule, quantizer: type[nn.Module], whole: bool) -> fx.GraphModule:
     holder = nn.Module()
-    for name, nodes in places(net, outputs=outputs).items():
+    for name, nodes in places(net, whole=whole).items():
         holder.add_module(name, quantizer())
         for node in nodes:
             with net.graph.inserting_after(node):
@@ -125,7 +127,7 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
         for inputs in batches:
             count += 1
             place = f"batch {count} of the calibration data"
-            with handing(net, inputs, place), _all_parts(net):
+            with handing(net, inputs, place), _all_parts(net), computing(net):
                 run(net.forward, inputs)  # type: ignore[arg-type]  # not net(), which prints what it raises
             for name, module in found.items():
                 module.next_batch()
@@ -194,7 +196,8 @@ def affine_plan(
         elif name not in counted and "parametrizations." not in key:
             entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
     left = None if channels is None else of_integer_form(channels, entries)
-    return Plan(entries, left, {other: first for other, first in others.items() if first in entries})
+    known = {other: first for other, first in others.items() if first in entries}
+    return Plan(entries, left, known, approximations_of(net))
 
 
 def _held(entry: Clustered | Masked | Affine, floats: torch.dtype) -> Entry:

@@ -6,7 +6,7 @@ from fewbits.multitask._cka import CKA, cka
 from fewbits.multitask._ewc import EWC
 from fewbits.multitask._family import ExtractedMember, MemberInFile, extract_member, family, is_family, members_in
 from fewbits.multitask._feeding import ORDERS, TaskBatches, all_batches, with_task
-from fewbits.multitask._file import Extracted, TaskInFile, extract, load_task, read_task, tasks_in
+from fewbits.multitask._file import Extracted, TaskInFile, extract, load_task, paths_in, read_task, tasks_in
 from fewbits.multitask._heads import SharedHead
 from fewbits.multitask._keeping import Keeping, Replay
 from fewbits.multitask._labels import ClassMap
@@ -38,6 +38,8 @@ from fewbits.multitask._sharing import (
 from fewbits.multitask._surgery import pcgrad, without_conflicts
 from fewbits.multitask._tasks import Tasks
 from fewbits.multitask._training import OPTIMIZERS, train_tasks
+from fewbits.multitask._transfer import Transfer, leave_one_out
+from fewbits.multitask._view import paths_view, view
 
 __all__ = [
     "CKA",
@@ -71,6 +73,7 @@ __all__ = [
     "TaskInFile",
     "TaskOptimizers",
     "Tasks",
+    "Transfer",
     "affinity_paths",
     "all_batches",
     "attribution",
@@ -83,8 +86,11 @@ __all__ = [
     "is_family",
     "keeping_of",
     "learn_paths",
+    "leave_one_out",
     "load_task",
     "members_in",
+    "paths_in",
+    "paths_view",
     "pcgrad",
     "random_paths",
     "read_task",
@@ -97,6 +103,7 @@ __all__ = [
     "tasks_in",
     "train_in_sequence",
     "train_tasks",
+    "view",
     "with_task",
     "without_conflicts",
 ]

@@ -91,7 +91,8 @@ class Candidates:
         if self.base is None:
             return plan
         # in the order in which a file of differences is read again, not in that of an attached network
-        return Plan({name: plan[name] for name in places(self.original) if name in plan}, aliases=plan.aliases)
+        ordered = {name: plan[name] for name in places(self.original) if name in plan}
+        return Plan(ordered, aliases=plan.aliases, approximations=plan.approximations)
 
     def written(self, plan: Plan) -> Plan:
         """The plan that the file holds, which is in integer form if activations are."""

@@ -57,12 +57,11 @@ class Compressed:
         return _into(model, self.plan)
 
 
-def load(
-    path: str | Path, like: nn.Module, *, base: Place | Base | None = None, member: str | None = None
-) -> nn.Module:
-    """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
+def load(path: Place, like: nn.Module, *, base: Place | Base | None = None, member: str | None = None) -> nn.Module:
+    """Read a ``.few`` file (a path, or its bytes) into ``like``, an untrained network of the same class.
 
-    ``hf://owner/name`` is a file on the Hugging Face Hub (``pip install 'fewbits[hub]'``).
+    Returns it in evaluation mode. ``hf://owner/name`` is a file on the Hugging Face Hub
+    (``pip install 'fewbits[hub]'``).
 
     Wrappers (``DataParallel``, ``torch.compile``) stay, what stands in for weights (``weight_norm``) is folded, and a
     network on the meta device gets memory on the CPU.

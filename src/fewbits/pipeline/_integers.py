@@ -36,7 +36,8 @@ class Integers:
         """The integer form of a calibrated plan: the same for the same plan."""
         if self._last is None or self._last[0] is not plan:
             ranges = {name: entry for name, entry in plan.items() if is_range(name)}
-            bare = Plan({n: e for n, e in plan.items() if n not in ranges}, plan.channels, plan.aliases)
+            entries = {n: e for n, e in plan.items() if n not in ranges}
+            bare = Plan(entries, plan.channels, plan.aliases, plan.approximations)
             net, floats = network_of(bare, self.original), self.floats
             made = clustered_plan(net, bare, ranges, floats=floats.dtype, significand=floats.significand)  # type: ignore[arg-type]
             self._last = plan, made

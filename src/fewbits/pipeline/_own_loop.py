@@ -252,6 +252,7 @@ def _check_parts(recipe: Recipe) -> None:
     refused = {
         "base": recipe.base is not None,
         "channels": recipe.channels is not None,
+        "ops": bool(recipe.ops),
         "activations, or assign.method int8": integer_form_of(recipe),
         "assign.bits: auto": recipe.assign.bits == "auto",
         "train.rule, as the loop itself is how the network learns,": learning(recipe.train) is not backprop,

@@ -107,7 +107,7 @@ def _trial(recipe: Recipe, share: float, bits: int | None, target: int | None = 
         changes["assign"] = recipe.assign.model_dump() | {"bits": bits}
     train = recipe.train.model_dump() | {"epochs": recipe.train.epochs * share}
     rounds = min(recipe.rounds, max(4, round(recipe.rounds * share)))
-    return recipe.updated(train=train, rounds=rounds, channels=None, sweep=None, **changes)
+    return recipe.updated(train=train, rounds=rounds, channels=None, ops={}, sweep=None, **changes)
 
 
 def _bits(recipe: Recipe, short: Short, share: float) -> PilotChoice:

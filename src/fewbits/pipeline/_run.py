@@ -30,6 +30,7 @@ from fewbits.pipeline.stages._adjust import Adjust
 from fewbits.pipeline.stages._calibrate import Calibrate, Collect
 from fewbits.pipeline.stages._hold import Hold
 from fewbits.pipeline.stages._pilots import Pilots
+from fewbits.pipeline.stages._swap import Swap
 from fewbits.pipeline.stages._work import Context, Stage, Work
 from fewbits.pipeline.stages.channels import RemoveChannels
 from fewbits.recipe import Activations, Recipe
@@ -47,6 +48,8 @@ VALIDATION = "the validation data"
 def stages_of(recipe: Recipe) -> list[Stage]:
     """The stages that a recipe asks for, in order."""
     stages: list[Stage] = [RemoveChannels()] if recipe.channels is not None else []
+    if recipe.ops:
+        stages.append(Swap())
     stages.append(Pilots(_again))
     if integer_form_of(recipe):
         batches = (recipe.activations or Activations()).calibrate

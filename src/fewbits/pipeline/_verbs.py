@@ -16,6 +16,7 @@ from fewbits import codec, deploy
 from fewbits.attach.plain import filled_in, plain_copy, unwrapped
 from fewbits.codec import Base, Summary
 from fewbits.deploy.onnx import to_onnx
+from fewbits.deploy.tflite import to_tflite
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.hardware import Layer, Machine, Price, layers, machine_of, price
 from fewbits.measure.relevance import Rules
@@ -34,7 +35,7 @@ from fewbits.task.feed import Feed
 Source = Compressed | bytes | str | os.PathLike[str]
 """A compression, the bytes of a ``.few`` file, or its path."""
 
-FORMATS = (".onnx", ".safetensors", ".nnc")
+FORMATS = (".onnx", ".safetensors", ".nnc", ".tflite")
 
 
 BaseGiven = Source | Base | None
@@ -201,28 +202,32 @@ def export(
 ) -> int:
     """Write the network in a file in another format, by the suffix of ``path``; returns the bytes written.
 
-    ``.safetensors`` has float weights, ``.nnc`` is ISO/IEC 15938-17, ``.onnx`` runs in ONNX Runtime.
+    ``.safetensors`` has float weights, ``.nnc`` is ISO/IEC 15938-17, ``.onnx`` runs in ONNX Runtime, and ``.tflite``,
+    of networks in integer form, in LiteRT and on microcontrollers.
 
     Args:
-        like, inputs: for ONNX an untrained network of the same class, and inputs that both are compared on. For the
-            others the network says how much the file may hold; without it 2^18 numbers, and 256 for each byte.
+        like, inputs: for ONNX and TFLite an untrained network of the same class, and inputs that both are compared on.
+            For the others the network says how much the file may hold; without it 2^18 numbers, and 256 for each byte.
         base, member: as of :func:`inspect`. What is written holds the whole network, without differences.
 
     Raises:
         FileError: as :func:`verify`.
-        RecipeError: another suffix, or ONNX without a network. ExportError: the network cannot be exported.
+        RecipeError: another suffix, or one of these without a network. ExportError: the network cannot be exported.
     """
     target = Path(path)
     if target.suffix not in FORMATS:
         raise RecipeError(
             f"{target.name}: the suffix says the format{did_you_mean(target.suffix, FORMATS)} ({', '.join(FORMATS)})"
         )
-    if target.suffix == ".onnx":
+    if target.suffix in (".onnx", ".tflite"):
         if like is None or inputs is None:
-            raise RecipeError("ONNX needs like=, an untrained network of the class, and inputs= to compare it on")
+            name = "ONNX" if target.suffix == ".onnx" else "TFLite"
+            raise RecipeError(f"{name} needs like=, an untrained network of the class, and inputs= to compare it on")
         skeleton = filled_in(_copied(like))
         data, found = _opened(source, base, member, skeleton)
         network, plan = restore(data, skeleton, found)
+        if target.suffix == ".tflite":
+            return to_tflite(network, inputs, target, plan=plan.whole()).bytes
         return to_onnx(network, inputs, target, plan=plan.whole()).bytes
     whole = None if like is None else filled_in(_copied(like))
     data, found = _opened(source, base, member, whole)

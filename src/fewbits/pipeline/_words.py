@@ -14,6 +14,8 @@ def words_of(recipe: Recipe) -> str:
     if channels is not None:
         measured = ", layers measured" if channels.measured else ""
         parts.append(f"{channels.left:g} of {channels.over} by {channels.criterion}{measured}")
+    if recipe.ops:
+        parts.append(f"{' and '.join(recipe.ops)} swapped")
     if prune is not None:
         min_kept = f" keeping at least {prune.min_kept}" if prune.min_kept else ""
         amount = prune.pattern or prune.sparsity or f"with {len(prune.rates or {})} rates"

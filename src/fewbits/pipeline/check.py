@@ -6,6 +6,7 @@ from typing import Any
 
 from fewbits.codec import Base
 from fewbits.errors import RecipeError
+from fewbits.ops.fit import check as check_fit
 from fewbits.pipeline._pilot import check as check_pilots
 from fewbits.pipeline.methods import bits_of, integer_form_of, method_of, trained_as_integers
 from fewbits.pipeline.parts import scored_by
@@ -24,7 +25,7 @@ def check(recipe: Recipe) -> None:
     """
     if ":" not in recipe.task.name:  # else it is of one's own, which a job makes
         task_of(recipe.task.name, recipe.task.options)
-    for part in (_rules, _pruning, _steering, _clusters, _integers, _work):
+    for part in (_rules, _operations, _pruning, _steering, _clusters, _integers, _work):
         part(recipe)
     if recipe.measure != Measure() and scored_by(recipe) is None:
         readers = [name for name, row in PRUNERS.items() if row.scores]
@@ -49,6 +50,15 @@ def _rules(recipe: Recipe) -> None:
         raise RecipeError(f"activations in integers train by backprop: leave train.rule {recipe.train.rule.name} out")
 
 
+def _operations(recipe: Recipe) -> None:
+    """Every operation, before anything is trained."""
+    for name, part in recipe.ops.items():
+        try:
+            check_fit(name, **part.model_dump())
+        except RecipeError as error:
+            raise RecipeError(f"ops: {error}") from None
+
+
 def check_call(recipe: Recipe, evaluate: Any, teacher: Any) -> None:
     """Refuse before anything is trained what the arguments of a call do not allow."""
     check(recipe)
@@ -65,6 +75,8 @@ def check_based(recipe: Recipe, base: Base | None) -> None:
         return
     if recipe.channels is not None:
         raise RecipeError("a network that loses channels is no difference to its base: leave channels or base out")
+    if recipe.ops:
+        raise RecipeError("a file of differences holds no other operations than its base: leave ops or base out")
     if integer_form_of(recipe):
         raise RecipeError(
             "integer activations go without a base: leave activations (or assign.method int8) or base out"
@@ -72,10 +84,10 @@ def check_based(recipe: Recipe, base: Base | None) -> None:
 
 
 def _work(recipe: Recipe) -> None:
-    idle = method_of(recipe).survivors and recipe.prune is None and recipe.channels is None
+    idle = method_of(recipe).survivors and not (recipe.prune or recipe.channels or recipe.ops)
     if idle and not (recipe.train.distill and recipe.train.epochs):
         raise RecipeError(
-            "assign.method none leaves weights as they are: add a prune or a channels section, or distil "
+            "assign.method none leaves weights as they are: add a prune, a channels or an ops section, or distil "
             "(train.distill)"
         )
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fewbits import codec
+from fewbits.approximation import approximations_of
 from fewbits.attach.attach import counters
 from fewbits.channels.load import load_plan
 from fewbits.codec import Base
@@ -50,10 +51,13 @@ def restore(data: bytes, like: nn.Module, base: Base | None = None) -> tuple[nn.
 
 
 def holds(net: nn.Module, plan: Plan) -> bool:
-    """Whether every tensor of a network is bit-equal to the plan's, in every place that computes with it.
+    """Whether every tensor of a network is bit-equal to the plan's, in every place that computes with it, and every
+    operation is the plan's.
 
     Numbers are taken from the entries, not from what :func:`network_of` does with them.
     """
+    if approximations_of(net) != plan.approximations:
+        return False
     units = bias_units(net, plan) if plan.affine else {}  # type: ignore[arg-type]
     counted = counters(net)
     for name, own in places(net).items():

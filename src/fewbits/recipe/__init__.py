@@ -1,6 +1,7 @@
 """What to do, as typed data: the same recipe from Python and from YAML."""
 
 from fewbits.recipe._recipe import RENAMED, Recipe, load, make, names, text_of
+from fewbits.recipe.operations import Operation
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import (
     Assign,
@@ -29,6 +30,7 @@ __all__ = [
     "Measure",
     "Network",
     "Normalise",
+    "Operation",
     "Part",
     "Pretraining",
     "Prune",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
+from fewbits.recipe.operations import Operation
 from fewbits.recipe.places import beside
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import MEMBERS, Assign, Data, Measure, Network, Part, Select, TaskChoice
@@ -50,6 +51,8 @@ class Recipe(Part):
         base: a ``.few`` file of the network that this one was fine-tuned from: the file then holds differences to it,
             and is read with it. Its tensors must have this network's names and shapes, as far as they are alike.
         channels: which channels are removed before all that; ``None`` for none.
+        ops: which operations the network computes otherwise, by name: sigmoid, tanh, silu, gelu, erf, exp, log,
+            reciprocal, rsqrt, softmax, layer_norm, rms_norm. They are swapped before weights are compressed.
         activations: whether they become integers, too; ``None`` leaves them floats, but for ``assign.method: int8``.
         prune: which weights become zero first, and stay so; ``None`` for none.
         floats: type of biases, normalisation and weights that are only pruned, in the file. A tensor with a number
@@ -73,6 +76,7 @@ class Recipe(Part):
     select: Select = Select()
     base: str | None = None
     channels: ChannelPruning | None = None
+    ops: dict[str, Operation] = {}  # noqa: RUF012  (pydantic copies it)
     prune: Prune | None = None
     assign: Assign = Assign()
     measure: Measure = Measure()

@@ -123,6 +123,8 @@ def _yes_or_no(value: Any) -> Any:
 
 
 def _parts(value: Any) -> Any:
+    if value is None:
+        return None
     several = isinstance(value, list | tuple)
     parts = list(value) if several else [value]
     if not parts or any(part == "" or isinstance(part, bool) or not isinstance(part, str | int) for part in parts):

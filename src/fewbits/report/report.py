@@ -50,6 +50,27 @@ class RestRow:
 
 
 @dataclass(frozen=True)
+class OperationRow:
+    """A place of the network at which an operation was swapped.
+
+    Attributes:
+        place: path of the module; empty for the network itself. operation: its name. words: by what.
+        low, high: of its inputs on the training data; ``None`` without any.
+        bound: of the error there, as it was proven; ``None`` where nothing is. error: the largest measured one.
+        relative: whether both are shares of the exact value.
+    """
+
+    place: str
+    operation: str
+    words: str
+    low: float | None = None
+    high: float | None = None
+    bound: float | None = None
+    error: float | None = None
+    relative: bool = False
+
+
+@dataclass(frozen=True)
 class Round:
     """State of the search after some training steps.
 
@@ -115,7 +136,7 @@ class Report:
             scale: ``percent``, ``fraction`` (of which percent are told), ``loss`` or ``score``.
         identical: whether the decoded file gives bit-equal outputs; ``None`` before the check.
         target, max_drop, met: the budget that was asked for, and whether the result keeps it.
-        rest: the tensors that were not compressed, in the file's order.
+        rest: the tensors that were not compressed, in the file's order. operations: what was swapped, place by place.
         history: the controller's path, round by round. search: the candidates of the final search. pilots: what
             bits were chosen by, if the recipe left them open.
     """
@@ -149,6 +170,7 @@ class Report:
     pilots: tuple[PilotRun, ...] = ()
     metric: str = "percent"
     rest: tuple[RestRow, ...] = ()
+    operations: tuple[OperationRow, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -232,6 +254,7 @@ class Report:
         values["tensors"] = tuple(TensorRow(**row | {"shape": tuple(row["shape"])}) for row in rows)
         rest = values.get("rest", ())
         values["rest"] = tuple(RestRow(**row | {"shape": tuple(row["shape"])}) for row in rest)
+        values["operations"] = tuple(OperationRow(**row) for row in values.get("operations", ()))
         values["history"] = tuple(Round(**r) for r in values["history"])
         values["search"] = tuple(Try(**t) for t in values.get("search", ()))
         values["pilots"] = tuple(PilotRun(**r) for r in values.get("pilots", ()))

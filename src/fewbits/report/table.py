@@ -124,6 +124,7 @@ def facts(report: Report) -> list[Fact]:
         Fact("file", size(report.file_bytes)),
         *([Fact("", parts)] if some else []),
         *_rest(report),
+        *_operations(report),
         Fact("ratio", f"{times(report.ratio)} against {size(report.float_bytes)}"),
         Fact("", f"= {RATIO_MEANS}"),
         *([Fact("zeros", _zeros(report, kind))] if some else []),
@@ -155,6 +156,31 @@ def _rest(report: Report) -> list[Fact]:
     named = "; ".join(f"{row.name}, {row.bytes:,} bytes: {row.why or 'floats'}" for row in weights[:_NAMED])
     more = f"; and {len(weights) - _NAMED} more of two or more dimensions" if len(weights) > _NAMED else ""
     return [Fact("not compressed", f"{words}"), Fact("", f"{named}{more}")]
+
+
+def _operations(report: Report) -> list[Fact]:
+    """What was swapped: each operation with its bound, and the place at which the measured error is largest."""
+    found: list[Fact] = []
+    for name in dict.fromkeys(row.operation for row in report.operations):
+        own = [row for row in report.operations if row.operation == name]
+        worst = max(own, key=lambda row: row.error or 0.0)
+        bounds = [row.bound for row in own if row.bound is not None]
+        share = " of the exact value" if worst.relative else ""
+        proven = f"error at most {max(bounds):.2g}{share}" if len(bounds) == len(own) else "no bound is proven"
+        words = f"{worst.words}: {proven}"
+        if worst.error is not None:
+            at = (
+                f" of {len(own)} places, at {worst.place}"
+                if len(own) > 1
+                else f" at {worst.place or 'the network itself'}"
+            )
+            words += (
+                f"; measured {worst.error:.2g}, the largest{at}"
+                if len(own) > 1
+                else f"; measured {worst.error:.2g}{at}"
+            )
+        found.append(Fact("" if found else "operations", words))
+    return found
 
 
 def _zeros(report: Report, kind: str) -> str:

@@ -42,3 +42,14 @@ def test_integers_with_scales_are_refused() -> None:
     relative = against(BASES, affine(8))
     with pytest.raises(RecipeError, match="a: integers with scales"):
         relative.update(WEIGHTS, None, relative.init(WEIGHTS))
+
+
+def test_a_network_that_is_its_base_still_has_steps_to_move_by() -> None:
+    zeros = {"a": torch.zeros(30, 20), "b": WEIGHTS["b"]}
+    relative = against(BASES, ecq(4, lam=0.0))
+    plan, state = relative.update(zeros, None, relative.init(zeros))
+    assert not plan["a"].own().any()
+    own = ecq(4, lam=0.0)
+    assert state["a"].step == own.init({"a": BASES["a"] / 16})["a"].step
+    moved = {"a": BASES["a"] / 20, "b": WEIGHTS["b"]}
+    assert relative.update(moved, None, state)[0]["a"].own().any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_the_plan_has_differences_of_everything_that_has_a_base() -> None:
         assert isinstance(bias, Dense if bits is None else Clustered)
         error = (bias.values() - net.state_dict()["5.bias"]).abs().max()
         largest = (net.state_dict()["5.bias"] - own["5.bias"]).abs().max()
-        assert error <= (1e-7 if bits is None else largest / 7 / 2 * 1.001)
+        assert error <= (1e-7 if bits is None else largest / 7 / 2 * 1.07)
         assert all(torch.equal(found[name].base, own[name]) for name in ("0.weight", "5.weight", "7.weight"))
 
 
@@ -120,5 +121,7 @@ def test_integers_of_a_difference_are_off_by_half_a_step_at_most(scale: float) -
     data = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * scale
     for bits in (2, 4, 8):
         levels, step = on_grid(data, bits)
-        assert int(levels.abs().max()) == 2 ** (bits - 1) - 1
+        top = 2 ** (bits - 1) - 1
+        assert round(top / 1.07) <= int(levels.abs().max()) <= top
+        assert math.frexp(step)[0] * 32 % 1 == 0
         assert float((levels * step - data).abs().max()) <= step / 2 * 1.0001

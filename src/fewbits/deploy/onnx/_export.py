@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits import files
-from fewbits.deploy.onnx._compare import FLOAT, Agreement, compare, distance
+from fewbits.deploy.onnx._compare import Agreement, allowed, compare, distance
 from fewbits.deploy.onnx._graph import graph_of, without_notes
 from fewbits.deploy.onnx._network import OnnxNetwork, serialized
 from fewbits.deploy.onnx._rewrite import agreement, rewritten
@@ -81,7 +81,7 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
             again = list(tensors_in(run(network, inputs)))
             pairs = zip(expected, again, strict=True)
             off = max(distance(first.cpu().numpy(), second.cpu().numpy()) for first, second in pairs)
-        if off > FLOAT:
+        if off > allowed(model):
             name = type(model).__name__
             raise ExportError(f"folding normalisation changes the outputs of {name} by {100 * off:.3g} %")
     tensors, notes = _integers(network, entries, factors)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewbits.deploy.onnx.runtime import onnx
 from fewbits.errors import ExportError
 from fewbits.int8.quantizer import Quantizer
+from fewbits.ops.swap import inline
 from fewbits.task import Inputs, samples_in
 from fewbits.task.batches import called, described
 from fewbits.task.signature import Signature
@@ -77,6 +78,7 @@ def graph_of(network: nn.Module, inputs: Any, *, outputs: int = 1, optimize: boo
         if isinstance(module, Quantizer):
             parent, _, name = path.rpartition(".")
             setattr(network.get_submodule(parent), name, _Pair(module))
+    network = inline(network)
     samples, batch = samples_in(inputs), torch.export.Dim("batch")
     args, kwargs = called(_twice(inputs, samples) if samples == 1 else inputs)  # a batch of one would stay one
 

@@ -61,7 +61,8 @@ class Hold:
             work = replace(work, choice=larger, done=best)
             last = HeldTraining(work, context).go(None)
             best = _better(best, last)
-        report = best.report.updated(pilots=work.choice.seen, seconds=time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        report = best.report.updated(pilots=work.choice.seen, seconds=seconds, operations=work.operations)
         return replace(work, done=replace(best, report=report))
 
 

@@ -14,6 +14,7 @@ from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.recipe import Recipe
+from fewbits.report.report import OperationRow
 from fewbits.task import METRICS, Metric, Task
 from fewbits.train.checkpoint import Store
 
@@ -44,6 +45,7 @@ class Work:
         before: accuracy of ``full``, if it was evaluated.
         choice: what pilot runs chose.
         base: the file that the network is coded as differences to, or ``None``.
+        operations: what was swapped, place by place.
         done: the file, its plan and its report, once there is one.
     """
 
@@ -61,6 +63,7 @@ class Work:
     done: Compressed | None = None
     metric: Metric = METRICS["percent"]
     base: Base | None = None
+    operations: tuple[OperationRow, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
