@@ -11,7 +11,7 @@ test: check unit
 
 # And what takes minutes: the site, built strictly, and tests marked "long", also on networks of other libraries.
 test-all: test docs
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[networks,lightning]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[networks,lightning,ethos]'
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long tests
 
 check: $(STAMP)

@@ -92,3 +92,42 @@ def sooner(frame: pd.DataFrame) -> pd.DataFrame:
                     "episodes": count / unit if method in AGENTS else None,
                 })  # fmt: skip
     return pd.DataFrame(found)
+
+
+RIVALS = {"over_paper": "backprop of the paper", "over_tuned": "backprop", "over_ridge": "backprop, ridge"}
+FINDINGS = {
+    "little data": "accuracy", "95 % pruned": "pruned_95", "Gaussian noise": "gaussian",
+    "salt and pepper": "salt_and_pepper", "blur": "blurred",
+}  # fmt: skip
+
+
+def contests(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each rule, seed, number of images and finding: points over each backprop with that seed, and what they
+    say of all seeds: ``holds``, ``does not hold``, ``only against under-trained backprop``, or ``undecided``."""
+    found = []
+    rivals = frame[frame["rule"].isin(RIVALS.values())].set_index(["rule", "images", "seed"])
+    for _, row in frame[~frame["rule"].isin(RIVALS.values())].iterrows():
+        for finding, key in FINDINGS.items():
+            mine = {"id": row["id"], "rule": row["rule"], "images": row["images"], "seed": row["seed"]}
+            for column, rival in RIVALS.items():
+                place = (rival, row["images"], row["seed"])
+                mine[column] = row[key] - rivals.loc[place, key] if place in rivals.index else None
+            found.append(mine | {"finding": finding})
+    made = pd.DataFrame(found)
+    verdicts = {}
+    for key, part in made.groupby(["rule", "images", "finding"]):
+        paper, tuned = (part[name].dropna() for name in ("over_paper", "over_tuned"))
+        verdicts[key] = _verdict(paper, tuned)
+    return made.assign(
+        verdict=[verdicts[key] for key in zip(made["rule"], made["images"], made["finding"], strict=True)]
+    )
+
+
+def _verdict(paper: pd.Series, tuned: pd.Series) -> str:
+    if not len(paper) or not len(tuned):
+        return "not measured"
+    if (tuned > 0).all():
+        return "holds" if (paper > 0).all() else "undecided"
+    if (tuned <= 0).all():
+        return "only against under-trained backprop" if (paper > 0).all() else "does not hold"
+    return "undecided"

@@ -33,7 +33,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     method, options, data = unit.labels["method"], unit.options, job.recipe.data
     assert data is not None
     shape, batch = job.dataset.input_shape, data.batch_size
-    loader = training_batches(job.dataset, data, seed=unit.seed + 1)
+    loader = training_batches(job.dataset, data, job.feed, seed=unit.seed + 1)
     plain = job.dataset.loader("train", batch, shuffle=True, seed=unit.seed + 1)
     test, left = job.evaluate("test"), FEWER[unit.labels["target"]]
     dense, model = count(job.network, shape), copy.deepcopy(job.network)

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.kinds.vela import versions
 from benchmarks.unit import Place, Row, Unit
 from fewbits.hardware import Known, Layer, Machine, machine_of, price
+from fewbits.report.correlation import spearman
 
 MASKS = Path(__file__).parents[2] / "tests" / "unit" / "hardware" / "published" / "eyeriss_v2.json"
 
@@ -16,6 +18,8 @@ MASKS = Path(__file__).parents[2] / "tests" / "unit" / "hardware" / "published" 
 def measure(unit: Unit, place: Place) -> list[Row]:
     """One row: the figure, ours, and how far it is off."""
     asked = unit.options
+    if "versions" in asked:
+        return [unit.labels | row for row in ranks(asked)]
     layers = [layer for spec in asked["layers"] for layer in layers_of(spec)]
     machine = changed(machine_of(asked["machine"]), asked.get("array", {}))
     found = figure(layers, machine, asked["figure"], asked.get("batch", 1))
@@ -25,6 +29,20 @@ def measure(unit: Unit, place: Place) -> list[Row]:
             "published": asked["published"], "found": found,
             "error_percent": 100 * (found / asked["published"] - 1), "source": asked["source"],
         }
+    ]  # fmt: skip
+
+
+def ranks(asked: Row) -> list[Row]:
+    """How alike cycles of Vela's rank versions of one network, by our cycles, and by multiplications alone."""
+    found = versions(machine=asked["machine"], **asked["versions"])
+    cycles, price, macs = (torch.tensor([float(row[key]) for row in found]) for key in ("vela", "price", "macs"))
+    return [
+        {
+            "accelerator": asked["machine"], "figure": f"rank correlation of {what} with its cycles",
+            "layers": len(found), "published": asked["published"], "found": value,
+            "error_percent": 100 * ((value or 0.0) / asked["published"] - 1), "source": asked["source"],
+        }
+        for what, value in (("cycles", spearman(price, cycles)), ("multiplications", spearman(macs, cycles)))
     ]  # fmt: skip
 
 

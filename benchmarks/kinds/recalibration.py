@@ -27,7 +27,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     batch, test = job.recipe.data.batch_size, job.evaluate("test")
     loaders: dict[str, Any] = {
         "plain": job.dataset.loader("train", batch, shuffle=True, seed=unit.seed),
-        "augmented": training_batches(job.dataset, job.recipe.data, seed=unit.seed),
+        "augmented": training_batches(job.dataset, job.recipe.data, job.feed, seed=unit.seed),
     }
     pruned = changed(job, loaders["plain"], unit)
     labels = unit.labels | {"model": unit.settings["model"], "data": job.dataset.name, "split": "test"}

@@ -1,20 +1,20 @@
 """A learning rule on a share of the training images and a budget of epochs: accuracy, then pruned, then on noise.
 
-Settings are chosen by the rule's trials, equally many for every rule, on validation images: each trains five epochs
-on a fifth of the images. What they found is kept in the work folder, one after the other, so tuning resumes, too.
+Settings are chosen by the rule's trials, equally many for every rule, on validation images. What they found is kept in
+the work folder, one after the other, so tuning resumes, too.
 """
 
 import copy
 import json
 import time
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from accelerate import Accelerator
+from torch import nn
 
+from benchmarks.noises import NOISES, Spoiled
 from benchmarks.process import alone
 from benchmarks.unit import Place, Row, Unit, hash_of, words
 from fewbits import job as jobs
@@ -24,33 +24,107 @@ from fewbits.errors import NonFiniteError
 from fewbits.job import batches as job_data
 from fewbits.recipe import Recipe, changed, make
 from fewbits.task import accuracy
-from fewbits.train import pretrain
+from fewbits.train import Callback, KeptTraining, Store, pretrain
+from fewbits.train.learning import settled
+from fewbits.train.pretrain import read_out
 from fewbits.weights import select
 
 PRUNED = (50, 80, 90, 95)  # percent of all weights, one threshold, no training afterwards
-TUNED_ON, TUNED_FOR, TUNED_WITH = 0.2, 5.0, 100  # share of the images, epochs, seed
+TUNED_WITH = 100  # seed of the trials
+SEEN = (1, 2, 3, 5, 10, 15, 20, 50, 100)  # epochs after which a curve is taken
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
-    """One row: the accuracies of one training."""
+    """One row: the accuracies of one training.
+
+    Options of the experiment: ``images`` of the training data, of which ``fraction`` is used; ``trials``, and on which
+    share of the images and for how many epochs (``tuned``); ``shown``, the images of a split on which pruned networks
+    and noise are measured; ``noise`` in training; ``curve``, whether accuracy is taken on the way.
+    """
     assert unit.recipe is not None
-    recipe = place.located(unit.recipe)
-    trials = unit.options.get("trials", [])
+    recipe, asked = place.located(unit.recipe), unit.options
+    trials = asked.get("trials", [])
     chosen = _tuned(unit, place, recipe, trials) if trials else {}
-    job, seconds = _trained(_with(recipe, chosen), unit.options["images"], unit.options["fraction"])
+    training = Training(_with(recipe, chosen), asked["images"], asked["fraction"], asked.get("noise"))
+    curve = Curve(training) if asked.get("curve") else None
+    seconds = training.run(curve)
     split = "validation" if place.validation else "test"
-    loader = partial(job.dataset.loader, split, 250)
+    shown = first(training.data, split, asked.get("shown"))
+    network = training.network
     row = {
-        "method": unit.labels["rule"], "split": split, "accuracy": accuracy(job.network, loader()),
-        "validation_accuracy": accuracy(job.network, job.dataset.loader("validation", 250)),
-        "images": len(job.dataset.train), "chosen": json.dumps(chosen, sort_keys=True), "trials": len(trials),
-        "seconds": seconds, "threads": torch.get_num_threads(),
+        "method": unit.labels["rule"], "split": split, "accuracy": accuracy(network, training.data.loader(split, 250)),
+        "images": len(training.data.train),
+        "of": asked["images"], "fraction": asked["fraction"], "noise": asked.get("noise", "none"),
+        "chosen": json.dumps(chosen, sort_keys=True), "trials": len(trials), "seconds": round(seconds, 2),
+        "threads": torch.get_num_threads(), "shown": sum(len(targets) for _, targets in shown),
+        "pruned_0": accuracy(network, shown),
     }  # fmt: skip
     for share in PRUNED:
-        row[f"pruned_{share}"] = accuracy(_pruned(job.network, share / 100), loader())
+        row[f"pruned_{share}"] = accuracy(pruned(network, share / 100), shown)
     for name, spoil in NOISES.items():
-        row[name] = accuracy(job.network, [(spoil(x), t) for x, t in loader()])
+        generator = torch.Generator().manual_seed(0)
+        row[name] = accuracy(network, [(spoil(x, generator), t) for x, t in shown])
+    if curve:
+        row["curve"] = curve.points
     return [unit.settings | row]
+
+
+class Training:
+    """A rule's training on the first of stratified images, always the same ones.
+
+    Attributes:
+        data: with that part alone to train on. network: trained in place.
+    """
+
+    def __init__(self, recipe: Recipe, images: int, fraction: float = 1.0, noise: str | None = None) -> None:
+        job = jobs.skeleton(recipe)
+        assert isinstance(job.dataset, DataSet)
+        assert recipe.pretrain is not None
+        count, train = round(images * fraction), job.dataset.train
+        part = train if count == len(train) else train.hold_out(count)[1]
+        self.recipe, self.noise, self.network = recipe, noise, job.network
+        self.settings, self.feed = settled(recipe.pretrain), job.feed
+        self.data = replace(job.dataset, train=part)
+
+    def batches(self) -> Any:
+        """Of one epoch after the other."""
+        assert self.recipe.data is not None
+        loader = job_data.training_batches(self.data, self.recipe.data, self.feed, seed=self.recipe.seed)
+        return loader if self.noise in (None, "none") else Spoiled(loader, self.noise, self.recipe.seed)
+
+    def run(self, callback: Callback | None = None) -> float:
+        """Seconds of the processor that it took; what a callback does is in them."""
+        begin = time.process_time()
+        kept = KeptTraining(Store(None, "", Accelerator()), "pretrain", callback=callback)
+        pretrain(self.network, self.batches(), self.settings, seed=self.recipe.seed, kept=kept)
+        self.network.eval()
+        return time.process_time() - begin
+
+
+class Curve(Callback):
+    """Validation accuracy of a training after some of its epochs, each with the readout that it would end with.
+
+    Attributes:
+        points: ``[epochs, percent]``.
+    """
+
+    def __init__(self, training: Training, images: int = 1000) -> None:
+        self.training, self.points = training, list[list[float]]()
+        self.per_epoch = len(training.batches())
+        self.shown = first(training.data, "validation", images)
+
+    def after_update(self, done: int, total: int, loss: float) -> None:
+        epochs, rest = divmod(done, self.per_epoch)
+        if rest or epochs not in SEEN:
+            return
+        training = self.training
+        network, part = copy.deepcopy(training.network), training.settings.readout
+        with torch.random.fork_rng():
+            if part is not None and part.name != "none":
+                own, accelerator = training.batches(), Accelerator()
+                kept = KeptTraining(Store(None, "", accelerator), "readout")
+                read_out(network, own, training.settings, kept=kept, accelerator=accelerator)
+            self.points.append([epochs, accuracy(network, self.shown)])
 
 
 def _with(recipe: Recipe, settings: Row) -> Recipe:
@@ -58,35 +132,30 @@ def _with(recipe: Recipe, settings: Row) -> Recipe:
     return make(changed(values, {f"pretrain.{key}": value for key, value in settings.items()}))
 
 
-def _trained(recipe: Recipe, images: int, fraction: float) -> tuple[jobs.Job, float]:
-    """The network after its training, on the first of stratified images."""
-    job = jobs.skeleton(recipe)
-    assert isinstance(job.dataset, DataSet)
-    assert recipe.data is not None
-    assert recipe.pretrain is not None
-    _, part = job.dataset.train.hold_out(round(images * fraction))
-    job = replace(job, dataset=replace(job.dataset, train=part))
-    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
-    begin = time.perf_counter()
-    pretrain(job.network, loader, recipe.pretrain, seed=recipe.seed)
-    job.network.eval()
-    return job, time.perf_counter() - begin
+def first(data: DataSet, split: str, count: int | None) -> list[Any]:
+    """Batches of the first of stratified images of a split; all of them by default."""
+    whole = data.split(split)
+    part = whole if count is None or count >= len(whole) else whole.hold_out(count)[1]
+    return list(replace(data, **{split: part}).loader(split, 250))
 
 
 def _tuned(unit: Unit, place: Place, recipe: Recipe, trials: list[Row]) -> Row:
     """The trial with the best accuracy on validation images; one that diverges loses."""
-    known = words(recipe)
-    name = hash_of(known["network"], known["data"], known["pretrain"]["rule"], trials, unit.options["images"])
+    known, asked = words(recipe), unit.options
+    on = asked.get("tuned", {"fraction": 0.2, "epochs": 5})
+    parts = (known["network"], known["data"], known["pretrain"]["rule"], known["pretrain"]["readout"])
+    name = hash_of(*parts, trials, asked["images"], on)
     path = place.work / "rules" / f"{name}.json"
     own = path.with_suffix("")
     own.mkdir(parents=True, exist_ok=True)
     with alone(own):
         found: list[float] = json.loads(path.read_text()) if path.exists() else []
         for trial in trials[len(found) :]:
-            base = recipe.updated(seed=TUNED_WITH, pretrain={"epochs": TUNED_FOR})
+            base = recipe.updated(seed=TUNED_WITH, pretrain={"epochs": on["epochs"]})
+            training = Training(_with(base, trial), asked["images"], on["fraction"])
             try:
-                job, _ = _trained(_with(base, trial), unit.options["images"], TUNED_ON)
-                found.append(accuracy(job.network, job.dataset.loader("validation", 250)))
+                training.run()
+                found.append(accuracy(training.network, training.data.loader("validation", 250)))
             except NonFiniteError:
                 found.append(0.0)
             path.write_text(json.dumps(found))
@@ -95,7 +164,7 @@ def _tuned(unit: Unit, place: Place, recipe: Recipe, trials: list[Row]) -> Row:
 
 
 @torch.no_grad()
-def _pruned(network: nn.Module, share: float) -> nn.Module:
+def pruned(network: nn.Module, share: float) -> nn.Module:
     """A copy in which the smallest weights are zero."""
     left = copy.deepcopy(network)
     weights = select(left)
@@ -104,22 +173,3 @@ def _pruned(network: nn.Module, share: float) -> nn.Module:
     for name, weight in weights.items():
         weight.mul_(plan[name].kept.to(weight.device))  # type: ignore[union-attr]
     return left
-
-
-def _gaussian(x: Tensor) -> Tensor:
-    """With noise of half the images' own standard deviation."""
-    return x + 0.5 * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-
-
-def _salt_and_pepper(x: Tensor) -> Tensor:
-    """A twentieth of the pixels black or white."""
-    drawn = torch.rand(x.shape[0], 1, *x.shape[2:], generator=torch.Generator().manual_seed(0))
-    return x.masked_fill(drawn < 0.025, float(x.min())).masked_fill(drawn > 0.975, float(x.max()))
-
-
-def _blurred(x: Tensor) -> Tensor:
-    """The mean of three by three pixels."""
-    return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
-
-
-NOISES: dict[str, Any] = {"gaussian": _gaussian, "salt_and_pepper": _salt_and_pepper, "blurred": _blurred}

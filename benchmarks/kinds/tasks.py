@@ -1,11 +1,14 @@
-"""Many tasks in parallel: paths that are random, found or fixed, at equal steps; an interrupted training goes on."""
+"""Many tasks: parallel segments against other ways to share, at equal parameters and equal steps."""
 
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -15,107 +18,273 @@ from fewbits import data as datasets
 from fewbits import multitask as mt
 from fewbits.data import DataSet
 from fewbits.recipe.training import Training
+from fewbits.report.correlation import spearman
 from fewbits.task import Classification
-from fewbits.train import KeptTraining, Store
+from fewbits.train import Store
 
 SPLITS = Path(__file__).parents[1] / "part_splits.json"
-FIXED = {"trunk": range(99), "private-tops": (0,), "private-bottoms": range(1, 99), "one-each": ()}
-"""Layers that all tasks share, of hard sharing and of a small network for each task."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A method: whose paths, and how they are trained.
+
+    Attributes:
+        paths: how segments are given to tasks; ``None``: by ``shared``, the layers that are the same for all.
+        keeping: of tasks that are trained one after the other. together: whether batches are of all tasks.
+        surgery: whether gradients are kept from conflicting. path_sized: whether a task has as many segments as a path.
+    """
+
+    paths: str | None = None
+    shared: range = range(99)
+    keeping: str | None = None
+    together: bool = False
+    surgery: bool = False
+    path_sized: bool = False
+
+
+NONE, FIRST, OTHERS = range(0), range(1), range(1, 99)
+WAYS = {
+    "random": Way("random"),
+    "affinity": Way("affinity"),
+    "learnt": Way("learnt"),
+    "random search": Way("random search"),
+    "evolution": Way("evolution"),
+    "random, in sequence": Way("random", keeping="plain"),
+    "one each": Way(shared=NONE),
+    "path-sized each": Way(shared=NONE, path_sized=True),
+    "trunk": Way(),
+    "private tops": Way(shared=FIRST),
+    "private bottoms": Way(shared=OTHERS),
+    "trunk, batches of all": Way(together=True),
+    "trunk, PCGrad": Way(together=True, surgery=True),
+    "trunk, in sequence": Way(keeping="plain"),
+    "trunk, replay": Way(keeping="replay"),
+    "trunk, EWC": Way(keeping="ewc"),
+    "trunk, PackNet": Way(keeping="packnet"),
+}
+
+
+@dataclasses.dataclass
+class Setting:
+    """What all methods of a seed have in common."""
+
+    options: Row
+    seed: int
+    tasks: dict[str, DataSet]
+    which: str
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.tasks)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        return {name: len(made.classes) for name, made in self.tasks.items()}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return next(iter(self.tasks.values())).input_shape
+
+    @property
+    def widths(self) -> list[int]:
+        return list(self.options["widths"])
+
+    def loaders(self, which: str, names: Sequence[str], batch: int) -> dict[str, Any]:
+        shuffle = which == "train"
+        return {name: self.tasks[name].loader(which, batch, shuffle=shuffle, seed=self.seed) for name in names}
+
+    def aim(self, names: Sequence[str]) -> mt.Tasks:
+        return mt.Tasks({name: Classification() for name in names})
+
+    def training(self, share: float) -> Training:
+        """A part of the epochs that every method has."""
+        given = self.options["training"]
+        return Training(**given | {"epochs": share * given["epochs"]})
+
+    def random_paths(self) -> mt.Paths:
+        options = self.options
+        seed = mt.RELEASED_SEEDS[self.seed % 5]
+        return mt.random_paths(self.names, len(self.widths), options["modules"], options["per_layer"], seed=seed)
+
+    def network(self, paths: mt.Paths, widths: Sequence[int] | None = None, **changes: Any) -> mt.SegmentNet:
+        """Segments of a convolution and its normalisation; pictures are halved wherever the width grows."""
+        own = self.widths if widths is None else list(widths)
+        options = {"merge": self.options["merge"], "norm": self.options["norm"]} | changes
+        torch.manual_seed(self.seed)
+        classes = {name: self.classes[name] for name in paths}
+        return mt.SegmentNet(
+            lambda layer: block(layer, own, self.shape), paths, heads(own, classes), residual=True,
+            after=lambda layer: after(layer, len(own)), **options,
+        )  # fmt: skip
+
+    def parameters(self) -> int:
+        """Of the network of random paths: what every method may have."""
+        return size(self.network(self.random_paths()))
+
+    def as_large(self, paths: mt.Paths) -> list[int]:
+        """The widths at which a network of other paths has as many parameters, or the nearest fewer."""
+        most = self.parameters()
+        best = self.widths
+        for factor in np.arange(0.5, 8, 0.02):
+            widths = [max(1, round(factor * width)) for width in self.widths]
+            if size(self.network(paths, widths)) <= most:
+                best = widths
+        return best
+
+
+def size(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
-    """One row: accuracy by task, what is shared, and whether sharing predicts similarity."""
+    """One row: accuracy by task, what is forgotten, what is shared, and whether sharing predicts similarity."""
     options = unit.options
-    tasks = split(options, place, unit.seed)
-    names = list(tasks)
-    widths, training = options["widths"], Training(**options["training"])
-    train = {name: made.loader("train", options["batch"], shuffle=True, seed=unit.seed) for name, made in tasks.items()}
-    classes = {name: len(made.classes) for name, made in tasks.items()}
-    shape = next(iter(tasks.values())).input_shape
+    made = Setting(options, unit.seed, split(options, place, unit.seed), "validation" if place.validation else "test")
+    way, names = WAYS[unit.labels["method"]], made.names
     begin = time.perf_counter()
     torch.manual_seed(unit.seed)
-    paths = found_paths(unit, names, train, classes, shape)
+    paths, left = found_paths(way, made)
     searched = time.perf_counter() - begin
-    net = network(paths, widths, classes, shape, options)
+    widths = made.widths if way.paths or way.path_sized else made.as_large(paths)
+    net = made.network(paths, widths)
     store = Store(place.work / f"tasks-{unit.key}.state", unit.key, Accelerator())
-    kept = KeptTraining(store, "tasks")
-    mt.train_tasks(net, train, training, seed=unit.seed, optimizers=options["optimizers"], kept=kept)
+    over = trained(net, way, made, names, made.training(left), store)
     store.forget()
     seconds = time.perf_counter() - begin
-    which = "validation" if place.validation else "test"
-    aim = mt.Tasks({name: Classification() for name in names})
-    by_task = aim.by_task(net, mt.all_batches({name: made.loader(which, 256) for name, made in tasks.items()}))
     shared = mt.sharing(paths)
+    last = over.last
     row = unit.labels | {
-        "model": f"{len(widths)} layers of {paths.modules} segments", "data": options["data"], "split": which,
-        "accuracy": sum(by_task.values()) / len(by_task), "worst": min(by_task.values()), "tasks": len(names),
-        "by_task": json.dumps(by_task), "parameters": sum(p.numel() for p in net.parameters()),
-        "epochs": training.epochs, "seconds": seconds, "search_seconds": searched,
+        "model": f"{len(widths)} layers of {paths.modules} segments", "data": options["data"], "split": made.which,
+        "accuracy": sum(last.values()) / len(last), "worst": min(last.values()), "tasks": len(names),
+        "by_task": json.dumps(last), "parameters": size(net), "of_a_task": size(net.alone(names[0])),
+        "widths": json.dumps(widths), "epochs": options["training"]["epochs"], "seconds": seconds,
+        "search_seconds": searched, "scores": json.dumps(over.scores), "forgetting": over.forgetting,
+        "backward_transfer": over.backward_transfer,
         "private": sum(map(len, shared.private.values())), "shared": len(shared.shared), "unused": len(shared.unused),
+        "without_private": sum(not own for own in shared.private.values()),
     }  # fmt: skip
-    pairs = shared.matrix[~torch.eye(len(names), dtype=torch.bool)]
-    if len(names) >= 4 and len(pairs.unique()) > 1:
-        inputs = [made.loader("validation", 16) for made in tasks.values()]
-        alike = mt.similarity(net, [next(iter(loader))[0] for loader in inputs])
-        told = mt.sharing_predicts(shared.matrix, alike.mean(0))
-        row |= {"cka_correlation": told.correlation, "cka_p": told.p}
+    if way.paths and way.keeping is None and len(names) >= 4:
+        row |= looked_at(net, shared, made)
+    if options.get("transfer") == unit.labels["method"]:
+        row |= given_to_others(way, paths, shared, made, left)
     return [row]
 
 
+def trained(
+    net: mt.SegmentNet, way: Way, made: Setting, names: Sequence[str], training: Training, store: Store
+) -> mt.OverTime:
+    """Train a network as the method does, and evaluate it as often as there are tasks."""
+    options = made.options
+    batch = max(1, options["batch"] // len(names)) if way.together else options["batch"]
+    train, check = made.loaders("train", names, batch), made.loaders(made.which, names, 256)
+    check = {name: list(loader) for name, loader in check.items()}
+    aim = made.aim(net.tasks)
+    if way.keeping is not None:
+        keeping = mt.keeping_of(way.keeping, **options["keeping"].get(way.keeping, {}))
+        return mt.train_in_sequence(net, train, training, seed=made.seed, evaluate=check, keeping=keeping, store=store)
+    kept = mt.ScoredTraining(store, "tasks", aim, check, points=len(names))
+    more: Row = {"order": "together"} if way.together else {"optimizers": options["optimizers"]}
+    rule = mt.pcgrad if way.surgery else None
+    mt.train_tasks(net, train, training, seed=made.seed, kept=kept, rule=rule, **more)
+    return kept.over_time
+
+
+def looked_at(net: mt.SegmentNet, shared: mt.Sharing, made: Setting) -> Row:
+    """Whether tasks that share more are more alike, and what segments are worth, on validation data."""
+    found: Row = {}
+    batches = made.loaders("validation", made.names, 16)
+    pairs = shared.matrix[~torch.eye(len(made.names), dtype=torch.bool)]
+    if len(pairs.unique()) > 1:
+        alike = mt.similarity(net, [next(iter(loader))[0] for loader in batches.values()])
+        told = mt.sharing_predicts(shared.matrix, alike.mean(0))
+        found |= {"cka_correlation": told.correlation, "cka_p": told.p}
+    losses = mt.attribution(net, made.aim(made.names), mt.all_batches(batches))
+    few = {name: list(loader)[:2] for name, loader in batches.items()}
+    worth = mt.relevance_by_task(net, few)
+    both = [(losses[place][name], worth[place][name]) for place in losses for name in losses[place]]
+    for key, own in (("shared", True), ("private", False)):
+        values = [x for place, told in losses.items() if (place in shared.shared) is own for x in told.values()]
+        found[f"drop_{key}"] = sum(values) / len(values) if values else None
+    a, b = (torch.tensor(part, dtype=torch.float64) for part in zip(*both, strict=True))
+    return found | {"relevance_and_drop": spearman(a, b)}
+
+
+def given_to_others(way: Way, paths: mt.Paths, shared: mt.Sharing, made: Setting, left: float) -> Row:
+    """What tasks give to each other, each without one other, on the same paths."""
+
+    def train(names: Sequence[str]) -> dict[str, float]:
+        net = made.network(mt.Paths({name: paths[name] for name in names}))
+        return trained(net, way, made, names, made.training(left), Store(None, "", Accelerator())).last
+
+    found = mt.leave_one_out(train, made.names)
+    row: Row = {"transfer": found.mean, "transfer_matrix": json.dumps(found.matrix.tolist())}
+    if len(made.names) >= 4 and found.both_ways.any():
+        told = mt.sharing_predicts(shared.matrix, found.both_ways)
+        row |= {"transfer_correlation": told.correlation, "transfer_p": told.p}
+    return row
+
+
 def split(options: Row, place: Place, seed: int) -> dict[str, DataSet]:
-    """A data set for each task: the seed's released split of CIFAR-100, or classes of another one by twos."""
+    """A data set for each task: the seed's released split of CIFAR-100, or classes drawn by twos.
+
+    ``samples``: of each task, in training; default: all.
+    """
     whole = datasets.load(options["data"], place.data)
     if options["data"] == "cifar100":
         chosen = json.loads(SPLITS.read_text())["settings"]["cifar100"]["splits"][seed]["tasks"]
         labels = [task["labels"] for task in chosen]
     else:
-        labels = [list(range(i, i + 2)) for i in range(0, len(whole.classes) - 1, 2)]
-    return {f"task{number}": _task(whole, mt.ClassMap(own)) for number, own in enumerate(labels)}
+        order = np.random.RandomState(seed).permutation(len(whole.classes)).tolist()
+        labels = [order[i : i + 2] for i in range(0, len(order) - 1, 2)]
+    make = partial(_task, whole, samples=options.get("samples"), seed=seed)
+    return {f"task{number}": make(mt.ClassMap(own)) for number, own in enumerate(labels)}
 
 
-def _task(whole: DataSet, own: mt.ClassMap) -> DataSet:
+def _task(whole: DataSet, own: mt.ClassMap, samples: int | None, seed: int) -> DataSet:
     parts = {}
     for name in ("train", "validation", "test"):
         part = whole.split(name)
         part = part.subset(own.has(part.targets).nonzero().flatten())
+        if name == "train" and samples is not None:
+            part = part.subset(torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:samples])
         parts[name] = dataclasses.replace(part, targets=own(part.targets))
     return dataclasses.replace(whole, classes=tuple(whole.classes[label] for label in own.labels), **parts)
 
 
-def found_paths(unit: Unit, names: list[str], train: Any, classes: dict[str, int], shape: tuple[int, ...]) -> mt.Paths:
-    """The paths of a method; what a search trains is thrown away."""
-    options, method = unit.options, unit.labels["method"]
-    layers, modules, per_layer = len(options["widths"]), options["modules"], options["per_layer"]
-    if method in FIXED:
-        return mt.branched_paths(names, layers, set(FIXED[method]) & set(range(layers)))
-    if method == "affinity":
-        common = mt.branched_paths(names, layers, range(layers))
-        plain = options | {"norm": "shared"}
-        probe = network(common, options["widths"], classes, shape, plain)
-        agreement = mt.gradient_agreement(probe, train, Training(**options["search"]), seed=unit.seed)
-        return mt.affinity_paths(agreement, names, modules, per_layer, seed=unit.seed)
-    if method == "learnt":
-        like = mt.random_paths(names, layers, modules, per_layer, seed=mt.RELEASED_SEEDS[unit.seed % 5])
-        budget = sum(p.numel() for p in network(like, options["widths"], classes, shape, options).layers.parameters())
+def found_paths(way: Way, made: Setting) -> tuple[mt.Paths, float]:
+    """The paths of a method, and the share of the steps that finding them left; what that trains is thrown away."""
+    options, names, layers = made.options, made.names, len(made.widths)
+    modules, per_layer, share = options["modules"], options["per_layer"], options["search"]
+    if way.paths is None:
+        wide = per_layer if way.path_sized else 1
+        return mt.branched_paths(names, layers, set(way.shared) & set(range(layers)), per_layer=wide), 1.0
+    if way.paths == "random":
+        return made.random_paths(), 1.0
+    train = made.loaders("train", names, options["batch"])
+    if way.paths == "affinity":
+        probe = made.network(mt.branched_paths(names, layers, range(layers)), norm="shared")
+        agreement = mt.gradient_agreement(probe, train, made.training(share / 4), seed=made.seed, rounds=4)
+        return mt.affinity_paths(agreement, names, modules, per_layer, seed=made.seed), 1 - share
+    if way.paths == "learnt":
+        budget = size(made.network(made.random_paths()).layers)
         choice = mt.PathChoice(
-            lambda layer: block(layer, options["widths"], shape), names, layers, modules, per_layer,
-            heads(options["widths"], classes), after=lambda layer: after(layer, layers), residual=True,
+            lambda layer: block(layer, made.widths, made.shape), names, layers, modules, per_layer,
+            heads(made.widths, made.classes), after=lambda layer: after(layer, layers), residual=True,
         )  # fmt: skip
-        return mt.learn_paths(choice, train, Training(**options["search"]), seed=unit.seed, budget=budget)
-    return mt.random_paths(names, layers, modules, per_layer, seed=mt.RELEASED_SEEDS[unit.seed % 5])
+        return mt.learn_paths(choice, train, made.training(share), seed=made.seed, budget=budget), 1 - share
+
+    def score(paths: mt.Paths) -> float:
+        net = made.network(paths)
+        mt.train_tasks(net, train, made.training(share / options["tries"]), seed=made.seed)
+        return made.aim(names).evaluate(net, mt.all_batches(made.loaders("validation", names, 256)))
+
+    how = {"random search": "random", "evolution": "evolution"}[way.paths]
+    found = mt.search_paths(score, names, layers, modules, per_layer, tries=options["tries"], seed=made.seed, how=how)
+    return found.best, 1 - share
 
 
-def network(
-    paths: mt.Paths, widths: list[int], classes: dict[str, int], shape: tuple[int, ...], options: Row
-) -> mt.SegmentNet:
-    """Segments of a convolution and its normalisation; pictures are halved wherever the width grows."""
-    return mt.SegmentNet(
-        lambda layer: block(layer, widths, shape), paths, heads(widths, classes), merge=options["merge"],
-        norm=options["norm"], residual=True, after=lambda layer: after(layer, len(widths)),
-    )  # fmt: skip
-
-
-def block(layer: int, widths: list[int], shape: tuple[int, ...]) -> nn.Module:
+def block(layer: int, widths: Sequence[int], shape: tuple[int, ...]) -> nn.Module:
     before = shape[0] if layer == 0 else widths[layer - 1]
     stride = 2 if layer and widths[layer] > before else 1
     conv = nn.Conv2d(before, widths[layer], 3, stride=stride, padding=1, bias=False)
@@ -133,5 +302,5 @@ def after(layer: int, layers: int) -> nn.Module:
     return Pooled() if layer == layers - 1 else nn.ReLU()
 
 
-def heads(widths: list[int], classes: dict[str, int]) -> dict[str, nn.Module]:
+def heads(widths: Sequence[int], classes: dict[str, int]) -> dict[str, nn.Module]:
     return {name: nn.Linear(widths[-1], count) for name, count in classes.items()}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fewbits.codec import decode, encode
     from fewbits.deploy.onnx import from_onnx
     from fewbits.errors import FewbitsError
+    from fewbits.multitask import family
     from fewbits.pipeline import (
         Compressed,
         compress,
@@ -54,6 +55,7 @@ _HOMES = {
     "encode": "codec",
     "explain": "pipeline",
     "export": "pipeline",
+    "family": "multitask",
     "from_onnx": "deploy.onnx",
     "inspect": "pipeline",
     "load": "pipeline",
@@ -78,6 +80,7 @@ __all__ = [
     "encode",
     "explain",
     "export",
+    "family",
     "from_onnx",
     "inspect",
     "load",

@@ -15,6 +15,7 @@
     └── FileError            anything about a ``.few`` file
         ├── FormatError      damaged, truncated, hostile, or written by a newer version
         └── MismatchError    a sound file, but not of this network
+            └── BaseError    a file of differences without the file that they are to, or with another one
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ class FormatError(FileError):
 
 class MismatchError(FileError):
     """A sound file that does not belong to this network."""
+
+
+class BaseError(MismatchError):
+    """A file of differences without its base, or with another one."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -30,6 +30,8 @@ class Clustered:
         codebook: values of the clusters ``lowest, lowest + 1, ...`` (float32 precision); ``None`` with a step.
         lowest: the level of the codebook's first value (ternary: -1). Unused (0) with a step.
         bits: bit width of the grid: levels lie in ``[-(2**(bits-1) - 1), 2**(bits-1) - 1]``.
+        base: float32 tensor of the weight's shape that the clusters are added to; ``None`` for none. Then they are
+            differences to the same tensor of another network.
     """
 
     levels: Tensor
@@ -37,6 +39,7 @@ class Clustered:
     step: float | None = None
     codebook: tuple[float, ...] | None = None
     lowest: int = 0
+    base: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.step is None) == (self.codebook is None):
@@ -52,13 +55,17 @@ class Clustered:
 
     @property
     def kept(self) -> Tensor:
-        """Where the tensor is not zero: bool, of the weight's shape."""
+        """Where the tensor is not zero (or differs from its base): bool, of the weight's shape."""
         if self.codebook is None:
             return self.levels != 0
-        return self.values() != 0
+        return self.own() != 0
 
     def values(self) -> Tensor:
         """The float32 tensor that the network computes with, of the weight's shape."""
+        return _added(self.own(), self.base)
+
+    def own(self) -> Tensor:
+        """The same without the base: the clusters alone."""
         if self.codebook is not None:
             table = torch.tensor(self.codebook, dtype=torch.float32, device=self.levels.device)
             return table[self.levels.long() - self.lowest]
@@ -93,12 +100,14 @@ class Masked:
         shrink: only for training, in no file: the threshold with which :func:`surviving` makes the survivors from
             the float weight; ``data`` has been through it.
         through: only for training: the share of its gradient that a pruned weight gets. With 0 it cannot come back.
+        base: what the survivors are differences to, as of :class:`Clustered`.
     """
 
     data: Tensor
     mask: Tensor
     shrink: float = 0.0
     straight_through: float = 0.0
+    base: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool or not self.data.is_floating_point():
@@ -119,6 +128,10 @@ class Masked:
 
     def values(self) -> Tensor:
         """The tensor that the network computes with; half precision is widened to float32."""
+        return _added(self.own(), self.base)
+
+    def own(self) -> Tensor:
+        """The same without the base: the survivors alone."""
         return surviving(_widened(self.data), self.mask)
 
 
@@ -128,9 +141,11 @@ class Dense:
 
     Attributes:
         data: the tensor. float16 here means that the file holds 16 bits; ``values()`` is float32 then.
+        base: what the numbers are differences to, as of :class:`Clustered`.
     """
 
     data: Tensor
+    base: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,6 +153,10 @@ class Dense:
 
     def values(self) -> Tensor:
         """The tensor that the network computes with; half-precision entries are widened to float32."""
+        return _added(self.own(), self.base)
+
+    def own(self) -> Tensor:
+        """The same without the base: the numbers alone."""
         return _widened(self.data)
 
 
@@ -159,6 +178,8 @@ class Affine:
     scales: Tensor
     axis: int = 0
     bits: int = 8
+    base: None = None
+    """Integers are no differences: an integer form has names and shapes of its own."""
 
     def __post_init__(self) -> None:
         if self.levels.dtype != torch.int8 or self.scales.dtype != torch.float32:
@@ -193,8 +214,25 @@ def _widened(data: Tensor) -> Tensor:
     return data.float() if data.dtype in (torch.float16, torch.bfloat16) else data
 
 
+def _added(own: Tensor, base: Tensor | None) -> Tensor:
+    """One addition in float32 on every machine: what is decoded must be what was written, to the last bit."""
+    return own if base is None else base.to(own.device) + own
+
+
 Compressed = Clustered | Masked | Affine
 Entry = Compressed | Dense
+
+
+def unchanged(entry: Entry) -> bool:
+    """Whether an entry is its base, bit for bit, whatever the kind of the differences that it has none of."""
+    return entry.base is not None and not bool(entry.own().any())
+
+
+def _plainest(entry: Entry) -> Entry:
+    """What does not differ from its base has no kind of its own: a file says no more of it than that."""
+    if entry.base is None or not unchanged(entry):
+        return entry
+    return Dense(torch.zeros_like(entry.base), entry.base)
 
 
 class Plan(Mapping[str, Entry]):
@@ -244,6 +282,16 @@ class Plan(Mapping[str, Entry]):
     def __repr__(self) -> str:
         return f"Plan({len(self)} tensors, {sum(e.values().numel() for e in self.values())} numbers)"
 
+    @property
+    def relative(self) -> bool:
+        """Whether any entry is a difference to another network's tensor."""
+        return any(entry.base is not None for entry in self._entries.values())
+
+    def whole(self) -> Plan:
+        """The same numbers without differences: these become :class:`Dense` entries, as which they stand alone."""
+        alone = {n: Dense(e.values()) if e.base is not None else e for n, e in self._entries.items()}
+        return Plan(alone, self.channels, self.aliases, self.approximations) if self.relative else self
+
     def updated(self, entries: Mapping[str, Entry]) -> Plan:
         """A new plan in which ``entries`` replace or join the present ones."""
         return Plan({**self._entries, **entries}, self.channels, self.aliases, self.approximations)
@@ -282,6 +330,7 @@ class Plan(Mapping[str, Entry]):
         if self.approximations:
             found.update(repr(sorted(self.approximations.items())).encode())
         for name, entry in self._entries.items():
+            entry = _plainest(entry)
             numbers = [entry.values(), *([entry.mask] if isinstance(entry, Masked) else [])]
             if isinstance(entry, Affine):
                 numbers.append(entry.levels)
@@ -301,7 +350,7 @@ class Plan(Mapping[str, Entry]):
         if self.channels is not None and not self.channels.equals(other.channels):
             return False
         for name, mine in self._entries.items():
-            theirs = other[name]
+            mine, theirs = _plainest(mine), _plainest(other[name])
             if type(mine) is not type(theirs) or mine.shape != theirs.shape:
                 return False
             a, b = mine.values(), theirs.values()

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from fewbits.plan import Clustered, Dense, Plan
-from fewbits.report import Report, Round, explain, page, write_page
+from fewbits.report import Report, Round, TaskView, explain, page, tasks_page, write_page
 from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -87,16 +87,30 @@ def test_it_loads_without_a_complaint_and_shows_its_pictures(tmp_path: Path, doc
     assert len(colours) > 500
 
 
+def many_tasks() -> str:
+    names = (*(f"task{i}" for i in range(9)), "a-task-with-a-name-that-is-much-too-long-for-any-picture-of-it")
+    users = {(layer, module): names[module::4] for layer in range(4) for module in range(4)}
+    matrix = tuple(tuple(range(10)) for _ in names)
+    return tasks_page(TaskView(
+        "net.few", names, 4, 6, users, matrix, similarity=(matrix,) * 4,
+        drops={place: dict.fromkeys(own, 3.0) for place, own in users.items()}, times=names, scores=matrix,
+        learnt=tuple(range(10)), transfer=matrix,
+    ))  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [360, 1000])
-def test_it_never_scrolls_sideways(tmp_path: Path, document: str, width: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "pictures", "width"), [("compression", 7, 360), ("compression", 7, 1000), ("tasks", 6, 360)]
+)
+def test_it_never_scrolls_sideways(tmp_path: Path, document: str, kind: str, pictures: int, width: int) -> None:
+    document = document if kind == "compression" else many_tasks()
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width, page=html.escape(document)), encoding="utf-8")
     dom, console = browse(tmp_path, probe, "--dump-dom", "--window-size=1400,900")
     assert console == []
     measured = dict(re.findall(r"(\w+)=([\d.]+)", dom))
     assert int(measured["scroll"]) == width
-    assert int(measured["images"]) == document.count("<img ") == 7
+    assert int(measured["images"]) == document.count("<img ") == pictures
     assert int(measured["smallest"]) > 500
     assert float(measured["shown"]) > 250
 

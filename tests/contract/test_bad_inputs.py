@@ -410,7 +410,8 @@ def test_skeletons_that_are_no_network(tmp_path: Path) -> None:
     for like, words in ((Net, "like= is the class Net"), (None, "like= is of type NoneType"), ({}, "like= is of type")):
         for call in (fb.load, fb.verify):
             refused(lambda call=call, like=like: call(tmp_path / "net.few", like=like), words, UnsupportedError)
-    refused(lambda: fb.load(b"the bytes", like=Net()), "cannot read a file of type bytes", FileError)  # type: ignore[arg-type]
+    refused(lambda: fb.load(7, like=Net()), "cannot read a file of type int", FileError)  # type: ignore[arg-type]
+    refused(lambda: fb.load(b"some bytes", like=Net()), "this is not a .few file", FileError)
 
 
 TEACHERS: dict[str, tuple[Callable[[], Any], str]] = {

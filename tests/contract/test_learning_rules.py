@@ -24,7 +24,7 @@ from fewbits.train import Callback, KeptTraining, Store, fit, plain
 from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.learning import settled
 from fewbits.train.loop import optimizer_of, parameter_groups
-from fewbits.train.rules import OWN_STEPS, RULES, Rule, rule_of
+from fewbits.train.rules import RULES, Rule, rule_of
 from fewbits.weights import select
 from learning import batch_of, convolutional, dense
 
@@ -58,7 +58,7 @@ def trained(
     precision: str = "float32",
     lr: float = 1e-2,
 ) -> nn.Module:
-    own = {} if name in OWN_STEPS else {"lr": lr}
+    own = {} if RULES[name].own_steps else {"lr": lr}
     settings = settled(Training(epochs=epochs, precision=precision, rule={"name": name}, **own))  # type: ignore[arg-type]
     set_seed(0)
     optimizer = optimizer_of(parameter_groups(network, settings), settings)

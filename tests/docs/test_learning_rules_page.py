@@ -25,6 +25,6 @@ def test_every_rule_is_in_every_table() -> None:
 def test_every_option_is_named() -> None:
     rows = [line.split("|") for line in section("Options").splitlines() if line.startswith("| `")]
     told = {row[1].strip(" `"): set(re.findall("`([a-z_]+)`", row[2])) for row in rows}
-    for name, factory in RULES.items():
-        options = set(inspect.signature(factory).parameters)
+    for name, row in RULES.items():
+        options = set(inspect.signature(row.make).parameters)
         assert options <= told.get(name, set()), name

@@ -4,7 +4,8 @@ import torch
 
 from fewbits.approximation import Approximation, Pieces
 from fewbits.channel_masks import ChannelMasks
-from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
+from fewbits.codec import Base
+from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 
 HEADER = {"recipe": "golden", "note": "ünïcode", "seeds": [0, 1, 2]}
 
@@ -137,3 +138,42 @@ def narrowed_plan() -> Plan:
             {"shortcut.pad": (3, 0)},
         ),
     )
+
+
+def difference_base_plan() -> Plan:
+    """The plan whose file (``codec_difference_base``, made in the test) the differences below are to."""
+    ramp = torch.arange(24, dtype=torch.float32)
+    return Plan(
+        {
+            "conv.weight": Clustered(scattered((8, 3, 3, 3), 7, 3), bits=4, step=0.03125),
+            "conv.bias": Dense((ramp[:8] * 0.37 - 1.0).to(torch.float16)),
+            "bn.weight": Dense(torch.ones(8)),
+            "bn.running_var": Dense(ramp[:8] * 0.11 + 0.5),
+            "ternary.weight": Clustered(scattered((6, 10), 1, 2), bits=2, codebook=(-0.5, 0.0, 0.625), lowest=-1),
+            "pruned.weight": Masked(ramp[:20].reshape(4, 5) - 7, scattered((4, 5), 1, 2) != 0),
+            "index": Dense((ramp * 1000).to(torch.int32)),
+            "count": Dense(torch.tensor(7)),
+            "head.weight": Dense(ramp.reshape(4, 6) / 7),
+        },
+        aliases={"tied.weight": "conv.weight", "head.tied": "head.weight"},
+    )
+
+
+def difference_plan(base: Base) -> Plan:
+    """The plan of ``codec_difference.few``: a tensor that differs by each kind, the same, absent and alone."""
+    ramp = torch.arange(80, dtype=torch.float32)
+    bases = base.tensors
+    entries: dict[str, Entry] = {
+        "conv.weight": Clustered(scattered((8, 3, 3, 3), 3, 5), bits=3, step=0.0078125, base=bases["conv.weight"]),
+        "conv.bias": Clustered(scattered((8,), 7, 2), bits=4, step=0.015625, base=bases["conv.bias"]),
+        "bn.weight": Dense(torch.zeros(8), bases["bn.weight"]),
+        "bn.running_var": Dense((ramp[:8] * 0.25 - 1).to(torch.float16), bases["bn.running_var"]),
+        "ternary.weight": Clustered(
+            scattered((6, 10), 1, 4), bits=2, codebook=(-0.25, 0.0, 0.5), lowest=-1, base=bases["ternary.weight"]
+        ),
+        "pruned.weight": Masked(ramp[:20].reshape(4, 5) / 8, scattered((4, 5), 1, 3) != 0, base=bases["pruned.weight"]),
+        "index": Dense(bases["index"]),
+        "head.weight": Clustered(scattered((5, 6), 3, 2), bits=3, step=0.25),
+        "head.bias": Dense(ramp[:5] / 4),
+    }
+    return Plan(entries, aliases={"tied.weight": "conv.weight", "head.tied": "head.weight", "b": "conv.bias"})

@@ -27,7 +27,7 @@ SHA256 = {
     "masked": "4a2808eea2d10bbfde8927c8cb0983825673315fa3122672462a06bac84be887",
     "aliases": "0c366c68a35fd3a4b7f76bd209e1734bdf136b00e1a16d91cb71fd893efbdc25",
     "affine": "b1c03e9b456b47eacf9f9b02e19fccfd2f0a4d18fa8683a2d3a171f10dbc24f1",
-    "operations": "ea332c0738ab9fb295936a5b436cf4919109132063c51efc6ac52591938f8c8f",
+    "operations": "3b5a60302af64c85d7df192a1cb5d80c240136a7725dcb95f94f3742fbb75eed",
 }
 
 

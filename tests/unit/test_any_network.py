@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 import fewbits as fb
-from fewbits.errors import DataError, NonFiniteError, RecipeError
+from fewbits.errors import DataError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.task import accuracy
 
 QUICK: dict[str, Any] = {"assign": {"method": "ecq", "bits": 4, "lam": 0.05}, "train": {"epochs": 1}, "rounds": 2}
@@ -139,3 +139,33 @@ def test_one_entry_of_a_section_is_changed_and_the_rest_kept() -> None:
     assert changed.train == recipe.train.model_copy(update={"epochs": 4})
     assert changed.assign == recipe.assign
     assert recipe.updated(train=None).train.epochs == 0
+
+
+class Detector(nn.Module):
+    """As torchvision's: losses in training, boxes and scores in evaluation; here no loss reaches the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.boxes, self.scores = nn.Linear(10, 16), nn.Linear(16, 4), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, targets: Any = None) -> dict[str, Tensor]:
+        h = torch.relu(self.body(x))
+        boxes = self.boxes(h)
+        if self.training:
+            return {"boxes": nn.functional.l1_loss(boxes, torch.stack([t["box"] for t in targets]))}
+        return {"boxes": boxes, "scores": self.scores(h)}
+
+
+@pytest.mark.parametrize("measure", [None, "taylor", "fisher", "relevance"])
+def test_a_network_that_returns_losses_while_it_trains(measure: str | None) -> None:
+    torch.manual_seed(0)
+    data = [(torch.randn(6, 10), [{"box": torch.rand(4)} for _ in range(6)]) for _ in range(3)]
+    task = fb.Task(loss=lambda losses, targets: sum(losses.values()))
+    recipe = {"assign": {"method": "ecqx" if measure else "ecq"}, "train": {"epochs": 1}}
+    recipe |= {"measure": {"name": measure}} if measure else {}
+    options: dict[str, Any] = {"inputs": (0, 1), "targets": 1, "task": task, "target": "300 B", "progress": None}
+    if measure == "relevance":
+        with pytest.raises(UnsupportedError, match="relevance begins at one tensor"):
+            fb.compress(Detector(), data, recipe=recipe, **options)
+        return
+    assert fb.compress(Detector(), data, recipe=recipe, **options).report.identical

@@ -264,10 +264,16 @@ KINDS = {
     "label: {method: magnitude measured per mac, target: 2.1x}",
     "collapse": "set: {prune: {sparsity: 0.95}, assign: {method: none}, target: null}",
     "codec_scaling": "options: {counts: [100000], base: 100000, profile: fast}",
-    "rules": "options: {images: 200, fraction: 0.5, trials: [{lr: 0.01}, {lr: 0.02}]}\nlabel: {rule: backprop}",
+    "rules": "options: {images: 200, fraction: 0.5, trials: [{lr: 0.01}, {lr: 0.02}], shown: 50, noise: gaussian, "
+    "curve: true}\nlabel: {rule: backprop}",
+    "rule_alignment": "options: {images: 200, every: 2}\nlabel: {rule: backprop}",
+    "recovery": "set: {target: null, assign: {method: none}, prune: {sparsity: 0.9}, train.epochs: 1}\n"
+    "options: {images: 200, fraction: 0.5, lr: [0.01], shown: 50}\nlabel: {rule: backprop}",
+    "rule_cost": "options: {layers: 3, width: 4, size: 8, batch: 4, repeats: 1}\nlabel: {layers: 3}",
     "selection": "options: {weights: 1000000}",
     "tasks": "options: {data: digits, widths: [4, 4], modules: 3, per_layer: 1, merge: sum, norm: task, "
-    "optimizers: per-task, batch: 64, training: {epochs: 1}, search: {epochs: 0.2}}\nlabel: {method: affinity}",
+    "optimizers: per-task, batch: 64, training: {epochs: 1}, search: 0.5, transfer: affinity}\n"
+    "label: {method: affinity}",
     "relevance_overhead": "options: {repeats: 1, batch: 8, threads: 1, model: mlp-gsc, rules: plus, samples: 8, "
     "precision: float32, every: 1}",
 }

@@ -270,6 +270,18 @@ class Fixed(nn.Module):
         return self.second(y * ((y.shape[1] if self.seen else self.first.out_features) / self.width))
 
 
+class Squared(nn.Module):
+    """A product of three, whose multiplications nobody counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.square = nn.Linear(4, 6), nn.Parameter(torch.ones(2, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return nn.functional.bilinear(x, x, self.square)
+
+
 def test_what_cannot_be_removed_is_refused_in_one_sentence(trained: nn.Module, handwriting: DataSet) -> None:
     batches = [(torch.randn(8, 4), torch.arange(8) % 2)]
     with pytest.raises(UnsupportedError, match="something else once channels are removed"):
@@ -277,8 +289,10 @@ def test_what_cannot_be_removed_is_refused_in_one_sentence(trained: nn.Module, h
     with pytest.raises(UnsupportedError, match=r"truediv \(truediv\) computes with their number"):
         remove_channels(Fixed(seen=True), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
     model = nn.Sequential(nn.Linear(4, 6), nn.LSTM(6, 2))
-    with pytest.raises(UnsupportedError, match=r"LSTM; with channels\.parameters in place of channels\.macs"):
+    with pytest.raises(UnsupportedError, match=r"no channel of Sequential can be removed .*LSTM"):
         remove_channels(model, batches, ChannelPruning(macs=0.6, train=None, criterion="magnitude"))
+    with pytest.raises(UnsupportedError, match=r"matrices; with channels\.parameters in place of channels\.macs"):
+        remove_channels(Squared(), batches, ChannelPruning(macs=0.6, train=None, criterion="magnitude"))
     with pytest.raises(BudgetError, match=r"cap of 0\.1"):
         remove_channels(trained, handwriting.loader("train", 32), ChannelPruning(macs=0.2, cap=0.1, train=None))
     with pytest.raises(DataError):

@@ -66,7 +66,7 @@ def test_export_and_bench(made: Path, tmp_path: Path) -> None:
 
 def test_what_is_refused(made: Path, tmp_path: Path) -> None:
     net = made / "net.few"
-    assert "--recipe goes with --to onnx" in fewbits("export", net, "--to", "nnc", "--recipe", "x").err
+    assert "--recipe goes with --to onnx, tflite, vela" in fewbits("export", net, "--to", "nnc", "--recipe", "x").err
     assert "--levels goes with --to safetensors" in fewbits("export", net, "--to", "onnx", "--levels").err
     foreign = tmp_path / "foreign.few"
     foreign.write_bytes(codec.encode(Plan({}), header={"model": "Theirs"}))
@@ -83,3 +83,32 @@ def test_what_is_refused(made: Path, tmp_path: Path) -> None:
         ran = fewbits("export", net, "--to", "onnx", "--recipe", made / "int8.yaml")
     assert ran.code == 2
     assert "pip install 'fewbits[onnx]'" in ran.err
+
+
+@pytest.mark.long
+def test_export_to_tflite(made: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    ran = fewbits("export", made / "net.few", "--to", "tflite", "--recipe", made / "int8.yaml")
+    assert ran.code == 0
+    assert "% within one, on 16 validation samples" in ran.out
+    assert "FULLY_CONNECTED 3" in ran.out
+    assert "1 value without a grid got the range of the inputs given" in ran.out
+    assert (made / "net.tflite").read_bytes()[4:8] == b"TFL3"
+
+
+@pytest.mark.long
+def test_export_to_vela(made: Path) -> None:
+    for package in ("ai_edge_litert", "ethosu.vela"):
+        pytest.importorskip(package)
+    recipe = made / "clusters.yaml"
+    recipe.write_text(RECIPE.replace("{method: int8}", "{method: ecq}\nactivations: int8"))
+    assert fewbits("compress", recipe, "--out", made / "clusters").code == 0
+    net = made / "clusters" / "net.few"
+    ran = fewbits("export", net, "--to", "vela", "--recipe", recipe, "--accelerator", "ethos-u55-128")
+    assert ran.code == 0
+    assert "fewbits price" in ran.out
+    assert "3 operations on the accelerator, 0 left to the processor" in " ".join(ran.out.split())
+    assert (net.parent / "net_vela.tflite").is_file()
+    assert "--memory-mode go with --to vela" in fewbits("export", net, "--to", "nnc", "--accelerator", "x").err
+    ran = fewbits("export", net, "--to", "vela", "--recipe", recipe, "--accelerator", "u55")
+    assert "no accelerator 'u55'" in ran.err

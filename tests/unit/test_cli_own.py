@@ -382,3 +382,42 @@ def test_what_does_not_fit_is_told_before_anything_is_written(here: Path) -> Non
         assert says in ran.err
         assert len(ran.err.splitlines()) == 1, ran.err
         assert not Path("out").exists()
+
+
+# -- which part of a batch is what ----------------------------------------------------------------------
+
+SPLIT = """
+def backwards(**options):
+    def turned(part):
+        return [(y, torch.ones(len(y)), x) for x, y in part]
+    return {k: turned(part) for k, part in loaders(**options).items()}
+"""
+
+
+def test_a_recipe_says_which_parts_of_a_batch_are_what(here: Path) -> None:
+    (here / "mine.py").write_text(MINE + SPLIT)
+    own = ("--set", "data.name=mine.py:backwards")
+    wrong = fewbits("compress", "recipe.yaml", *own)
+    assert wrong.code == 2
+    assert "say which are what, for example inputs=0, targets=1" in wrong.err
+    parts = ("--set", "data.inputs=2", "--set", "data.targets=0")
+    ran = fewbits("compress", "recipe.yaml", *own, *parts, "--out", "turned")
+    assert ran.code == 0, ran.err
+    assert fewbits("verify", "turned/net.few", "--recipe", "recipe.yaml", *own, *parts).code == 0
+    report = json.loads((here / "turned/report.json").read_text())
+    assert report["accuracy_after"] > 60, "of four classes: the images were the inputs"
+
+
+def test_a_split_that_does_not_fit_is_named(here: Path) -> None:
+    (here / "mine.py").write_text(MINE + SPLIT)
+    for key, value, words in (
+        ("inputs", "true", "data.inputs"),
+        ("inputs", "[]", "a name or a place among the parts of a batch"),
+        ("targets", "label", "targets='label': a batch has no such part"),
+        ("inputs", "5", "inputs=5: a batch has no such part"),
+    ):
+        ran = fewbits("compress", "recipe.yaml", "--set", f"data.{key}={value}")
+        assert ran.code == 2
+        assert words in " ".join(ran.err.split()), ran.err
+    ran = fewbits("compress", "recipe.yaml", "--set", "data={name: digits, inputs: 0}")
+    assert "digits is a data set of inputs and targets, so data.inputs changes nothing" in ran.err

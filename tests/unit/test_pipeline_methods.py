@@ -20,7 +20,7 @@ from fewbits.errors import RecipeError
 from fewbits.int8 import is_integer
 from fewbits.pipeline import METHODS, PRUNERS, check, stages_of
 from fewbits.pipeline.methods import Method
-from fewbits.plan import Affine, Clustered, Masked
+from fewbits.plan import Affine, Masked
 from fewbits.task import accuracy
 
 SHORT = {"epochs": 0.3, "lr": 1e-3}
@@ -82,17 +82,20 @@ def test_pruning_and_int8_are_one_file(run, trained: nn.Module, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("train", [None, SHORT])
-@pytest.mark.parametrize(("method", "kind"), [("ecq", Clustered), ("none", Masked)])
+@pytest.mark.parametrize("method", ["ecq", "ecqx", "ternary", "none"])
 def test_clusters_and_pruned_floats_with_integer_activations(
-    method: str, kind: type, train: Any, run, trained: nn.Module, tmp_path: Path
+    method: str, train: Any, run, trained: nn.Module, tmp_path: Path
 ) -> None:
-    more = {"prune": {"sparsity": 0.5}} if method == "none" else {"target": 1800}
-    small = run(assign={"method": method}, activations={"calibrate": 4}, train=train, floats="float32", **more)
+    more = {"none": {"prune": {"sparsity": 0.5}}, "ternary": {}}.get(method, {"target": 1500})
+    small = run(assign={"method": method}, activations="int8", train=train, **more)
+    kind = Masked if method == "none" else Affine
     assert all(isinstance(entry, kind) for entry in small.plan.compressed.values())
     net = loaded(small, trained, tmp_path)
     assert is_integer(net)
     assert small.report.identical
     assert "int8 activations" in small.report.method
+    if "target" in more:
+        assert 1450 <= len(small.data) <= 1500
 
 
 def test_distillation_alone(run, trained: nn.Module) -> None:

@@ -18,9 +18,11 @@ PLAN = Plan({"w": Clustered(torch.tensor([0, 1], dtype=torch.int16), 2, step=1.0
 
 def kept(seen: list[tuple[int, float]], **budget: Any) -> tuple[int, float] | None:
     """Bytes and percent of the best of candidates, of a float network with 95 %."""
-    rounds = Rounds(recipes.make(budget), SimpleNamespace(), Fixed(0.1), 95.0)  # type: ignore[arg-type]
+    candidates = SimpleNamespace(written=lambda plan: plan)
+    rounds = Rounds(recipes.make(budget), candidates, Fixed(0.1), 95.0)  # type: ignore[arg-type]
     for done, (size, accuracy) in enumerate(seen):
-        rounds._note(SimpleNamespace(lam=0.1, share=1.0), PLAN, bytes(size), accuracy, done)  # type: ignore[arg-type]
+        sizes = SimpleNamespace(base=PLAN, data=bytes(size), size=size)
+        rounds._note(SimpleNamespace(lam=0.1, share=1.0), sizes, accuracy, done)  # type: ignore[arg-type]
     return None if rounds.best is None else (rounds.best.bytes, rounds.best.accuracy)
 
 

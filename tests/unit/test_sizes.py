@@ -125,6 +125,48 @@ def test_a_bar_hears_of_every_step_from_the_first_on_and_a_function_of_the_users
     assert sorted(set(told(bar=True))) == list(range(total + 1))
 
 
+def test_a_costly_file_is_estimated_on_the_way_and_the_end_is_decided_by_files(trained, train, monkeypatch) -> None:
+    values = {"train": {"epochs": 3, "lr": 2e-3}, "rounds": 10, "target": "1 KB"}
+    often = fb.compress(trained, train, recipe=values)
+    monkeypatch.setattr(_sizes, "ALWAYS", 0)
+    seldom = fb.compress(trained, train, recipe=values)
+    assert not any(r.estimated for r in often.report.history)
+    assert sum(r.estimated for r in seldom.report.history) >= 6
+    assert 980 <= len(seldom.data) <= 1000
+    begun = [found.report.history[0].bytes for found in (seldom, often)]
+    assert 0.7 < begun[0] / begun[1] < 1.4  # nothing was coded yet
+
+
+def test_a_candidate_that_may_be_kept_is_coded_however_costly(trained, train, monkeypatch) -> None:
+    monkeypatch.setattr(_sizes, "ALWAYS", 0)
+    values = {"train": {"epochs": 3, "lr": 2e-3}, "rounds": 10, "target": "1 KB"}
+    small = fb.compress(trained, train, recipe=values, evaluate=train)
+    best = None
+    for seen in small.report.history:
+        near = 980 <= seen.bytes <= 1000
+        assert not (near and seen.estimated and (best is None or seen.accuracy >= best))
+        if near and not seen.estimated:
+            best = seen.accuracy if best is None else max(best, seen.accuracy)
+
+
+@pytest.mark.parametrize("always", [_sizes.ALWAYS, 0])
+def test_an_interrupted_run_goes_on_from_the_same_files(trained, train, monkeypatch, tmp_path, always) -> None:
+    monkeypatch.setattr(_sizes, "ALWAYS", always)
+    values = {"train": {"epochs": 2, "lr": 2e-3}, "rounds": 8, "target": "1 KB"}
+    whole = fb.compress(trained, train, recipe=values)
+
+    def stop(done: int, total: int, line: str) -> None:
+        if done >= total / 2:
+            raise KeyboardInterrupt
+
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        fb.compress(trained, train, recipe=values, state_file=state, progress=stop)
+    again = fb.compress(trained, train, recipe=values, state_file=state)
+    assert again.data == whole.data
+    assert again.report.history == whole.report.history
+
+
 @pytest.mark.parametrize("change", [{}, {"train": {"epochs": 2, "gradual": True}}])
 def test_a_round_codes_two_files_at_most_and_the_end_a_few(trained, train, monkeypatch, change) -> None:
     coded, rounds = [0], []

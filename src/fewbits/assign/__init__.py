@@ -1,5 +1,6 @@
 """What each weight becomes: assigners from named weights (and scores) to a plan."""
 
+from fewbits.assign._against import against
 from fewbits.assign._chain import ChainState, chain
 from fewbits.assign._entropy import ecq, ecqx
 from fewbits.assign._entropy_state import CodebookState, EntropyState, GridState
@@ -30,6 +31,7 @@ __all__ = [
     "State",
     "Terms",
     "Weights",
+    "against",
     "chain",
     "ecq",
     "ecqx",

@@ -5,6 +5,7 @@ from fewbits.attach._hold import ClusteredWeight
 from fewbits.attach._mask import MaskedWeight
 from fewbits.attach._normalisation import merge_statistics
 from fewbits.attach._perturb import perturbable
+from fewbits.attach._recomputed import recomputed
 from fewbits.attach.attach import attach, background, evaluating, fold, held, plan_of, release
 from fewbits.attach.holder import Floats, Holder, Parametrized
 
@@ -23,5 +24,6 @@ __all__ = [
     "merge_statistics",
     "perturbable",
     "plan_of",
+    "recomputed",
     "release",
 ]

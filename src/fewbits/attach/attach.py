@@ -18,10 +18,11 @@ from torch.nn.utils import parametrize
 
 from fewbits.approximation import approximations_of
 from fewbits.attach._affine import AffineWeight
+from fewbits.attach._base import Plus, base_at, hold_difference
 from fewbits.attach._hold import ClusteredWeight
 from fewbits.attach._mask import MaskedWeight
 from fewbits.attach._recurrent import follow, settle
-from fewbits.attach.precision import shortened
+from fewbits.attach.precision import on_grid, shortened
 from fewbits.channel_masks import channels_of
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_you_mean
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
@@ -46,6 +47,8 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
 
     A tensor that several modules share is held in all of them by one and the same parametrization.
 
+    Of an entry with a base, the background weight is the weight's difference to it, and the base is added behind.
+
     Args:
         model: a plain network.
         plan: entries by tensor name; all but :class:`Dense` ones are attached. Any name of a shared tensor will do.
@@ -69,9 +72,15 @@ def attach(model: nn.Module, plan: Mapping[str, object], *, learn: bool = False)
         wanted = next((entries[place.name] for place in own if place.name in entries), None)
         if wanted is None:
             continue
-        holder = _holder(wanted, learn).to(own[0].tensor.device)
+        device = own[0].tensor.device
+        holder = _holder(wanted, learn).to(device)
+        base = None if wanted.base is None else wanted.base.to(device)
+        if base is not None:
+            hold_difference(own[0], base)
         for place in _distinct(own):
             parametrize.register_parametrization(place.module, place.attribute, holder)
+            if base is not None:
+                parametrize.register_parametrization(place.module, place.attribute, Plus(base))
             follow(place.module)
 
 
@@ -124,6 +133,11 @@ def release(model: nn.Module) -> None:
 
 def _take_off(model: nn.Module, *, folded: bool) -> None:
     for own in _held_at(model).values():
+        base = None if folded else base_at(own[0])
+        if base is not None:
+            path, _, attribute = own[0].name.rpartition(".")
+            with torch.no_grad():
+                model.get_submodule(path).parametrizations[attribute].original.add_(base)  # type: ignore[index, union-attr]
         for number, place in enumerate(own):
             # A deep copy shares the class that torch made for the original, and removal edits that class.
             cls = type(place.module)
@@ -136,7 +150,12 @@ def _take_off(model: nn.Module, *, folded: bool) -> None:
 
 
 def plan_of(
-    model: nn.Module, *, floats: torch.dtype = torch.float32, significand: int | None = None, shared: bool = False
+    model: nn.Module,
+    *,
+    floats: torch.dtype = torch.float32,
+    significand: int | None = None,
+    shared: bool = False,
+    bases: Mapping[str, Tensor] | None = None,
 ) -> Plan:
     """The plan of everything the network computes with.
 
@@ -145,9 +164,13 @@ def plan_of(
         floats: type in which the numbers of all other tensors are kept, such as ``torch.float16``.
         significand: significant bits that each of them keeps; ``None``: all that the type has.
         shared: levels are those that the network holds, which change when it holds others.
+        bases: float32 tensors of another network, by name: what has one becomes a difference to it. Those of tensors
+            that are not held are integers of ``significand`` bits if that is given, else numbers.
     """
     small = partial(shortened, floats=floats, significand=significand)
     holders, others = held(model), aliases(model)
+    held_bases = {own[0].name: base_at(own[0]) for own in _held_at(model).values()}
+    bases = bases or {}
     weights, counted = background(model), counters(model)
     entries: dict[str, Entry] = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
@@ -155,9 +178,13 @@ def plan_of(
         if name in others:
             continue
         if name != key and name in weights:
-            entries[name] = _on_cpu(holders[name].entry(tensor), small, copy=not shared)
+            entry = _on_cpu(holders[name].entry(tensor), small, copy=not shared)
+            base = held_bases[name]
+            entries[name] = entry if base is None else replace(entry, base=base.cpu())  # type: ignore[arg-type]
         elif "parametrizations." in key or name in counted:
             continue
+        elif name in bases:
+            entries[name] = _difference(tensor.detach().cpu(), bases[name], small, significand)
         else:
             entries[name] = Dense(small(tensor.detach().cpu().clone()))
     known = {other: first for other, first in others.items() if first in entries}
@@ -169,6 +196,15 @@ def plain_name(key: str) -> str:
     path, found, rest = f".{key}".rpartition(".parametrizations.")
     attribute, _, last = rest.partition(".")
     return f"{path}.{attribute}".lstrip(".") if found and last == "original" else key
+
+
+def _difference(tensor: Tensor, base: Tensor, small: Callable[[Tensor], Tensor], bits: int | None) -> Entry:
+    """What a tensor that nobody holds differs by from a base. Its numbers are about as large: few levels will do."""
+    found = tensor - base
+    if bits is None or not bool(found.any()):
+        return Dense(small(found), base)
+    levels, step = on_grid(found, bits)
+    return Clustered(levels, bits, step=step, base=base)
 
 
 def _on_cpu(

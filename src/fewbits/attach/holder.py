@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fewbits.attach._base import plus_in
 from fewbits.attach._normalisation import merge_statistics
 from fewbits.attach.attach import attach, held, plan_of
 from fewbits.plan import Plan
@@ -23,12 +24,14 @@ class Floats:
         dtype: of the numbers. significand: bits that each keeps; ``None``: all that the type has.
         merge: whether normalisation is written as scale and shift, without running statistics.
         biases: of :func:`fewbits.graph.biased`: biases that then move into the shift.
+        bases: of another network: what differs from them is kept, see :func:`fewbits.attach.plan_of`.
     """
 
     dtype: torch.dtype = torch.float32
     significand: int | None = None
     merge: bool = False
     biases: Mapping[str, str] | None = None
+    bases: Mapping[str, Tensor] | None = None
 
 
 class Holder(Protocol):
@@ -65,7 +68,7 @@ class Parametrized:
         """See :func:`fewbits.attach.plan_of`."""
         if floats.merge:
             # Only normalisation and biases change: weights, and what holds them, are left where they are.
-            same = [*held(net).values(), *(p for p in net.parameters() if p.dim() > 1)]
+            same = [*held(net).values(), *plus_in(net), *(p for p in net.parameters() if p.dim() > 1)]
             net = copy.deepcopy(net, {id(part): part for part in same})
             merge_statistics(net, floats.biases)
-        return plan_of(net, floats=floats.dtype, significand=floats.significand, shared=True)
+        return plan_of(net, floats=floats.dtype, significand=floats.significand, shared=True, bases=floats.bases)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -63,3 +65,16 @@ def rounded(data: Tensor, significand: int) -> Tensor:
     mantissa, exponent = torch.frexp(data.double())  # doubles reach beyond what a rounding up can exceed
     whole = torch.round(torch.ldexp(mantissa, torch.tensor(significand)))
     return torch.ldexp(whole, exponent - significand).to(data.dtype)
+
+
+def on_grid(data: Tensor, bits: int) -> tuple[Tensor, float]:
+    """int16 levels of so many bits and the step of a tensor that is not all zero, its largest number on the last level.
+
+    The step is the next number of five significant bits, which a file codes for little more than a byte. Rounded to the
+    nearest, ties to even: off by half a step at most.
+    """
+    top = 2 ** (bits - 1) - 1
+    mantissa, exponent = math.frexp(float(data.abs().max()) / top)
+    step = max(math.ldexp(math.ceil(32 * mantissa), exponent - 5), torch.finfo(torch.float32).tiny)
+    levels = torch.round(data.double() / step).clamp_(-top, top)
+    return levels.to(torch.int16), step

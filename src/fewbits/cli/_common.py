@@ -26,6 +26,11 @@ Data = Annotated[
     str | None,
     typer.Option("--data", help="Instead of the recipe's data: mine.py:loaders, which is run, or a data set's name."),
 ]
+Base = Annotated[
+    Path | None,
+    typer.Option("--base", help="The file that this one holds differences to, if it is not in the same file."),
+]
+Member = Annotated[str | None, typer.Option("--member", help="Which network, of a file of several.")]
 
 
 class Interrupted(Exception):  # noqa: N818 - it is none

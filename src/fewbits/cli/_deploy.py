@@ -1,4 +1,4 @@
-"""Commands that need ONNX: exporting a ``.few`` file, and timing what was exported."""
+"""Commands that need a runtime: exporting a ``.few`` file, and timing what was exported."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fewbits.deploy.onnx import Exported
+    from fewbits.deploy.tflite import TfliteExport
+    from fewbits.plan import Plan
     from fewbits.recipe import Recipe as Loaded
 
 SAMPLES = 16  # on which torch and ONNX Runtime are compared
@@ -64,16 +66,27 @@ def network_and_inputs(data: bytes, recipe: Loaded | None) -> tuple[nn.Module, A
     return zoo.build(name, seed=0).eval(), torch.randn(SAMPLES, *zoo.INPUTS[name], generator=generator)
 
 
-def to_onnx(file: Path, out: Path, recipe: Loaded | None) -> Exported:
+def to_onnx(
+    file: Path, out: Path, recipe: Loaded | None, base: Path | None = None, member: str | None = None
+) -> Exported:
     """Export a ``.few`` file after its network and the export agreed; see :func:`fewbits.deploy.onnx.to_onnx`."""
     from fewbits.deploy.onnx import to_onnx as export
-    from fewbits.files import read
+
+    _, network, plan, inputs = restored(file, recipe, base, member)
+    return export(network, inputs, out, plan=plan)
+
+
+def restored(
+    file: Path, recipe: Loaded | None, base: Path | None, member: str | None
+) -> tuple[nn.Module, nn.Module, Plan, Any]:
+    """An untrained network for a ``.few`` file, the file's own, its whole plan, and inputs."""
+    from fewbits.pipeline import opened
     from fewbits.pipeline.restore import restore
 
-    data = read(file)
+    data, origin = opened(file, base or (recipe.base if recipe else None), member)
     like, inputs = network_and_inputs(data, recipe)
-    network, plan = restore(data, like)
-    return export(network, inputs, out, plan=plan)
+    network, plan = restore(data, like, origin)
+    return like, network, plan.whole(), inputs
 
 
 def told(file: Path, out: Path, written: Exported, recipe: Loaded | None) -> None:
@@ -89,6 +102,30 @@ def told(file: Path, out: Path, written: Exported, recipe: Loaded | None) -> Non
         show(f"note: {note}")
     if written.bytes > size:
         show("note: ONNX stores numbers as they are; a .few file codes them")
+
+
+def to_tflite(
+    file: Path, out: Path, recipe: Loaded | None, base: Path | None = None, member: str | None = None
+) -> TfliteExport:
+    """Export a ``.few`` file with integer activations; see :func:`fewbits.deploy.tflite.to_tflite`."""
+    from fewbits.deploy.tflite import to_tflite as export
+
+    _, network, plan, inputs = restored(file, recipe, base, member)
+    return export(network, inputs, out, plan=plan)
+
+
+def told_of_tflite(file: Path, out: Path, written: TfliteExport, recipe: Loaded | None) -> None:
+    """Say what became of a file: both sizes, how well the outputs agree, its operations."""
+    from fewbits.report.words import human
+
+    data = f"{SAMPLES} {'validation samples' if recipe else 'random inputs'}"
+    show(
+        f"{out}: {human(written.bytes)}, {file.name} has {human(file.stat().st_size)}; {100 * written.equal:.3g} % of "
+        f"the output levels of LiteRT are torch's, and {100 * written.near:.3g} % within one, on {data}"
+    )
+    show("operations: " + ", ".join(f"{name} {count}" for name, count in sorted(written.operations.items())))
+    for note in written.notes:
+        show(f"note: {note}")
 
 
 def bench_latency(

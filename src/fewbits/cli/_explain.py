@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from fewbits.cli._common import Data, Network, Set, given
+from fewbits.cli._common import Base, Data, Member, Network, Set, given
 from fewbits.cli._console import Json, out_console, say, show
 from fewbits.cli._progress import progress
 from fewbits.errors import visible
@@ -29,24 +29,29 @@ def explain(
     ] = "plus",
     network: Network = None,
     data: Data = None,
+    base: Base = None,
+    member: Member = None,
     json_file: Json = None,
     changes: Set = None,
 ) -> None:
     """Which weights mattered: relevance before and after compression, in pictures and numbers."""
     loaded = given(recipe, changes, network, data)
 
-    from fewbits import codec, files
+    from fewbits import codec
     from fewbits import job as jobs
     from fewbits.job import folder as outputs
+    from fewbits.pipeline import opened
     from fewbits.report import page as make_page
     from fewbits.report import write_page
 
-    codec.inspect(files.read(file))  # a wrong path or damaged file is found before anything is trained
+    codec.inspect(
+        *opened(file, base or loaded.base, member)
+    )  # a wrong path or damaged file is found before anything is trained
     beside = file.parent / outputs.FLOAT
     trained = weights or (beside if beside.is_file() else None)
     with progress() as stage:
         job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=say)
-    explanation = jobs.explain(job, file, rules)
+    explanation = jobs.explain(job, file, rules, base, member)
     target = outputs.folder(out or file.parent)
     written = outputs.write_pictures(explanation, target)
     report_file = file.parent / "report.json"

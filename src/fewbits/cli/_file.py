@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fewbits.cli._common import Data, Network
+from fewbits.cli._common import Base, Data, Member, Network
 from fewbits.cli._console import Json, show, show_rows, writable
-from fewbits.cli._deploy import Recipe, named, to_onnx, told
+from fewbits.cli._deploy import Recipe, named, to_onnx, to_tflite, told, told_of_tflite
+from fewbits.cli._vela import told_of_vela
 
 if TYPE_CHECKING:
     from fewbits.codec import Decoded
@@ -30,16 +31,20 @@ _TITLES = (
 )
 
 
-def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
-    """What a file holds: tensors, bits, bytes, and how good its coding is. Checks every checksum; needs no network."""
+def inspect(file: File, base: Base = None, member: Member = None, limit: Limit = None, json_file: Json = None) -> None:
+    """What a file holds: tensors, bits, bytes, and how good its coding is. Checks every checksum; needs no network.
+
+    Of a file of differences, --base has the names; without it the size is told, and which base it needs.
+    """
     from dataclasses import asdict
 
-    from fewbits import codec, files
+    from fewbits import codec
     from fewbits.job.folder import write_text
+    from fewbits.pipeline import opened
     from fewbits.report.words import human
 
-    data = files.read(file)
-    found = codec.examine(data, limit=limit)
+    data, origin = opened(file, base, member)
+    found = codec.examine(data, limit=limit, base=origin)
     summary, sections = found.summary, found.sections
     # A masked tensor may have two sections: its line is about the mask.
     decoded = {row.name: row for row in sorted(sections, key=lambda row: row.entropy_bits is not None)}
@@ -52,13 +57,21 @@ def inspect(file: File, limit: Limit = None, json_file: Json = None) -> None:
         ratio = f"{row.coded_bits / row.entropy_bits:.3f}" if row is not None and row.entropy_bits else ""
         time = f"{1000 * row.seconds:.2f} ms" if row is not None else ""
         figures = (f"{t.count:,}", str(t.bits), f"{t.coded_bytes:,}", rate, entropy, ratio, time)
-        rows.append((" = ".join((t.name, *t.aliases)), t.kind, shape, t.coder, *figures))
-    show_rows(_TITLES, rows, words=4)
-    show(
-        f"{file.name}: {human(summary.file_bytes)} ({summary.file_bytes:,} bytes), format version {summary.version}, "
-        f"{summary.count:,} numbers, {8 * summary.file_bytes / max(1, summary.count):.3f} bits each; "
-        f"{summary.overhead_bytes} bytes are names, header and checksums"
-    )
+        kind = f"{t.kind} difference" if t.difference and t.kind != "same" else t.kind
+        rows.append((" = ".join((t.name, *t.aliases)), kind, shape, t.coder, *figures))
+    if rows or summary.base is None:
+        show_rows(_TITLES, rows, words=4)
+    size = f"{file.name}: {human(summary.file_bytes)} ({summary.file_bytes:,} bytes), format version {summary.version}"
+    if rows or summary.base is None:
+        show(
+            f"{size}, {summary.count:,} numbers, {8 * summary.file_bytes / max(1, summary.count):.3f} bits each; "
+            f"{summary.overhead_bytes} bytes are names, header and checksums"
+        )
+    else:
+        show(f"{size}; its tensors are told with its base (--base)")
+    if summary.base is not None:
+        show(f"holds differences to the base {summary.base}")
+    show(f"identity {summary.identity}, by which files of differences know it as their base")
     for one in summary.operations:
         bound = "no bound" if one.bound is None else f"error at most {one.bound:.2g}{' of it' * one.relative}"
         show(f"computes {one.words} ({bound}; {one.numbers} numbers)")
@@ -87,11 +100,18 @@ class Format(StrEnum):
     SAFETENSORS = "safetensors"
     NNC = "nnc"
     ONNX = "onnx"
+    TFLITE = "tflite"
+    VELA = "vela"
+
+
+RUNS = (Format.ONNX, Format.TFLITE, Format.VELA)  # in a runtime, on inputs of the network's
 
 
 def export(
     file: File,
-    to: Annotated[Format, typer.Option("--to", help="safetensors: float weights; nnc: ISO/IEC 15938-17; onnx: runs.")],
+    to: Annotated[
+        Format, typer.Option("--to", help="safetensors: float weights; nnc: ISO/IEC 15938-17; onnx, tflite, vela: run.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to; default: beside the file.", callback=writable)
     ] = None,
@@ -101,30 +121,58 @@ def export(
     recipe: Recipe = None,
     network: Network = None,
     data: Data = None,
+    base: Base = None,
+    member: Member = None,
     limit: Limit = None,
+    accelerator: Annotated[
+        str | None, typer.Option("--accelerator", help="vela: for which Ethos-U; default: ethos-u55-128.")
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", help="vela: a system of its vela.ini.")] = None,
+    memory_mode: Annotated[
+        str | None, typer.Option("--memory-mode", help="vela: a memory mode of its vela.ini; default: Shared_Sram.")
+    ] = None,
 ) -> None:
     """Write the network in a .few file in another format.
 
-    onnx needs the network: one of the zoo by the name in the file, or --recipe, or --network and --data. It is run, and
-    compared, before it is written.
+    Of a file of differences (--base) the whole network is written.
+
+    onnx, tflite and vela need the network: one of the zoo by the name in the file, or --recipe, or --network and
+    --data. It is run, and compared, before it is written. tflite and vela are for files with integer activations; vela
+    compiles for an Arm Ethos-U, and says what it takes there.
     """
     if levels and to is not Format.SAFETENSORS:
         raise typer.BadParameter("--levels goes with --to safetensors")
     for option, value in (("--recipe", recipe), ("--network", network), ("--data", data)):
-        if value is not None and to is not Format.ONNX:
-            raise typer.BadParameter(f"{option} goes with --to onnx")
+        if value is not None and to not in RUNS:
+            raise typer.BadParameter(f"{option} goes with --to {', '.join(RUNS)}")
+    chosen = {"accelerator": accelerator, "system": system, "memory_mode": memory_mode}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if chosen and to is not Format.VELA:
+        raise typer.BadParameter("--accelerator, --system and --memory-mode go with --to vela")
 
-    from fewbits import codec, deploy, files
+    from fewbits import codec, deploy
+    from fewbits.pipeline import opened
     from fewbits.report.words import human
 
     if to is Format.ONNX:
         target = out or file.with_suffix(".onnx")
         writable(target)
         loaded = named(recipe, network, data)
-        told(file, target, to_onnx(file, target, loaded), loaded)
+        told(file, target, to_onnx(file, target, loaded, base, member), loaded)
         return
-    coded = files.read(file)
-    plan = codec.decode(coded, codec.shapes(coded, limit=limit))
+    if to is Format.TFLITE:
+        target = out or file.with_suffix(".tflite")
+        writable(target)
+        loaded = named(recipe, network, data)
+        told_of_tflite(file, target, to_tflite(file, target, loaded, base, member), loaded)
+        return
+    if to is Format.VELA:
+        target = out or file.with_name(f"{file.stem}_vela.tflite")
+        writable(target)
+        told_of_vela(file, target, named(recipe, network, data), chosen, base, member)
+        return
+    coded, origin = opened(file, base, member)
+    plan = codec.decode(coded, codec.shapes(coded, limit=limit, base=origin), base=origin).whole()
     target = out or file.with_suffix(f".{to.value}")
     writable(target)
     if to is Format.NNC:

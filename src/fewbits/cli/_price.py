@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fewbits.cli._common import Data, Network
+from fewbits.cli._common import Base, Data, Member, Network
 from fewbits.cli._console import Json, show, show_table, writable
 from fewbits.cli._deploy import Recipe, named, network_and_inputs
 
@@ -47,6 +47,8 @@ def price(
     recipe: Recipe = None,
     network: Network = None,
     data: Data = None,
+    base: Base = None,
+    member: Member = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write a page with pictures to this file.", callback=writable)
     ] = None,
@@ -58,21 +60,20 @@ def price(
     --data; without them, inputs are taken as dense, or as --input-density says. One machine is shown layer by layer.
     """
     from fewbits.errors import FewbitsError, RecipeError, UnsupportedError
-    from fewbits.files import read
     from fewbits.hardware import layers, machine_names, machine_of
     from fewbits.hardware import price as priced
     from fewbits.job.folder import write_text
-    from fewbits.pipeline import layers_of
+    from fewbits.pipeline import layers_of, opened
     from fewbits.pipeline.restore import decoded, integer
     from fewbits.report import prices_page, write_page
 
     if not machine:
         raise RecipeError(f"name a machine, as --machine {machine_names()[0]}; 'fewbits machines' lists them")
     wanted = [machine_of(each) for each in machine]
-    coded = read(file)
     loaded = named(recipe, network, data)
+    coded, origin = opened(file, base or (loaded.base if loaded else None), member)
     like, inputs = network_and_inputs(coded, loaded)
-    plan = decoded(coded, like)
+    plan = decoded(coded, like, origin).whole()
     real = loaded is not None and input_density is None and not integer(plan, like)
     shape = tuple(inputs.shape[1:]) if hasattr(inputs, "shape") else inputs
     records = layers_of(plan, like, inputs if real else shape, input_density)

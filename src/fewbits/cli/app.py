@@ -20,7 +20,7 @@ from fewbits.cli import _price as cli_price
 from fewbits.cli import _prune as cli_prune
 from fewbits.cli import _sweep as cli_sweep
 from fewbits.cli import _tasks as cli_tasks
-from fewbits.cli._common import Data, Interrupted, Network, Out, Set, given, interrupted
+from fewbits.cli._common import Base, Data, Interrupted, Member, Network, Out, Set, given, interrupted
 from fewbits.cli._console import Json, out_console, say, show
 from fewbits.cli._progress import progress
 from fewbits.errors import FewbitsError
@@ -207,6 +207,7 @@ app.command()(cli_file.inspect)
 app.command()(cli_file.export)
 app.command()(cli_tasks.tasks)
 app.command()(cli_tasks.extract)
+app.command()(cli_tasks.family)
 app.command()(cli_deploy.bench_latency)
 app.command()(cli_price.price)
 app.command()(cli_price.machines)
@@ -218,6 +219,8 @@ def verify(
     recipe: Annotated[str | None, typer.Option("--recipe", help="The recipe it was made with.")] = None,
     network: Network = None,
     data: Data = None,
+    base: Base = None,
+    member: Member = None,
     json_file: Json = None,
     changes: Set = None,
 ) -> None:
@@ -231,19 +234,22 @@ def verify(
     """
     loaded = given(recipe, changes, network, data)
 
-    from fewbits import codec, files
+    from fewbits import codec
     from fewbits import job as jobs
     from fewbits.job import batches
     from fewbits.job import folder as outputs
+    from fewbits.pipeline import opened
     from fewbits.report.words import quality
 
-    codec.inspect(files.read(file))  # a wrong path or a damaged file is found before any data is loaded
+    codec.inspect(
+        *opened(file, base or loaded.base, member)
+    )  # a wrong path or a damaged file is found before any data is loaded
     beside = file.parent / "report.json"
     report = outputs.load_report(beside) if beside.is_file() else None
     job = jobs.skeleton(loaded)
     split = job.final_split
     metric = job.task.scale.name
-    found = job.shown(job.evaluate(split)(job.decoded(file)))
+    found = job.shown(job.evaluate(split)(job.decoded(file, base, member)))
     name = job.recipe.network.name if job.recipe.network else ""
     show(f"{file.name}: sound, decodes into {name}, {quality(found, metric)} on the {split} data")
     figures: dict[str, Any] = {

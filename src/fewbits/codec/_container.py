@@ -6,7 +6,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from fewbits.approximation import Approximation
 from fewbits.codec import _dense as dense
+from fewbits.codec import _difference as difference
 from fewbits.codec import coder as coders
+from fewbits.codec._difference import Base
 from fewbits.codec._directory import Directory, pack, unpack
 from fewbits.codec._parts import channels_of, narrowed, record_of
-from fewbits.codec._record import CONSTANT, Record, Section, grouping
+from fewbits.codec._record import CONSTANT, FAMILY_FORM, SHARED, Record, Section, grouping, section_of
 from fewbits.codec._work import run
 from fewbits.codec.coder import CODERS, Array
-from fewbits.errors import FormatError, MismatchError, RecipeError, did_you_mean
+from fewbits.errors import BaseError, FormatError, MismatchError, RecipeError, did_you_mean
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
 
 MAGIC = b"\x8afew\r\n\x1a\n"
@@ -32,6 +34,9 @@ FEW = 1 << 17  # weights that one thread codes on its own, unless asked otherwis
 TRAINING_COUNTER = "num_batches_tracked"
 
 Like = nn.Module | Mapping[str, Tensor]
+
+Known = dict[bytes, tuple[int, bytes]]
+"""Sections of levels, and the numbers of their coders, by a hash of what they hold."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,18 @@ class Contents:
     chunks: list[bytes]
     paddings: dict[str, tuple[int, int]]
     aliases: dict[str, str]
-    approximations: dict[str, Approximation]
+    approximations: dict[str, Approximation] = field(default_factory=dict)
+    base: bytes | None = None
 
 
 def encode(
-    plan: Plan, *, header: Mapping[str, object] | None = None, profile: str = "small", threads: int | None = None
+    plan: Plan,
+    *,
+    header: Mapping[str, object] | None = None,
+    profile: str = "small",
+    threads: int | None = None,
+    base: Base | None = None,
+    known: Known | None = None,
 ) -> bytes:
     """The bytes of a ``.few`` file that holds ``plan``; the same plan gives the same bytes on every machine.
 
@@ -57,25 +69,37 @@ def encode(
         header: anything that JSON can hold, to be read back by :func:`inspect`; at most 1 MiB.
         profile: how levels are coded: ``"small"`` or ``"fast"``.
         threads: how many code at once; default: one per processor, up to 16. The bytes do not depend on it.
+        known: of a file that was coded before, by what they hold, sections of levels: those are not coded again.
+            Afterwards this file's are in their place.
+        base: for a plan of differences, the file that they are to, by :func:`base_of`; its readers need it, too.
 
     Raises:
         NonFiniteError: a dense number is NaN, or a step, a scale or a codebook value is NaN or infinite.
         RecipeError: a level outside its grid, a step that is not positive, a data type, name or header that
-            the format cannot hold.
+            the format cannot hold; differences without their base, or with another one.
     """
-    parts = [record_of(name, entry) for name, entry in plan.items()]
+    if base is None and plan.relative:
+        raise RecipeError("the plan holds differences: give encode their base, as base=, or encode plan.whole()")
+    parts = [record_of(n, entry) for n, entry in plan.items()] if base is None else difference.parts_of(plan, base)
     if plan.channels is not None:
         parts = [narrowed(part, plan.channels) for part in parts]
     records = [part.record for part in parts]
     groups = grouping(records)
     jobs: list[Callable[[], tuple[int, bytes]]] = []
     strips: list[int] = []  # jobs per section
+    keys: list[bytes | None] = []
     for members, is_levels in groups:
         first = parts[members[0]]
+        keys.append(None)
         if is_levels:
-            assert first.levels is not None
-            lowest, highest = first.record.span
-            coding = coders.encoding(first.levels, min(lowest, 0), max(highest, 0), profile)
+            shape, (lowest, highest) = section_of([parts[i].record for i in members])
+            levels = [found for i in members if (found := parts[i].levels) is not None]
+            together = levels[0] if len(levels) == 1 else np.concatenate([found.reshape(-1) for found in levels])
+            keys[-1] = None if known is None else _key(together.reshape(shape), lowest, highest, profile)
+            if known is not None and keys[-1] in known:
+                strips.append(0)
+                continue
+            coding = coders.encoding(together.reshape(shape), min(lowest, 0), max(highest, 0), profile)
         else:
             assert first.record.dtype is not None
             rows = [part for i in members if (part := parts[i].numbers) is not None]
@@ -84,20 +108,37 @@ def encode(
         jobs += coding
     done = iter(run(jobs, threads or _threads(sum(record.count for record in records))))
     chunks, sections = [], []
-    for (members, is_levels), count in zip(groups, strips, strict=True):
-        numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
-        chunks.append(coders.joined(streams))
-        sections.append(Section(members, is_levels, numbers[0], len(chunks[-1])))
+    now: Known = {}
+    for (members, is_levels), count, key in zip(groups, strips, keys, strict=True):
+        if known is not None and key is not None and not count:
+            number, chunk = known[key]
+        else:
+            numbers, streams = zip(*(next(done) for _ in range(count)), strict=True)
+            number, chunk = numbers[0], coders.joined(streams)
+        if key is not None:
+            now[key] = number, chunk
+        chunks.append(chunk)
+        sections.append(Section(members, is_levels, number, len(chunk)))
+    if known is not None:
+        known.clear()
+        known.update(now)
     paddings = plan.channels.paddings if plan.channels is not None else None
-    head = pack(records, sections, header or {}, paddings, plan.aliases, plan.approximations)
+    if base is not None and plan.approximations:
+        raise RecipeError(
+            "a file of differences holds no operations in place of others: write the network without base"
+        )
+    if base is None:
+        head = pack(records, sections, header or {}, paddings, plan.aliases, plan.approximations)
+    else:
+        head = difference.pack(records, sections, header or {}, plan, base)
     blocks = [MAGIC, struct.pack("<HI", VERSION, len(head))]
     for block in (head, *chunks):
-        blocks += [block, _check(block)]
+        blocks += [block, check_of(block)]
     body = b"".join(blocks)
     return body + hashlib.sha256(body).digest()[:DIGEST]
 
 
-def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
+def decode(data: bytes, like: Like, *, threads: int | None = None, base: Base | None = None) -> Plan:
     """The plan in the bytes of a ``.few`` file.
 
     Args:
@@ -107,18 +148,29 @@ def decode(data: bytes, like: Like, *, threads: int | None = None) -> Plan:
             (``num_batches_tracked``) may be missing from the file. For a network that lost channels it is the
             network before, or after.
         threads: how many decode at once; default: one per processor, up to 16.
+        base: of a file of differences, what these are to, by :func:`base_of`. The entries then have the order of
+            ``like``.
 
     Raises:
         FormatError: the file is damaged, truncated, hostile or of a newer version.
-        MismatchError: the file is sound, but a name or shape differs from ``like``.
+        MismatchError: the file is sound, but a name or shape differs from ``like``; BaseError: or it needs a base, or
+            another one, or none.
     """
     valid = _shapes(like)
-    contents = open_file(data)
+    contents = open_file(data, base)
     _compare(contents, valid)
     pairs = list(zip(contents.sections, contents.chunks, strict=True))
-    entries = decoded_entries(contents.records, range(len(contents.records)), pairs, threads)
-    channels = channels_of(contents.records, contents.paddings, contents.aliases)
-    found = {contents.records[i].name: entry for i, entry in entries.items()}
+    records = contents.records
+    changed = [i for i, record in enumerate(records) if not record.same]
+    entries = decoded_entries(records, changed, pairs, threads)
+    if base is not None:
+        for i, record in enumerate(records):
+            if record.place is not None:
+                entries[i] = difference.based(record, entries.get(i), base)
+    channels = channels_of(records, contents.paddings, contents.aliases)
+    found = {record.name: entries[i] for i, record in enumerate(records)}
+    if base is not None:
+        found = {name: found[name] for name in valid if name in found}
     return Plan(found, channels, contents.aliases, contents.approximations)
 
 
@@ -135,18 +187,27 @@ def decoded_entries(
     for section, chunk in sections:
         members = [records[i] for i in section.members]
         if section.levels:
-            levels[section.members[0]], parts = _decoding(members[0], section.coder, chunk)
+            together, parts = _decoding(members, section.coder, chunk)
             jobs += parts
+            ends = np.cumsum([record.count for record in members])[:-1]
+            apart = [together] if len(members) == 1 else np.split(together, ends)  # views, which the jobs fill
+            levels.update(
+                (i, part.reshape(record.shape)) for i, record, part in zip(section.members, members, apart, strict=True)
+            )
         else:
             numbers.update(zip(section.members, _decoded_numbers(members, section.coder, chunk), strict=True))
     run(jobs, threads or _threads(sum(array.size for array in levels.values())))
     return {i: _entry(records[i], levels.get(i), numbers.get(i)) for i in wanted}
 
 
-def open_file(data: bytes) -> Contents:
-    """Check a whole file (signature, version, checksums, directory), take it apart; FormatError otherwise."""
+def open_file(data: bytes, base: Base | None = None) -> Contents:
+    """Check a whole file (signature, version, checksums, directory), take it apart.
+
+    Raises:
+        FormatError: it is not sound. BaseError: it needs a base, or another one, or none.
+    """
     data = bytes(data)
-    directory, end = open_directory(lambda begin, end: data[begin:end], len(data))
+    directory, end = open_directory(lambda begin, end: data[begin:end], len(data), base)
     sound = hashlib.sha256(data[:-DIGEST]).digest()[:DIGEST] == data[-DIGEST:]
     records, sections = directory.records, directory.sections
     chunks = []
@@ -156,18 +217,50 @@ def open_file(data: bytes) -> Contents:
         at += section.size + CHECK
     if not sound:
         raise FormatError("the file is damaged: its hash does not match")
+    identity = None if base is None else base.identity
     rest = directory.paddings, directory.aliases, directory.approximations
-    return Contents(directory.header, records, sections, chunks, *rest)
+    return Contents(directory.header, records, sections, chunks, *rest, identity)
 
 
-def open_directory(take: Callable[[int, int], bytes], size: int) -> tuple[Directory, int]:
+def open_directory(take: Callable[[int, int], bytes], size: int, base: Base | None = None) -> tuple[Directory, int]:
     """Check signature, version and directory of a file, and its size; FormatError otherwise. No section is asked for.
 
     Args:
-        take: ``take(begin, end)`` gives bytes of the file. size: of the file.
+        take: ``take(begin, end)`` gives bytes of the file. size: of the file. base: of a file of differences.
 
     Returns:
         The directory, and where the first section begins.
+
+    Raises:
+        FormatError: it is not sound. BaseError: it needs a base, or another one, or none.
+    """
+    head, end = stored_head(take, size)
+    if head[:1] == bytes([FAMILY_FORM]):
+        raise MismatchError(
+            "the file holds several networks: name one of them, as member= (--member); 'fewbits tasks' lists them"
+        )
+    preface = difference.preface(head)
+    if preface is not None and base is None:
+        raise BaseError(
+            f"the file holds differences to the base {preface.identity.hex()}, which was not given: give the file that "
+            "it was made with, as base= (--base)"
+        )
+    if preface is None and base is not None:
+        raise BaseError(f"the file stands alone, and needs no base ({base.identity.hex()} was given): leave base out")
+    directory = unpack(head) if preface is None or base is None else difference.unpack(preface, base)
+    needed = end + sum(section.size + CHECK for section in directory.sections) + DIGEST
+    if needed > size:
+        raise FormatError(f"the file is truncated: it should have {needed} bytes, and has {size}")
+    if needed < size:
+        raise FormatError(f"the file has {size - needed} bytes too many")
+    return directory, end
+
+
+def stored_head(take: Callable[[int, int], bytes], size: int) -> tuple[bytes, int]:
+    """Check signature, version and the check of the head; the head as it is stored, and where it ends with its check.
+
+    Raises:
+        FormatError: it is not sound.
     """
     start = len(MAGIC) + 6
     begin = take(0, start)
@@ -184,26 +277,21 @@ def open_directory(take: Callable[[int, int], bytes], size: int) -> tuple[Direct
     if end + CHECK + DIGEST > size:
         raise FormatError("the file is truncated: it ends within its directory")
     head = take(start, end + CHECK)
-    if head[head_size:] != _check(head[:head_size]):
+    if head[head_size:] != check_of(head[:head_size]):
         raise FormatError("the file is damaged: the checksum of its directory does not match")
-    directory = unpack(head[:head_size])
-    needed = end + CHECK + sum(section.size + CHECK for section in directory.sections) + DIGEST
-    if needed > size:
-        raise FormatError(f"the file is truncated: it should have {needed} bytes, and has {size}")
-    if needed < size:
-        raise FormatError(f"the file has {size - needed} bytes too many")
-    return directory, end + CHECK
+    return head[:head_size], end + CHECK
 
 
 def checked_chunk(block: bytes, name: str) -> bytes:
     """The bytes of a section, without the check that follows them; FormatError if it does not match."""
     chunk = block[:-CHECK]
-    if block[-CHECK:] != _check(chunk):
+    if block[-CHECK:] != check_of(chunk):
         raise FormatError(f"the file is damaged: the checksum of tensor {name!r} does not match")
     return chunk
 
 
-def _check(block: bytes) -> bytes:
+def check_of(block: bytes) -> bytes:
+    """What stands behind a block: the lower 16 bits of its CRC-32."""
     return struct.pack("<H", zlib.crc32(block) & 0xFFFF)
 
 
@@ -218,6 +306,14 @@ def _wrong_magic(data: bytes) -> str:
 def _threads(weights: int) -> int | None:
     """One where starting more would take longer than the work."""
     return 1 if weights < FEW else None
+
+
+def _key(levels: Array, lowest: int, highest: int, profile: str) -> bytes:
+    """A hash of all that a section of levels depends on."""
+    about = repr((levels.shape, lowest, highest, profile)).encode()
+    found = hashlib.blake2b(np.ascontiguousarray(levels, np.int16).reshape(-1).data, digest_size=16)
+    found.update(about)
+    return found.digest()
 
 
 def _numbers(rows: list[Array], dtype: torch.dtype) -> tuple[int, bytes]:
@@ -243,19 +339,20 @@ def decoded_pieces(section: Section, records: list[Record], chunk: bytes) -> Ite
                     _check_finite(record, found)
             at += record.numbers
         return
-    lowest, highest = first.span
+    shape, (lowest, highest) = section_of(members)
     kept = 0
-    for piece in _coder(first, section.coder).strips(chunk, first.shape, min(lowest, 0), max(highest, 0)):
-        _check_span(first, piece)
+    for piece in _coder(first, section.coder).strips(chunk, shape, min(lowest, 0), max(highest, 0)):
+        if len(members) == 1:
+            _check_span(first, piece)
         kept += int(piece.sum(dtype=np.int64))
         yield piece
     _check_survivors(first, kept)
 
 
-def _decoding(record: Record, coder: int, chunk: bytes) -> tuple[Array, list[Callable[[], None]]]:
-    """An array for the levels of a section, and the jobs that fill it: no larger than its (compared) shape needs."""
-    lowest, highest = record.span
-    return _coder(record, coder).decoding(chunk, record.shape, min(lowest, 0), max(highest, 0))
+def _decoding(members: list[Record], coder: int, chunk: bytes) -> tuple[Array, list[Callable[[], None]]]:
+    """An array for the levels of a section, and the jobs that fill it: no larger than its (compared) shapes need."""
+    shape, (lowest, highest) = section_of(members)
+    return _coder(members[0], coder).decoding(chunk, shape, min(lowest, 0), max(highest, 0))
 
 
 def _coder(record: Record, number: int) -> coders.Coder:
@@ -347,8 +444,12 @@ def _check_levels(record: Record, levels: Array) -> None:
 
 def _check_span(record: Record, levels: Array) -> None:
     lowest, highest = record.span
-    # A coder keeps to the bounds that it was given, which always include zero.
-    if not lowest <= 0 <= highest and not (lowest <= levels.min() and levels.max() <= highest):
+    # A coder keeps to the bounds that it was given, which always include zero, and may be those of several tensors.
+    if (
+        not (lowest <= 0 <= highest and record.storage != SHARED)
+        and levels.size
+        and not (lowest <= levels.min() and levels.max() <= highest)
+    ):
         raise FormatError(f"tensor {record.name!r} of the file has a level out of range")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import NoReturn
 
@@ -57,6 +57,23 @@ PRIME = (
 )
 
 
+def value_columns(records: list[Record]) -> list[bytes]:
+    """The columns of a head that say what tensors are made of."""
+    clustered = [r for r in records if r.dtype is None]
+    return [
+        bytes(r.bits for r in clustered),
+        *(_cluster_values(r) for r in clustered),
+        *(varint(r.survivors) for r in records if r.survivors is not None),
+        *(bytes([r.bits, r.axis]) for r in records if r.axis is not None),
+        *(r.constant for r in records),
+    ]
+
+
+def section_columns(sections: list[Section]) -> list[bytes]:
+    """The columns of a head that say how sections are coded, and how long they are."""
+    return [bytes(s.coder for s in sections), *(varint(s.size) for s in sections)]
+
+
 def pack(
     records: list[Record],
     sections: list[Section],
@@ -76,28 +93,27 @@ def pack(
             f"a tensor of a network with other operations cannot be called {operations.NAME!r}: rename it"
         )
     places = {record.name: i for i, record in enumerate(records)}
-    clustered = [r for r in records if r.dtype is None]
     head = b"".join(
         [
             varint(count),
-            *(_name(name) for name in (*places, *aliases, *extra)),
+            *(name_of(name) for name in (*places, *aliases, *extra)),
             bytes(r.kind if r.kept is None else NARROWED for r in records) + bytes([ALIAS_KIND] * len(aliases)),
             bytes([OPERATIONS_KIND] * len(extra)),
             bytes(len(r.shape) for r in records) + bytes(len(aliases) + len(extra)),
             *(varint(size) for r in records for size in r.full),
-            narrowing.pack([(r.kind, r.kept) for r in records if r.kept is not None], paddings or {}, _name),
+            narrowing.pack([(r.kind, r.kept) for r in records if r.kept is not None], paddings or {}, name_of),
             *(varint(places[name]) for name in aliases.values()),
             operations.pack(approximations),
-            bytes(r.bits for r in clustered),
-            *(_cluster_values(r) for r in clustered),
-            *(varint(r.survivors) for r in records if r.survivors is not None),
-            *(bytes([r.bits, r.axis]) for r in records if r.axis is not None),
-            *(r.constant for r in records),
-            bytes(s.coder for s in sections),
-            *(varint(s.size) for s in sections),
-            _user(header),
+            *value_columns(records),
+            *section_columns(sections),
+            user_text(header),
         ]
     )
+    return stored(head)
+
+
+def stored(head: bytes) -> bytes:
+    """The content of a head as it stands in a file: its form, and the content as it is or coded."""
     if len(head) > HEAD_LIMIT:
         raise RecipeError(f"the directory of this plan has {len(head)} bytes; a file holds at most {HEAD_LIMIT}")
     coded = bytes([CODED]) + varint(len(head)) + bits.bytes_encode(head, 0, PRIME)
@@ -115,14 +131,14 @@ class Directory:
     header: dict[str, object]
     paddings: dict[str, tuple[int, int]]
     aliases: dict[str, str]
-    approximations: dict[str, Approximation]
+    approximations: dict[str, Approximation] = field(default_factory=dict)
 
 
 def unpack(stored: bytes) -> Directory:
     """The inverse of :func:`pack`; FormatError for anything that it could not have written."""
-    cursor = Cursor(_content(stored))
+    cursor = Cursor(content_of(stored))
     count = cursor.varint(TENSOR_LIMIT)
-    names = [_text(cursor.until_zero(NAME_LIMIT)) for _ in range(count)]
+    names = [text_of(cursor.until_zero(NAME_LIMIT)) for _ in range(count)]
     if len(set(names)) < count:
         raise FormatError("the file holds two tensors of the same name")
     kinds = cursor.take(count)
@@ -144,6 +160,23 @@ def unpack(stored: bytes) -> Directory:
     names, others = names[:count], names[count:]
     aliases = {other: names[_before(cursor, count)] for other in others}
     approximations = operations.unpack(cursor) if extra else {}
+    records = unvalued(cursor, names, kinds, shapes)
+    records = [
+        record if masks is None else replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)
+    ]
+    records = valued(cursor, records)
+    sections = read_sections(cursor, records)
+    return Directory(records, sections, parse_user(cursor.take(cursor.left)), paddings, aliases, approximations)
+
+
+def unvalued(
+    cursor: Cursor, names: list[str], kinds: bytes, shapes: list[tuple[int, ...]], *, shared: bool = False
+) -> list[Record]:
+    """Records with what their kinds say, and with grids; see :func:`valued` for the rest.
+
+    Args:
+        shared: whether levels may be in a shared section.
+    """
     whats = [(kind >> 6) << 4 | kind & 15 for kind in kinds]
     if any(what >= MASKED + len(SURVIVORS) and what != AFFINE for what in whats):
         raise FormatError("the file holds a tensor of an unknown kind")
@@ -159,17 +192,24 @@ def unpack(stored: bytes) -> Directory:
             records.append(Record(name, shape, storage, dtype=DTYPES[what - DENSE]))
         else:
             records.append(_clustered(cursor, name, shape, storage, what, next(widths)))
-    records = [
-        record if masks is None else replace(record, kept=masks) for record, masks in zip(records, kept, strict=True)
-    ]
+        if what < DENSE and storage == SHARED and not (shared and what == STEP):
+            raise FormatError(f"tensor {name!r} of the file is stored in an unknown way")
+    return records
+
+
+def valued(cursor: Cursor, records: list[Record]) -> list[Record]:
+    """The records with survivors, grids and constants."""
     records = [_with_survivors(cursor, record) for record in records]
     records = [_with_axis(cursor, record) for record in records]
-    records = [_with_constant(cursor, record) for record in records]
+    return [_with_constant(cursor, record) for record in records]
+
+
+def read_sections(cursor: Cursor, records: list[Record]) -> list[Section]:
+    """The inverse of :func:`section_columns`."""
     groups = grouping(records)
     coders = cursor.take(len(groups))
     sizes = [cursor.varint(COUNT_LIMIT) for _ in groups]
-    sections = [Section(*group, *fields) for group, *fields in zip(groups, coders, sizes, strict=True)]
-    return Directory(records, sections, _parse_user(cursor.take(cursor.left)), paddings, aliases, approximations)
+    return [Section(*group, *fields) for group, *fields in zip(groups, coders, sizes, strict=True)]
 
 
 def _before(cursor: Cursor, count: int) -> int:
@@ -187,7 +227,7 @@ def _narrowed(
     chosen = [i for i, kind in enumerate(kinds) if kind == NARROWED]
     if not chosen:
         return kinds, shapes, [None] * len(kinds), {}
-    found, paddings = narrowing.unpack(cursor, [shapes[i] for i in chosen], NAME_LIMIT, _text)
+    found, paddings = narrowing.unpack(cursor, [shapes[i] for i in chosen], NAME_LIMIT, text_of)
     inner, small = bytearray(kinds), list(shapes)
     kept: list[Masks | None] = [None] * len(kinds)
     left: dict[int, int] = {}  # each mask is counted once, however many tensors have it
@@ -198,7 +238,8 @@ def _narrowed(
     return bytes(inner), small, kept, paddings
 
 
-def _name(name: str) -> bytes:
+def name_of(name: str) -> bytes:
+    """A name as it stands in a head. RecipeError for one that cannot."""
     try:
         coded = name.encode()
     except UnicodeEncodeError:
@@ -215,7 +256,8 @@ def _cluster_values(record: Record) -> bytes:
     return struct.pack("<h", record.lowest) + varint(size) + struct.pack(f"<{size}f", *record.codebook)
 
 
-def _user(header: Mapping[str, object]) -> bytes:
+def user_text(header: Mapping[str, object]) -> bytes:
+    """The user's header as JSON. RecipeError for one that cannot be written."""
     if not header:
         return b""
     try:
@@ -229,7 +271,8 @@ def _user(header: Mapping[str, object]) -> bytes:
     return text
 
 
-def _content(stored: bytes) -> bytes:
+def content_of(stored: bytes) -> bytes:
+    """The inverse of :func:`stored`."""
     cursor = Cursor(stored)
     form = cursor.take(1)[0]
     if form == RAW:
@@ -246,7 +289,8 @@ def _content(stored: bytes) -> bytes:
     return bytes(content)
 
 
-def _text(coded: bytes) -> str:
+def text_of(coded: bytes) -> str:
+    """The inverse of :func:`name_of`."""
     try:
         return coded.decode()
     except UnicodeDecodeError:
@@ -299,7 +343,7 @@ def _with_constant(cursor: Cursor, record: Record) -> Record:
     if record.survivors is not None or record.axis is not None:
         return record
     clustered = record.dtype is None
-    if record.storage > CONSTANT or (clustered and record.storage == SHARED):
+    if record.storage > CONSTANT:
         raise FormatError(f"tensor {record.name!r} of the file is stored in an unknown way")
     if record.count == 0 and record.storage != CONSTANT:
         raise FormatError(f"tensor {record.name!r} of the file is empty, and yet has a section")
@@ -313,7 +357,8 @@ def _with_constant(cursor: Cursor, record: Record) -> Record:
     return replace(record, constant=element)
 
 
-def _parse_user(text: bytes) -> dict[str, object]:
+def parse_user(text: bytes) -> dict[str, object]:
+    """The inverse of :func:`user_text`."""
     if not text:
         return {}
     if len(text) > USER_LIMIT:

@@ -7,7 +7,8 @@ memory. What networks need lies far below: even 256 numbers to a byte are a thou
 from __future__ import annotations
 
 from fewbits.codec._container import Contents
-from fewbits.codec._record import Record
+from fewbits.codec._difference import Base
+from fewbits.codec._record import Record, Section, section_of
 from fewbits.codec.coder import CODERS, layout
 
 FREE = 1 << 18
@@ -20,25 +21,31 @@ DENSE = 1 << 25
 """Bytes that the numbers of a section have, and twice the file's bytes more."""
 
 
-def excess(contents: Contents, size: int, limit: int | None, whole: bool) -> str | None:
+def numbers_of(base: Base | None) -> int:
+    """Numbers of a base, which are there already."""
+    return 0 if base is None else sum(tensor.numel() for tensor in base.tensors.values())
+
+
+def excess(contents: Contents, size: int, limit: int | None, whole: bool, free: int = 0) -> str | None:
     """Why a file of ``size`` bytes is not decoded without its network, or ``None`` if it is.
 
     Args:
         limit: numbers that its reader allows instead, however few bytes they take.
         whole: also count tensors whose one element stands in the directory: a decoded plan has them, no section has.
+        free: numbers that may be declared beside, as they are there already: those of a base.
     """
     records = contents.records
     numbers = sum(record.count for record in records if whole or record.has_levels or record.numbers)
     if limit is not None:
         words = f"the file declares {numbers:,} numbers; the limit without its network is {limit:,}"
         return words if numbers > limit else None
-    most = FREE + PER_BYTE * size
+    most = FREE + PER_BYTE * size + free
     work = sum(map(_work, records)) + sum(_constant(record) for record in records if whole)
     if work > most:
         return _words(f"the file of {size:,} bytes declares {numbers:,} numbers", f"2^18 and {PER_BYTE} for each byte")
     for section in contents.sections:
         first = records[section.members[0]]
-        if section.levels and _piece(first, section.coder) > PIECE + size // 4:
+        if section.levels and _piece(records, section) > PIECE + size // 4 + free:
             return _words(f"tensor {first.name!r} of the file has too many levels in one piece", "2^21")
         if not section.levels and sum(_bytes(records[i]) for i in section.members) > DENSE + 2 * size:
             return _words(f"tensor {first.name!r} of the file has too many numbers in one section", "32 MB of them")
@@ -62,9 +69,9 @@ def _constant(record: Record) -> int:
     return 0 if record.has_levels or record.numbers else record.count
 
 
-def _piece(record: Record, coder: int) -> int:
+def _piece(records: list[Record], section: Section) -> int:
     """Levels that are decoded at once; of a coder that nobody knows, none are."""
-    if coder not in CODERS:
+    if section.coder not in CODERS:
         return 0
-    rows, columns, _ = layout(record.shape)
-    return CODERS[coder].height(rows, columns) * columns
+    rows, columns, _ = layout(section_of([records[i] for i in section.members])[0])
+    return CODERS[section.coder].height(rows, columns) * columns

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewbits.codec._container import Contents, decoded_pieces, open_file
-from fewbits.codec._limits import excess
-from fewbits.codec._summary import Summary, summary_of
+from fewbits.codec._difference import Base
+from fewbits.codec._limits import excess, numbers_of
+from fewbits.codec._summary import Summary, summary_of, without_base
 from fewbits.codec.coder import STRIP, Array
 from fewbits.errors import FormatError
 
@@ -49,29 +50,34 @@ class Examined:
     left: str | None
 
 
-def measure(data: bytes, *, limit: int | None = None) -> list[Decoded]:
+def measure(data: bytes, *, limit: int | None = None, base: Base | None = None) -> list[Decoded]:
     """Decode every section of a file, one by one in this thread, and keep nothing of it.
 
     Args:
         limit: numbers that the sections may declare; default: 2^18, and 256 for each byte of the file.
+        base: of a file of differences.
 
     Raises:
         FormatError: the file is damaged, hostile, or declares more than ``limit`` numbers.
     """
-    contents = open_file(data)
-    if why := excess(contents, len(data), limit, whole=False):
+    contents = open_file(data, base)
+    if why := excess(contents, len(data), limit, whole=False, free=numbers_of(base)):
         raise FormatError(why)
     return _measured(contents)
 
 
-def examine(data: bytes, *, limit: int | None = None) -> Examined:
+def examine(data: bytes, *, limit: int | None = None, base: Base | None = None) -> Examined:
     """The directory of a file, and :func:`measure` where its limit allows that.
 
+    Of a file of differences without its base there is little to see, see :func:`fewbits.codec.inspect`.
+
     Raises:
-        FormatError: the file is damaged or hostile.
+        FormatError: the file is damaged or hostile. BaseError: it needs another base, or none.
     """
-    contents = open_file(data)
-    why = excess(contents, len(data), limit, whole=False)
+    if base is None and (found := without_base(data)) is not None:
+        return Examined(found, [], None)
+    contents = open_file(data, base)
+    why = excess(contents, len(data), limit, whole=False, free=numbers_of(base))
     return Examined(summary_of(contents, data), [] if why else _measured(contents), why)
 
 

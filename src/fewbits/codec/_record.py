@@ -18,8 +18,14 @@ NARROWED = 15  # any of these, of which channels were removed; says which, and i
 AFFINE = 16  # int8 levels, and a float32 scale for each channel
 ALIAS = 17  # another name of a tensor of the file
 ALIAS_KIND = (ALIAS >> 4) << 6 | ALIAS & 15
-OPERATIONS = 18  # no tensor: what the network computes in place of its operations
+SAME = 18  # of a base's tensor: it is the network's, too
+SAME_KIND = (SAME >> 4) << 6 | SAME & 15
+ABSENT = 19  # of a base's tensor: the network has none of this name, or one that stands alone in the file
+ABSENT_KIND = (ABSENT >> 4) << 6 | ABSENT & 15
+OPERATIONS = 20  # no tensor: what the network computes in place of its operations
 OPERATIONS_KIND = (OPERATIONS >> 4) << 6 | OPERATIONS & 15
+
+FAMILY_FORM = 3  # of a head: several networks, each a whole file
 
 FLOAT32_MAX = 3.4028234663852886e38
 
@@ -39,6 +45,8 @@ class Record:
         constant: little-endian bytes of the one element (int16 level if clustered) of a constant tensor;
             empty for an empty tensor.
         kept: of a narrowed tensor, per dimension which indices of a larger one are left, or ``None`` for all.
+        place: of a difference, which of the base's tensors it is to; ``None`` for a tensor that stands alone.
+        same: whether it is the base's tensor as it is, of which the file says no more.
     """
 
     name: str
@@ -53,6 +61,8 @@ class Record:
     survivors: int | None = None
     axis: int | None = None
     kept: Masks | None = None
+    place: int | None = None
+    same: bool = False
 
     @property
     def full(self) -> tuple[int, ...]:
@@ -99,6 +109,8 @@ class Record:
     @property
     def kind(self) -> int:
         """The kind byte."""
+        if self.same:
+            return SAME_KIND
         if self.axis is not None:
             what = AFFINE
         elif self.dtype is not None:
@@ -121,13 +133,20 @@ class Section:
 def grouping(records: list[Record]) -> list[tuple[tuple[int, ...], bool]]:
     """``(which tensors, whether their levels)`` of every section, in file order.
 
-    Levels and masks have sections of their own; the numbers of all ``SHARED`` tensors of one dtype form one.
+    Levels and masks have sections of their own; the numbers of all ``SHARED`` tensors of one dtype form one, and
+    so do the levels of all ``SHARED`` clustered ones, which are differences.
     """
     groups: list[tuple[list[int], bool]] = []
     shared: dict[torch.dtype | None, list[int]] = {}
     for i, record in enumerate(records):
         if record.has_levels:
-            groups.append(([i], True))
+            together = record.dtype is None and record.storage == SHARED
+            if together and None in shared:
+                shared[None].append(i)
+            else:
+                groups.append(([i], True))
+                if together:
+                    shared[None] = groups[-1][0]
         if not record.numbers:
             continue
         if record.storage == SHARED and record.dtype in shared:
@@ -137,6 +156,14 @@ def grouping(records: list[Record]) -> list[tuple[tuple[int, ...], bool]]:
         if record.storage == SHARED:
             shared[record.dtype] = groups[-1][0]
     return [(tuple(group), levels) for group, levels in groups]
+
+
+def section_of(members: list[Record]) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Shape, and lowest and highest level, of what a section of levels holds: a tensor, or several in a row."""
+    if len(members) == 1:
+        return members[0].shape, members[0].span
+    spans = [record.span for record in members]
+    return (sum(record.count for record in members),), (min(low for low, _ in spans), max(high for _, high in spans))
 
 
 def overflows(step: float, bits: int) -> bool:

@@ -10,9 +10,12 @@ from math import isfinite
 
 from fewbits.approximation import Approximation
 from fewbits.codec import _dense as dense
-from fewbits.codec._container import VERSION, Contents, open_file
+from fewbits.codec import _difference as difference
+from fewbits.codec._container import DIGEST, VERSION, Contents, open_file, stored_head
+from fewbits.codec._difference import Base
 from fewbits.codec._record import Record
 from fewbits.codec.coder import CODERS
+from fewbits.errors import FormatError
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class TensorSummary:
             constant tensor lives in the directory and counts 0.
         survivors: of a masked tensor, how many elements are kept as numbers; else ``None``.
         aliases: its other names, where a network has it in several places.
+        difference: whether it is one to the base's tensor; of kind ``"same"``, none.
     """
 
     name: str
@@ -47,6 +51,7 @@ class TensorSummary:
     coded_bytes: int
     survivors: int | None = None
     aliases: tuple[str, ...] = ()
+    difference: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ class Summary:
         file_bytes: its size.
         overhead_bytes: what is neither a weight nor a number: signature, directory, header, checksums, hash.
         header: the user's own header.
-        tensors: in file order.
+        tensors: in file order; of a file of differences without its base, none.
+        base: of a file of differences, which file these are to: the identity of it; else ``None``.
+        identity: by which files of differences know it as their base: its last 16 bytes, hexadecimal.
         operations: what its network computes in place of others.
     """
 
@@ -85,6 +92,8 @@ class Summary:
     overhead_bytes: int
     header: dict[str, object]
     tensors: tuple[TensorSummary, ...]
+    base: str | None = None
+    identity: str = ""
     operations: tuple[OperationSummary, ...] = ()
 
     @property
@@ -93,29 +102,48 @@ class Summary:
         return sum(tensor.count for tensor in self.tensors)
 
 
-def inspect(data: bytes) -> Summary:
+def inspect(data: bytes, base: Base | None = None) -> Summary:
     """Directory and header of a ``.few`` file; all checksums are verified, and no weight is decoded.
 
+    Args:
+        base: of a file of differences. Without it only the header, the sizes and the base's identity are told.
+
     Raises:
-        FormatError: the file is damaged, truncated, hostile or of a newer version.
+        FormatError: the file is damaged, truncated, hostile or of a newer version. BaseError: it needs another base, or
+            none.
     """
-    return summary_of(open_file(data), data)
+    found = without_base(data) if base is None else None
+    return found or summary_of(open_file(data, base), data)
+
+
+def without_base(data: bytes) -> Summary | None:
+    """What a file of differences says by itself; ``None`` for a file that stands alone.
+
+    Raises:
+        FormatError: it is damaged or hostile as a whole.
+    """
+    head, _ = stored_head(lambda begin, end: data[begin:end], len(data))
+    found = difference.preface(head)
+    if found is None:
+        return None
+    _check_hash(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return Summary(VERSION, digest, len(data), len(data), found.header, (), found.identity.hex(), data[-DIGEST:].hex())
 
 
 def summary_of(contents: Contents, data: bytes) -> Summary:
     """The same of a file that was opened."""
     coded, names = [0] * len(contents.records), ["constant"] * len(contents.records)
     for section in contents.sections:
-        if section.levels:
-            names[section.members[0]] = _coder(section.coder)
-            coded[section.members[0]] += section.size
-            continue
-        total = sum(contents.records[i].numbers for i in section.members)
+        held = {
+            i: contents.records[i].count if section.levels else contents.records[i].numbers for i in section.members
+        }
+        total = sum(held.values())
         seen = spent = 0
-        for i in section.members:
-            if not contents.records[i].has_levels:
+        for i, numbers in held.items():
+            if section.levels or not contents.records[i].has_levels:
                 names[i] = _coder(section.coder)
-            seen += contents.records[i].numbers
+            seen += numbers
             share = section.size * seen // total - spent
             coded[i] += share
             spent += share
@@ -125,6 +153,8 @@ def summary_of(contents: Contents, data: bytes) -> Summary:
         file_bytes=len(data),
         overhead_bytes=len(data) - sum(section.size for section in contents.sections),
         header=contents.header,
+        base=None if contents.base is None else contents.base.hex(),
+        identity=data[-DIGEST:].hex(),
         tensors=tuple(map(partial(_tensor, _names(contents.aliases)), contents.records, names, coded)),
         operations=tuple(map(_operation, contents.approximations.values())),
     )
@@ -136,6 +166,11 @@ def _operation(found: Approximation) -> OperationSummary:
     return OperationSummary(found.operation, str(found), numbers, bound, found.relative)
 
 
+def _check_hash(data: bytes) -> None:
+    if hashlib.sha256(data[:-DIGEST]).digest()[:DIGEST] != data[-DIGEST:]:
+        raise FormatError("the file is damaged: its hash does not match")
+
+
 def _coder(number: int) -> str:
     if number == dense.NUMBER:
         return "numbers"
@@ -143,6 +178,8 @@ def _coder(number: int) -> str:
 
 
 def _kind(record: Record) -> str:
+    if record.same:
+        return "same"
     if record.axis is not None:
         return "affine"
     if record.dtype is None:
@@ -174,4 +211,5 @@ def _tensor(aliases: Mapping[str, list[str]], record: Record, coder: str, coded_
         coded_bytes=coded_bytes,
         survivors=record.survivors,
         aliases=tuple(aliases.get(record.name, ())),
+        difference=record.place is not None,
     )

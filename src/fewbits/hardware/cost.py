@@ -14,7 +14,7 @@ from torch import nn
 
 from fewbits.errors import MismatchError, RecipeError, UnsupportedError, did_you_mean
 from fewbits.hardware.calls import calls
-from fewbits.hardware.count import count
+from fewbits.hardware.count import layers_of
 from fewbits.hardware.layers import records_of
 from fewbits.hardware.machine import Machine
 from fewbits.hardware.price import price
@@ -49,15 +49,10 @@ def parameters(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
 
 def macs(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     """Multiply-accumulate operations for one sample with weights that are not zero (see :func:`count`)."""
-    uses = {layer.name: layer.uses for layer in count(model, input_shape).layers}
+    found = calls(model, input_shape)
 
     def cost(plan: Plan) -> float:
-        missing = sorted(set(uses) - set(plan))
-        if missing:
-            raise MismatchError(
-                f"the plan lacks {missing[0]!r}, a layer of the network{did_you_mean(missing[0], plan)}"
-            )
-        return float(sum(times * int(plan[name].values().count_nonzero()) for name, times in uses.items()))
+        return float(sum(layer.nonzero_macs for layer in layers_of(found, plan, narrow=True)))
 
     return cost
 

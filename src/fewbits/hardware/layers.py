@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.errors import RecipeError, UnsupportedError
-from fewbits.hardware.calls import TRANSPOSED, Call, calls
+from fewbits.hardware.calls import Call, calls
 from fewbits.hardware.count import planned
 from fewbits.plan import Affine, Clustered, Entry, Masked, Plan
 from fewbits.task.batches import Inputs, samples_in
@@ -30,10 +30,11 @@ class Known(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer on inputs of one size, for one sample.
+    """One layer on inputs of one size, for one sample; or a product of two values, as attention has them.
 
     Attributes:
-        name: of its weight. calls: how often it is used on inputs of this size.
+        name: of its weight; of a product of values, the module and the shapes.
+        calls: how often it is used on inputs of this size.
         outputs, inputs: channels. groups: of channels. kernel, stride, dilation: of a convolution; () of others.
         size_in, size_out: positions along each axis; of a linear layer, one axis of all its positions.
         weights: numbers of its weight. nonzero: those that are not zero; a share of them where a density is given.
@@ -44,6 +45,7 @@ class Layer:
         weights_known, inputs_known: where the zeros come from.
         mask: where the weight is not zero, of its shape, if that is known.
         counted: what was found in the mask before, as it takes long.
+        stored: whether its weight lies in memory; the second of two values does not, and is of an input's width.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Layer:
     inputs_known: Known
     mask: Tensor | None = field(default=None, repr=False)
     counted: dict[Any, Any] = field(default_factory=dict, repr=False)
+    stored: bool = True
 
     @property
     def positions(self) -> int:
@@ -133,7 +136,8 @@ def layers(
         input_density: without real inputs, the share of a layer's inputs that are not zero, likewise.
 
     Raises:
-        UnsupportedError: the network cannot be read. MismatchError: the plan is of another one.
+        UnsupportedError: the network does not take such a sample, or multiplies in a way that cannot be counted.
+        MismatchError: the plan is of another one.
         RecipeError: a density beside what is counted, outside 0..1, or of no layer.
     """
     real = isinstance(inputs, Tensor | Inputs)
@@ -163,11 +167,9 @@ def records_of(
     records: dict[tuple[Any, ...], Layer] = {}
     facts: dict[str, _Weight] = {}
     for call in found:
-        if isinstance(call.module, TRANSPOSED):
-            raise UnsupportedError(f"cannot price {call.name}: no dataflow of a transposed convolution is known here")
         if call.name not in facts:
-            entry = None if plan is None else _entry(plan, call)
-            facts[call.name] = _weight(call.module.weight, entry, density.get(call.name))
+            entry = None if plan is None or call.parameter is None else _entry(plan, call)
+            facts[call.name] = _weight(call, entry, density.get(call.name))
         layer = _layer(call, facts[call.name], samples, input_density.get(call.name))
         key = (layer.name, layer.size_in, layer.size_out, layer.stride, layer.dilation)
         if key in records:
@@ -180,10 +182,9 @@ def records_of(
 
 
 def _entry(plan: Plan, call: Call) -> Entry:
-    shape, narrow = tuple(call.module.weight.shape), plan.channels is not None and call.name in plan.channels.kept
-    if narrow and call.nonzero is None and call.name in plan and len(plan[call.name].shape) == len(shape):
-        shape = plan[call.name].shape
-    entry: Entry = planned(plan, call.name, shape)
+    name = str(call.parameter)
+    narrow = plan.channels is not None and name in plan.channels.kept and call.nonzero is None
+    entry: Entry = planned(plan, name, None if narrow else call.whole)
     return entry
 
 
@@ -208,7 +209,8 @@ def _shares(key: str, given: float | Mapping[str, float] | None, names: set[str]
     return {name: float(share) for name, share in shares.items() if share is not None}
 
 
-def _weight(weight: Tensor, entry: Entry | None, density: float | None) -> _Weight:
+def _weight(call: Call, entry: Entry | None, density: float | None) -> _Weight:
+    weight = call.weight
     width = 8 * weight.element_size()
     if entry is None:
         known = Known.DENSE if density is None else Known.DENSITY
@@ -216,48 +218,57 @@ def _weight(weight: Tensor, entry: Entry | None, density: float | None) -> _Weig
             tuple(weight.shape), weight.numel() * (1.0 if density is None else density), width, 0, None, known, None
         )
     if isinstance(entry, Clustered | Affine):
-        mask = entry.kept
-        levels = entry.levels.flatten()
+        mask = call.turned(entry.kept)
+        levels = call.turned(entry.levels).flatten()
         if entry.bits <= 8:
             levels = (levels + 128).to(torch.uint8)
         counts = (levels if entry.bits <= 8 else levels.int() + 2**15).bincount()  # sorting would take seconds
         shares = [count / len(levels) for count in counts.tolist() if count]
         entropy = -sum(share * log2(share) for share in shares)
-        return _Weight(entry.shape, int(mask.count_nonzero()), entry.bits, len(shares), entropy, Known.COUNTED, mask)
-    mask = entry.kept if isinstance(entry, Masked) else entry.data != 0
-    return _Weight(entry.shape, int(mask.count_nonzero()), 8 * entry.data.element_size(), 0, None, Known.COUNTED, mask)
+        shape, nonzero = tuple(mask.shape), int(mask.count_nonzero())
+        return _Weight(shape, nonzero, entry.bits, len(shares), entropy, Known.COUNTED, mask)
+    mask = call.turned(entry.kept if isinstance(entry, Masked) else entry.data != 0)
+    shape, nonzero = tuple(mask.shape), int(mask.count_nonzero())
+    return _Weight(shape, nonzero, 8 * entry.data.element_size(), 0, None, Known.COUNTED, mask)
 
 
 def _layer(call: Call, weight: _Weight, samples: int, input_density: float | None) -> Layer:
-    module = call.module
-    assert not isinstance(module, TRANSPOSED)
-    positions = call.positions // samples
+    stored, groups, positions = call.parameter is not None, call.groups, call.positions
+    if stored or groups % samples:
+        positions, over = divmod(positions, samples)
+    else:  # each sample is multiplied with values of its own
+        groups, over = groups // samples, 0
+    if over:
+        raise UnsupportedError(
+            f"{call.name}: {call.positions} positions are not the same number for each of {samples} samples; give one"
+        )
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     size_in: tuple[int, ...] = (positions,)
     size_out: tuple[int, ...] = (positions,)
-    groups = 1
-    if not isinstance(module, nn.Linear):
-        groups = module.groups
-        if 1 < groups == module.in_channels:  # depthwise: a channel that is gone was a group
-            groups = weight.shape[0] * groups // module.out_channels
-        kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
+    outputs, share_of_samples = weight.shape[0], 1
+    if not stored and groups < call.groups:
+        outputs, share_of_samples = outputs * groups // call.groups, samples
+    if call.sliding is not None:
+        if weight.shape[1] == 1 < groups:  # depthwise: a channel that is gone was a group
+            groups = weight.shape[0] * groups // call.weight.shape[0]
+        kernel, stride, dilation = tuple(call.weight.shape[2:]), call.sliding.stride, call.sliding.dilation
         size_in, size_out = call.inputs[-len(kernel) :], call.shape[-len(kernel) :]
-    outputs, inputs = weight.shape[0], weight.shape[1] * groups
-    share, products, known = 1.0, weight.nonzero * positions, Known.DENSE
+    weights, nonzero = prod(weight.shape) // share_of_samples, weight.nonzero / share_of_samples
+    share, products, known = 1.0, nonzero * positions, Known.DENSE
     if call.nonzero is not None:
         share, known = float(call.nonzero.double().mean()), Known.COUNTED
-        mask = weight.mask if weight.mask is not None else torch.ones_like(module.weight, dtype=torch.bool)
-        products = products_of(call, mask) / samples
-        if weight.mask is None:
+        mask = weight.mask if weight.mask is not None else torch.ones(weight.shape, dtype=torch.bool)
+        products = products_of(call, mask if stored else call.weight != 0) / samples
+        if stored and weight.mask is None:
             products *= weight.nonzero / mask.numel()
     elif input_density is not None:
         share, known, products = input_density, Known.DENSITY, products * input_density
     return Layer(
-        call.name, 1, outputs, inputs, groups, kernel, stride, dilation, size_in, size_out,
-        prod(weight.shape), weight.nonzero, weight.bits, weight.levels, weight.entropy_bits, share, products,
-        weight.known, known, weight.mask,
+        call.name, 1, outputs, weight.shape[1] * groups, groups, kernel, stride, dilation, size_in, size_out,
+        weights, nonzero, weight.bits, weight.levels, weight.entropy_bits, share, products, weight.known, known,
+        weight.mask, stored=stored,
     )  # fmt: skip
 
 
@@ -267,16 +278,15 @@ def products_of(call: Call, mask: Tensor) -> int:
     Each input counts once for every weight that meets it, so weights are summed over the outputs first.
 
     Args:
-        call: with its ``nonzero``. mask: where the weight is not zero, of the weight's shape.
+        call: with its ``nonzero``. mask: where the weight is not zero, of the form of ``call.weight``.
     """
     assert call.nonzero is not None
-    assert not isinstance(call.module, TRANSPOSED)
-    module, inputs = call.module, call.nonzero.double()  # sums beyond 2^24 are exact in float64
-    if isinstance(module, nn.Linear):
-        return int((inputs.flatten(0, -2).sum(0) * mask.sum(0)).sum())
-    met = mask.double().unflatten(0, (module.groups, -1)).sum(1)
-    if module.padding_mode != "zeros":
-        inputs = F.pad(inputs, module._reversed_padding_repeated_twice, mode=module.padding_mode)
-    padding = module.padding if module.padding_mode == "zeros" else 0
-    convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(module.kernel_size)]
-    return int(convolve(inputs, met, None, module.stride, padding, module.dilation, module.groups).sum())
+    inputs, slide = call.nonzero.double(), call.sliding  # sums beyond 2^24 are exact in float64
+    met = mask.double().unflatten(0, (call.groups, -1)).sum(1)
+    if slide is None:
+        return int((inputs.sum(1) * met).sum())
+    padding: tuple[int, ...] | str | int = slide.padding
+    if slide.padding_mode != "zeros":
+        inputs, padding = F.pad(inputs, slide.edges, mode=slide.padding_mode), 0
+    convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(slide.stride)]
+    return int(convolve(inputs, met, None, slide.stride, padding, slide.dilation, call.groups).sum())

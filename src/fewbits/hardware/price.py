@@ -26,7 +26,7 @@ class LayerPrice:
         name: of its weight. macs: multiplications, zeros included. products: those without a zero.
         cycles: until it is done. compute_cycles: of the multipliers alone. bound: what takes longest.
         utilization: share of multipliers and compute cycles that multiply.
-        weight_bytes: as they lie in the outermost memory.
+        weight_bytes: as they lie in the outermost memory; of the second of two values, as that lies there.
         bytes: that pass each memory, by its name. energy_pj: by part, of the parts that the machine has figures for.
         tile, order: how it is cut to fit the inner memory; ``None`` with one memory.
         weights_known, inputs_known: where its zeros come from.
@@ -121,7 +121,7 @@ def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
     if batch < 1:
         raise RecipeError(f"a batch is at least one sample, got {batch}")
     if not layers:
-        raise UnsupportedError("the network has no linear or convolutional layer: there is nothing to price")
+        raise UnsupportedError("the network multiplies no matrices and has no convolution: there is nothing to price")
     if not machine.convolutions:
         for layer in layers:
             if layer.kernel:
@@ -136,7 +136,9 @@ def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
 def _held(layers: Sequence[Layer], machine: Machine, memory: Memory) -> None:
     assert memory.size_kib is not None
     storage = machine.formats.get(memory.name, Storage.DENSE)
-    bits = {layer.name: stored_bits(layer, machine, storage) for layer in layers}  # a weight lies there once
+    bits = {
+        layer.name: stored_bits(layer, machine, storage) for layer in layers if layer.stored
+    }  # a weight lies there once
     room, needed = memory.size_kib.value * 1024, sum(bits.values()) / 8
     if needed > room:
         largest = max(bits, key=bits.__getitem__)
@@ -171,7 +173,7 @@ def _layer(one: Layer, machine: Machine, batch: int) -> LayerPrice:
             waits = max if memory.reads_beside_writes else sum
             times[memory.name] = ceil(waits(moved[memory.name]) / 8 / speed)
     decoder = machine.decoder
-    if decoder is not None and decoder.weights_per_cycle is not None:
+    if decoder is not None and decoder.weights_per_cycle is not None and layer.stored:
         times[DECODER] = ceil(layer.weights / decoder.weights_per_cycle.value)
     bound = max(times, key=times.__getitem__)
     calls, share = layer.calls, layer.calls / batch
@@ -307,7 +309,7 @@ def _energy(layer: Layer, machine: Machine, moved: dict[str, tuple[float, float]
         reads, writes = moved[memory.name]
         if memory.read_pj_per_bit is not None and memory.write_pj_per_bit is not None:
             found[memory.name] = reads * memory.read_pj_per_bit.value + writes * memory.write_pj_per_bit.value
-    if machine.decoder is not None and machine.decoder.pj_per_weight is not None:
+    if machine.decoder is not None and machine.decoder.pj_per_weight is not None and layer.stored:
         found[DECODER] = layer.weights * machine.decoder.pj_per_weight.value
     return found
 

@@ -30,6 +30,8 @@ def stored_bits(layer: Layer, machine: Machine, storage: Storage) -> float:
     entropy-coded           zero-order entropy of the levels; without levels, of the mask, and those that are not zero
     ======================= =================================================================
     """
+    if not layer.stored:  # a value, which lies there as inputs do
+        return layer.weights * machine.numbers.input_bits.value
     width = weight_bits(layer, machine)
     index = int(machine.numbers.index_bits.value) if machine.numbers.index_bits is not None else 0
     if storage is Storage.BITMASK:

@@ -1,6 +1,7 @@
 """Weights and activations as 8-bit integers."""
 
 from fewbits.int8.affine_grid import affine
+from fewbits.int8.clusters import clustered_plan, ranges_of
 from fewbits.int8.folding import folded
 from fewbits.int8.form import affine_plan, calibrate, integer_form, is_integer, is_integer_plan, load_affine
 from fewbits.int8.holder import IntegerForm
@@ -14,6 +15,7 @@ __all__ = [
     "affine",
     "affine_plan",
     "calibrate",
+    "clustered_plan",
     "folded",
     "grid_of",
     "integer_form",
@@ -21,5 +23,6 @@ __all__ = [
     "is_integer_plan",
     "load_affine",
     "places",
+    "ranges_of",
     "repeated",
 ]

@@ -36,20 +36,46 @@ from fewbits.weights import aliases, layers, select
 QUANTIZERS = "quantizers"
 
 
-def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx.GraphModule:
+def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False) -> fx.GraphModule:
     """A copy of a network with normalisation folded and quantizers (``quantizers.<name>``) inserted.
+
+    Args:
+        whole: whether there is nothing but integers, see :func:`~fewbits.int8.places.places`.
 
     Raises:
         UnsupportedError: the structure cannot be read by ``torch.fx``. SelectionError: no layer to quantize, or
             the network is in integer form already.
     """
+    return with_factors(model, quantizer, whole=whole)[0]
+
+
+def with_factors(
+    model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False
+) -> tuple[fx.GraphModule, dict[str, Tensor]]:
+    """:func:`integer_form`, and what folding multiplied each layer's weights with, see :func:`folded`."""
     if is_integer(model):
         raise SelectionError(f"{type(model).__name__} is in integer form already")
-    net, _ = folded(model)
+    net, factors = folded(model)
     if not layers(net):
         raise SelectionError(f"{type(model).__name__} has no linear or convolutional layer to quantize")
+    return _with_quantizers(net, quantizer, whole).to(next(model.parameters()).device), factors
+
+
+def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx.GraphModule:
+    """The integer form of ``like`` that tensors of these names are of: whole, or with outputs that are floats.
+
+    Raises:
+        As :func:`integer_form`.
+    """
+    wanted = {name.split(".")[1] for name in names if name.startswith(f"{QUANTIZERS}.")}
+    net = integer_form(like, quantizer)
+    here = {name for name, _ in net.get_submodule(QUANTIZERS).named_children()}
+    return integer_form(like, quantizer, whole=True) if wanted > here else net
+
+
+def _with_quantizers(net: fx.GraphModule, quantizer: type[nn.Module], whole: bool) -> fx.GraphModule:
     holder = nn.Module()
-    for name, nodes in places(net).items():
+    for name, nodes in places(net, whole=whole).items():
         holder.add_module(name, quantizer())
         for node in nodes:
             with net.graph.inserting_after(node):
@@ -58,7 +84,7 @@ def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx
             node.replace_all_uses_with(call, delete_user_cb=partial(is_not, call))
     net.add_module(QUANTIZERS, holder)
     net.recompile()
-    return net.to(next(model.parameters()).device).eval()
+    return net.eval()
 
 
 def is_integer_plan(names: Iterable[str]) -> bool:
@@ -169,7 +195,7 @@ def affine_plan(
                 entries |= {f"{path}.{n}": Dense(t) for n, t in _frozen(net, path).state_dict().items()}
         elif name not in counted and "parametrizations." not in key:
             entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats))
-    left = None if channels is None else _of_integer_form(channels, entries)
+    left = None if channels is None else of_integer_form(channels, entries)
     known = {other: first for other, first in others.items() if first in entries}
     return Plan(entries, left, known, approximations_of(net))
 
@@ -182,7 +208,7 @@ def _held(entry: Clustered | Masked | Affine, floats: torch.dtype) -> Entry:
     return replace(entry, levels=entry.levels.to("cpu", copy=True))
 
 
-def _of_integer_form(channels: ChannelMasks, entries: Mapping[str, Entry]) -> ChannelMasks:
+def of_integer_form(channels: ChannelMasks, entries: Mapping[str, Entry]) -> ChannelMasks:
     """The same removal from the integer form: without folded normalisation, and with the biases that it left."""
     kept = {name: masks for name, masks in channels.kept.items() if name in entries}
     for name, masks in list(kept.items()):

@@ -50,24 +50,30 @@ _JOINS: tuple[Any, ...] = (
 _AVERAGES = (
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
 )  # fmt: skip
+_MEANS: tuple[Any, ...] = (torch.mean, "mean")
 _RECTIFIERS: tuple[Any, ...] = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _SHAPES = frozenset(("size", "dim", "numel"))
 _RESERVED = frozenset(vars(nn.Module()))
 
 
-def places(net: fx.GraphModule) -> dict[str, list[fx.Node]]:
+def places(net: fx.GraphModule, *, whole: bool = False) -> dict[str, list[fx.Node]]:
     """``{name of a quantizer: nodes behind each of which it goes}``, in the order of computation.
 
     Linear and convolutional layers, sums, averages and concatenations want their inputs on a grid. The grid is set as
     early as possible: where the value is computed, behind its ReLU, and in front of all that only moves elements, so
-    that a runtime can fuse layer, ReLU and grid. The network's output stays floating point. A layer that is called
-    several times (a recurrent one) has one quantizer for all its outputs, and one for all its inputs.
+    that a runtime can fuse layer, ReLU and grid. A layer that is called several times (a recurrent one) has one
+    quantizer for all its outputs, and one for all its inputs.
+
+    Args:
+        whole: whether there is nothing but integers: the network's outputs, and what means are taken of, are on
+            grids, too. Else they stay floating point.
     """
     data = _data(net.graph)
     calls = Counter(str(n.target) for n in net.graph.nodes if n.op == "call_module")
     names: dict[fx.Node, tuple[str, str]] = {}  # with what they are named after
     for node in net.graph.nodes:
-        if node in data or not _wants_grid(node, net, data):
+        last = whole and (node.op == "output" or _is(node, net, _MEANS))
+        if not last and (node in data or not _wants_grid(node, net, data)):
             continue
         repeated = node.op == "call_module" and calls[str(node.target)] > 1
         for source in _sources(node, net, data):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from fewbits.attach.attach import plain_name
+from fewbits.attach.plain import unwrapped
 from fewbits.pipeline import Compressed, Compressing, compressing
 from fewbits.task import Inputs
 from fewbits.task.feed import TARGETS
@@ -26,11 +28,36 @@ class CallbackJob:
         self.options, self.evaluate = dict(options), evaluate
         self.job: Compressing | None = None
         self.compressed: Compressed | None = None
+        self._naming: Any = None
 
-    def begin(self, model: nn.Module, steps: int) -> None:
-        """Attach the plan to ``model``, which trains for so many steps of the optimizer."""
-        self.job = compressing(model, steps=steps, **self.options)
+    def begin(self, model: nn.Module, steps: int, saved: Mapping[str, Any] | None = None) -> None:
+        """Attach the plan to ``model``, which trains for so many steps of the optimizer.
+
+        Checkpoints of the model have its float weights under their own names from now on, so that they are loaded
+        before a plan is attached, or without one.
+
+        Args:
+            saved: what :meth:`state` gave, to go on from; its steps go first.
+        """
+        self.job = compressing(model, steps=steps if saved is None else saved["steps"], **self.options)
         self.job.__enter__()
+        if saved is not None:
+            self.job.load_state_dict(saved["job"])
+        self._name()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the loop's own: plain data and tensors; nothing where no job runs."""
+        if self.job is None:
+            return {}
+        self._naming.remove()
+        try:
+            return {"steps": self.job.steps, "job": self.job.state_dict()}
+        finally:
+            self._name()
+
+    def _name(self) -> None:
+        assert self.job is not None
+        self._naming = unwrapped(self.job.model).register_state_dict_post_hook(_plain_names)
 
     def before_step(self, targets: Any = None) -> None:
         """Gradients are there. Targets are looked for among the inputs where they are not given."""
@@ -54,5 +81,14 @@ class CallbackJob:
     def close(self) -> None:
         """Take the plan off, where training ended in an error."""
         if self.job is not None:
+            self._naming.remove()
             self.job.__exit__(None, None, None)
             self.job = None
+
+
+def _plain_names(module: nn.Module, tensors: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    """A state dict as of the plain network: background weights by their names, and nothing else of what holds them."""
+    for key in [key for key in tensors if key.startswith(prefix) and ".parametrizations." in f".{key[len(prefix) :]}"]:
+        tensor, name = tensors.pop(key), plain_name(key)
+        if name != key:
+            tensors[name] = tensor

@@ -26,7 +26,9 @@ class CompressCallback(Callback):
         Trainer(max_epochs=5, callbacks=[callback]).fit(module, loader)
         callback.compressed.save("net.few")
 
-    The network is the compressed one afterwards. A fit that is gone on with from a checkpoint begins anew.
+    The network is the compressed one afterwards. A checkpoint holds the float weights by their own names, and the state
+    of the compression: ``fit(..., ckpt_path=...)`` goes on with both. One without that state begins it with the steps
+    that are left.
 
     Args:
         network: which part of the module is compressed; default: the module itself, by its own ``forward``.
@@ -49,6 +51,7 @@ class CompressCallback(Callback):
         self._work, self._network, self._targets = CallbackJob(evaluate, options), network, targets
         self._batch: Any = None
         self._steps = 0
+        self._saved: dict[str, Any] | None = None
 
     @property
     def compressed(self) -> Compressed | None:
@@ -57,7 +60,14 @@ class CompressCallback(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         model = pl_module if self._network is None else self._network(pl_module)
         self._steps = trainer.global_step
-        self._work.begin(model, int(trainer.estimated_stepping_batches) - trainer.global_step)
+        self._work.begin(model, int(trainer.estimated_stepping_batches) - trainer.global_step, self._saved)
+        self._saved = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._work.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._saved = state_dict or None
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._batch = batch

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fewbits.errors import DataError
 from fewbits.job._own_data import OwnData
-from fewbits.task import Feed
 from fewbits.task.batches import tensors_in
 
 
@@ -22,9 +21,9 @@ def given(network: nn.Module, data: Any, *, trained: bool) -> str:
     Of a network that is trained here only names and shapes count; of one that is given, every number. Of data of one's
     own the numbers of batches and samples count, and the first validation batch, if it is the same each time.
     """
-    feed = Feed(network)
     words = {"network": digest_of(network.state_dict()) if trained else _shapes(network)}
     if isinstance(data, OwnData):
+        feed = data.feed(network)
         first = [_digest(list(tensors_in(tuple(feed(data.first("validation")))))) for _ in range(2)]
         lengths = [_length(part) for part in (data.train, data.validation, data.test)]
         words["data"] = f"{lengths} {first[0] if first[0] == first[1] else ''}".strip()

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fewbits import files, zoo
+from fewbits import zoo
 from fewbits.attach.plain import plain_copy
 from fewbits.data import DataSet
 from fewbits.data.normalisation import Renormalised
@@ -24,6 +24,7 @@ from fewbits.job import batches as job_data
 from fewbits.job import folder as outputs
 from fewbits.job._own_data import OwnData
 from fewbits.pipeline import Compressed, Evaluate, Progress, check, compress
+from fewbits.pipeline._sources import Opened, opened
 from fewbits.pipeline.parts import assigners
 from fewbits.pipeline.restore import restore
 from fewbits.recipe import Recipe
@@ -64,7 +65,7 @@ class Job:
     @property
     def feed(self) -> Feed:
         """Splits batches of one's own for the network."""
-        return Feed(self.network)
+        return job_data.feed_of(self.network, self.dataset)
 
     @property
     def final_split(self) -> str:
@@ -103,13 +104,22 @@ class Job:
         """An untrained network of the recipe's kind, to decode into."""
         return copy.deepcopy(self.network)
 
-    def decoded(self, path: Path) -> nn.Module:
+    def decoded(self, path: Path, base: Path | None = None, member: str | None = None) -> nn.Module:
         """The network that a ``.few`` file holds.
+
+        Args:
+            base: of a file of differences, what these are to; default: the recipe's. member: of a file of several
+                networks, which one.
 
         Raises:
             FileError: the file is missing, damaged, or of another network.
         """
-        return restore(files.read(path), self.network)[0]
+        found = self.opened(path, base, member)
+        return restore(found.data, self.network, found.base)[0]
+
+    def opened(self, path: Path, base: Path | None, member: str | None) -> Opened:
+        """The bytes of a file, and its base; see :meth:`decoded`."""
+        return opened(path, base or self.recipe.base, member, self.network)
 
 
 def prepare(
@@ -179,7 +189,7 @@ def train_here(job: Job, kept: KeptTraining, say: Say) -> None:
     assert recipe.pretrain is not None
     check(recipe)
     assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
-    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed)
+    loader = job_data.training_batches(job.dataset, recipe.data, job.feed, seed=recipe.seed)
     again = "" if kept.saved is None else f", from step {kept.saved['steps']} on"
     amount = job_data.amount_of_training(job.dataset)
     say(f"{recipe.network.name}: training on {amount} of {job.dataset.name}{again}")
@@ -243,7 +253,7 @@ def skeleton(recipe: Recipe, trained: Path | None = None) -> Job:
 
 
 def _whitened(network: nn.Module, dataset: DataSet | OwnData, whiten: int | str) -> nn.Module:
-    shape = job_data.one_sample(dataset, Feed(network))
+    shape = job_data.one_sample(dataset, job_data.feed_of(network, dataset))
     if not isinstance(shape, tuple):
         raise RecipeError("network.whiten is for one tensor of numbers, and this network takes something else")
     return Whitened(network, shape, None if whiten == "whole" else int(whiten))
@@ -287,7 +297,7 @@ def _run(job: Job, out: Path, say: Say, progress: Progress | None, resume: bool)
             **job.words,
         )
         job.safe()
-    loader = job_data.training_batches(job.dataset, recipe.data, seed=recipe.seed + 1)
+    loader = job_data.training_batches(job.dataset, recipe.data, job.feed, seed=recipe.seed + 1)
     split = job.final_split
     final = job.evaluate(split)
     before, metric = job.shown(final(job.network)), job.task.scale.name
@@ -321,7 +331,7 @@ def _run(job: Job, out: Path, say: Say, progress: Progress | None, resume: bool)
         outputs.save_float(job.network, out / outputs.FLOAT, job.dataset.normalisation)
     if recipe.prune is not None or recipe.channels is not None:
         report = _counted(report, job, result, say)
-    result = Compressed(result.plan, result.data, report)
+    result = replace(result, report=report)
     if writes:
         outputs.write_text(out / "report.json", report.to_json())
         if resume:
@@ -369,13 +379,17 @@ def _images(batches: list[Any]) -> tuple[Tensor | None, Tensor | None]:
     return (torch.cat(inputs), torch.cat(targets)) if inputs else (None, None)
 
 
-def explain(job: Job, file: Path, rules: str) -> Explanation:
+def explain(job: Job, file: Path, rules: str, base: Path | None = None, member: str | None = None) -> Explanation:
     """Relevance before and after compression, on the validation data; heat maps of its first images.
+
+    Args:
+        base, member: as of :meth:`Job.decoded`.
 
     Raises:
         FileError: missing, damaged, or of another network.
     """
-    after, plan = restore(files.read(file), job.network)
+    found = job.opened(file, base, member)
+    after, plan = restore(found.data, job.network, found.base)
     batches = job_data.some_batches(job.dataset, job.feed, EXPLAINED)
     images, targets = _images(batches) if isinstance(job.task, Classification) else (None, None)
     return explain_network(

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from fewbits.errors import DataError, FewbitsError, RecipeError
 from fewbits.job._own_code import blame
+from fewbits.task import Feed
+from fewbits.task.feed import Given
 
 SPLITS = ("train", "validation", "test")
 _FORM = "return (train, validation) or (train, validation, test), or a dict with these keys, of DataLoaders or lists"
@@ -24,16 +26,22 @@ class OwnData:
 
     Attributes:
         name: of the function. train: batches with a length. validation, test: what can be iterated again and again;
-            ``test`` may be ``None``.
+            ``test`` may be ``None``. inputs, targets: which parts of a batch they are, if the recipe says so.
     """
 
     name: str
     train: Any
     validation: Any
     test: Any = None
+    inputs: Given = None
+    targets: Given = None
 
     classes: ClassVar[None] = None  # their names are not known
     normalisation: ClassVar[None] = None
+
+    def feed(self, network: nn.Module) -> Feed:
+        """What splits batches for a network."""
+        return Feed(network, self.inputs, self.targets)
 
     def batches(self, split: str) -> Iterator[Any]:
         """A split's batches, from the first.
@@ -61,11 +69,12 @@ class OwnData:
             return next(self.batches(split))
 
 
-def own_data(name: str, returned: Any, *, seed: int) -> OwnData:
+def own_data(name: str, returned: Any, *, seed: int, inputs: Given = None, targets: Given = None) -> OwnData:
     """The parts of what a function returned, each looked at.
 
     Args:
-        seed: of the order of training batches, if the loader has none.
+        seed: of the order of training batches, if the loader has none. inputs, targets: which parts of a batch they
+            are.
 
     Raises:
         RecipeError: something else was returned. DataError: a part is empty, or fails.
@@ -76,7 +85,7 @@ def own_data(name: str, returned: Any, *, seed: int) -> OwnData:
             raise RecipeError(f"{name} returned no {split} batches: {_FORM}")
     for split, value in parts.items():
         _check(f"{name}: {split}", value)
-    data = OwnData(name, **parts)
+    data = OwnData(name, **parts, inputs=inputs, targets=targets)
     for split in SPLITS[1:]:
         if split in parts:
             data.first(split)

@@ -82,17 +82,28 @@ def data(part: Data, *, seed: int) -> DataSet | OwnData:
         RecipeError: no such data, or the function fails or returns something else. DataError: files are missing or
             damaged, or there is no batch.
     """
+    split = {"inputs": part.inputs, "targets": part.targets}
     if not _is_own(part.name):
+        _no_split(part)
         return data_sets.load(part.name, part.folder, **part.options)
     returned = _called(part.name, own_code.found(part.name, seed=seed), part.options, "data", seed)
     if isinstance(returned, DataSet):
+        _no_split(part)
         return returned
-    for key in sorted(part.model_fields_set - {"name", "options"}):
+    for key in sorted(part.model_fields_set - {"name", "options", *split}):
         raise RecipeError(
             f"{part.name} makes its own batches, so data.{key} changes nothing; leave it out, or hand it to the "
             f"function: data.options.{key}"
         )
-    return own_data(part.name, returned, seed=seed)
+    return own_data(part.name, returned, seed=seed, **split)
+
+
+def _no_split(part: Data) -> None:
+    for key in ("inputs", "targets"):
+        if getattr(part, key) is not None:
+            raise RecipeError(
+                f"{part.name} is a data set of inputs and targets, so data.{key} changes nothing; leave it out"
+            )
 
 
 def task(part: TaskChoice, *, seed: int) -> Task:

@@ -98,7 +98,7 @@ class Trials:
         _fresh(place, recipe)
         found = compress(
             job.network,
-            training_batches(job.dataset, recipe.data, seed=recipe.seed + 1),
+            training_batches(job.dataset, recipe.data, job.feed, seed=recipe.seed + 1),
             evaluate=job.evaluate("validation"),
             recipe=recipe,
             task=job.task,

@@ -40,14 +40,22 @@ def load(part: Data, *, seed: int = 0) -> DataSet | OwnData:
     return dataset.normalised(Normalisation(part.normalise.mean, part.normalise.std))
 
 
-def training_batches(dataset: DataSet | OwnData, part: Data, *, seed: int) -> Any:
+def feed_of(network: nn.Module, dataset: DataSet | OwnData) -> Feed:
+    """What splits the data's batches for a network."""
+    return dataset.feed(network) if isinstance(dataset, OwnData) else Feed(network)
+
+
+def training_batches(dataset: DataSet | OwnData, part: Data, feed: Feed, *, seed: int) -> Any:
     """The training data as a recipe feeds it: shuffled and augmented, on the accelerator; one's own as it is.
+
+    Args:
+        feed: splits batches of one's own.
 
     Raises:
         RecipeError: the data set cannot be augmented so.
     """
     if isinstance(dataset, OwnData):
-        return dataset.train
+        return Fed(dataset.train, feed, "the training data")
     augment = CropFlip(**part.augment.model_dump()) if isinstance(part.augment, Augment) else part.augment
     home = batches_on(dataset, "train")
     return dataset.loader("train", part.batch_size, shuffle=True, augment=augment, seed=seed, device=home)
@@ -167,7 +175,7 @@ def check_fit(network: nn.Module, dataset: DataSet | OwnData, task: Task, name: 
 
 
 def _check_own(network: nn.Module, data: DataSet | OwnData, task: Task, name: str) -> None:
-    feed = Feed(network)
+    feed = feed_of(network, data)
     first = data.first("validation") if isinstance(data, OwnData) else next(iter(data.loader("validation", 2)))
     one = Fed([first], feed, f"the validation data of {data.name}")
     inputs = first

@@ -114,7 +114,8 @@ class RelevanceScorer(Scorer):
 
     def scores(self, step: TrainingStep) -> Scores:
         outputs = step.outputs
-        begin = self._task.relevance_start(outputs.detach(), step.batch, self._start)
+        values = outputs.detach() if isinstance(outputs, Tensor) else outputs  # which the task refuses
+        begin = self._task.relevance_start(values, step.batch, self._start)
         if self._samples is not None:
             begin, outputs = first_samples(self._tape, begin, outputs, self._samples, self._task.answer)
         at = step.weights if self._on == "background" else None

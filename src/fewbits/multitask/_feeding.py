@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,16 +14,19 @@ from fewbits.multitask._names import checked
 from fewbits.task import Batch, Inputs, fed, samples_in
 from fewbits.train.loop import batches_of, begin_epoch
 
-ORDERS = ("round-robin", "proportional", "equal")
+ORDERS = ("round-robin", "proportional", "equal", "together")
 
 
 class TaskBatches:
-    """Batches of several tasks, one task each, with its number among the inputs: ``((x, task), targets)``.
+    """Batches of several tasks, with the numbers of tasks among the inputs: ``((x, task), targets)``.
 
     * ``round-robin``: in every turn each task gives ``each`` batches, the order of tasks drawn anew; who has no more is
       left out, until nobody has (PaRT's released code on CIFAR, with 10).
     * ``proportional``: all batches of all tasks, in an order drawn at random.
     * ``equal``: as many batches of each task as the longest has; shorter ones begin anew.
+    * ``together``: each batch joins one of every task, as many as the longest has; shorter ones begin anew.
+
+    But for the last, a batch is of one task.
 
     Args:
         loaders: by task: loaders with a length, for a network of one input.
@@ -59,6 +63,8 @@ class TaskBatches:
             raise DataError(f"task {name!r}: {error}") from None
 
     def __len__(self) -> int:
+        if self.order == "together":
+            return max(self.lengths)
         return len(self.lengths) * max(self.lengths) if self.order == "equal" else sum(self.lengths)
 
     def set_epoch(self, epoch: int) -> None:
@@ -66,12 +72,14 @@ class TaskBatches:
         self.epoch = epoch
 
     def turns(self) -> list[int]:
-        """The task of every batch of the epoch."""
+        """The task of every batch that is taken in the epoch, before any are joined."""
         draw = torch.Generator().manual_seed(self.seed + self.epoch)
         count = len(self.lengths)
         if self.order == "proportional":
             all_of_them = torch.arange(count).repeat_interleave(torch.tensor(self.lengths))
             return [int(number) for number in all_of_them[torch.randperm(len(all_of_them), generator=draw)]]
+        if self.order == "together":
+            return list(range(count)) * max(self.lengths)
         left = [max(self.lengths)] * count if self.order == "equal" else list(self.lengths)
         found: list[int] = []
         while any(left):
@@ -83,8 +91,12 @@ class TaskBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         streams = [self._stream(number) for number in range(len(self.loaders))]
-        for number in self.turns():
-            yield with_task(next(streams[number]), self.numbers[number])
+        taken = (with_task(next(streams[number]), self.numbers[number]) for number in self.turns())
+        if self.order != "together":
+            yield from taken
+            return
+        while parts := list(islice(taken, len(streams))):
+            yield _joined(parts, self.names)
 
     def _stream(self, number: int) -> Iterator[Batch]:
         loader, again = self.loaders[number], 0
@@ -92,6 +104,24 @@ class TaskBatches:
             begin_epoch(loader.loader, self.epoch + again)
             yield from loader
             again += 1
+
+
+def _joined(parts: list[Batch], names: Sequence[str]) -> Batch:
+    """Batches of several tasks as one."""
+    found: list[Tensor] = []
+    for what, tensors in (
+        ("inputs", [part.inputs.args[0] for part in parts]),
+        ("targets", [part.targets for part in parts]),
+    ):
+        shapes = {
+            name: tuple(x.shape[1:]) if isinstance(x, Tensor) else type(x).__name__
+            for name, x in zip(names, tensors, strict=True)
+        }
+        if len(set(shapes.values())) > 1 or not all(isinstance(x, Tensor) for x in tensors):
+            raise DataError(f"batches with {what} of {shapes} cannot be joined; give tasks turns with another order")
+        found.append(torch.cat(tensors))
+    numbers = torch.cat([part.inputs.args[-1] for part in parts])
+    return Batch(Inputs((found[0], numbers), {}), found[1])
 
 
 def with_task(batch: Any, task: int) -> Batch:
@@ -102,7 +132,12 @@ def with_task(batch: Any, task: int) -> Batch:
     return Batch(Inputs((*args, numbers), kwargs), targets)
 
 
-def all_batches(loaders: Mapping[str, Any]) -> list[Batch]:
-    """All batches of several tasks, task by task, to evaluate on."""
-    found = TaskBatches(loaders)
-    return [with_task(batch, number) for number, loader in enumerate(found.loaders) for batch in loader]
+def all_batches(loaders: Mapping[str, Any], *, numbers: Sequence[int] | None = None) -> list[Batch]:
+    """All batches of several tasks, task by task, to evaluate on.
+
+    Args:
+        loaders, numbers: as of :class:`TaskBatches`.
+    """
+    found = TaskBatches(loaders, numbers=numbers)
+    pairs = zip(found.numbers, found.loaders, strict=True)
+    return [with_task(batch, number) for number, loader in pairs for batch in loader]

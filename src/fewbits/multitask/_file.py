@@ -75,6 +75,16 @@ def tasks_in(source: Source) -> list[TaskInFile]:
     return found
 
 
+def paths_in(source: Source) -> Paths:
+    """The paths of all tasks in a file.
+
+    Raises:
+        As :func:`tasks_in`.
+    """
+    with PartReader(source) as reader:
+        return _paths(reader)
+
+
 def read_task(source: Source, task: str, *, limit: int | None = None) -> tuple[Plan, Tensor, PartReader]:
     """The tensors of one task in a file, its path, and what was read for it. For the network, see :func:`load_task`.
 

@@ -121,19 +121,26 @@ def released_paths(configuration: str, seed: int, tasks: Sequence[str] | None = 
     return random_paths(names, known.layers, known.modules, known.per_layer, seed)
 
 
-def branched_paths(tasks: Iterable[str], layers: int, shared: Iterable[int] = ()) -> Paths:
-    """One segment a layer: the same for all tasks in ``shared`` layers, and one for each task elsewhere.
+def branched_paths(tasks: Iterable[str], layers: int, shared: Iterable[int] = (), *, per_layer: int = 1) -> Paths:
+    """The same segments for all tasks in ``shared`` layers, and as many for each task alone elsewhere.
 
-    No shared layer is a network for each task; all layers are one trunk; the first or the last are hard sharing.
+    No shared layer is a network for each task: a small one, or a path-sized one with ``per_layer`` of paths. All layers
+    are one trunk with a head for each task. The first are private tops, and the last are private bottoms.
+
+    Args:
+        per_layer: segments of a task in each layer.
 
     Raises:
-        RecipeError: a layer that is not there.
+        RecipeError: a layer that is not there, or no segment in a layer.
     """
     names, common = checked(tasks), set(shared)
     if not common <= set(range(layers)):
         raise RecipeError(f"layers go from 0 to {layers - 1}, got shared={sorted(common)}")
-    found = {name: np.zeros((layers, len(names)), bool) for name in names}
+    if per_layer < 1:
+        raise RecipeError(f"a path has 1 segment in a layer at least, got {per_layer}")
+    found = {name: np.zeros((layers, len(names) * per_layer), bool) for name in names}
     for number, name in enumerate(names):
         for layer in range(layers):
-            found[name][layer, 0 if layer in common else number] = True
+            begin = 0 if layer in common else number * per_layer
+            found[name][layer, begin : begin + per_layer] = True
     return Paths(found)

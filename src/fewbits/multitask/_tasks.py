@@ -140,12 +140,7 @@ class Tasks(Task):
         Raises:
             DataError: a batch without them, or numbers of no task.
         """
-        args, kwargs = called(batch[0])
-        found = kwargs.get(NAME, args[PLACE] if len(args) > PLACE else None)
-        if not isinstance(found, Tensor) or found.dim() != 1 or found.is_floating_point():
-            raise DataError(
-                "a batch does not say of which tasks its samples are: give ((x, task), targets), one number a sample"
-            )
+        found = numbers_among(batch[0])
         if len(found) and not 0 <= int(found.min()) <= int(found.max()) < len(self.each):
             raise DataError(f"tasks have the numbers 0 to {len(self.each) - 1}, got {found.unique().tolist()[:8]}")
         return found
@@ -161,6 +156,21 @@ class Tasks(Task):
         """A task's metric on the common scale."""
         scale = self.each[number].scale
         return value if scale.name == self.scale.name else scale.score(value)
+
+
+def numbers_among(inputs: Any) -> Tensor:
+    """The task of every sample, ``[n]``, as the inputs of a batch say it.
+
+    Raises:
+        DataError: they do not.
+    """
+    args, kwargs = called(inputs)
+    found = kwargs.get(NAME, args[PLACE] if len(args) > PLACE else None)
+    if not isinstance(found, Tensor) or found.dim() != 1 or found.is_floating_point():
+        raise DataError(
+            "a batch does not say of which tasks its samples are: give ((x, task), targets), one number a sample"
+        )
+    return found
 
 
 def _without(inputs: Any) -> Any:

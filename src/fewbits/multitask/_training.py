@@ -17,7 +17,8 @@ from fewbits.multitask._optimizers import TaskOptimizers
 from fewbits.multitask._tasks import Tasks
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Task
-from fewbits.train import KeptTraining, Objective, Store, fit, plain
+from fewbits.train import KeptTraining, Objective, Rule, Store, fit, plain
+from fewbits.train.learning import learning, settled
 from fewbits.train.loop import optimizer_of, parameter_groups
 
 OPTIMIZERS = ("one", "per-task")
@@ -35,6 +36,7 @@ def train_tasks(
     optimizers: str = "one",
     kept: KeptTraining | None = None,
     penalty: Callable[[], Tensor] | None = None,
+    rule: Rule | None = None,
 ) -> None:
     """Train a network on some or all of its tasks in parallel, in place.
 
@@ -46,6 +48,7 @@ def train_tasks(
         optimizers: ``one`` for all tasks, or one ``per-task``, as PaRT has them.
         kept: keeps the state of the training, and has what an interrupted one left.
         penalty: a scalar that is added to the loss of each batch.
+        rule: of one's own, such as :data:`pcgrad`, in place of the one that ``training`` names.
 
     Raises:
         RecipeError: data of no task of the network, or an unknown word. UnsupportedError: several processes.
@@ -62,6 +65,8 @@ def train_tasks(
         raise UnsupportedError(
             "tasks are trained in one process: each step uses other weights; start it without launch"
         )
+    training = settled(training)
+    rule = rule or learning(training)
     kept = kept or KeptTraining(Store(None, "", accelerator), "tasks")
     aim = Tasks({name: (tasks or {}).get(name, Classification()) for name in net.tasks})
     numbers = [net.tasks.index(name) for name in loaders]
@@ -74,7 +79,10 @@ def train_tasks(
     objective = plain(aim, training.label_smoothing)
     if penalty is not None:
         objective = _with(objective, penalty)
-    fit(net, data, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start, task=aim)
+    fit(
+        net, data, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start, task=aim,
+        rule=rule,
+    )  # fmt: skip
 
 
 def _with(objective: Objective, penalty: Callable[[], Tensor]) -> Objective:

@@ -5,6 +5,7 @@ from fewbits.pipeline._compressed import Compressed, load
 from fewbits.pipeline._own_loop import Compressing, compressing
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._run import compress, stages_of
+from fewbits.pipeline._sources import Opened, opened
 from fewbits.pipeline._train import train
 from fewbits.pipeline._verbs import Source, Verified, cost, explain, export, inspect, layers_of, verify
 from fewbits.pipeline.check import check
@@ -20,6 +21,7 @@ __all__ = [
     "Context",
     "Evaluate",
     "Method",
+    "Opened",
     "PilotChoice",
     "Progress",
     "Pruner",
@@ -36,6 +38,7 @@ __all__ = [
     "inspect",
     "layers_of",
     "load",
+    "opened",
     "stages_of",
     "train",
     "verify",

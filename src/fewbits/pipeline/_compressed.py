@@ -10,7 +10,9 @@ from torch import nn
 from fewbits import files
 from fewbits.attach.plain import filled_in
 from fewbits.channels.load import load_plan
-from fewbits.pipeline._hub import SCHEME, fetched, push
+from fewbits.codec import Base
+from fewbits.pipeline._hub import push
+from fewbits.pipeline._sources import Place, opened
 from fewbits.pipeline.restore import decoded, integer, network_of
 from fewbits.plan import Plan
 from fewbits.report.report import Report
@@ -18,11 +20,12 @@ from fewbits.report.report import Report
 
 @dataclass(frozen=True, eq=False)
 class Compressed:
-    """A compressed network: its plan, its file, and the report about both."""
+    """A compressed network: its plan, its file, and the report about both; the base, if the file holds differences."""
 
     plan: Plan
     data: bytes
     report: Report
+    base: Base | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the file: beside the target first, then renamed into place.
@@ -54,21 +57,29 @@ class Compressed:
         return _into(model, self.plan)
 
 
-def load(path: str | Path, like: nn.Module) -> nn.Module:
-    """Read a ``.few`` file into ``like``, an untrained network of the same class; returns it in evaluation mode.
+def load(path: Place, like: nn.Module, *, base: Place | Base | None = None, member: str | None = None) -> nn.Module:
+    """Read a ``.few`` file (a path, or its bytes) into ``like``, an untrained network of the same class.
 
-    ``hf://owner/name`` is a file on the Hugging Face Hub (``pip install 'fewbits[hub]'``).
+    Returns it in evaluation mode. ``hf://owner/name`` is a file on the Hugging Face Hub
+    (``pip install 'fewbits[hub]'``).
 
     Wrappers (``DataParallel``, ``torch.compile``) stay, what stands in for weights (``weight_norm``) is folded, and a
     network on the meta device gets memory on the CPU.
 
     A file with integer activations gives a network of its own: the integer form of ``like``, which is left as it is.
 
+    Args:
+        base: of a file of differences (``compress(base=...)``), the file that they are to, if it is not in the same.
+        member: of a file of several networks, which one; no more is read than it needs. Default: the only one beside
+            its base.
+
     Raises:
-        FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
+        FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError);
+            differences without their base, or with another one (BaseError). RecipeError: no such member.
     """
-    data = files.read(fetched(path) if isinstance(path, str) and path.startswith(SCHEME) else path)
-    return _into(like, decoded(data, filled_in(like)))
+    skeleton = filled_in(like)
+    found = opened(path, base, member, skeleton)
+    return _into(like, decoded(found.data, skeleton, found.base))
 
 
 def _into(like: nn.Module, plan: Plan) -> nn.Module:

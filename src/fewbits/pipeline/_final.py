@@ -27,7 +27,7 @@ class Final:
         self.steerable = method_of(rounds.recipe).steerable
         self.rounds, self.qat, self.candidates = rounds, qat, rounds.candidates
         self.tries: list[Try] = []
-        self.plans: list[Plan] = []
+        self.plans: list[Plan] = []  # as they are written
         self.files: list[bytes] = []
         self.settled = self.candidates.of(qat.model)
 
@@ -41,8 +41,8 @@ class Final:
         settled = self._add("settled", self.settled, self.qat.lam)
         self.size_at = Sizes(self.candidates, self.qat, self.settled, self.files[0])
         best = self.rounds.best
-        if best is not None and best.digest != self.settled.digest():
-            self._add("round", self._decoded(best), best.lam, best.accuracy, best.data)
+        if best is not None and best.digest != self.candidates.written(self.settled).digest():
+            self._keep(Try("round", best.lam, len(best.data), best.accuracy), self._decoded(best), best.data)
         if not self.steerable:
             chosen = 0
         elif recipe.max_drop is not None:
@@ -119,7 +119,7 @@ class Final:
     # -- candidates --------------------------------------------------------------------------------------
 
     def _plan_at(self, lam: float) -> Plan:
-        plan, _ = self.qat.plan_at(lam)
+        plan, _ = self.size_at.assigned(lam)
         entries = {n: replace(e, levels=e.levels.cpu()) for n, e in plan.items() if isinstance(e, Clustered)}
         return self.settled.updated(entries)
 
@@ -129,15 +129,18 @@ class Final:
         Raises:
             FormatError: its file does not hold what the network in training had.
         """
-        plan = decoded(kept.data, self.candidates.full)
+        plan = decoded(kept.data, self.candidates.full, self.candidates.base)
         if plan.digest() != kept.digest:
             raise FormatError("a file that was kept while training does not decode to the plan that it was made of")
         return plan
 
-    def _add(self, what: str, plan: Plan, lam: float, accuracy: float | None = None, data: bytes | None = None) -> Try:
-        if accuracy is None and self.candidates.evaluate is not None:
-            accuracy = self.candidates.accuracy(plan)
-        self.files.append(self.candidates.encoded(plan) if data is None else data)
-        self.tries.append(Try(what, lam, len(self.files[-1]), accuracy))
-        self.plans.append(plan)
-        return self.tries[-1]
+    def _add(self, what: str, plan: Plan, lam: float) -> Try:
+        accuracy = None if self.candidates.evaluate is None else self.candidates.accuracy(plan)
+        data = self.candidates.encoded(plan)
+        return self._keep(Try(what, lam, len(data), accuracy), self.candidates.written(plan), data)
+
+    def _keep(self, seen: Try, written: Plan, data: bytes) -> Try:
+        self.tries.append(seen)
+        self.plans.append(written)
+        self.files.append(data)
+        return seen

@@ -6,10 +6,12 @@ from typing import Any
 
 from fewbits import codec
 from fewbits.attach.attach import counters
+from fewbits.pipeline._candidates import Candidates
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._final import Final
 from fewbits.pipeline._rounds import Rounds
 from fewbits.pipeline._words import words_of
+from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.report.report import Report
 from fewbits.report.sizes import float_bytes, general_purpose, kind_of, rest_rows, tensor_rows
@@ -26,20 +28,14 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
     recipe, candidates, before = rounds.recipe, rounds.candidates, rounds.before
     search = Final(rounds, qat)
     plan, data, accuracy = search.choose()
-    summary = codec.inspect(data)
-    sizes = {section.name: section.coded_bytes for section in summary.tensors}
-    rows = tensor_rows(plan, sizes)
     left_out = counters(candidates.full) | set(aliases(candidates.full))
     original = {n: t for n, t in candidates.full.state_dict().items() if n not in left_out}
     report = Report(
         model=candidates.name,
         data=recipe.data.called if recipe.data else "",
         method=words_of(recipe),
-        tensors=rows,
-        file_bytes=len(data),
         float_bytes=float_bytes(original),
         parameters=parameters_of(candidates.full),
-        floats_bytes=len(data) - sum(row.bytes for row in rows),
         others=general_purpose(original, plan),
         accuracy_before=before,
         accuracy_after=accuracy,
@@ -53,10 +49,22 @@ def finish(rounds: Rounds, qat: QATCallback, train: Any, seconds: float) -> Comp
         history=tuple(rounds.history),
         search=tuple(search.tries),
         kind=kind_of(plan),
-        rest=rest_rows(plan, sizes, uncompressed(candidates.full, plan.compressed)),
         recipe=recipe.model_dump(by_alias=True, exclude_defaults=True),
+        **tables_of(candidates, plan, data),
     )
-    return Compressed(plan, data, report)
+    return Compressed(plan, data, report, candidates.base)
+
+
+def tables_of(candidates: Candidates, plan: Plan, data: bytes) -> dict[str, Any]:
+    """What a report says of a file: its size, and where its bytes are."""
+    sizes = {section.name: section.coded_bytes for section in codec.inspect(data, candidates.base).tensors}
+    rows = tensor_rows(plan, sizes)
+    return {
+        "tensors": rows,
+        "file_bytes": len(data),
+        "floats_bytes": len(data) - sum(row.bytes for row in rows),
+        "rest": rest_rows(plan, sizes, uncompressed(candidates.full, plan.compressed)),
+    }
 
 
 def met(recipe: Recipe, size: int, before: float | None, accuracy: float | None) -> bool | None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fewbits import codec
 from fewbits.errors import FileError, MissingExtraError, RecipeError
 from fewbits.report.report import Report
 
@@ -54,7 +55,11 @@ def push(data: bytes, report: Report, repo: str, *, private: bool, token: str | 
     address = f"{SCHEME}{repo}"
     if _PLACE.fullmatch(address) is None or "@" in repo or repo.count("/") != 1:
         raise RecipeError(f"{repo!r} is no repository: write owner/name")
-    parts = {FILE: data, "report.json": report.to_json().encode(), "README.md": card(report, address).encode()}
+    parts = {
+        FILE: data,
+        "report.json": report.to_json().encode(),
+        "README.md": card(report, address, codec.inspect(data).base).encode(),
+    }
     client = hub().HfApi(token=token)
     try:
         client.create_repo(repo, private=private, exist_ok=True)
@@ -65,8 +70,14 @@ def push(data: bytes, report: Report, repo: str, *, private: bool, token: str | 
     return address
 
 
-def card(report: Report, address: str) -> str:
-    """What a stranger reads first: what it is, and how it is loaded."""
+def card(report: Report, address: str, base: str | None = None) -> str:
+    """What a stranger reads first: what it is, and how it is loaded; for differences, with which base."""
+    given = "" if base is None else ', base="base.few"'
+    needs = (
+        []
+        if base is None
+        else [f"It holds differences to a base, and is read with it: the file that ends in {base}.", ""]
+    )
     return "\n".join(
         [
             "---",
@@ -78,9 +89,10 @@ def card(report: Report, address: str) -> str:
             "```python",
             "import fewbits as fb",
             "",
-            f'net = fb.load("{address}", like=Net())  # Net: the class of this network, {report.model}',
+            f'net = fb.load("{address}", like=Net(){given})  # Net: the class of this network, {report.model}',
             "```",
             "",
+            *needs,
             "```text",
             str(report),
             "```",

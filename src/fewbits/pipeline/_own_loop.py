@@ -250,6 +250,7 @@ def compressing(
 def _check_parts(recipe: Recipe) -> None:
     """RecipeError for what cannot be done around somebody else's loop."""
     refused = {
+        "base": recipe.base is not None,
         "channels": recipe.channels is not None,
         "ops": bool(recipe.ops),
         "activations, or assign.method int8": integer_form_of(recipe),

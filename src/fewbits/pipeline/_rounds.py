@@ -1,4 +1,4 @@
-"""The rounds of a run: at each, the file is coded once or twice and lambda set anew."""
+"""The rounds of a run: at each, the file is coded or its size estimated, and lambda set anew."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fewbits.pipeline._candidates import Candidates, broadcast_from_main
-from fewbits.pipeline._sizes import Sizes
-from fewbits.pipeline.rate_control import HEADROOM, RateController, SizeAt, TargetSize, bracket, fill_to_size
+from fewbits.pipeline._sizes import Coded, Sizes
+from fewbits.pipeline.rate_control import HEADROOM, RateController, TargetSize, bracket, fill_to_size
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.report.report import Round
@@ -22,6 +22,12 @@ Progress = Callable[[int, int, str], None]
 
 NEAR = 0.98
 """A file is as large as its target allows when it has at least this share of it."""
+
+LAST = 4
+"""Rounds until a costly file is coded again: training changes what a coder makes of the same entropy."""
+
+ERROR = 0.03
+"""How far an estimate may be off, as a share of it: what may be a candidate is coded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +59,7 @@ class Rounds:
         history: one entry per round.
         best: of all rounds' candidates that keep the budget: the smallest, if it is one of accuracy, else the most
             accurate of those as large as the target allows.
+        files: of a large network, the last ones that were coded. age: rounds since then.
     """
 
     def __init__(
@@ -67,59 +74,73 @@ class Rounds:
         self.metric = metric
         self.history: list[Round] = []
         self.best: Kept | None = None
+        self.files: list[Coded] = []
+        self.age = 0
 
     def first(self, qat: QATCallback) -> None:
         """Before the first step."""
-        base, data, accuracy = self._now(qat, 0)
-        self._onward(qat, 0.0, 1 / self.recipe.rounds, len(data), accuracy, Sizes(self.candidates, qat, base, data))
+        sizes, accuracy = self._now(qat, 0)
+        self._onward(qat, 0.0, 1 / self.recipe.rounds, accuracy, sizes)
+        self._over(sizes)
 
     def next(self, qat: QATCallback, done: int, total: int) -> None:
         """After ``done`` of ``total`` steps."""
-        base, data, accuracy = self._now(qat, done)
+        sizes, accuracy = self._now(qat, done)
         if qat.settled:
             return
-        sizes = Sizes(self.candidates, qat, base, data)
         if qat.settles and (done >= round(total * (1 - self.recipe.train.settle)) or done == total):
             self._settle(qat, sizes, accuracy)
         else:
             until = next_round(done, total, self.recipe.rounds) / total
-            self._onward(qat, done / total, until, len(data), accuracy, sizes)
+            self._onward(qat, done / total, until, accuracy, sizes)
+        self._over(sizes)
 
     def only(self, qat: QATCallback) -> None:
         """In place of a training: the assignment of the weights as they are."""
         base = self.candidates.of(qat.model)
         self._settle(qat, Sizes(self.candidates, qat, base, self.candidates.encoded(base)), self._accuracy(base))
 
-    def _now(self, qat: QATCallback, done: int) -> tuple[Plan, bytes, float | None]:
-        """What would be written now, its file and its percent on validation data, noted after ``done`` steps.
+    def _now(self, qat: QATCallback, done: int) -> tuple[Sizes, float | None]:
+        """What would be written now and its percent on validation data, noted after ``done`` steps.
 
-        The plan's levels are those that are held, until the next assignment.
+        Its levels are those that are held, until the next assignment.
         """
         base = self.candidates.of(qat.model)
-        data = self.candidates.encoded(base)
         accuracy = self._accuracy(base)
-        self._note(qat, base, data, accuracy, done)
-        return base, data, accuracy
+        sizes = Sizes(self.candidates, qat, base, files=self.files)
+        if not self._estimated(sizes) or self._better(qat, sizes.size, accuracy, ERROR):
+            sizes.code()
+        self._note(qat, sizes, accuracy, done)
+        return sizes, accuracy
+
+    def _estimated(self, sizes: Sizes) -> bool:
+        """Whether an estimate of the size will do at this round."""
+        return sizes.costly and not self.controller.needs_accuracy and self.age < LAST
+
+    def _over(self, sizes: Sizes) -> None:
+        """A round is over: estimates of the next one are relative to its files."""
+        self.age = self.age + 1 if sizes.files == self.files else 0
+        self.files = sizes.files[-2:]
 
     def _settle(self, qat: QATCallback, sizes: Sizes, accuracy: float | None) -> None:
         """The last assignment, which then stays."""
         qat.share = 1.0  # a schedule of pruning is over, to the weight
-        self.controller.see(len(sizes.data), accuracy)
-        qat.take(broadcast_from_main(self.controller.final(sizes)))
+        self.controller.see(sizes.size, accuracy)
+        lam = broadcast_from_main(self.controller.final(sizes))
+        qat.take(lam, sizes.assigned(lam))
         if isinstance(self.controller, TargetSize):
             self._fill(qat, sizes, round(self.controller.target * HEADROOM))
         qat.settled = True
 
-    def _onward(
-        self, qat: QATCallback, share: float, until: float, size: int, accuracy: float | None, size_at: SizeAt
-    ) -> None:
+    def _onward(self, qat: QATCallback, share: float, until: float, accuracy: float | None, sizes: Sizes) -> None:
         """Set lambda for the time from ``share`` of the training to ``until``, the next round."""
         gradual = self.recipe.train.gradual and isinstance(self.controller, TargetSize)
-        lam = broadcast_from_main(self.controller.next(min(1.0, until) if gradual else share, size, accuracy, size_at))
+        at = min(1.0, until) if gradual else share
+        lam = broadcast_from_main(self.controller.next(at, sizes.size, accuracy, sizes))
         if gradual:
             qat.toward(lam)
         else:
-            qat.take(lam)
+            qat.take(lam, sizes.assigned(lam))
 
     def _accuracy(self, plan: Plan) -> float | None:
         known = self.candidates.evaluate is not None and (self.controller.steers or self.controller.needs_accuracy)
@@ -139,29 +160,33 @@ class Rounds:
     def line(self, loss: float | None) -> str:
         """The last round in a few words, and the loss, if there is one yet."""
         last = self.history[-1]
-        parts = [f"{last.bytes} bytes", f"{100 * last.zeros:.1f} % zeros"]
+        parts = [f"{'about ' if last.estimated else ''}{last.bytes} bytes", f"{100 * last.zeros:.1f} % zeros"]
         if loss is not None:
             parts.append(f"loss {loss:.3f}")
         if last.accuracy is not None:
             parts.append(accuracy(self.metric.shown(last.accuracy), self.metric.name))
         return ", ".join(parts)
 
-    def _note(self, qat: QATCallback, plan: Plan, data: bytes, accuracy: float | None, done: int) -> None:
-        size = len(data)
-        total = sum(math.prod(entry.shape) for entry in plan.compressed.values())
-        zeros = 1 - sum(int(entry.kept.sum()) for entry in plan.compressed.values()) / max(1, total)
-        self.history.append(Round(done, qat.lam, size, zeros, accuracy))
+    def _note(self, qat: QATCallback, sizes: Sizes, accuracy: float | None, done: int) -> None:
+        compressed = sizes.base.compressed.values()
+        total = sum(math.prod(entry.shape) for entry in compressed)
+        zeros = 1 - sum(int(entry.kept.sum()) for entry in compressed) / max(1, total)
+        self.history.append(Round(done, qat.lam, sizes.size, zeros, accuracy, sizes.data is None))
+        if sizes.data is not None and self._better(qat, len(sizes.data), accuracy):
+            assert accuracy is not None
+            self.best = Kept(sizes.data, self.candidates.written(sizes.base).digest(), qat.lam, accuracy)
+
+    def _better(self, qat: QATCallback, size: int, accuracy: float | None, error: float = 0.0) -> bool:
+        """Whether what would be written now is the best candidate so far, or may be, if the size is ``error`` off."""
         if accuracy is None or self.before is None:
-            return
+            return False
         prune, target, drop = self.recipe.prune, self.recipe.target_bytes, self.recipe.max_drop
         if prune is not None and prune.schedule != "one-shot" and qat.share < prune.end:
-            return  # not yet as sparse as was asked for
-        if target is not None and size > target:
-            return
+            return False  # not yet as sparse as was asked for
+        if target is not None and size * (1 - error) > target:
+            return False
         if drop is not None:
-            better = accuracy >= self.before - drop and (self.best is None or size < self.best.bytes)
-        else:
-            assert target is not None  # a controller that sees accuracies has a budget
-            better = size >= NEAR * target and (self.best is None or accuracy >= self.best.accuracy)
-        if better:
-            self.best = Kept(data, plan.digest(), qat.lam, accuracy)
+            kept = accuracy >= self.before - drop
+            return kept and (self.best is None or size * (1 - error) < self.best.bytes)
+        assert target is not None  # a controller that sees accuracies has a budget
+        return size * (1 + error) >= NEAR * target and (self.best is None or accuracy >= self.best.accuracy)

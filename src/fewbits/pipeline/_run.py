@@ -14,16 +14,20 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from fewbits import recipe as recipes
-from fewbits.attach.plain import plain_copy
+from fewbits.attach.plain import plain_copy, unwrapped
+from fewbits.codec import Base
 from fewbits.errors import RecipeError
 from fewbits.pipeline._bar import Shown, telling
 from fewbits.pipeline._candidates import Evaluate, evaluated
 from fewbits.pipeline._compressed import Compressed
-from fewbits.pipeline.check import check_call
-from fewbits.pipeline.methods import integer_form_of
-from fewbits.pipeline.stages._calibrate import Calibrate
+from fewbits.pipeline._sources import FREE, Place, based
+from fewbits.pipeline.check import check_based, check_call
+from fewbits.pipeline.methods import integer_form_of, method_of
+from fewbits.pipeline.stages._adjust import Adjust
+from fewbits.pipeline.stages._calibrate import Calibrate, Collect
 from fewbits.pipeline.stages._hold import Hold
 from fewbits.pipeline.stages._pilots import Pilots
 from fewbits.pipeline.stages._swap import Swap
@@ -48,8 +52,10 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         stages.append(Swap())
     stages.append(Pilots(_again))
     if integer_form_of(recipe):
-        stages.append(Calibrate((recipe.activations or Activations()).calibrate))
-    return [*stages, Hold()]
+        batches = (recipe.activations or Activations()).calibrate
+        stages.append(Collect(batches) if method_of(recipe).clusters else Calibrate(batches))
+    adjusted = recipe.activations is not None and recipe.activations.train is not None
+    return [*stages, Hold(), *([Adjust()] if adjusted else [])]
 
 
 def compress(
@@ -60,6 +66,7 @@ def compress(
     recipe: Recipe | Mapping[str, Any] | str | Path = "ecq-4bit",
     target: str | int | None = None,
     max_drop: float | None = None,
+    base: Place | Base | Compressed | None = None,
     task: Task | Mapping[str, Any] | str | None = None,
     metric: str | None = None,
     inputs: Given = None,
@@ -83,6 +90,8 @@ def compress(
             fewbits.
         target: bytes of the file, for example ``"200 KB"``; overrides the recipe's.
         max_drop: points of accuracy (or of what ``metric`` says) that may be lost; overrides the recipe's.
+        base: a ``.few`` file (a path, its bytes, or what :func:`compress` returned) of the network that this one was
+            fine-tuned from; overrides the recipe's. The file then holds differences to it, and is read with it.
         task: what the outputs are for: a name of ``fewbits.task.TASKS``, such as ``"segmentation"``, a dict with
             ``name`` and ``options``, or a :class:`~fewbits.task.Task` with a loss of one's own; overrides the recipe's.
         metric: what ``evaluate`` returns: ``"percent"``, a ``"fraction"`` from 0 to 1, a ``"loss"``, of which less is
@@ -104,9 +113,14 @@ def compress(
         SelectionError, NonFiniteError, UnsupportedError: the network cannot be compressed; the message names
             the layer. DataError: no batches, or one that does not fit; the message names it. RecipeError: an impossible
             option.
-        BudgetError: the target cannot be reached whatever is given up.
+        BudgetError: the target cannot be reached whatever is given up. FileError: the base cannot be read, holds
+            differences itself, or has none of the network's tensors.
     """
     chosen, aim = chosen_by(recipe, target, max_drop, task)
+    if base is not None:
+        chosen = chosen.updated(base=os.fspath(base) if isinstance(base, str | os.PathLike) else None)
+    origin = _base_of(base if base is not None else chosen.base, model)
+    check_based(chosen, origin)
     check_kinds(state_file, progress, accelerator)
     if train is None:
         idle = {"steps": steps, "inputs": inputs, "targets": targets}
@@ -119,7 +133,8 @@ def compress(
         chosen = chosen.updated(train={"epochs": epochs})
     accelerator = accelerator or Accelerator()
     place = Path(state_file) if state_file is not None else None
-    store = Store(place, chosen.model_dump_json(), accelerator)
+    known = "" if origin is None else f" base {origin.identity.hex()}"
+    store = Store(place, chosen.model_dump_json() + known, accelerator)
     full = plain_copy(model, shared=True).to(accelerator.device).eval()
     select(full, chosen.select.include, chosen.select.exclude)  # refused before anything is trained
     listened = full if teacher is None else plain_copy(teacher, "the teacher", shared=True).to(accelerator.device)
@@ -129,11 +144,19 @@ def compress(
         before = None
         if score is not None and store.get("run") is None:
             before = first_score(score, copy.deepcopy(full), checked=metric is None and callable(evaluate))
-        work = Work(chosen, data, aim, score, full, full, listened, before=before, metric=scale)
+        work = Work(chosen, data, aim, score, full, full, listened, before=before, metric=scale, base=origin)
         compressed = _run(work, Context(store, accelerator, told))
     if not keep_state:
         store.forget()
     return replace(compressed, report=compressed.report.told(scale))
+
+
+def _base_of(base: Place | Base | Compressed | None, model: nn.Module) -> Base | None:
+    """What differences are to; the network says about how many numbers that may have."""
+    if base is None:
+        return None
+    numbers = sum(tensor.numel() for tensor in unwrapped(model).state_dict().values() if not is_lazy(tensor))
+    return based(base.data if isinstance(base, Compressed) else base, 2 * numbers + FREE)
 
 
 def check_kinds(state_file: Any, progress: Any, accelerator: Any) -> None:
@@ -244,5 +267,8 @@ def _run(work: Work, context: Context) -> Compressed:
 def _again(work: Work, context: Context, recipe: Recipe) -> Compressed:
     """A run of another recipe on what is left of the network."""
     check_call(recipe, work.evaluate, None)
-    again = Work(recipe, work.train, work.task, work.evaluate, work.model, work.model, work.teacher, metric=work.metric)
+    again = Work(
+        recipe, work.train, work.task, work.evaluate, work.model, work.model, work.teacher, metric=work.metric,
+        base=work.base,
+    )  # fmt: skip
     return _run(again, context)

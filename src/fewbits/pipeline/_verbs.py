@@ -12,16 +12,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewbits import codec, deploy, files
+from fewbits import codec, deploy
 from fewbits.attach.plain import filled_in, plain_copy, unwrapped
-from fewbits.codec import Summary
+from fewbits.codec import Base, Summary
 from fewbits.deploy.onnx import to_onnx
+from fewbits.deploy.tflite import to_tflite
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.hardware import Layer, Machine, Price, layers, machine_of, price
 from fewbits.measure.relevance import Rules
 from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._run import scoring
+from fewbits.pipeline._sources import Opened, opened
 from fewbits.pipeline.restore import decoded, integer, network_of, restore
 from fewbits.plan import Plan
 from fewbits.report import Explanation
@@ -33,26 +35,37 @@ from fewbits.task.feed import Feed
 Source = Compressed | bytes | str | os.PathLike[str]
 """A compression, the bytes of a ``.few`` file, or its path."""
 
-FORMATS = (".onnx", ".safetensors", ".nnc")
+FORMATS = (".onnx", ".safetensors", ".nnc", ".tflite")
 
 
-def _bytes(source: Source) -> bytes:
+BaseGiven = Source | Base | None
+"""What a file's differences are to."""
+
+
+def _opened(source: Source, base: BaseGiven, member: str | None, like: nn.Module | None = None) -> Opened:
+    if isinstance(base, Compressed):
+        base = base.data
     if isinstance(source, Compressed):
-        return source.data
-    return source if isinstance(source, bytes) else files.read(source)
+        return opened(source.data, source.base if base is None else base, member, like)
+    return opened(source, base, member, like)
 
 
 def _task(task: Task | str | None) -> Task:
     return task if isinstance(task, Task) else Classification() if task is None else task_of(task)
 
 
-def inspect(source: Source) -> Summary:
+def inspect(source: Source, *, base: BaseGiven = None, member: str | None = None) -> Summary:
     """What a file holds: tensors, bits, bytes. Checks every checksum; needs no network.
 
+    Args:
+        base: of a file of differences, what these are to; without it only the file as a whole is told of, and which
+            base it needs. member: of a file of several networks, which one.
+
     Raises:
-        FileError: missing, damaged or hostile file.
+        FileError: missing, damaged or hostile file, or another base.
     """
-    return codec.inspect(_bytes(source))
+    data, found = _opened(source, base, member)
+    return codec.inspect(data, found)
 
 
 @dataclass(frozen=True)
@@ -75,17 +88,21 @@ def verify(
     evaluate: Evaluate | Iterable[Any] | None = None,
     metric: str | None = None,
     task: Task | str | None = None,
+    base: BaseGiven = None,
+    member: str | None = None,
 ) -> Verified:
     """Decode a file into its network, and say how good that is. ``like`` is not changed.
 
     Args:
         like: an untrained network of the same class. evaluate, metric, task: as of :func:`fewbits.compress`.
+        base, member: as of :func:`inspect`.
 
     Raises:
         FileError: missing, damaged or hostile file (FormatError), or a file of another network (MismatchError).
     """
-    data = _bytes(source)
-    network, plan = restore(data, filled_in(_copied(like)))
+    skeleton = filled_in(_copied(like))
+    data, found = _opened(source, base, member, skeleton)
+    network, plan = restore(data, skeleton, found)
     score, scale = scoring(evaluate, metric, _task(task), network, Feed(network))
     return Verified(len(data), len(plan), None if score is None else scale.shown(score(network)))
 
@@ -98,6 +115,8 @@ def cost(
     machine: str | os.PathLike[str] | Machine,
     input_density: float | None = None,
     batch: int = 1,
+    base: BaseGiven = None,
+    member: str | None = None,
 ) -> Price:
     """Time, energy and memory traffic of a compressed network on a machine, from its own zeros and levels.
 
@@ -108,6 +127,7 @@ def cost(
         machine: its name (``fewbits machines``), a YAML file, or a :class:`~fewbits.hardware.Machine`.
         input_density: with a shape, the share of every layer's inputs that are not zero; default: all.
         batch: samples that go through a layer together; the figures are of one.
+        base, member: as of :func:`inspect`. A network of differences has float weights, and is priced as that.
 
     Raises:
         RecipeError: no such machine, a description that is none, or inputs that cannot be counted.
@@ -116,8 +136,12 @@ def cost(
     """
     found = machine_of(machine if isinstance(machine, Machine) else os.fspath(machine))
     like = filled_in(_copied(model))
-    plan = source if isinstance(source, Plan) else decoded(_bytes(source), like)
-    return price(layers_of(plan, like, inputs, input_density), found, batch)
+    if isinstance(source, Plan):
+        plan = source
+    else:
+        data, origin = _opened(source, base, member, like)
+        plan = decoded(data, like, origin)
+    return price(layers_of(plan.whole(), like, inputs, input_density), found, batch)
 
 
 def layers_of(plan: Plan, like: nn.Module, inputs: Any, input_density: float | None = None) -> tuple[Layer, ...]:
@@ -143,6 +167,8 @@ def explain(
     task: Task | str | None = None,
     rules: Rules | str = "plus",
     classes: tuple[str, ...] | None = None,
+    base: BaseGiven = None,
+    member: str | None = None,
 ) -> Explanation:
     """Which weights of a network mattered, and what its compression kept of them.
 
@@ -150,12 +176,14 @@ def explain(
         model: the float network that was compressed. source: what became of it.
         batches: a few of them; pictures of the first one get heat maps, one for each of at most eight classes.
         task: as of :func:`fewbits.compress`. rules: of relevance. classes: their names.
+        base, member: as of :func:`inspect`.
 
     Raises:
         UnsupportedError: an operation without a rule of relevance. Else as :func:`verify`.
     """
     before = plain_copy(model).eval()
-    after, plan = restore(_bytes(source), before)
+    data, found = _opened(source, base, member, before)
+    after, plan = restore(data, before, found)
     known = list(islice(fed(before, batches, "the data"), 64))
     images = targets = None
     if known and isinstance(known[0].inputs, Tensor) and known[0].inputs.dim() == 4:
@@ -163,30 +191,50 @@ def explain(
     return explain_networks(before, after, plan, known, images, targets, classes=classes, rules=rules, task=_task(task))
 
 
-def export(source: Source, path: str | os.PathLike[str], *, like: nn.Module | None = None, inputs: Any = None) -> int:
+def export(
+    source: Source,
+    path: str | os.PathLike[str],
+    *,
+    like: nn.Module | None = None,
+    inputs: Any = None,
+    base: BaseGiven = None,
+    member: str | None = None,
+) -> int:
     """Write the network in a file in another format, by the suffix of ``path``; returns the bytes written.
 
-    ``.safetensors`` has float weights, ``.nnc`` is ISO/IEC 15938-17, ``.onnx`` runs in ONNX Runtime.
+    ``.safetensors`` has float weights, ``.nnc`` is ISO/IEC 15938-17, ``.onnx`` runs in ONNX Runtime, and ``.tflite``,
+    of networks in integer form, in LiteRT and on microcontrollers.
 
     Args:
-        like, inputs: for ONNX an untrained network of the same class, and inputs that both are compared on. For the
-            others the network says how much the file may hold; without it 2^18 numbers, and 256 for each byte.
+        like, inputs: for ONNX and TFLite an untrained network of the same class, and inputs that both are compared on.
+            For the others the network says how much the file may hold; without it 2^18 numbers, and 256 for each byte.
+        base, member: as of :func:`inspect`. What is written holds the whole network, without differences.
 
     Raises:
         FileError: as :func:`verify`.
-        RecipeError: another suffix, or ONNX without a network. ExportError: the network cannot be exported.
+        RecipeError: another suffix, or one of these without a network. ExportError: the network cannot be exported.
     """
-    target, data = Path(path), _bytes(source)
+    target = Path(path)
     if target.suffix not in FORMATS:
         raise RecipeError(
             f"{target.name}: the suffix says the format{did_you_mean(target.suffix, FORMATS)} ({', '.join(FORMATS)})"
         )
-    if target.suffix == ".onnx":
+    if target.suffix in (".onnx", ".tflite"):
         if like is None or inputs is None:
-            raise RecipeError("ONNX needs like=, an untrained network of the class, and inputs= to compare it on")
-        network, plan = restore(data, filled_in(_copied(like)))
-        return to_onnx(network, inputs, target, plan=plan).bytes
-    plan = codec.decode(data, codec.shapes(data)) if like is None else decoded(data, filled_in(_copied(like)))
+            name = "ONNX" if target.suffix == ".onnx" else "TFLite"
+            raise RecipeError(f"{name} needs like=, an untrained network of the class, and inputs= to compare it on")
+        skeleton = filled_in(_copied(like))
+        data, found = _opened(source, base, member, skeleton)
+        network, plan = restore(data, skeleton, found)
+        if target.suffix == ".tflite":
+            return to_tflite(network, inputs, target, plan=plan.whole()).bytes
+        return to_onnx(network, inputs, target, plan=plan.whole()).bytes
+    whole = None if like is None else filled_in(_copied(like))
+    data, found = _opened(source, base, member, whole)
+    if whole is None:
+        plan = codec.decode(data, codec.shapes(data, base=found), base=found).whole()
+    else:
+        plan = decoded(data, whole, found).whole()
     if target.suffix == ".nnc":
         return deploy.to_nnc(plan, target).bytes
     return deploy.to_safetensors(plan, target)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fewbits.codec import Base
 from fewbits.errors import RecipeError
 from fewbits.ops.fit import check as check_fit
 from fewbits.pipeline._pilot import check as check_pilots
-from fewbits.pipeline.methods import integer_form_of, method_of
+from fewbits.pipeline.methods import bits_of, integer_form_of, method_of, trained_as_integers
 from fewbits.pipeline.parts import scored_by
 from fewbits.pipeline.pruners import PRUNERS, pruner_row
 from fewbits.recipe import Measure, Recipe, Select
@@ -38,10 +39,14 @@ def check(recipe: Recipe) -> None:
 def _rules(recipe: Recipe) -> None:
     """Every rule by its name and options, before anything is trained."""
     recovery = recipe.channels.train if recipe.channels is not None else None
-    for section, part in (("pretrain", recipe.pretrain), ("train", recipe.train), ("channels.train", recovery)):
+    ranges = recipe.activations.train if recipe.activations is not None else None
+    for section, part in (
+        ("pretrain", recipe.pretrain), ("train", recipe.train), ("channels.train", recovery),
+        ("activations.train", ranges),
+    ):  # fmt: skip
         if part is not None:
             learning(part, section)
-    if integer_form_of(recipe) and learning(recipe.train) is not backprop:
+    if trained_as_integers(recipe) and learning(recipe.train) is not backprop:
         raise RecipeError(f"activations in integers train by backprop: leave train.rule {recipe.train.rule.name} out")
 
 
@@ -62,6 +67,18 @@ def check_call(recipe: Recipe, evaluate: Any, teacher: Any) -> None:
     if teacher is not None and not recipe.train.distill:
         raise RecipeError("a teacher needs train.distill, the weight of its answers, for example 0.5")
     check_pilots(recipe, evaluate)
+
+
+def check_based(recipe: Recipe, base: Base | None) -> None:
+    """Refuse what cannot be a difference to a base: other shapes, and integers with scales."""
+    if base is None:
+        return
+    if recipe.channels is not None:
+        raise RecipeError("a network that loses channels is no difference to its base: leave channels or base out")
+    if integer_form_of(recipe):
+        raise RecipeError(
+            "integer activations go without a base: leave activations (or assign.method int8) or base out"
+        )
 
 
 def _work(recipe: Recipe) -> None:
@@ -134,9 +151,19 @@ def _clusters(recipe: Recipe) -> None:
 
 
 def _integers(recipe: Recipe) -> None:
-    if not integer_form_of(recipe):
-        return
     method, name = method_of(recipe), recipe.assign.method
+    if integer_form_of(recipe) and method.clusters and bits_of(recipe) > 8:
+        raise RecipeError(
+            f"activations in integers go with weights of at most 8 bits, got {recipe.assign.bits}: lower assign.bits, "
+            "or leave activations out"
+        )
+    ranges = recipe.activations.train if recipe.activations is not None else None
+    if ranges is not None and not method.clusters:
+        raise RecipeError(f"activations.train is for clusters; {name} trains with integer activations in train")
+    if ranges is not None and (learning(ranges) is not backprop or ranges.precision != "float32"):
+        raise RecipeError("activations.train learns by backprop in float32: leave rule and precision out of it")
+    if not trained_as_integers(recipe):
+        return
     allowed = method.precisions if method.activations else ("float32",)
     if recipe.train.precision not in allowed:
         raise RecipeError(

@@ -83,8 +83,13 @@ def method_of(recipe: Recipe) -> Method:
 
 
 def integer_form_of(recipe: Recipe) -> bool:
-    """Whether the network trains, and is written, in its integer form."""
+    """Whether the network is written in its integer form."""
     return recipe.activations is not None or method_of(recipe).activations
+
+
+def trained_as_integers(recipe: Recipe) -> bool:
+    """Whether the network trains in its integer form, too; clusters are trained as they are."""
+    return integer_form_of(recipe) and not method_of(recipe).clusters
 
 
 def bits_of(recipe: Recipe) -> int:

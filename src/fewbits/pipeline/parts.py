@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from fewbits import assign
 from fewbits.errors import RecipeError, did_you_mean
@@ -25,11 +26,14 @@ def scored_by(recipe: Recipe) -> str | None:
     return recipe.measure.name if method_of(recipe).scores or pruned else None
 
 
-def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> AssignerAt:
+def assigners(
+    recipe: Recipe, original: nn.Module, bits: int | None = None, bases: Mapping[str, Tensor] | None = None
+) -> AssignerAt:
     """The recipe's assigner, at any lambda and share of the training.
 
     Args:
         bits: what was chosen where the recipe says ``auto``.
+        bases: of another network; the assigner is then one of differences to them.
 
     Raises:
         RecipeError: an option that the assigner does not take.
@@ -50,9 +54,9 @@ def assigners(recipe: Recipe, original: nn.Module, bits: int | None = None) -> A
 
     def at(lam: float, share: float) -> assign.Assigner:
         own = method.at(lam, bits or bits_of(recipe), options)
-        if pruner_at is None:
-            return own
-        return pruner_at(share) if method.survivors else assign.chain(pruner_at(share), own)
+        if pruner_at is not None:
+            own = pruner_at(share) if method.survivors else assign.chain(pruner_at(share), own)
+        return assign.against(bases, own) if bases else own
 
     try:
         at(0.0, 0.0)  # impossible values are refused now

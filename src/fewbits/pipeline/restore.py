@@ -12,7 +12,8 @@ from fewbits import codec
 from fewbits.approximation import approximations_of
 from fewbits.attach.attach import counters
 from fewbits.channels.load import load_plan
-from fewbits.int8.form import bias_units, integer_form, is_integer, is_integer_plan, load_affine
+from fewbits.codec import Base
+from fewbits.int8.form import bias_units, form_for, is_integer, is_integer_plan, load_affine
 from fewbits.plan import Plan
 from fewbits.weights import places
 
@@ -20,13 +21,13 @@ from fewbits.weights import places
 def network_of(plan: Plan, like: nn.Module) -> nn.Module:
     """A network of its own with the tensors of a plan, in evaluation mode.
 
-    A plan of an integer form gives that of ``like`` (:func:`fewbits.int8.form.integer_form`); any other a copy of it.
+    A plan of an integer form gives that of ``like`` (:func:`fewbits.int8.form.form_for`); any other a copy of it.
 
     Raises:
         MismatchError: names or shapes differ.
     """
     if integer(plan, like):
-        net = integer_form(like)
+        net = form_for(plan, like)
         load_affine(net, plan)
         return net
     # Parameters get memory without numbers, as all of them come from the plan.
@@ -36,13 +37,16 @@ def network_of(plan: Plan, like: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def restore(data: bytes, like: nn.Module) -> tuple[nn.Module, Plan]:
+def restore(data: bytes, like: nn.Module, base: Base | None = None) -> tuple[nn.Module, Plan]:
     """The network and the plan in the bytes of a ``.few`` file; ``like`` is an untrained network of the same class.
+
+    Args:
+        base: what the file's differences are to.
 
     Raises:
         FormatError, MismatchError: as :func:`fewbits.codec.decode`.
     """
-    plan = decoded(data, like)
+    plan = decoded(data, like, base)
     return network_of(plan, like), plan
 
 
@@ -72,10 +76,12 @@ def holds(net: nn.Module, plan: Plan) -> bool:
     return True
 
 
-def decoded(data: bytes, like: nn.Module) -> Plan:
+def decoded(data: bytes, like: nn.Module, base: Base | None = None) -> Plan:
     """The plan in a file, compared with ``like`` (or with its integer form, if the file is of one)."""
-    names = (name for tensor in codec.inspect(data).tensors for name in (tensor.name, *tensor.aliases))
-    return codec.decode(data, like=integer_form(like) if integer(names, like) else like)
+    if base is not None:  # which is no integer form
+        return codec.decode(data, like=like, base=base)
+    names = [name for tensor in codec.inspect(data).tensors for name in (tensor.name, *tensor.aliases)]
+    return codec.decode(data, like=form_for(names, like) if integer(names, like) else like)
 
 
 def integer(names: Iterable[str], like: nn.Module) -> bool:

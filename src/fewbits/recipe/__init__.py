@@ -4,7 +4,6 @@ from fewbits.recipe._recipe import RENAMED, Recipe, load, make, names, text_of
 from fewbits.recipe.operations import Operation
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import (
-    Activations,
     Assign,
     Augment,
     Data,
@@ -17,7 +16,7 @@ from fewbits.recipe.sections import (
     Select,
     TaskChoice,
 )
-from fewbits.recipe.training import Finetuning, Pretraining, Recovery, Training
+from fewbits.recipe.training import Activations, Finetuning, Pretraining, RangeTraining, Recovery, Training
 from fewbits.recipe.variation import Range, Sweep, changed
 
 __all__ = [
@@ -36,6 +35,7 @@ __all__ = [
     "Pretraining",
     "Prune",
     "Range",
+    "RangeTraining",
     "Readout",
     "Recipe",
     "Recovery",

@@ -13,8 +13,8 @@ from fewbits.recipe.notation import parse_size
 from fewbits.recipe.operations import Operation
 from fewbits.recipe.places import beside
 from fewbits.recipe.pruning import ChannelPruning, Prune
-from fewbits.recipe.sections import MEMBERS, Activations, Assign, Data, Measure, Network, Part, Select, TaskChoice
-from fewbits.recipe.training import Finetuning, Pretraining
+from fewbits.recipe.sections import MEMBERS, Assign, Data, Measure, Network, Part, Select, TaskChoice
+from fewbits.recipe.training import Activations, Finetuning, Pretraining
 from fewbits.recipe.variation import Sweep
 from fewbits.recipe.yaml_text import mapping_of
 
@@ -48,6 +48,8 @@ class Recipe(Part):
             steer: much quicker, and the file often larger.
         rounds: how often during training the file is really coded, and the strength of the entropy term set anew.
         task: what the network's outputs are for: a name, or a section with its options.
+        base: a ``.few`` file of the network that this one was fine-tuned from: the file then holds differences to it,
+            and is read with it. Its tensors must have this network's names and shapes, as far as they are alike.
         channels: which channels are removed before all that; ``None`` for none.
         ops: which operations the network computes otherwise, by name: sigmoid, tanh, silu, gelu, erf, exp, log,
             reciprocal, rsqrt, softmax, layer_norm, rms_norm. They are swapped before weights are compressed.
@@ -57,7 +59,8 @@ class Recipe(Part):
             that is too large or too small for it is written in the next type that holds it, with as many bits.
         significand: significant bits that each of these numbers keeps, the leading one included; ``None``: all that
             the type has (float16 11, bfloat16 8). Where little is left they are a tenth of the file and more; 5 or 6
-            are often enough. For float32 networks; what they hold in other types stays as it is.
+            are often enough. For float32 networks; what they hold in other types stays as it is. With a base, bits of
+            integer levels of the differences, of which 4 or 5 are often enough.
         coding: profile of the entropy coder: the smallest file, or the fastest.
         sweep: how ``fewbits sweep`` varies this recipe; a single compression does not look at it.
         merge_normalisation: store normalisation as scale and shift: no running statistics, no biases before it.
@@ -71,6 +74,7 @@ class Recipe(Part):
     task: TaskChoice = TaskChoice()
     pretrain: Pretraining | None = None
     select: Select = Select()
+    base: str | None = None
     channels: ChannelPruning | None = None
     ops: dict[str, Operation] = {}  # noqa: RUF012  (pydantic copies it)
     prune: Prune | None = None
@@ -95,6 +99,13 @@ class Recipe(Part):
     @classmethod
     def _untrained(cls, value: Any) -> Any:
         return Finetuning(epochs=0) if value is None else value
+
+    @field_validator("activations", mode="before")
+    @classmethod
+    def _eight_bits(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "int8":
+            raise ValueError(f"int8, or a section with bits, calibrate and train; got {value!r}")
+        return {} if value == "int8" else value
 
     @field_validator("task", mode="before")
     @classmethod

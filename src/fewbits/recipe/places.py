@@ -38,6 +38,8 @@ def _moved(values: dict[str, Any], place: Callable[..., str]) -> dict[str, Any]:
     result = dict(values)
     if isinstance(train, dict) and isinstance(train.get("teacher"), dict):
         result["train"] = train | {"teacher": _section(train["teacher"], place)}
+    if isinstance(values.get("base"), str):
+        result["base"] = place(values["base"], sure=False)
     for key in ("network", "data", "task"):
         if isinstance(values.get(key), dict):
             result[key] = _section(values[key], place)

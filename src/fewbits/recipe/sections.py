@@ -122,12 +122,24 @@ def _yes_or_no(value: Any) -> Any:
     return value
 
 
+def _parts(value: Any) -> Any:
+    several = isinstance(value, list | tuple)
+    parts = list(value) if several else [value]
+    if not parts or any(part == "" or isinstance(part, bool) or not isinstance(part, str | int) for part in parts):
+        raise ValueError(f"a name or a place among the parts of a batch, or a list of them; got {value!r}")
+    return tuple(parts) if several else value
+
+
+Parts = Annotated[Any, BeforeValidator(_parts)]
+
+
 class Data(Part):
     """The data set: its name, where it lies, and how it is fed.
 
     Attributes:
         name: of the data set, for example ``cifar10``; or a function of one's own that returns loaders,
-            ``mine.py:loaders`` or ``package.module:function``, which is run. It takes ``options``, and no other key.
+            ``mine.py:loaders`` or ``package.module:function``, which is run. It takes ``options``, ``inputs`` and
+            ``targets``, and no other key.
         folder: where its files lie; default: ``FEWBITS_DATA``, else the user's cache.
         options: of the data set's loader.
         normalise: for networks that want their inputs other than the data set's default; a weight file that says how
@@ -135,6 +147,8 @@ class Data(Part):
         augment: true for what the data set is customarily trained with, or a section that says how. It should be what
             the network was trained with: normalisation statistics of images that it has not seen cost points.
         batch_size: samples per step, of each process.
+        inputs, targets: which parts of batches of one's own they are, where the parameters of the network's ``forward``
+            do not say so: a name or a place, or a list of them; see ``fewbits.task.Feed``.
     """
 
     name: str
@@ -146,6 +160,8 @@ class Data(Part):
         Discriminator(lambda value: MEMBERS[isinstance(value, dict | Augment)]),
     ] = False
     batch_size: Annotated[int, Field(ge=1)] = 64
+    inputs: Parts = None
+    targets: Parts = None
 
     @property
     def called(self) -> str:
@@ -231,20 +247,6 @@ class Assign(Part):
         if not known and (isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 16):
             raise ValueError(f"a number from 2 to 16, or auto, got {value!r}")
         return value
-
-
-class Activations(Part):
-    """Activations as integers, for runtimes that multiply integers; normalisation is folded then.
-
-    With ``assign.method: int8`` they are in any case; with clusters or pruned floats if this section is there.
-
-    Attributes:
-        bits: bit width; 8.
-        calibrate: batches from which the ranges of activations are taken.
-    """
-
-    bits: Literal[8] = 8
-    calibrate: Annotated[int, Field(ge=1)] = 16
 
 
 class Measure(Part):

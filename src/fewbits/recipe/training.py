@@ -121,3 +121,36 @@ class Recovery(Training):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+class RangeTraining(Training):
+    """Training of biases and of the ranges of activations, under integer weights that stay.
+
+    Attributes:
+        lr: of biases; of a range relative to its size.
+        distill, temperature: as in ``train``.
+    """
+
+    epochs: Annotated[float, Field(gt=0)] = 1
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+class Activations(Part):
+    """Activations as integers, for runtimes that multiply integers; normalisation is folded then.
+
+    With ``assign.method: int8`` they are in any case; with clusters or pruned floats if this section is there, which
+    can be written ``activations: int8``. Clusters then are the integer weights: the network trains as it is, and
+    folding and ranges come where a file is made, at each round and at the end. Its outputs get a grid, too.
+
+    Attributes:
+        bits: bit width; 8.
+        calibrate: batches from which the ranges of activations are taken.
+        train: a training of biases and ranges once the clusters stay. Its file is taken if it is as good on validation
+            data, and within the target.
+    """
+
+    bits: Literal[8] = 8
+    calibrate: Annotated[int, Field(ge=1)] = 16
+    train: RangeTraining | None = None

@@ -8,6 +8,7 @@ from fewbits.report.provenance import provenance
 from fewbits.report.report import PilotRun, Report, RestRow, Round, TensorRow, Try
 from fewbits.report.results import Results, load_results, results_page
 from fewbits.report.table import render, text
+from fewbits.report.tasks import TaskTest, TaskView, tasks_page
 
 __all__ = [
     "Explanation",
@@ -20,6 +21,8 @@ __all__ = [
     "Results",
     "Round",
     "Sampled",
+    "TaskTest",
+    "TaskView",
     "TensorRow",
     "Try",
     "explain",
@@ -29,6 +32,7 @@ __all__ = [
     "provenance",
     "render",
     "results_page",
+    "tasks_page",
     "text",
     "write_page",
 ]

@@ -35,6 +35,7 @@ _SERIES: dict[str, tuple[Any, str]] = {
     "significand": (None, "{:g} significant bits"),
 }  # fmt: skip
 """Settings of a training, with what a row means that does not say them: where they differ, so do the methods."""
+_CHOSEN = ("target", "rule", "images", "noise", "case")
 _EARLIER = {"step": "step_rule", "floor": "min_kept"}
 """What rows of published results call some of these; the rows stay as they were written."""
 
@@ -135,7 +136,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
     """Keys that say how a row was made.
 
     Rows carry free keys. One that takes the same values for every seed was chosen; one that differs between
-    seeds was measured. A target is always chosen, also where not every seed has run at all of them.
+    seeds was measured. Some are always chosen, also where not every seed has run at all of them.
     """
     keys = dict.fromkeys(key for row in rows for key in row if key not in MEASURED and key not in _NAMES)
     seeds: dict[str, list[Row]] = {}
@@ -143,7 +144,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
         seeds.setdefault(repr(row.get("seed")), []).append(row)
 
     def chosen(key: str) -> bool:
-        if key == "target":
+        if key in _CHOSEN:
             return True
         every = [Counter(repr(row.get(key)) for row in mine) for mine in seeds.values()]
         return all(counts == every[0] for counts in every)

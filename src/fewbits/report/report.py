@@ -77,6 +77,7 @@ class Round:
     Attributes:
         steps: optimizer steps done. lam: strength of the entropy term. bytes: size of the file as of now.
         zeros: share of clustered and pruned weights that are zero. accuracy: percent on validation data, if evaluated.
+        estimated: whether the size was told without coding the file.
     """
 
     steps: int
@@ -84,6 +85,7 @@ class Round:
     bytes: int
     zeros: float
     accuracy: float | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True)

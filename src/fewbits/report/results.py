@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from fewbits.errors import DataError
 from fewbits.report import plots
 from fewbits.report._document import document, picture, section, table
+from fewbits.report._learning import PATHS, check_paths, learning
 from fewbits.report._markup import Markup, el
 from fewbits.report._points import MEASURED, Point, Row, by_task, is_number, measured, points
 from fewbits.report._sweep import is_trial, trials
@@ -30,7 +31,8 @@ class Results:
 
     Attributes:
         commit, command, machine, versions: how ``rows`` were measured, see :func:`provenance`.
-        rows: dictionaries, one per measurement. Values that are lists or dictionaries are left out.
+        rows: dictionaries, one per measurement. Values that are lists or dictionaries are left out, but for what a
+            learning rule's row tells of the way.
     """
 
     benchmark: str
@@ -83,13 +85,17 @@ def _checked(kind: type[Results] | type[Report], text: str, path: Path) -> Resul
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """What a table or a picture can show."""
-    return {key: value for key, value in row.items() if not isinstance(value, dict | list)}
+    return {key: value for key, value in row.items() if key in PATHS or not isinstance(value, dict | list)}
 
 
 def _check_rows(results: Results, path: Path) -> None:
     if not results.rows:
         raise DataError(f"{path}: it has no rows")
     for number, row in enumerate(results.rows):
+        try:
+            check_paths(row)
+        except DataError as error:
+            raise DataError(f"{path}: row {number}: {error}") from None
         for key, value in row.items():
             if key in MEASURED and value is not None and not is_number(value):
                 raise DataError(f"{path}: row {number}: {key} must be a finite number, got {value!r}")
@@ -128,8 +134,8 @@ def sections(rows: Sequence[Row]) -> list[Markup]:
 
 def _task(name: str, rows: Sequence[Row]) -> Markup:
     drawn = [row for row in rows if is_number(row.get("accuracy")) and is_number(row.get("bytes"))]
-    parts = trials(rows, name)
-    rows = [row for row in rows if not is_trial(row)]
+    parts = [*trials(rows, name), *learning(rows, name)]
+    rows = [{k: v for k, v in row.items() if k not in PATHS} for row in rows if not is_trial(row)]
     drawn = [row for row in drawn if not is_trial(row)]
     if drawn:
         methods = ", ".join(dict.fromkeys(str(row.get("method", "-")) for row in drawn))

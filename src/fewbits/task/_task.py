@@ -141,16 +141,14 @@ class Task:
         """Relevance of the outputs, of their shape, from which layer-wise propagation begins.
 
         Raises:
-            UnsupportedError: outputs that are no tensor, and no ``start`` was given.
+            UnsupportedError: outputs that are no tensor.
         """
-        if self._start is not None:
-            return self._start(outputs, batch[1])
         if not isinstance(outputs, Tensor):
             raise UnsupportedError(
                 f"relevance begins at one tensor of outputs, and the network gives {type(outputs).__name__}: give "
                 "Task(outputs=...), or use a method without relevance (assign.method: ecq)"
             )
-        return self._plain_start(outputs, start)
+        return self._plain_start(outputs, start) if self._start is None else self._start(outputs, batch[1])
 
     def _plain_start(self, outputs: Tensor, start: str) -> Tensor:
         """Of outputs that are no classes: their own values, or ones."""

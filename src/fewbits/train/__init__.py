@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from fewbits.train._norm_statistics import FloatStatistics
+from fewbits.train.alignment import Alignment
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.loop import Callback, fit
@@ -20,6 +21,7 @@ from fewbits.train.whitening import Whitened, Whitening
 
 __all__ = [
     "RULES",
+    "Alignment",
     "Batch",
     "Block",
     "Callback",

@@ -20,7 +20,7 @@ ROUNDING = 1e-10  # of a squared mean: a variance below it is the rounding of a 
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class ChannelMoments:
     """Of so many numbers per channel.
 
     Attributes:
@@ -40,25 +40,25 @@ class Moments:
         """Bool [channels]: which are finite, and no constant."""
         return torch.isfinite(self.variance) & (self.variance > ROUNDING * self.mean.square())
 
-    def and_then(self, other: Moments) -> Moments:
+    def and_then(self, other: ChannelMoments) -> ChannelMoments:
         """Of both (Chan, Golub and LeVeque 1983)."""
         count, apart = self.count + other.count, other.mean - self.mean
         mean = self.mean + apart * (other.count / count)
         scatter = self.scatter + other.scatter + apart.square() * (self.count * other.count / count)
-        return Moments(count, mean, scatter)
+        return ChannelMoments(count, mean, scatter)
 
-    def of(self, mask: Tensor | None) -> Moments:
+    def of(self, mask: Tensor | None) -> ChannelMoments:
         """Of some channels."""
-        return self if mask is None else Moments(self.count, self.mean[mask], self.scatter[mask])
+        return self if mask is None else ChannelMoments(self.count, self.mean[mask], self.scatter[mask])
 
 
 @torch.no_grad()
-def moments_of(x: Tensor) -> Moments:
+def moments_of(x: Tensor) -> ChannelMoments:
     """Of ``x`` [N, channels, ...], which is not empty."""
     others = [dim for dim in range(x.dim()) if dim != 1]
     variance, mean = torch.var_mean(x.detach().float(), others, correction=0)
     count = x.numel() // x.shape[1]
-    return Moments(count, mean.double(), variance.double() * count)
+    return ChannelMoments(count, mean.double(), variance.double() * count)
 
 
 def norms_of(model: nn.Module) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class FloatStatistics:
         self.network = network
         norms = norms_of(network)
         self.kept = {path: (m.running_mean.clone(), m.running_var.clone()) for path, m in norms.items()}
-        self.seen: dict[str, list[Moments]] = {path: [] for path in norms}
+        self.seen: dict[str, list[ChannelMoments]] = {path: [] for path in norms}
         self._batches = 0
 
     def see(self, number: int, inputs: Any) -> None:

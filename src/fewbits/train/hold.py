@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -101,10 +101,10 @@ class QATCallback(Callback):
         """The assignment of the weights as of now under another lambda, without holding it."""
         return self.assigner_at(lam, self.share).update(self.weights, None, self.state)
 
-    def take(self, lam: float) -> None:
-        """Hold the assignment under ``lam``."""
+    def take(self, lam: float, made: tuple[Plan, State] | None = None) -> None:
+        """Hold the assignment under ``lam``, which may have been ``made`` already."""
         self.lam, self.ramp = lam, None
-        plan, self.state = self.plan_at(lam)
+        plan, self.state = made or self.plan_at(lam)
         self.hold(plan)
 
     def toward(self, lam: float) -> None:
@@ -125,16 +125,25 @@ class QATCallback(Callback):
     def keeps_graph(self) -> bool:
         return self.scorer is not None and self.scorer.keeps_graph and self.measures
 
+    def alone(self) -> Iterable[nn.Parameter]:
+        return () if self.measures or self.settings.gradient_scale else self.weights.values()
+
+    def unused(self) -> Iterable[nn.Parameter]:
+        if not self.settled:
+            return ()
+        weights, holders = self.weights, held(self.model)  # the clusters stay, so the weights behind them stay, too
+        return [weights[name] for name, holder in holders.items() if isinstance(holder, ClusteredWeight)]
+
     def before_update(self, outputs: Tensor, batch: Any) -> None:
         weights = self.weights
         self._scores = None
+        for weight in self.unused():
+            weight.grad = None
         if self.settled:
-            for name, holder in held(self.model).items():
-                if isinstance(holder, ClusteredWeight):  # the clusters stay, so the weights behind them stay, too
-                    weights[name].grad = None
             return
         if self.scorer is not None and self.measures:
-            gradients = {name: w.grad for name, w in weights.items() if w.grad is not None}
+            # a weight that the loss of this batch does not reach has none
+            gradients = {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
             scores = self.scorer.scores(TrainingStep(outputs, batch, weights, gradients))
             if self.accelerator.num_processes > 1:  # every process must make the same plan
                 scores = self.accelerator.reduce(scores, reduction="mean")

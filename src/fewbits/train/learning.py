@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from fewbits.errors import RecipeError
 from fewbits.recipe.training import Pretraining, Training
-from fewbits.train.rules import FEATURES, OWN_STEPS, Rule, rule_of
+from fewbits.train.rules import RULES, Rule, rule_of
 
 Settings = TypeVar("Settings", bound=Training)
 
@@ -33,9 +33,9 @@ def settled(training: Settings) -> Settings:
 
     A rule with steps of its own is applied as it is; without targets for hidden layers, a readout follows.
     """
-    name, changes = training.rule.name, {}
-    if name in OWN_STEPS:
+    row, changes = RULES.get(training.rule.name), {}  # no such rule: `learning` says so
+    if row is not None and row.own_steps:
         changes = {key: value for key, value in _APPLIED.items() if key not in training.model_fields_set}
     if isinstance(training, Pretraining) and training.readout is None:
-        changes["readout"] = {"name": "ridge" if name in FEATURES else "none"}
+        changes["readout"] = {"name": "ridge" if row is not None and row.features else "none"}
     return type(training).model_validate(training.model_dump(exclude_unset=True) | changes) if changes else training

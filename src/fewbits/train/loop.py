@@ -20,7 +20,9 @@ from fewbits.errors import DataError, FewbitsError
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Fed, Task, fed
 from fewbits.task.stream import Stream
+from fewbits.train._sparing import Sparing, plain
 from fewbits.train.objectives import Objective
+from fewbits.train.optimizers import SGD, Adam
 from fewbits.train.rules import Rule, backprop, blocks_of
 from fewbits.train.step import Step, out_of_place
 
@@ -45,12 +47,21 @@ class Callback:
         """Whether this step needs a forward pass of the whole network inside :meth:`watch`."""
         return False
 
+    def alone(self) -> Iterable[nn.Parameter]:
+        """Parameters of which this step needs nothing but their own gradient: they may be updated before the others."""
+        return ()
+
+    def unused(self) -> Iterable[nn.Parameter]:
+        """Parameters that stay as they are, whatever their gradients."""
+        return ()
+
     def keeps_graph(self) -> bool:
         """Whether :meth:`before_update` needs the autograd graph of the outputs, which backward else frees."""
         return False
 
     def before_update(self, outputs: Tensor, batch: Any) -> None:
-        """Gradients are there (and synchronised); the optimizer has not stepped yet."""
+        """Gradients are there (and synchronised), but for those that :meth:`alone` and :meth:`unused` may have spared;
+        the optimizer has not stepped yet."""
 
     def after_update(self, done: int, total: int, loss: float) -> None:
         """The optimizer has stepped; ``done`` of ``total`` steps are over."""
@@ -88,10 +99,10 @@ def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.opti
     """The optimizer of a run over parameter groups (each may have its own ``lr`` and ``weight_decay``)."""
     groups = [g for g in groups if g["params"]]
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
+        return SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
     # Of all tensors at once a step needs their memory once more; only a GPU is quicker so.
     together = any(parameter.device.type != "cpu" for group in groups for parameter in group["params"])
-    return torch.optim.Adam(groups, lr=training.lr, foreach=together)
+    return Adam(groups, lr=training.lr, foreach=together)
 
 
 def factor(training: Training, done: int, total: int) -> float:
@@ -224,7 +235,8 @@ def fit(
     data = fed(model, loader)
     batches_of(data)
     leave_unsent(model)
-    wrapped, prepared = accelerator.prepare(model, optimizer)
+    # accelerate would load the parts of torch for distributed tensors, and hold the network as long as itself
+    wrapped, prepared = (model, optimizer) if plain(accelerator) else accelerator.prepare(model, optimizer)
     data = data.over(own_share(data.loader, accelerator))
     total = total_steps(data, training)
     for group in optimizer.param_groups:
@@ -235,6 +247,8 @@ def fit(
     if callback.rule_state is None:
         callback.rule_state = rule.init(model)
     callback.rule_state = send_to_device(callback.rule_state, accelerator.device)
+    sparing = Sparing(model, optimizer, training, accelerator, rule)
+    sparing.over()
     for done in range(start, total):
         batch = send_to_device(next(stream), accelerator.device)
         for group in optimizer.param_groups:  # a callback may change the peak
@@ -244,7 +258,7 @@ def fit(
             model, wrapped, batch, data, objective, training, task, accelerator, callback.watch, callback.keeps_graph(),
             blocks, done, first=done == start,
         )  # fmt: skip
-        with out_of_place(model):
+        with out_of_place(model), sparing.step(callback.alone(), callback.unused()):
             outputs, loss, callback.rule_state = rule.update(model, step.as_batch(), callback.rule_state)
             step.synchronise()
             if callback.watches() and not step.watched(outputs):
@@ -255,7 +269,9 @@ def fit(
             accelerator.clip_grad_norm_(model.parameters(), training.clip)
         prepared.step()
         prepared.zero_grad(set_to_none=True)
+        del outputs, loss, step
         callback.after_update(done + 1, total, value)
+        sparing.over()
     sync_buffers(model, accelerator)
     accelerator.wait_for_everyone()
 

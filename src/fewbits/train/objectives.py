@@ -11,7 +11,7 @@ from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 
 from fewbits.errors import DataError, NonFiniteError
-from fewbits.recipe.training import Finetuning, Recovery
+from fewbits.recipe.training import Finetuning, RangeTraining, Recovery
 from fewbits.task import Classification, Task, handing, run
 from fewbits.task.batches import tensors_in
 
@@ -61,7 +61,9 @@ def distillation(
     return objective
 
 
-def objective_of(settings: Finetuning | Recovery, teacher: nn.Module, task: Task | None = None) -> Objective:
+def objective_of(
+    settings: Finetuning | Recovery | RangeTraining, teacher: nn.Module, task: Task | None = None
+) -> Objective:
     """What a recipe's training minimises: the task, or with ``distill`` the answers of a teacher as well."""
     if settings.distill:
         return distillation(teacher, settings.distill, settings.temperature, settings.label_smoothing, task)

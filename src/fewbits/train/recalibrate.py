@@ -11,11 +11,12 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from fewbits.attach import evaluating
 from fewbits.channel_masks import ChannelMasks, channels_of
 from fewbits.errors import DataError, MismatchError
 from fewbits.graph.traced import graph_of
 from fewbits.task import run
-from fewbits.train._norm_statistics import FloatStatistics, Moments, moments_of, norms_of, watching
+from fewbits.train._norm_statistics import ChannelMoments, FloatStatistics, moments_of, norms_of, watching
 from fewbits.weights import NORMS, layers
 
 Batches = Iterable[tuple[Any, Any]]
@@ -58,7 +59,7 @@ def recalibrate(
         return 0
     before = original if isinstance(original, FloatStatistics) else FloatStatistics(original)
     masks = _masks(norms, before, channels_of(model) if channels is None else channels)
-    sums: dict[str, list[Moments]] = {path: [] for path in norms}
+    sums: dict[str, list[ChannelMoments]] = {path: [] for path in norms}
 
     def correct(path: str, norm: Any, x: Tensor) -> None:
         mine, theirs, mask = sums[path], before.seen[path], masks[path]
@@ -72,7 +73,7 @@ def recalibrate(
 
     place = next(model.parameters()).device
     seen = 0
-    with _evaluating(model), _unless_done(list(norms.values())), watching(norms, correct):
+    with evaluating(model), _unless_done(list(norms.values())), watching(norms, correct):
         for batch in batches:
             before.see(seen, batch[0])
             run(model, send_to_device(batch[0], place))
@@ -82,7 +83,7 @@ def recalibrate(
     return len(norms)
 
 
-def _moved(mean: Tensor, variance: Tensor, new: Moments, old: Moments) -> tuple[Tensor, Tensor]:
+def _moved(mean: Tensor, variance: Tensor, new: ChannelMoments, old: ChannelMoments) -> tuple[Tensor, Tensor]:
     """Running statistics moved from what ``old`` are the moments of to what ``new`` are."""
     shifted = mean + (new.mean - old.mean).to(mean.device)
     ratio = torch.where(new.varies & old.varies, new.variance / old.variance, 1.0).to(variance.device)
@@ -154,7 +155,7 @@ def match_variance(
     mine, theirs = layers(pruned), layers(dense)
     if list(mine) != list(theirs):
         raise MismatchError(f"the networks have different layers: {list(mine)} and {list(theirs)}")
-    with _evaluating(pruned), _evaluating(dense):
+    with evaluating(pruned), evaluating(dense):
         skipped = set() if normalised else _normalised(pruned)
         wanted = _moments(dense, {path: layer for path, layer in theirs.items() if path not in skipped}, inputs)
         for path in wanted:  # in the order of computation
@@ -207,14 +208,3 @@ def _moments(model: nn.Module, chosen: Mapping[str, nn.Module], inputs: Tensor) 
         mean = total / n
         found[path] = mean, (squares / n - mean.square()).clamp_min(0)
     return found
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -199,6 +199,10 @@ def test_what_no_runtime_can_do_is_refused_in_a_sentence(tmp_path: Path) -> None
         fb.compress(net, data, recipe={"assign": {"method": "int8"}}, progress=None)
     with pytest.raises(DataError, match=r"the graph takes input.1, but was given 2 by place"):
         net(x, x)
+    with pytest.raises(DataError, match=r"the graph takes input.1, but was given pixels and more"):
+        net({"pixels": x, "more": x})
+    with pytest.raises(DataError, match=r"the graph's input input.1 is a tensor, but was given list \(\[6"):
+        net([x])
     with pytest.raises(DataError, match="ONNX Runtime fails on these inputs"):
         net(x[:, :2])
 

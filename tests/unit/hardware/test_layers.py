@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits import zoo
-from fewbits.errors import MismatchError, RecipeError, UnsupportedError
+from fewbits.errors import MismatchError, RecipeError
 from fewbits.hardware import Known, count, layers
 from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
 
@@ -148,7 +148,5 @@ def test_what_is_refused() -> None:
         layers(model, (4,), density={"1.weight": 0.5})
     with pytest.raises(RecipeError, match=r"density of '0\.weight' is a share from 0 to 1, got 50"):
         layers(model, (4,), density=50)
-    with pytest.raises(UnsupportedError, match=r"cannot price 0\.weight: no dataflow of a transposed convolution"):
-        layers(nn.Sequential(nn.ConvTranspose2d(1, 1, 2)), (1, 4, 4))
     with pytest.raises(MismatchError, match=r"\(2, 3\) in the plan, \(2, 4\) in the network"):
         layers(model, (4,), Plan({"0.weight": Dense(torch.ones(2, 3))}))

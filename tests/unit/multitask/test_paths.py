@@ -17,6 +17,11 @@ def test_branches_are_hard_sharing() -> None:
     assert tops.users() == {
         (0, 0): ["a", "b"], (1, 0): ["a"], (1, 1): ["b"], (2, 0): ["a"], (2, 1): ["b"],
     }  # fmt: skip
+    wide = branched_paths(["a", "b"], 2, shared=[0], per_layer=2)
+    both, a, b = ["a", "b"], ["a"], ["b"]
+    assert wide.users() == {(0, 0): both, (0, 1): both, (1, 0): a, (1, 1): a, (1, 2): b, (1, 3): b}
+    with pytest.raises(RecipeError, match="1 segment in a layer"):
+        branched_paths(["a"], 3, per_layer=0)
     with pytest.raises(RecipeError, match="layers go from 0 to 2"):
         branched_paths(["a"], 3, shared=[3])
 

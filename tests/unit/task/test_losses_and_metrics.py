@@ -150,12 +150,16 @@ def test_outputs_of_many_kinds_have_one_that_is_read() -> None:
         task.answer({"ids": torch.zeros(2, dtype=torch.long)})
 
 
-def test_relevance_of_several_outputs_needs_a_start() -> None:
+def test_relevance_begins_at_one_of_several_outputs() -> None:
     outputs = {"a": torch.randn(2, 3)}
-    with pytest.raises(UnsupportedError, match=r"assign\.method: ecq"):
-        Task(loss=lambda out, targets: out["a"].sum()).relevance_start(outputs, Batch(X, None), "score")
-    started = Task(loss=lambda out, targets: out["a"].sum(), start=lambda out, targets: out["a"] * 2)
-    assert torch.equal(started.relevance_start(outputs, Batch(X, None), "score"), outputs["a"] * 2)
+    for start in (None, lambda out, targets: out["a"] * 2):
+        with pytest.raises(UnsupportedError, match=r"gives dict: give Task\(outputs=.*assign\.method: ecq"):
+            Task(loss=lambda out, targets: out["a"].sum(), start=start).relevance_start(
+                outputs, Batch(X, None), "score"
+            )
+    started = Task(loss=lambda out, targets: out.sum(), outputs="a", start=lambda out, targets: out * 2)
+    answer = started.answer(outputs)
+    assert torch.equal(started.relevance_start(answer, Batch(X, None), "score"), outputs["a"] * 2)
 
 
 def test_a_probability_of_no_class_is_refused() -> None:

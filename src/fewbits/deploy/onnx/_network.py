@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fewbits.deploy.onnx.runtime import Array, onnx, session
 from fewbits.errors import DataError, FileError, UnsupportedError, did_you_mean
+from fewbits.task.batches import described
 
 # Inputs of operations that are weights, by their place; of a product of matrices that one which is no data.
 _WEIGHTS = {
@@ -145,8 +146,9 @@ class OnnxNetwork(nn.Module):
             DataError: the graph takes others.
         """
         given = dict(zip(self.inputs, args, strict=False)) | {self.words.get(k, k): v for k, v in named.items()}
-        if len(args) > len(self.inputs) or set(given) != set(self.inputs):
-            told = [f"{len(args)} by place"] * bool(args) + list(named)
+        parts = [name for arg in args if isinstance(arg, Mapping) for name in arg]
+        if parts or len(args) > len(self.inputs) or set(given) != set(self.inputs):
+            told = parts or [f"{len(args)} by place"] * bool(args) + list(named)
             raise DataError(
                 f"the graph takes {', '.join(self.inputs)}, but was given {' and '.join(told) or 'nothing'}"
             )
@@ -159,6 +161,9 @@ class OnnxNetwork(nn.Module):
             DataError: the graph takes other inputs.
         """
         given = self.arranged(args, named)
+        for name, value in given.items():
+            if not isinstance(value, Tensor):
+                raise DataError(f"the graph's input {name} is a tensor, but was given {described(value)}")
         place = next((value.device for value in given.values()), torch.device("cpu"))
         feeds = {name: value.detach().cpu().numpy() for name, value in given.items()}
         try:

@@ -27,7 +27,7 @@ def fill_to_size(
     Args:
         smaller: a plan whose file is at most ``goal`` bytes. larger: one of the same tensors; its
             levels are taken at the steps (or codebooks) of ``smaller``.
-        weights: the float weights; a move gains what squared error it saves.
+        weights: the float weights, or their differences to a base; a move gains what squared error it saves.
         size_of: bytes of a plan's file.
         goal: upper bound, bytes. tolerance: how far below it is close enough, relative to it.
         tries: evaluations of ``size_of`` at most.
@@ -87,4 +87,4 @@ def _levels(plan: Plan, name: str) -> Tensor:
 def _gain(here: Clustered, there: Clustered, weight: Tensor) -> Tensor:
     """Squared error that each move saves; 0 where there is nothing to move."""
     w = weight.detach().cpu().double()
-    return (w - here.values().cpu().double()).square() - (w - there.values().cpu().double()).square()
+    return (w - here.own().cpu().double()).square() - (w - there.own().cpu().double()).square()

@@ -2,7 +2,8 @@
 
 A rate controller is asked at every round for the strength of the entropy term until the next (with ``train.gradual``,
 at the next). It sees the accuracy on validation data, and how large the file would be now for any lambda:
-``size_at`` codes it. Where that has a method ``about``, this says nearly the same at once, and is asked first.
+``size_at`` codes it. Where that has a method ``about``, this says nearly the same at once, and is asked first. Where it
+is also ``costly``, no file is coded on the way to a target.
 """
 
 from __future__ import annotations
@@ -131,15 +132,18 @@ def estimate_of(size_at: SizeAt) -> SizeAt:
     return about
 
 
-def near(size_at: SizeAt, goal: float, size: float, guess: float) -> float:
+def near(size_at: SizeAt, goal: float, size: float, guess: float, *, files: bool = True) -> float:
     """As :func:`solve` on the way: a lambda by estimates, with one file where the goal is far from ``size`` bytes.
 
     The weights go on changing, and the next round sees what came of it.
+
+    Args:
+        files: whether that one is coded.
     """
     about = estimate_of(size_at)
     try:
         lam = bisected(about, goal, guess, 0.02, 24)[1]
-        if about is not size_at and abs(math.log(goal / size)) > FAR:
+        if files and about is not size_at and abs(math.log(goal / size)) > FAR:
             size_at(lam)  # the estimates are relative to this file then
             lam = bisected(about, goal, lam or guess, 0.02, 24)[1]
     except BudgetError:  # said of files only
@@ -213,11 +217,14 @@ class TargetSize(RateController):
     def next(self, share: float, size: int, accuracy: float | None, size_at: SizeAt) -> float:
         if self.begin is None:
             check(size_at, self.target)
-        self.lam = near(size_at, self.goal(share, size), size, self.lam or 0.05)
+        goal = self.goal(share, size)
+        files = goal <= self.target or not getattr(size_at, "costly", False)
+        self.lam = near(size_at, goal, size, self.lam or 0.05, files=files)
         return self.lam
 
     def final(self, size_at: SizeAt) -> float:
-        self.lam = solve(size_at, self.target * HEADROOM, self.lam or 0.05, tolerance=0.003)
+        tolerance = 0.006 if getattr(size_at, "costly", False) else 0.003  # mostly two files instead of three
+        self.lam = solve(size_at, self.target * HEADROOM, self.lam or 0.05, tolerance=tolerance)
         return self.lam
 
 

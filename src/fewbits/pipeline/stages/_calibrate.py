@@ -15,6 +15,28 @@ from fewbits.pipeline.stages._work import Context, Work
 from fewbits.train.loop import batches_of, endless
 
 
+class Collect:
+    """Keeps inputs of the first batches, with which plans of clusters are calibrated whenever one is written.
+
+    The network trains as it is: normalisation goes on learning from batches, which its integer form has none of.
+
+    Args:
+        batches: how many.
+    """
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def run(self, work: Work, context: Context) -> Work:
+        """The work with its inputs.
+
+        Raises:
+            DataError: no batches. UnsupportedError, SelectionError: the network has no integer form.
+        """
+        integer_form(work.model)  # what cannot be written is not trained
+        return replace(work, calibration=tuple(first_inputs(work, self.batches)))
+
+
 class Calibrate:
     """Makes the integer form of the network, with ranges from the first batches.
 
@@ -33,9 +55,12 @@ class Calibrate:
                 :func:`fewbits.int8.calibrate`.
         """
         form = integer_form(work.model, RangedQuantizer)
-        calibrate(form, self._inputs(work, context.accelerator.device))
+        device = context.accelerator.device
+        calibrate(form, (send_to_device(inputs, device) for inputs in first_inputs(work, self.batches)))
         return replace(work, form=form)
 
-    def _inputs(self, work: Work, device: Any) -> Iterator[Any]:
-        for batch in islice(endless(work.train), min(self.batches, batches_of(work.train))):  # of the first epoch
-            yield send_to_device(batch[0], device)
+
+def first_inputs(work: Work, count: int) -> Iterator[Any]:
+    """Inputs of the first batches, of the first epoch at most."""
+    for batch in islice(endless(work.train), min(count, batches_of(work.train))):
+        yield batch[0]

@@ -47,9 +47,14 @@ class Hold:
             BudgetError: the target cannot be reached whatever is given up.
         """
         begin = time.perf_counter()
+        held = context.store.get("held")
+        if held is not None:  # a later stage was interrupted
+            return replace(work, done=state.done(held, work.full, work.base))
         saved = context.store.get("run")
         if saved is not None:
-            work = replace(work, before=saved["before"], choice=state.choice(saved), done=state.done(saved, work.full))
+            work = replace(
+                work, before=saved["before"], choice=state.choice(saved), done=state.done(saved, work.full, work.base)
+            )
         last = HeldTraining(work, context).go(saved)
         best = _better(work.done, last)
         while _missed(last, work.choice) and (larger := work.choice.larger(work.recipe.target_bytes)) is not None:
@@ -89,7 +94,9 @@ class HeldTraining:
     ) -> None:
         self.work, self.context, self.recipe = work, context, work.recipe
         self.holder: Holder = Parametrized() if work.form is None else IntegerForm(work.model)
-        self.candidates = Candidates(work.recipe, work.model, work.evaluate, work.full, self.holder)
+        self.candidates = Candidates(
+            work.recipe, work.model, work.evaluate, work.full, self.holder, work.calibration, work.base
+        )
         self.model = copy.deepcopy(work.model if work.form is None else work.form) if model is None else model
         self.optimizer = optimizer
 
@@ -97,7 +104,8 @@ class HeldTraining:
         """Attach the first plan, and make what keeps it up to date."""
         recipe, work, settings = self.recipe, self.work, self.recipe.train
         scorer = parts.scorer(recipe, self.model, work.task)
-        assigner_at = parts.assigners(recipe, work.model, work.choice.bits)
+        bases = self.candidates.bases
+        assigner_at = parts.assigners(recipe, work.model, work.choice.bits, bases)
         weights = select(work.model, recipe.select.include, recipe.select.exclude)
         weights = same_weights(work.model, self.model, weights)
         for weight in weights.values():  # what is compressed is trained, frozen or not
@@ -108,6 +116,7 @@ class HeldTraining:
         pruner_at = pruner_of(recipe, parameters_of(work.model))
         if pruner_at is not None:  # a min_kept that the final sparsity does not allow is refused now, not half-way
             pruner_at(1.0).update(weights, scores, pruner_at(1.0).init(weights))
+        weights = {n: w.detach() - bases[n].to(w.device) if n in bases else w for n, w in weights.items()}
         plan, first = assigner_at(0.0, 0.0).update(weights, scores, assigner_at(0.0, 0.0).init(weights))
         self.holder.attach(self.model, plan, learn=settings.learn)
         groups = finetuning_groups(self.model, settings)

@@ -37,7 +37,7 @@ class Pilots:
         Raises:
             BudgetError: nothing reaches the target.
         """
-        if context.store.get("run") is not None:  # an interrupted run knows what was chosen
+        if any(context.store.get(key) is not None for key in ("run", "held")):  # it is known what was chosen
             return work
         known = context.store.get("pilots") or {}
 

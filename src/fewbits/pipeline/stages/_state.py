@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewbits.codec import Base
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._rounds import Kept, Rounds
+from fewbits.pipeline._sizes import Coded
 from fewbits.pipeline.restore import decoded
 from fewbits.report.report import PilotRun, Report, Round
 from fewbits.train import checkpoint
@@ -49,6 +51,8 @@ def saved(
         "controller": vars(rounds.controller),
         "history": [vars(r) for r in rounds.history],
         "best": None if best is None else (best.data, best.digest, best.lam, best.accuracy),
+        "files": [vars(file) for file in rounds.files],
+        "age": rounds.age,
         "random": checkpoint.random_state(),
         "rule": qat.rule_state,
         "scorer": qat.scorer.state() if qat.scorer is not None else None,
@@ -61,12 +65,12 @@ def choice(state: dict[str, Any]) -> PilotChoice:
     return PilotChoice(saved["bits"], saved["size"], tuple(PilotRun(**r) for r in saved["seen"]), saved["attempt"])
 
 
-def done(state: dict[str, Any], full: nn.Module) -> Compressed | None:
+def done(state: dict[str, Any], full: nn.Module, base: Base | None = None) -> Compressed | None:
     """The best of the trainings that an interrupted run had ended, of a network like ``full``."""
     if state["done"] is None:
         return None
     data, report = state["done"]
-    return Compressed(decoded(data, full), data, Report.from_json(report))
+    return Compressed(decoded(data, full, base), data, Report.from_json(report), base)
 
 
 def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: torch.optim.Optimizer | None) -> None:
@@ -80,6 +84,7 @@ def restore(state: dict[str, Any], rounds: Rounds, qat: QATCallback, optimizer: 
     qat.ramp = None if state["ramp"] is None else Ramp(*state["ramp"])
     vars(rounds.controller).update(state["controller"])
     rounds.history = [Round(**r) for r in state["history"]]
+    rounds.files, rounds.age = [Coded(**file) for file in state.get("files", ())], state.get("age", 0)
     if state["best"] is not None:
         rounds.best = Kept(*state["best"])
     qat.rule_state = state["rule"]

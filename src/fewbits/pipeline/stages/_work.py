@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from accelerate import Accelerator
 from torch import nn
 
+from fewbits.codec import Base
 from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._pilot import PilotChoice
@@ -39,9 +40,11 @@ class Work:
             mode, as the networks below.
         model: the float network that is compressed: ``full``, or what is left of it.
         form: what trains under the plan, if that is not a copy of ``model``: its calibrated integer form.
+        calibration: inputs from which ranges of activations are taken once clusters are written.
         teacher: whose answers are distilled.
         before: accuracy of ``full``, if it was evaluated.
         choice: what pilot runs chose.
+        base: the file that the network is coded as differences to, or ``None``.
         operations: what was swapped, place by place.
         done: the file, its plan and its report, once there is one.
     """
@@ -54,10 +57,12 @@ class Work:
     model: nn.Module
     teacher: nn.Module
     form: nn.Module | None = None
+    calibration: tuple[Any, ...] | None = None
     before: float | None = None
     choice: PilotChoice = field(default_factory=PilotChoice)
     done: Compressed | None = None
     metric: Metric = METRICS["percent"]
+    base: Base | None = None
     operations: tuple[OperationRow, ...] = ()
 
 

@@ -121,7 +121,8 @@ def sizes_of(model: nn.Module, input_shape: Any, over: str = "macs") -> Sizes:
         return Sizes(shapes, {})
     graph_of(model)  # what cannot be read at all is no question of counting
     try:
-        return Sizes(shapes, {layer.name: layer.uses for layer in count(model, input_shape).layers})
+        counted = count(model, input_shape).layers
+        return Sizes(shapes, {layer.name: layer.uses for layer in counted if layer.name in shapes})
     except UnsupportedError as error:
         raise UnsupportedError(
             f"{error}; with channels.parameters in place of channels.macs none are counted"

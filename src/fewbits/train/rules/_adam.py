@@ -14,10 +14,11 @@ def fresh(value: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def stepped(state: dict[str, Tensor], gradient: Tensor, rate: float) -> dict[str, Tensor]:
-    """The state after one step down a gradient."""
-    steps = state["steps"] + 1
-    mean = torch.lerp(state["mean"], gradient, 0.1)
-    square = torch.lerp(state["square"], gradient.square(), 0.001)
-    size = rate / (1 - 0.9**steps)
-    value = state["value"].detach() - size * mean / ((square / (1 - 0.999**steps)).sqrt() + 1e-8)
-    return {"value": value, "mean": mean, "square": square, "steps": steps}
+    """The state, one step down a gradient further: the same tensors, as two of each would be held for all blocks."""
+    state["steps"] += 1
+    state["mean"].lerp_(gradient, 0.1)
+    state["square"].lerp_(gradient.square(), 0.001)
+    size = rate / (1 - 0.9 ** state["steps"])
+    root = (state["square"] / (1 - 0.999 ** state["steps"])).sqrt_().add_(1e-8)
+    state["value"] -= (size * state["mean"]).div_(root)
+    return state

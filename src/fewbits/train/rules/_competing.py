@@ -2,7 +2,8 @@
 
 The network runs once, without a graph; each hidden layer learns from what it was given and what it said, and is done.
 So any network whose layers are linear or convolutional will do, with residual paths and all, and what is held in memory
-is one layer's. The last layer learns by the loss's gradient with respect to its own outputs.
+is one layer's. The last layer learns by the loss's gradient with respect to its own outputs, and so does every layer
+before it whose outputs the network gives and no other layer reads: an auxiliary head.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from fewbits.attach import evaluating
 from fewbits.errors import RecipeError, UnsupportedError
@@ -73,42 +74,47 @@ def competing(
 
     def init(network: nn.Module) -> dict[str, Any]:
         check_layers(network)
-        return {"order": [], **begin(network)}
+        return {"order": [], "heads": [], **begin(network)}
 
     def update(network: nn.Module, batch: Batch, state: dict[str, Any]) -> tuple[Any, Tensor, dict[str, Any]]:
         layers = {name: m for name, m in network.named_modules() if isinstance(m, LAYERS)}
-        order = state["order"] or _order(network, layers, batch, lists)
-        last = order[-1]
-        learners = [name for name in order[:-1] if _learns(layers[name])]
-        told: list[Tensor] = []  # what the last layer was given and what it gave, from which a graph begins
+        order, heads = state["order"], state["heads"]
+        if not order:
+            order, heads = _order(network, layers, batch, lists)
+        learners = [name for name in order if name not in heads and _learns(layers[name])]
+        told: dict[str, tuple[Tensor, Tensor]] = {}  # what a head was given and what it gave: a graph begins there
 
         def hear(name: str, layer: Layer, args: Any, kwargs: Any, gave: Tensor) -> Tensor | None:
             given = input_of(args, kwargs)
-            if name == last:
+            if name in heads:
                 torch.set_grad_enabled(True)  # until the pass ends: a graph begins here
-                told[:] = given.detach(), gave.detach().requires_grad_()
-                return told[1]
-            learn(Heard(name, layer, learners.index(name), given, said(layer, gave), len(gave)), batch, state)
-            return None
+                told[name] = given.detach(), gave.detach().requires_grad_()
+                return told[name][1]
+            with torch.no_grad():
+                u = said(layer, gave.detach())
+                learn(Heard(name, layer, learners.index(name), given.detach(), u, len(gave)), batch, state)
+            return gave.detach()  # a head may have been called before
 
         with ExitStack() as stack:
-            for name in (*learners, last):
+            for name in (*learners, *heads):
                 hook = layers[name].register_forward_hook(partial(hear, name), with_kwargs=True)
                 stack.callback(hook.remove)
             stack.enter_context(torch.no_grad())
             stack.enter_context(batch.computing())
             outputs = run(network, batch.inputs)
             loss = batch.loss_of(outputs)
-        given, gave = told
-        (error,) = torch.autograd.grad(loss, gave, allow_unused=True) if loss.requires_grad else (None,)
-        if error is None:
+        ends = [gave for _, gave in told.values()]
+        errors = torch.autograd.grad(loss, ends, allow_unused=True) if loss.requires_grad else [None] * len(ends)
+        if all(error is None for error in errors):
             raise UnsupportedError(
-                f"the loss does not depend on {last}, the layer that is called last, and rules of competing channels "
-                "teach that one: call the layer that gives what the task reads last, or take backprop"
+                f"the loss does not depend on {order[-1]}, the layer that is called last, and rules of competing "
+                "channels teach that one: call the layer that gives what the task reads last, or take backprop"
             )
         with torch.no_grad():
-            _teach(layers[last], given, error, head, batch)
-        return detached(outputs), loss.detach(), state | {"order": order}
+            for (name, (given, _)), error in zip(told.items(), errors, strict=True):
+                if error is not None:
+                    _teach(layers[name], given, error, head, batch)
+        return detached(outputs), loss.detach(), state | {"order": order, "heads": heads}
 
     return Rule(init, update)
 
@@ -120,23 +126,40 @@ def detached(outputs: Any) -> Any:
 
 def _order(
     network: nn.Module, layers: Mapping[str, Layer], batch: Batch, lists: Mapping[str, float | list[float]]
-) -> list[str]:
-    """Layers in the order of their first calls, from a pass in evaluation mode: statistics and chance stay as they are.
+) -> tuple[list[str], list[str]]:
+    """Layers in the order of their first calls, and which of them are heads, from a pass in evaluation mode.
+
+    Statistics and chance stay as they are. Each layer's outputs begin a graph that ends where the next ones read, so
+    none is that of the whole network. A head is the last layer, or one that the outputs depend on and no layer.
 
     Raises:
         UnsupportedError: no layer, or one whose channels do not compete. RecipeError: lists of another length.
     """
     order: list[str] = []
+    begun: dict[int, str] = {}
+    read: set[str] = set()
+    kept: list[Tensor] = []  # so that no number of an object is given twice
+
+    def hear(name: str, layer: Layer, args: Any, kwargs: Any, gave: Tensor) -> Tensor:
+        order.append(name)
+        read.update(begun[leaf] for leaf in leaves(input_of(args, kwargs)) if leaf in begun)
+        kept.append(gave.new_zeros(()).requires_grad_())
+        begun[id(kept[-1])] = name
+        return gave.detach() + kept[-1]
+
     with ExitStack() as stack:
         for name, layer in layers.items():
-            stack.callback(layer.register_forward_hook(lambda *_, name=name: order.append(name)).remove)
+            stack.callback(layer.register_forward_hook(partial(hear, name), with_kwargs=True).remove)
         stack.enter_context(batch.computing())
         stack.enter_context(evaluating(network))
-        run(network, batch.inputs)
+        stack.enter_context(torch.enable_grad())
+        outputs = run(network, batch.inputs)
+    given = {begun[leaf] for part in tree_leaves(outputs) for leaf in leaves(part) if leaf in begun}
     order = list(dict.fromkeys(order))
     if not order:
         raise UnsupportedError(f"{type(network).__name__} has no linear or convolutional layer that could learn")
-    learners = [name for name in order[:-1] if _learns(layers[name])]
+    heads = [name for name in order if name == order[-1] or (name in given and name not in read)]
+    learners = [name for name in order if name not in heads and _learns(layers[name])]
     for name in learners:
         check_competes(name, layers[name])
     for option, value in lists.items():
@@ -145,7 +168,24 @@ def _order(
                 f"{option} has {len(value)} values, and {len(learners)} hidden layers of the network learn: give one "
                 f"number, or {len(learners)}"
             )
-    return order
+    return order, heads
+
+
+def leaves(value: Any) -> set[int]:
+    """Numbers (``id``) of the tensors that begin the graph of a value."""
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return set()
+    if value.grad_fn is None:
+        return {id(value)}
+    found, seen, left = set[int](), {value.grad_fn}, [value.grad_fn]
+    while left:
+        node = left.pop()
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        new = {after for after, _ in node.next_functions if after is not None} - seen
+        seen |= new
+        left += new
+    return found
 
 
 def _teach(layer: Layer, inputs: Tensor, error: Tensor, step: float, batch: Batch) -> None:

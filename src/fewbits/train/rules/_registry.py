@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.train.rules._backprop import backprop
@@ -29,30 +29,39 @@ def _backprop() -> Rule:
     return backprop
 
 
-RULES: dict[str, Callable[..., Rule]] = {
-    "backprop": _backprop,
-    "hebbian": hebbian,
-    "soft-hebb": soft_hebb,
-    "mono-forward": mono_forward,
-    "forward-forward": forward_forward,
-    "scff": scff,
-    "feedback-alignment": feedback_alignment,
-    "direct-feedback-alignment": direct_feedback_alignment,
-    "sign-symmetry": sign_symmetry,
-    "difference-target-propagation": difference_target_propagation,
-    "direct-difference-target-propagation": direct_difference_target_propagation,
-    "predictive-coding": predictive_coding,
-    "dual-propagation": dual_propagation,
-    "equilibrium-propagation": equilibrium_propagation,
-    "forward-gradient": forward_gradient,
+class Row(NamedTuple):
+    """A rule that recipes can name.
+
+    Attributes:
+        make: its factory, called with options.
+        own_steps: whether it knows how far to go: SGD with a learning rate of 1, held constant and without momentum,
+            applies it.
+        features: whether its hidden layers learn without targets: a readout of what they learnt is to follow.
+    """
+
+    make: Callable[..., Rule]
+    own_steps: bool = False
+    features: bool = False
+
+
+RULES: dict[str, Row] = {
+    "backprop": Row(_backprop),
+    "hebbian": Row(hebbian, own_steps=True, features=True),
+    "soft-hebb": Row(soft_hebb, own_steps=True, features=True),
+    "mono-forward": Row(mono_forward),
+    "forward-forward": Row(forward_forward),
+    "scff": Row(scff, features=True),
+    "feedback-alignment": Row(feedback_alignment),
+    "direct-feedback-alignment": Row(direct_feedback_alignment),
+    "sign-symmetry": Row(sign_symmetry),
+    "difference-target-propagation": Row(difference_target_propagation),
+    "direct-difference-target-propagation": Row(direct_difference_target_propagation),
+    "predictive-coding": Row(predictive_coding),
+    "dual-propagation": Row(dual_propagation),
+    "equilibrium-propagation": Row(equilibrium_propagation),
+    "forward-gradient": Row(forward_gradient),
 }
-"""Factories by name, called with options. A row more is a rule more; ``tests/contract`` runs over all of them."""
-
-OWN_STEPS = frozenset({"hebbian", "soft-hebb"})
-"""Rules that know how far to go: SGD with a learning rate of 1, held constant and without momentum, applies them."""
-
-FEATURES = frozenset({"hebbian", "soft-hebb", "scff"})
-"""Rules whose hidden layers learn without targets: a readout of what they learnt is to follow."""
+"""By name. A row more is a rule more; ``tests/contract`` runs over all of them."""
 
 
 def rule_of(name: str, options: Mapping[str, Any] | None = None) -> Rule:
@@ -63,4 +72,4 @@ def rule_of(name: str, options: Mapping[str, Any] | None = None) -> Rule:
     """
     if name not in RULES:
         raise RecipeError(f"no rule {name!r}{did_you_mean(name, RULES)} (there are {', '.join(RULES)})")
-    return RULES[name](**(options or {}))
+    return RULES[name].make(**(options or {}))

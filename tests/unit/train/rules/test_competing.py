@@ -159,3 +159,49 @@ def test_impossible_options_are_refused(rule: str, options: dict[str, object], m
     net = convolutional()
     with pytest.raises(RecipeError, match=message):
         directions(rule_of(rule, options), net, batch_of(net, IMAGES, CLASSES))
+
+
+class TwoHeads(nn.Module):
+    """An auxiliary head that is called before layers it has nothing to do with; in place where one may write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.aux = nn.Linear(5, 6), nn.Linear(6, 3)
+        self.second, self.main = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(self.first(x))
+        side = self.aux(x)
+        return side + self.main(torch.relu_(self.second(x)))
+
+
+@pytest.mark.parametrize("name", ["hebbian", "soft-hebb"])
+def test_an_auxiliary_head_learns_by_the_loss(name: str) -> None:
+    """It gets the direction that the same layer gets as the last one of a network without the other head."""
+    torch.manual_seed(0)
+    net, x = TwoHeads(), torch.randn(12, 5)
+    rule, batch = rule_of(name, {"rate": [0.01, 0.02]}), batch_of(net, x, torch.arange(12) % 3)
+    state = rule.init(net)
+    _, _, state = rule.update(net, batch, state)
+    assert (state["order"], state["heads"]) == (["first", "aux", "second", "main"], ["aux", "main"])
+    features = torch.relu(net.first(x)).detach()
+    outputs = net(x)
+    (error,) = torch.autograd.grad(batch.loss_of(outputs), outputs)
+    mean = features.mean(0)
+    square = features.square().sum(1).mean() - mean.square().sum()
+    torch.testing.assert_close(net.aux.weight.grad, error.T @ (features - mean) / square, rtol=1e-4, atol=1e-6)
+
+
+def test_a_hidden_layer_that_the_outputs_read_too_is_no_head() -> None:
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.main = nn.Linear(5, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return x + self.main(x)
+
+    net, rule = Skip(), rule_of("hebbian")
+    _, _, state = rule.update(net, batch_of(net, torch.randn(6, 5), torch.arange(6) % 3), rule.init(net))
+    assert state["heads"] == ["main"]

@@ -19,7 +19,8 @@ IMAGE = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def values(state: Any) -> dict[str, Tensor]:
-    return {key: learnt["value"] for key, learnt in state["feedback"].items()}
+    """As they are now: a rule steps them where they lie."""
+    return {key: learnt["value"].clone() for key, learnt in state["feedback"].items()}
 
 
 def invertible(width: int = 4, depth: int = 4) -> nn.Module:
