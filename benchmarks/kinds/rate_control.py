@@ -129,7 +129,7 @@ def run(chosen: Row) -> Row:
     def hear(done: int, total: int, line: str) -> None:
         seen.append(time.perf_counter() - begin)
 
-    hear.step = hear  # type: ignore[attr-defined]  # as a bar
+    hear.every_step = True  # type: ignore[attr-defined]  # as a bar
     floats = 4 * sum(p.numel() for p in model.parameters())
     target = round(floats / chosen["over"])
     first = time.process_time()
