@@ -208,8 +208,8 @@ def counted(path: Path, member: str) -> int:
     total: list[int] = []
 
     class Counting(FamilyReader):
-        def _take(self, begin: int, end: int) -> bytes:
-            data = super()._take(begin, end)
+        def take(self, begin: int, end: int) -> bytes:
+            data = super().take(begin, end)
             total.append(len(data))
             return data
 

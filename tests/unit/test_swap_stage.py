@@ -55,6 +55,12 @@ def compressed(net: nn.Module, batches: Batches | None, **recipe: Any) -> fb.Com
     return fb.compress(net, batches, evaluate=lambda _: 50.0, recipe=given, progress=None)
 
 
+def test_clusters_with_integer_activations_compute_with_them(net: Net, batches: Batches) -> None:
+    small = compressed(net, batches, activations={}, ops=OPS)
+    assert small.report.identical
+    assert set(small.plan.approximations) == set(approximations_of(small.into(Net()))) == set(OPS)
+
+
 @pytest.mark.parametrize("method", ["ecq", "ecqx", "none", "int8"])
 def test_the_file_says_what_the_network_computes_with(net: Net, batches: Batches, method: str, tmp_path: Path) -> None:
     before = copy.deepcopy(net.state_dict())

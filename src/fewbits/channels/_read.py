@@ -124,6 +124,8 @@ class _Reader(fx.Interpreter):
 
     def _known_rule(self, node: fx.Node, result: Any, why: str) -> Any:
         target, known = node.target, self.known
+        if (target is getattr and node.args[1] in tables.ABOUT) or target in tables.RANKS:
+            return plain(result)
         if target in (getattr, "size", operator.getitem, operator.floordiv):
             found = self._size(node, result)
             if found is not None:

@@ -74,6 +74,8 @@ SPATIAL: set[Any] = {  # channel by channel, channels on axis 1
 JOINS: set[Any] = {torch.cat, torch.concat, torch.concatenate}
 STACKS: set[Any] = {torch.stack}
 TRANSPOSED = ("T", "mT", "H", "mH")  # attributes
+ABOUT = ("ndim", "dtype", "device", "layout", "requires_grad", "is_cuda", "is_nested", "is_sparse", "is_quantized")
+RANKS: set[Any] = {"dim", "ndimension", "is_floating_point", torch.is_floating_point}  # whatever the channels are
 
 SIZES: set[Any] = {  # what a size asked of a tensor may go into: rules that know what becomes of it
     *SIZED, *UNFLATTENED, operator.getitem, operator.floordiv, getattr, "size",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import NoReturn
 
@@ -131,7 +131,7 @@ class Directory:
     header: dict[str, object]
     paddings: dict[str, tuple[int, int]]
     aliases: dict[str, str]
-    approximations: dict[str, Approximation]
+    approximations: dict[str, Approximation] = field(default_factory=dict)
 
 
 def unpack(stored: bytes) -> Directory:

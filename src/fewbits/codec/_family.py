@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 
 from fewbits.codec._container import CHECK, DIGEST, MAGIC, VERSION, check_of, checked_chunk, stored_head
 from fewbits.codec._cursor import Cursor, varint
 from fewbits.codec._difference import IDENTITY, preface
 from fewbits.codec._directory import COUNT_LIMIT, TENSOR_LIMIT, text_of
+from fewbits.codec._pieces import Pieces
 from fewbits.codec._record import FAMILY_FORM
 from fewbits.codec._summary import inspect
-from fewbits.errors import FileError, FormatError, MismatchError, RecipeError, did_you_mean
+from fewbits.errors import FormatError, MismatchError, RecipeError, did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -66,7 +65,7 @@ def _needs(data: bytes) -> bytes | None:
     return None if found is None else found.identity
 
 
-class FamilyReader:
+class FamilyReader(Pieces):
     """A file of several networks, of which each can be had without reading the others.
 
     What is read is checked as ever: a member is a whole file with a hash of its own.
@@ -84,14 +83,9 @@ class FamilyReader:
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
-        self.bytes_read = 0
+        super().__init__(source)
         try:
-            self._handle = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0)  # noqa: SIM115
-            self.size = self._handle.seek(0, os.SEEK_END)
-        except (OSError, ValueError) as error:
-            raise FileError(f"cannot read {source!r}: {error}") from error
-        try:
-            head, at = stored_head(self._take, self.size)
+            head, at = stored_head(self.take, self.size)
             if head[:1] != bytes([FAMILY_FORM]):
                 raise MismatchError("the file holds one network, not several: read it without a member's name")
             self.names, bases, sizes = _directory(head)
@@ -99,7 +93,7 @@ class FamilyReader:
             if needed != self.size:
                 raise FormatError(f"the file should have {needed} bytes, and has {self.size}")
         except BaseException:
-            self._handle.close()
+            self.close()
             raise
         self.sizes = dict(zip(self.names, sizes, strict=True))
         self.bases = {n: self.names[i - 1] if i else None for n, i in zip(self.names, bases, strict=True)}
@@ -107,12 +101,6 @@ class FamilyReader:
         for name, size in self.sizes.items():
             self._places[name] = at
             at += size + CHECK
-
-    def __enter__(self) -> FamilyReader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._handle.close()
 
     def member(self, name: str) -> bytes:
         """The file of one network, as it was before.
@@ -125,7 +113,7 @@ class FamilyReader:
                 f"the file has no network {name!r}{did_you_mean(name, self.names)} ({_listed(self.names)})"
             )
         at = self._places[name]
-        block = self._take(at, at + self.sizes[name] + CHECK)
+        block = self.take(at, at + self.sizes[name] + CHECK)
         return checked_chunk(block, name)
 
     def cost(self, name: str) -> int:
@@ -154,16 +142,6 @@ class FamilyReader:
         if len(found) == 1:
             return found[0]
         raise MismatchError(f"the file has {len(found)} networks that could be a base: give one, as a file of its own")
-
-    def _take(self, begin: int, end: int) -> bytes:
-        self._handle.seek(begin)
-        parts = []
-        while begin < end and (part := self._handle.read(end - begin)):
-            parts.append(part)
-            begin += len(part)
-        found = b"".join(parts)
-        self.bytes_read += len(found)
-        return found
 
 
 def is_family(data: bytes) -> bool:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from types import TracebackType
 
 from fewbits.codec._container import CHECK, Contents, checked_chunk, decoded_entries, open_directory
 from fewbits.codec._limits import excess
+from fewbits.codec._pieces import Pieces
 from fewbits.codec._record import Record, Section
-from fewbits.errors import FileError, FormatError, MismatchError, UnsupportedError, did_you_mean
+from fewbits.errors import FormatError, MismatchError, UnsupportedError, did_you_mean
 from fewbits.plan import Plan
 
 
-class PartReader:
+class PartReader(Pieces):
     """A ``.few`` file, of which each tensor can be had without reading those in other sections.
 
     What is read is checked as ever, but for the hash of the whole file: a section has its own check of 16 bits.
@@ -34,16 +33,12 @@ class PartReader:
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, limit: int | None = None) -> None:
-        self.limit, self.bytes_read, self.numbers_decoded = limit, 0, 0
+        self.limit, self.numbers_decoded = limit, 0
+        super().__init__(source)
         try:
-            self._handle = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0)  # noqa: SIM115
-            self.size = self._handle.seek(0, os.SEEK_END)
-        except (OSError, ValueError) as error:
-            raise FileError(f"cannot read {source!r}: {error}") from error
-        try:
-            self._directory, at = open_directory(self._take, self.size)
+            self._directory, at = open_directory(self.take, self.size)
         except BaseException:
-            self._handle.close()
+            self.close()
             raise
         self._places = []
         for section in self._directory.sections:
@@ -53,12 +48,6 @@ class PartReader:
         aliases = self._directory.aliases
         self._by_name = self._first | {other: self._first[name] for other, name in aliases.items()}
         self.names = tuple(self._by_name)
-
-    def __enter__(self) -> PartReader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._handle.close()
 
     def plan(self, names: Iterable[str]) -> Plan:
         """The tensors of these names, in the order of the file.
@@ -76,7 +65,7 @@ class PartReader:
             raise FormatError(why)
         chunks = []
         for section, at in taken:
-            block = self._take(at, at + section.size + CHECK)
+            block = self.take(at, at + section.size + CHECK)
             chunks.append((section, checked_chunk(block, records[section.members[0]].name)))
             members = [records[i] for i in section.members]
             self.numbers_decoded += sum(record.count if section.levels else record.numbers for record in members)
@@ -114,13 +103,3 @@ class PartReader:
         records: list[Record] = [self._directory.records[i] for i in members]
         sections = [replace(section, members=tuple(place[i] for i in section.members)) for section, _ in taken]
         return excess(Contents({}, records, sections, [], {}, {}, {}), self.size, self.limit, whole=True)
-
-    def _take(self, begin: int, end: int) -> bytes:
-        self._handle.seek(begin)
-        parts = []
-        while begin < end and (part := self._handle.read(end - begin)):
-            parts.append(part)
-            begin += len(part)
-        found = b"".join(parts)
-        self.bytes_read += len(found)
-        return found

@@ -5,7 +5,7 @@ from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, O
 from fewbits.report.page import page, write_page
 from fewbits.report.priced import prices_page
 from fewbits.report.provenance import provenance
-from fewbits.report.report import PilotRun, Report, RestRow, Round, TensorRow, Try
+from fewbits.report.report import OperationRow, PilotRun, Report, RestRow, Round, TensorRow, Try
 from fewbits.report.results import Results, load_results, results_page
 from fewbits.report.table import render, text
 from fewbits.report.tasks import TaskTest, TaskView, tasks_page
@@ -14,6 +14,7 @@ __all__ = [
     "Explanation",
     "HeatMap",
     "LayerExplanation",
+    "OperationRow",
     "Opinion",
     "PilotRun",
     "Report",

@@ -41,6 +41,9 @@ def channels_first(between: Callable[..., Tensor], **more: object) -> tuple[nn.M
 
 
 WORK = {
+    "the rank and the type that are asked for": {
+        "between": lambda m, x, y: (x * (x.ndim == 4) + x.dim()) * y.is_floating_point(),
+    },
     "a depthwise convolution of two outputs each": {
         "between": lambda m, x, y: m.layer(x),
         "layer": nn.Conv2d(8, 16, 1, groups=8),
