@@ -125,8 +125,11 @@ def test_a_bar_hears_of_every_step_from_the_first_on_and_a_function_of_the_users
     assert sorted(set(told(bar=True))) == list(range(total + 1))
 
 
+STEERED = {"assign": {"method": "ecq"}, "train": {"epochs": 1, "lr": 4e-3}, "rounds": 10, "target": "1 KB"}
+
+
 def test_a_costly_file_is_estimated_on_the_way_and_the_end_is_decided_by_files(trained, train, monkeypatch) -> None:
-    values = {"train": {"epochs": 3, "lr": 2e-3}, "rounds": 10, "target": "1 KB"}
+    values = STEERED
     often = fb.compress(trained, train, recipe=values)
     monkeypatch.setattr(_sizes, "ALWAYS", 0)
     seldom = fb.compress(trained, train, recipe=values)
@@ -139,7 +142,7 @@ def test_a_costly_file_is_estimated_on_the_way_and_the_end_is_decided_by_files(t
 
 def test_a_candidate_that_may_be_kept_is_coded_however_costly(trained, train, monkeypatch) -> None:
     monkeypatch.setattr(_sizes, "ALWAYS", 0)
-    values = {"train": {"epochs": 3, "lr": 2e-3}, "rounds": 10, "target": "1 KB"}
+    values = STEERED
     small = fb.compress(trained, train, recipe=values, evaluate=train)
     best = None
     for seen in small.report.history:
@@ -149,10 +152,9 @@ def test_a_candidate_that_may_be_kept_is_coded_however_costly(trained, train, mo
             best = seen.accuracy if best is None else max(best, seen.accuracy)
 
 
-@pytest.mark.parametrize("always", [_sizes.ALWAYS, 0])
-def test_an_interrupted_run_goes_on_from_the_same_files(trained, train, monkeypatch, tmp_path, always) -> None:
-    monkeypatch.setattr(_sizes, "ALWAYS", always)
-    values = {"train": {"epochs": 2, "lr": 2e-3}, "rounds": 8, "target": "1 KB"}
+def test_an_interrupted_run_goes_on_from_the_same_files(trained, train, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(_sizes, "ALWAYS", 0)
+    values = STEERED
     whole = fb.compress(trained, train, recipe=values)
 
     def stop(done: int, total: int, line: str) -> None:

@@ -36,7 +36,7 @@ def test_a_sparing_run_writes_the_same_file(name: str, trained, train, monkeypat
         real(self, outputs, batch)
 
     monkeypatch.setattr(QATCallback, "before_update", before_update)
-    steps, recipe = 8, {"rounds": 2} | RECIPES[name]
+    steps, recipe = 6, {"rounds": 2} | RECIPES[name]
     whole = fb.compress(trained, train, recipe=recipe, steps=steps)
     assert not any(seen), "gradients were there"
     seen.clear()
