@@ -311,7 +311,7 @@ def test_recipes_of_channels() -> None:
     made = recipes.make({"channels": {"macs": 0.4}, "assign": {"method": "none"}})
     assert made.channels is not None
     assert (made.channels.over, made.channels.left) == ("macs", 0.4)
-    with pytest.raises(RecipeError, match="a prune or a channels section"):
+    with pytest.raises(RecipeError, match="a prune, a channels or an ops section"):
         check(recipes.make({"assign": {"method": "none"}}))
 
 

@@ -104,7 +104,7 @@ def test_pruning_alone_and_before_a_quantizer() -> None:
     assert make({"prune": {"sparsity": 0.9}}).assign.method == "ecqx"
     alone = {"prune": {"sparsity": 0.9, "min_kept": "0.02%"}, "assign": {"method": "none"}}
     assert make(alone).prune.min_kept == "0.02%"
-    with pytest.raises(RecipeError, match="add a prune or a channels section"):
+    with pytest.raises(RecipeError, match="add a prune, a channels or an ops section"):
         check(make({"assign": {"method": "none"}}))
     with pytest.raises(RecipeError, match="no lambda to steer"):
         check(make(alone | {"target": "1 KB"}))

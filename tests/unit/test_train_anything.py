@@ -108,9 +108,28 @@ def test_outputs_by_name_are_refused_by_rules_that_go_block_by_block(rule: str) 
 
 
 @pytest.mark.parametrize("rule", ["hebbian", "soft-hebb"])
+def test_a_head_that_the_loss_does_not_see_stays_as_it_was(rule: str) -> None:
+    before, after = Heads(), trained(Heads(), rule=rule, readout="none")
+    assert torch.equal(after.c.weight, before.c.weight)
+    assert not torch.equal(after.b.weight, before.b.weight)
+
+
+class Unread(nn.Module):
+    """Its only head is not what the task reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c = nn.Linear(6, 2), nn.Linear(2, 5)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        hidden = self.a(x)
+        return {"logits": hidden.detach(), "aux": self.c(hidden)}
+
+
+@pytest.mark.parametrize("rule", ["hebbian", "soft-hebb"])
 def test_a_last_layer_that_the_loss_does_not_see_is_refused(rule: str) -> None:
     with pytest.raises(UnsupportedError, match=r"the loss does not depend on c, the layer that is called last"):
-        trained(Heads(), rule=rule, readout="none")
+        trained(Unread(), rule=rule, readout="none")
 
 
 @pytest.mark.parametrize("rule", ["backprop", "forward-gradient"])

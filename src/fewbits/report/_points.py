@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,11 @@ _SERIES: dict[str, tuple[Any, str]] = {
 _CHOSEN = ("target", "rule", "images", "noise", "case")
 _EARLIER = {"step": "step_rule", "floor": "min_kept"}
 """What rows of published results call some of these; the rows stay as they were written."""
+
+
+def _said(words: str, value: Any) -> str:
+    """A setting in words; one that is no number, such as ``0.5%``, as it was written."""
+    return words.format(value) if is_number(value) else re.sub(r"\{:[^}]*\}", lambda _: str(value), words).format(value)
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
                 usual, words = _SERIES[key]
                 value = row.get(key, usual)
                 if len(seen[method, key]) > 1 and value != usual:
-                    name += f", {words.format(value) if is_number(value) or '{:g}' not in words else value}"
+                    name += f", {_said(words, value)}"
             names.append(name)
         return names
 
