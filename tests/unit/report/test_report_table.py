@@ -141,7 +141,7 @@ def test_shortening_keeps_both_ends(name: str, width: int) -> None:
     short = shorten(name, width)
     assert len(short) <= width
     assert short.isprintable()
-    if len(name) > width and name.isprintable():
+    if len(name) > width and name.isprintable() and "." not in name:  # else the dots could be the name's own
         start, _, end = short.partition("...")
         assert name.startswith(start)
         assert name.endswith(short[len(start) + 3 :])
