@@ -123,5 +123,8 @@ def _compiled(file: Path, accelerator: str, system: str, memory_mode: str) -> st
 
 
 def _operators(unit: str, told: str) -> int:
+    """How many operators are on a unit, by what Vela prints; a summary without any such line says nothing of it."""
+    if re.search(r"(NPU|CPU) operators = \d", told) is None:
+        raise ExportError("Vela does not say how many operators the accelerator runs: take ethos-u-vela 5.2")
     found = re.search(rf"{unit} operators = (\d+)", told)
     return int(found.group(1)) if found else 0

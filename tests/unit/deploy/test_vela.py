@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_tflite import NETWORKS, integers
 
-from fewbits.deploy.vela import to_vela
+from fewbits.deploy.vela import _operators, to_vela
 from fewbits.errors import ExportError, MissingExtraError, RecipeError
 from fewbits.hardware import machine_of, price
 from fewbits.int8 import RangedQuantizer, affine_plan, calibrate, integer_form
@@ -88,3 +88,10 @@ def test_unknown_accelerators_and_a_missing_extra(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fewbits\[ethos\]'"):
         to_vela(net, None, tmp_path / "net.tflite", plan=None)  # type: ignore[arg-type]
+
+
+def test_a_summary_without_operators_is_not_taken_for_none_on_the_processor() -> None:
+    assert _operators("NPU", "NPU operators = 7 (100.0%)\nCPU operators = 0 (0.0%)") == 7
+    assert _operators("CPU", "NPU operators = 7 (100.0%)") == 0
+    with pytest.raises(ExportError, match="does not say how many operators"):
+        _operators("CPU", "Network summary for net")
