@@ -145,7 +145,8 @@ class _Watch(TorchDispatchMode):
         if self.layers == 1:
             given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor | tuple)), None)
             values = given if isinstance(given, Tensor) else getattr(given, "data", None)  # of a PackedSequence
-            assert isinstance(values, Tensor)
+            if not isinstance(values, Tensor):
+                raise _odd(path, module, "is given no tensor")
             self._seen = values.shape, values != 0 if self.zeros else None  # before it changes in place
 
     def _leave(self, path: str, module: nn.Module, args: Any, result: Any) -> None:
@@ -159,6 +160,8 @@ class _Watch(TorchDispatchMode):
         if isinstance(module, nn.RNNBase):
             self._recurrent(module, prod(before[:-1]), nonzero)
             return
+        if not isinstance(result, Tensor):
+            raise _odd(path, module, "gives no tensor")
         weight: Tensor = module.weight
         name = self._name(weight, f"{path}.weight".lstrip("."))
         if isinstance(module, nn.Linear):
@@ -293,6 +296,13 @@ class _Watch(TorchDispatchMode):
             if 0 <= tensor.storage_offset() - whole.storage_offset() < whole.numel():
                 return name, whole
         return None
+
+
+def _odd(path: str, module: nn.Module, what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"cannot count the multiplications of {path or type(module).__name__}: it is a layer of PyTorch's, and {what}; "
+        "derive it from nn.Module, with the layer inside"
+    )
 
 
 def _memory(tensor: Tensor) -> int:

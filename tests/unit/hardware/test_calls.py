@@ -170,3 +170,24 @@ def test_the_network_is_left_as_it_was() -> None:
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
     assert model.training
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Several(nn.Linear):
+    """A layer of PyTorch's that takes and gives what that does not."""
+
+    def forward(self, x: Any) -> Any:
+        return (super().forward(x[0]),) if isinstance(x, list) else (super().forward(x),)
+
+
+@pytest.mark.parametrize(("wrap", "words"), [(list, "is given no tensor"), (None, "gives no tensor")])
+def test_layers_that_others_changed_are_named(wrap: Any, words: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd = Several(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.odd([x] if wrap else x)[0]
+
+    with pytest.raises(UnsupportedError, match=f"multiplications of odd: .* (?:{words}); derive it"):
+        count(Net(), (3,))
