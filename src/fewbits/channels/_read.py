@@ -19,8 +19,10 @@ from fewbits.channels._ledger import Ledger
 from fewbits.channels._rules import Extent
 from fewbits.channels.dependencies import Dependencies
 from fewbits.errors import SelectionError, UnsupportedError
-from fewbits.graph.traced import graph_of, placed
+from fewbits.graph import OPENED, VALUE, graph_of
+from fewbits.graph.traced import placed
 from fewbits.task.batches import called, sample_of, told
+from fewbits.task.structure import recorded_on
 
 
 @torch.no_grad()
@@ -48,12 +50,11 @@ def dependencies(model: nn.Module, input_shape: Any) -> Dependencies:
     for path, module in model.named_modules():
         if parametrize.is_parametrized(module):
             raise SelectionError(f"{path} carries a plan; fold it before channels are removed")
-    reader = _Reader(model, graph_of(model))
     modes = {module: module.training for module in model.modules()}
-    parameter = next(model.parameters())
+    inputs = sample_of(input_shape, next(model.parameters()))
     model.eval()
     try:
-        reader.run(*placed(reader.graph, *called(sample_of(input_shape, parameter))))
+        return _found(model, inputs)
     except _StoppedError as stopped:
         raise UnsupportedError(
             f"channels of {type(model).__name__} cannot be read: {stopped.where} does not take a single sample of "
@@ -63,6 +64,29 @@ def dependencies(model: nn.Module, input_shape: Any) -> Dependencies:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def _found(model: nn.Module, inputs: Any) -> Dependencies:
+    """From the traced graph; from a recorded run where there is none, or where it has layers of several operations."""
+    try:
+        graph = graph_of(model)
+    except UnsupportedError:
+        graph = None
+    if graph is not None:
+        reader = _Reader(model, graph)
+        reader.run(*placed(graph, *called(inputs)))
+        try:
+            return reader.ledger.found()
+        except UnsupportedError:
+            if not any(isinstance(module, OPENED) for module in model.modules()):
+                raise
+    try:
+        graph = recorded_on(model, inputs)
+    except Exception as error:  # whatever the user's operation raises
+        raise _StoppedError(type(model).__name__) from error
+    reader = _Reader(model, graph)
+    for node in graph.nodes:
+        reader.run_node(node)
     return reader.ledger.found()
 
 
@@ -86,7 +110,7 @@ class _Reader(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         try:
-            result = super().run_node(n)
+            result = self.env[n] = n.meta[VALUE] if VALUE in n.meta else super().run_node(n)
         except Exception as error:  # whatever the user's operation raises
             raise _StoppedError(name_of(n, self.model)) from error
         self.carried[n] = self._rule(n, result)
@@ -103,6 +127,8 @@ class _Reader(fx.Interpreter):
             self._fix(node.args, "it is an output of the network")
             return None
         why = name_of(node, self.model)
+        if (size := self._product(node)) is not None:
+            return size
         if node.target not in tables.SIZES:
             self._fix_extents(node, f"{why} computes with their number")
         found = self._module(node, result, why) if node.op == "call_module" else self._known_rule(node, result, why)
@@ -192,9 +218,8 @@ class _Reader(fx.Interpreter):
         if target in ("unbind", torch.unbind):
             whole = (slice(None),) * (argument(node, 1, "dim", 0) % x.dim())
             return tuple(rules.sliced(known, x, (*whole, i), why) for i in range(len(result)))
-        if target is F.scaled_dot_product_attention and len(node.args) >= 3:
-            q, k, v = (self._labels(argument) for argument in node.args[:3])
-            return rules.attention(known, q, k, v, node.kwargs.get("scale") is not None, why)
+        if target == F.scaled_dot_product_attention:
+            return self._attention(node, why)
         return NotImplemented
 
     # -- sizes ----------------------------------------------------------------------------------------
@@ -213,10 +238,19 @@ class _Reader(fx.Interpreter):
         if target is operator.floordiv and isinstance(carried, Extent):
             divisor = node.args[1]
             if isinstance(divisor, int) and divisor > 0:
-                return Extent(carried.labels, carried.per * divisor)
+                return Extent(carried.labels, carried.per * divisor, carried.times)
             self._fix_extents(node, f"{node.name} computes with their number")
             return plain(result)
         return None
+
+    def _product(self, node: fx.Node) -> Extent | None:
+        """A size that the forward pass takes some times, if this is one."""
+        if node.target is not operator.mul or len(node.args) != 2:
+            return None
+        size, times = map(self._of, node.args)
+        size, times = (times, size) if isinstance(size, int) else (size, times)
+        whole = isinstance(size, Extent) and isinstance(times, int) and times > 0
+        return Extent(size.labels, size.per, size.times * times) if whole else None
 
     def _sized(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
         given = node.args[1:] or tuple(v for k, v in node.kwargs.items() if k != "input")
@@ -263,6 +297,21 @@ class _Reader(fx.Interpreter):
                 self.known.fix(extent.labels, why)
 
     # -- other rules ----------------------------------------------------------------------------------
+
+    def _attention(self, node: fx.Node, why: str) -> Any:
+        """``softmax(q k^T + mask) v``; several heads of queries in turn may share one of keys and values."""
+        given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), node.args, strict=False))
+        given |= node.kwargs
+        q, k, v = (self._labels(given[name]) for name in ("query", "key", "value"))
+        if given.get("enable_gqa"):
+            k, v = (x.repeat_interleave(q.shape[-3] // x.shape[-3], -3) for x in (k, v))
+        weights = rules.attended(self.known, q, k, given.get("scale") is not None, why)
+        mask = given.get("attn_mask")
+        if mask is not None:
+            held = self._of(mask)
+            own = self._own(held.tensor, [weights], why) if isinstance(held, Held) else self._labels(mask)
+            weights = rules.combined(self.known, weights, own, why)
+        return rules.product(self.known, rules.softened(self.known, weights, -1, why), v, why)
 
     def _operands(self, node: fx.Node, given: Any, divides: bool = False) -> list[Tensor]:
         """Labels of operands. A tensor of the network's own has channels where an operand beside it has them."""

@@ -21,7 +21,6 @@ from fewbits.channels.load import load_plan
 from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
 from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import RecipeError, UnsupportedError
-from fewbits.graph import graph_of
 from fewbits.hardware import count
 from fewbits.pipeline.stages._limit import Limit
 from fewbits.pipeline.stages._work import Context, Work
@@ -121,7 +120,6 @@ def sizes_of(model: nn.Module, input_shape: Any, over: str = "macs") -> Sizes:
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     if over != "macs":
         return Sizes(shapes, {})
-    graph_of(model)  # what cannot be read at all is no question of counting
     try:
         counted = count(model, input_shape).layers
         return Sizes(shapes, {layer.name: layer.uses for layer in counted if layer.name in shapes})
