@@ -49,6 +49,27 @@ class Heads(nn.Module):
         return self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
 
 
+class Counted(nn.Module):
+    """Self-attention that writes its number of heads as an attribute, in the manner of timm.
+
+    Args:
+        scaled: whether numbers of all heads are asked of the input, which has as many; then no head can go.
+    """
+
+    def __init__(self, width: int = 12, heads: int = 4, *, scaled: bool = False, honest: bool = True) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.attn_dim = heads, width // heads, width
+        self.dim, self.scaled, self.honest = width, scaled, honest
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        whole = width if self.scaled else self.attn_dim if self.honest else self.dim
+        return self.proj(y.reshape(n, t, whole))
+
+
 class Gated(nn.Module):
     """The MLP of Llama-like networks: ``down(silu(gate(x)) * up(x))``."""
 
