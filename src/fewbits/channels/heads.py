@@ -68,7 +68,8 @@ def fewer(heads: Heads, kept: Mapping[str, Tensor]) -> dict[str, int]:
     found: dict[str, int] = {}
     for attribute, layers in heads.layers.items():
         count = heads.counts[attribute]
-        wholes = [kept[layer].reshape(times, count, heads.size) for layer, times in layers if layer in kept]
+        rows = [(kept[layer], times) for layer, times in layers if layer in kept]
+        wholes = [mask.reshape(n, count, heads.size) for mask, n in rows if len(mask) == n * count * heads.size]
         for whole in wholes:
             if torch.equal(whole, whole[:1, :, :1].expand_as(whole)):
                 left = int(whole[0, :, 0].sum())

@@ -5,6 +5,9 @@ The network keeps its class, its forward and its names. Nothing is traced: a pla
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -140,6 +143,20 @@ def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()
+
+
+@contextmanager
+def fewer_heads(model: nn.Module, channels: ChannelMasks | None) -> Iterator[None]:
+    """Let attributes of attention be meanwhile what they are without these channels: a trace has them as numbers."""
+    found = [] if channels is None else _heads(model, channels)
+    before = [{name: vars(module)[name] for name in attributes} for module, attributes in found]
+    for module, attributes in found:
+        module.__dict__ |= attributes
+    try:
+        yield
+    finally:
+        for (module, _), attributes in zip(found, before, strict=True):
+            module.__dict__ |= attributes
 
 
 @torch.no_grad()

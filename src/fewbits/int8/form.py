@@ -24,6 +24,7 @@ from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
+from fewbits.channels.surgery import fewer_heads
 from fewbits.errors import DataError, NonFiniteError, SelectionError, UnsupportedError
 from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
 from fewbits.int8.folding import folded
@@ -84,10 +85,17 @@ def with_factors(
 def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] = Quantizer) -> nn.Module:
     """The integer form of ``like`` that tensors of these names are of: whole, or with outputs that are floats.
 
+    Args:
+        names: also a plan; if it has lost channels, ``like`` may be the network before.
+
     Raises:
         As :func:`integer_form`.
     """
-    names = tuple(names)
+    with fewer_heads(like, names.channels if isinstance(names, Plan) else None):
+        return _form_for(tuple(names), like, quantizer)
+
+
+def _form_for(names: tuple[str, ...], like: nn.Module, quantizer: type[nn.Module]) -> nn.Module:
     wanted = {name.split(".")[1] for name in names if name.startswith(f"{QUANTIZERS}.")}
     net = with_factors(like, quantizer, names=names)[0]
     here = {name for name, _ in net.get_submodule(QUANTIZERS).named_children()}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import fewbits as fb
 from attention_networks import Block, Counted, Gated, Heads
 from channel_networks import Attention, disagreement, removal
 from fewbits.channels import choose, dependencies, prune_channels, unit_scores
@@ -168,3 +170,30 @@ def test_products_of_attention_count_as_they_are_counted(model: nn.Module) -> No
         prune_channels(small, choice.channels)
         assert count(small, shape).macs == round(choice.macs * whole) <= left * whole
     assert choice.removed
+
+
+@pytest.mark.parametrize("method", ["none", "int8"])
+@pytest.mark.parametrize("looks", [False, True], ids=["traced", "watched"])
+def test_a_file_has_fewer_heads_and_a_fresh_network_gets_them(looks: bool, method: str, tmp_path: Path) -> None:
+    def made(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return (Block(Counted(), Gated(12), 12) if looks else Traced(Counted())).eval()
+
+    recipe = {
+        "train": None,
+        "rounds": 1,
+        "assign": {"method": method},
+        "channels": {"macs": 0.6, "criterion": "magnitude", "measured": False, "rounds": 2, "train": None, "cap": 0.8},
+    }
+    data = [(torch.randn(8, 6, 5), torch.zeros(8, dtype=torch.long)) for _ in range(2)]
+    small = fb.compress(made(0), data, recipe=recipe, progress=None)
+    assert small.report.identical
+    small.save(tmp_path / "net.few")
+    net = fb.load(tmp_path / "net.few", like=made(1))
+    name = "heads" if looks else "attention"
+    with torch.no_grad():
+        assert torch.equal(net(data[0][0]), small.into(made(2))(data[0][0]))
+    rows = net.state_dict()[f"{name}.qkv.weight"].shape[0]
+    assert rows < 36
+    if looks or method == "none":
+        assert net.get_submodule(name).num_heads == rows // 9
