@@ -11,7 +11,7 @@ from torch import nn
 
 import fewbits as fb
 from attention_networks import Block, Gated, Heads, Writing
-from fewbits.errors import UnsupportedError
+from fewbits.errors import DataError, UnsupportedError
 from fewbits.int8 import RangedQuantizer, calibrate, grid_of, integer_form
 from fewbits.int8.affine_grid import fake_quantize, range_parameters, to_levels, weight_scales
 from fewbits.int8.form import affine_plan, grids, hold_affine
@@ -187,6 +187,11 @@ def test_onnx_has_the_integers_and_tflite_is_refused(tmp_path: Path) -> None:
     assert kinds == [onnx.TensorProto.INT8] * 3
     with pytest.raises(UnsupportedError, match="Writing has integers in its layers and floats between"):
         to_tflite(net, data[0][0], tmp_path / "net.tflite", plan=plan)
+
+
+def test_a_batch_that_the_network_does_not_take_is_named() -> None:
+    with pytest.raises(DataError, match=r"batch 1 of the calibration data: Writing does not take inputs of \[4, 3, 8"):
+        fb.compress(writing(0), batches(3, 8, 8), task=task(), recipe=RECIPE)
 
 
 def test_what_a_tracer_reads_keeps_the_traced_form() -> None:
