@@ -49,6 +49,27 @@ class Heads(nn.Module):
         return self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
 
 
+class Counted(nn.Module):
+    """Self-attention that writes its number of heads as an attribute, in the manner of timm.
+
+    Args:
+        scaled: whether numbers of all heads are asked of the input, which has as many; then no head can go.
+    """
+
+    def __init__(self, width: int = 12, heads: int = 4, *, scaled: bool = False, honest: bool = True) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.attn_dim = heads, width // heads, width
+        self.dim, self.scaled, self.honest = width, scaled, honest
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        whole = width if self.scaled else self.attn_dim if self.honest else self.dim
+        return self.proj(y.reshape(n, t, whole))
+
+
 class Gated(nn.Module):
     """The MLP of Llama-like networks: ``down(silu(gate(x)) * up(x))``."""
 
@@ -81,8 +102,11 @@ class Block(nn.Module):
         return self.head(x.mean(1))
 
 
-class Looking(nn.Module):
-    """A convolutional network with normalisation that looks at its data; takes ``[n, 2, 8, 8]``."""
+class Writing(nn.Module):
+    """A convolutional network with normalisation that writes its data into a copy, which ``torch.fx`` does not follow.
+
+    Takes ``[n, 2, 8, 8]``.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +114,7 @@ class Looking(nn.Module):
         self.second, self.head = nn.Conv2d(6, 5, 3), nn.Linear(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        looked = float(x.abs().sum()) >= 0
-        x = self.norm(self.conv(x))
-        x = torch.relu(x) if looked else x
+        copy = torch.zeros_like(x)
+        copy[:] = x
+        x = torch.relu(self.norm(self.conv(copy)))
         return self.head(torch.relu(self.second(x)).mean((2, 3)))

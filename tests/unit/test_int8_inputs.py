@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import fewbits as fb
-from attention_networks import Block, Gated, Heads, Looking
+from attention_networks import Block, Gated, Heads, Writing
+from fewbits.errors import DataError, UnsupportedError
 from fewbits.int8 import RangedQuantizer, calibrate, grid_of, integer_form
 from fewbits.int8.affine_grid import fake_quantize, range_parameters, to_levels, weight_scales
 from fewbits.int8.form import affine_plan, grids, hold_affine
@@ -26,9 +27,9 @@ RECIPE = {
 }
 
 
-def looking(seed: int) -> nn.Module:
+def writing(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    model = Looking().eval()
+    model = Writing().eval()
     model.norm.running_mean.normal_()
     model.norm.running_var.uniform_(0.5, 2)
     return model
@@ -48,7 +49,7 @@ def task() -> Task:
     return Task(loss=lambda outputs, targets: outputs.square().mean(), outputs=lambda outputs: outputs)
 
 
-@pytest.mark.parametrize(("make", "shape"), [(looking, (2, 8, 8)), (block, (6, 5))], ids=["convolutions", "attention"])
+@pytest.mark.parametrize(("make", "shape"), [(writing, (2, 8, 8)), (block, (6, 5))], ids=["convolutions", "attention"])
 def test_a_file_needs_nothing_but_the_class(make, shape: tuple[int, ...], tmp_path: Path) -> None:
     model, data = make(0), batches(*shape)
     small = fb.compress(model, data, task=task(), recipe=RECIPE)
@@ -68,7 +69,7 @@ def test_a_file_needs_nothing_but_the_class(make, shape: tuple[int, ...], tmp_pa
 
 
 def test_normalisation_is_folded_as_it_is_seen_in_a_run() -> None:
-    model, x = looking(0), batches(2, 8, 8)[0][0]
+    model, x = writing(0), batches(2, 8, 8)[0][0]
     form = integer_form(model, RangedQuantizer, inputs=x)
     plain = integer_form(model, RangedQuantizer)
     assert isinstance(form.norm, nn.Identity)
@@ -84,7 +85,7 @@ def test_normalisation_is_folded_as_it_is_seen_in_a_run() -> None:
 
 def test_it_computes_what_integers_do() -> None:
     """Against a forward pass written by hand, quantizer by quantizer."""
-    model, data = looking(0), batches(2, 8, 8)
+    model, data = writing(0), batches(2, 8, 8)
     form = integer_form(model, RangedQuantizer, inputs=data[0][0])
     calibrate(form, (x for x, _ in data))
     hold_affine(form)
@@ -162,10 +163,35 @@ def test_clusters_with_integer_activations_and_training_go_through() -> None:
         "assign": {"method": "ecq", "bits": 4, "lam": 0.01},
         "activations": {"calibrate": 1},
     }
-    small = fb.compress(looking(0), batches(2, 8, 8), task=task(), recipe=recipe)
+    small = fb.compress(writing(0), batches(2, 8, 8), task=task(), recipe=recipe)
     assert small.report.identical
     trained = fb.compress(block(0), batches(6, 5), task=task(), recipe=RECIPE | {"train": {"epochs": 1, "lr": 1e-3}})
     assert trained.report.identical
+
+
+@pytest.mark.long
+def test_onnx_has_the_integers_and_tflite_is_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from fewbits.deploy.onnx import to_onnx
+    from fewbits.deploy.tflite import to_tflite
+
+    data = batches(2, 8, 8)
+    net, plan = restore(fb.compress(writing(0), data, task=task(), recipe=RECIPE).data, writing(1))
+    found = to_onnx(net, data[0][0], tmp_path / "net.onnx", plan=plan)
+    assert found.agreement.difference < 1e-2
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) == 3
+    kinds = [t.data_type for t in graph.initializer if t.name.endswith("weight.levels")]
+    assert kinds == [onnx.TensorProto.INT8] * 3
+    with pytest.raises(UnsupportedError, match="Writing has integers in its layers and floats between"):
+        to_tflite(net, data[0][0], tmp_path / "net.tflite", plan=plan)
+
+
+def test_a_batch_that_the_network_does_not_take_is_named() -> None:
+    with pytest.raises(DataError, match=r"batch 1 of the calibration data: Writing does not take inputs of \[4, 3, 8"):
+        fb.compress(writing(0), batches(3, 8, 8), task=task(), recipe=RECIPE)
 
 
 def test_what_a_tracer_reads_keeps_the_traced_form() -> None:

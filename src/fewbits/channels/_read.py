@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,11 +20,15 @@ from fewbits.channels._layers import fixed, layer_rule
 from fewbits.channels._ledger import Ledger
 from fewbits.channels._rules import Extent
 from fewbits.channels.dependencies import Dependencies
+from fewbits.channels.heads import heads_of
+from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import SelectionError, UnsupportedError
-from fewbits.graph import OPENED, VALUE, graph_of
+from fewbits.graph import OPENED, VALUE, graph_of, place_of
 from fewbits.graph.traced import placed
-from fewbits.task.batches import called, sample_of, told
+from fewbits.task.batches import called, run, sample_of, tensors_in, told
 from fewbits.task.structure import recorded_on
+
+SAME = 1e-3  # of outputs of a trial, relative to the largest: float32 sums in another order
 
 
 @torch.no_grad()
@@ -37,7 +43,9 @@ def dependencies(model: nn.Module, input_shape: Any) -> Dependencies:
     operation normalises over them (LayerNorm, softmax), where the forward pass takes them by fixed numbers, and around
     operations without a rule, of which nothing is assumed. Attention written with linear layers loses whole heads where
     its reshape leaves their number open (``view(n, t, -1, size)``), the same places of all heads where it leaves their
-    size open, and nothing where both are written as numbers. ``nn.MultiheadAttention`` stays as it is.
+    size open, and nothing where both are written as numbers; but whole heads where the number is an attribute of the
+    module that :mod:`fewbits.channels.heads` knows, and a trial removal bears that out. ``nn.MultiheadAttention`` stays
+    as it is. A network that ``torch.fx`` cannot trace is watched in one run instead.
 
     Args:
         model: a plain network of one tensor to one tensor; not changed.
@@ -73,10 +81,8 @@ def _found(model: nn.Module, inputs: Any) -> Dependencies:
     except UnsupportedError:
         graph = None
     if graph is not None:
-        reader = _Reader(model, graph)
-        reader.run(*placed(graph, *called(inputs)))
         try:
-            return reader.ledger.found()
+            return _tried(model, graph, inputs)
         except UnsupportedError:
             if not any(isinstance(module, OPENED) for module in model.modules()):
                 raise
@@ -84,10 +90,40 @@ def _found(model: nn.Module, inputs: Any) -> Dependencies:
         graph = recorded_on(model, inputs)
     except Exception as error:  # whatever the user's operation raises
         raise _StoppedError(type(model).__name__) from error
-    reader = _Reader(model, graph)
-    for node in graph.nodes:
-        reader.run_node(node)
-    return reader.ledger.found()
+    return _tried(model, graph, inputs)
+
+
+def _tried(model: nn.Module, graph: fx.Graph, inputs: Any) -> Dependencies:
+    """What a graph says. That attributes count heads is a guess by their names, which a trial proves or ends."""
+    guess = _Reader(model, graph)
+    guess.read(inputs)
+    if guess.guessed:
+        with suppress(UnsupportedError):
+            found = guess.ledger.found()
+            if _sound(model, found, inputs):
+                return found
+        guess = _Reader(model, graph, heads=False)
+        guess.read(inputs)
+    return guess.ledger.found()
+
+
+def _sound(model: nn.Module, found: Dependencies, inputs: Any) -> bool:
+    """Whether the network without one unit of each group is the one with zeros there."""
+    channels = found.without([group[0] for group in found.groups if len(group) > 1])
+    small, zeroed = copy.deepcopy(model), copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    given = inputs
+    if isinstance(inputs, Tensor) and inputs.is_floating_point() and not bool(inputs.any()):
+        given = torch.randn(inputs.shape, generator=generator).to(inputs)
+    prune_channels(small, channels)
+    zero_channels(zeroed, channels)
+    try:
+        mine, wanted = (list(tensors_in(run(net, given))) for net in (small, zeroed))
+    except Exception:  # whatever the user's operation raises where sizes do not fit
+        return False
+    if [a.shape for a in mine] != [b.shape for b in wanted]:
+        return False
+    return all(bool((a - b).abs().max() <= SAME * b.abs().max()) for a, b in zip(mine, wanted, strict=True))
 
 
 class _StoppedError(Exception):
@@ -100,13 +136,22 @@ class _StoppedError(Exception):
 class _Reader(fx.Interpreter):
     """Runs the graph, and carries labels along."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+    def __init__(self, model: nn.Module, graph: fx.Graph, heads: bool = True) -> None:
         super().__init__(model, graph=graph, garbage_collect_values=False)
         self.extra_traceback = False
         self.model = model
         self.ledger = Ledger(model)
         self.known = self.ledger.known
         self.carried: dict[fx.Node, Any] = {}
+        self.heads, self.guessed = heads, False
+
+    def read(self, inputs: Any) -> None:
+        """Go through the graph: with inputs, or over what a recorded run has left."""
+        if any(VALUE in node.meta for node in self.graph.nodes):
+            for node in self.graph.nodes:
+                self.run_node(node)
+        else:
+            self.run(*placed(self.graph, *called(inputs)))
 
     def run_node(self, n: fx.Node) -> Any:
         try:
@@ -127,7 +172,7 @@ class _Reader(fx.Interpreter):
             self._fix(node.args, "it is an output of the network")
             return None
         why = name_of(node, self.model)
-        if (size := self._product(node)) is not None:
+        if (size := self._times(node)) is not None:
             return size
         if node.target not in tables.SIZES:
             self._fix_extents(node, f"{why} computes with their number")
@@ -166,7 +211,7 @@ class _Reader(fx.Interpreter):
             return rules.combined(known, rules.combined(known, a, b, why), c, why)
         if target in tables.MATMUL:
             a, b = self._labels(node.args[0]), self._labels(node.args[1])
-            return rules.product(known, a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
+            return self._product(a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
         if target in tables.JOINS:
             return rules.concatenated(known, self._parts(node), argument(node, 1, "dim", 0), why)
         if target in tables.STACKS:
@@ -204,6 +249,8 @@ class _Reader(fx.Interpreter):
             return each(result, lambda tensor: rules.spread(vector, 1, tuple(tensor.shape)))
         if target is F.pad:
             return self._pad(node, x, shape, why)
+        if target is F.batch_norm:
+            return self._normalised(node, x, shape, why)
         if target is F.channel_shuffle:
             groups = argument(node, 1, "groups", None)
             return F.channel_shuffle(rules.shuffled(known, x, groups, why), groups)
@@ -243,7 +290,7 @@ class _Reader(fx.Interpreter):
             return plain(result)
         return None
 
-    def _product(self, node: fx.Node) -> Extent | None:
+    def _times(self, node: fx.Node) -> Extent | None:
         """A size that the forward pass takes some times, if this is one."""
         if node.target is not operator.mul or len(node.args) != 2:
             return None
@@ -261,11 +308,28 @@ class _Reader(fx.Interpreter):
         if len(sizes) != len(shape):
             return rules.settled(self.known, moved, [False] * len(shape), why)
         free = [self._free(size) for size in sizes]
+        if any(size is False for size in free):
+            for axis in self._counted(node, sizes):
+                free[axis] = True
         if node.target == "expand":  # an axis that keeps its size need not be written as -1
             old = [1] * (len(shape) - labels.dim()) + list(labels.shape)
             varies = {a + len(shape) - labels.dim() for a in varying(labels)}
             free = [f if a in varies or old[a] != 1 else True for a, f in enumerate(free)]
         return rules.settled(self.known, moved, free, why)
+
+    def _counted(self, node: fx.Node, sizes: Any) -> list[int]:
+        """Axes of a reshape whose sizes are attributes that count heads, or the numbers in all of them."""
+        heads = heads_of(self.model.get_submodule(place_of(node))) if self.heads else None
+        if heads is None or not all(isinstance(size, int | Extent | fx.Node) for size in sizes):
+            return []
+        found = [
+            axis
+            for axis, (size, after) in enumerate(zip(sizes, (*sizes[1:], None), strict=True))
+            if type(size) is int
+            and ((size in heads.counts.values() and after == heads.size) or size in heads.widths.values())
+        ]
+        self.guessed |= bool(found)
+        return found
 
     def _unflattened(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
         axis, sizes = argument(node, 1, "dim", None), argument(node, 2, "sizes", None)
@@ -305,13 +369,29 @@ class _Reader(fx.Interpreter):
         q, k, v = (self._labels(given[name]) for name in ("query", "key", "value"))
         if given.get("enable_gqa"):
             k, v = (x.repeat_interleave(q.shape[-3] // x.shape[-3], -3) for x in (k, v))
-        weights = rules.attended(self.known, q, k, given.get("scale") is not None, why)
+        if given.get("scale") is None:  # then it depends on how many numbers a query has
+            for labels in (q, k):
+                if labels.dim() - 1 in varying(self.known.roots(labels)):
+                    self.known.fix(labels, f"{why} scales by the length of a query")
+        weights = self._product(q, k.mT, why)
         mask = given.get("attn_mask")
         if mask is not None:
             held = self._of(mask)
             own = self._own(held.tensor, [weights], why) if isinstance(held, Held) else self._labels(mask)
             weights = rules.combined(self.known, weights, own, why)
-        return rules.product(self.known, rules.softened(self.known, weights, -1, why), v, why)
+        return self._product(rules.softened(self.known, weights, -1, why), v, why)
+
+    def _product(self, a: Tensor, b: Tensor, why: str) -> Tensor:
+        """A matrix product of two values, whose multiplications go with the channels along one axis."""
+        found = rules.product(self.known, a, b, why)
+        total = found.numel() * a.shape[-1]
+        for labels in map(self.known.roots, (a, b)):
+            axes = varying(labels)
+            if axes:
+                vector = rules.channel_vector(self.known, labels, axes[0], why)
+                self.ledger.products.append((vector, total // len(vector)))
+                break
+        return found
 
     def _operands(self, node: fx.Node, given: Any, divides: bool = False) -> list[Tensor]:
         """Labels of operands. A tensor of the network's own has channels where an operand beside it has them."""
@@ -350,6 +430,19 @@ class _Reader(fx.Interpreter):
         axes = (axes,) if isinstance(axes, int) else tuple(range(x.dim())) if axes is None else axes
         found = rules.reduced(self.known, x, axes, first.dim() == x.dim(), why)
         return found if isinstance(result, Tensor) else tuple(found for _ in result)
+
+    def _normalised(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
+        """Batch normalisation by a function: its tensors have the channels of what it normalises."""
+        vector = rules.channel_vector(self.known, x, 1, why)
+        names = ("running_mean", "running_var", "weight", "bias")
+        for given in (argument(node, place, name, None) for place, name in enumerate(names, 1)):
+            held = self._of(given)
+            if isinstance(held, Held):
+                self.ledger.join(held.tensor, 0, vector, why)
+            elif isinstance(held, Tensor):
+                self.known.fix(held, f"{why} has tensors that are computed")
+                self.known.fix(vector, f"{why} has tensors that are computed")
+        return rules.spread(self.known.roots(vector), 1, shape)
 
     def _pad(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
         labels = self.known.roots(x)

@@ -113,15 +113,6 @@ def product(known: Labels, a: Tensor, b: Tensor, why: str) -> Tensor:
     return combined(known, left, right, why)
 
 
-def attended(known: Labels, q: Tensor, k: Tensor, scaled: bool, why: str) -> Tensor:
-    """``q k^T`` of attention. Without a scale of its own it depends on how many numbers a query has: these stay."""
-    if not scaled:
-        for labels in (q, k):
-            if labels.dim() - 1 in varying(known.roots(labels)):
-                known.fix(labels, f"{why} scales by the length of a query")
-    return product(known, q, k.mT, why)
-
-
 def softened(known: Labels, labels: Tensor, axis: int, why: str) -> Tensor:
     """Softmax, or a running sum, along an axis, which no channel may leave."""
     labels = known.roots(labels)

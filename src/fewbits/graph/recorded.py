@@ -43,6 +43,12 @@ _OPERATORS = {f"__{name.strip('_')}__": getattr(operator, name) for name in _NAM
 _SWAPPED = {f"__r{name}__": getattr(operator, name) for name in _NAMED[:7]}
 
 
+def place_of(node: fx.Node) -> str:
+    """Path of the innermost module that an operation of either reader's graph belongs to."""
+    stack = node.meta.get("nn_module_stack")
+    return str(node.meta.get(PLACE) or (next(reversed(stack.values()))[0] if stack else ""))
+
+
 def unseen(*values: Any) -> None:
     """Stands in a graph for whatever made a tensor out of sight; it may have read any of the values before it."""
 

@@ -24,6 +24,7 @@ from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
+from fewbits.channels.surgery import fewer_heads
 from fewbits.errors import DataError, NonFiniteError, SelectionError, UnsupportedError
 from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
 from fewbits.int8.alone.form import alone_form, grids_of, is_alone, is_alone_plan
@@ -93,10 +94,17 @@ def with_factors(
 def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] = Quantizer) -> nn.Module:
     """The integer form of ``like`` that tensors of these names are of: whole, or with outputs that are floats.
 
+    Args:
+        names: also a plan; if it has lost channels, ``like`` may be the network before.
+
     Raises:
         As :func:`integer_form`.
     """
-    names = tuple(names)
+    with fewer_heads(like, names.channels if isinstance(names, Plan) else None):
+        return _form_for(tuple(names), like, quantizer)
+
+
+def _form_for(names: tuple[str, ...], like: nn.Module, quantizer: type[nn.Module]) -> nn.Module:
     if is_alone_plan(names):
         return alone_form(like, quantizer, names=names)[0]
     wanted = {name.split(".")[1] for name in names if name.startswith(f"{QUANTIZERS}.")}

@@ -14,7 +14,7 @@ from fewbits.graph.norm_pairs import pairs
 from fewbits.graph.traced import kind_of_module
 from fewbits.int8.folding import fold_into
 from fewbits.int8.places import free_name
-from fewbits.task.batches import sample_of
+from fewbits.task.batches import handing, sample_of
 from fewbits.task.structure import recorded_on
 from fewbits.weights import NORMS, layers, shared
 
@@ -49,6 +49,9 @@ def hooked_form(
         inputs: of a batch; on its first sample it is seen which normalisations directly follow a layer, and these are
             folded. Without it none is.
         names: of the tensors of a form that was made before; what it lacks is not there, and was folded.
+
+    Raises:
+        DataError: the network does not take the inputs.
 
     Returns:
         The copy, in evaluation mode, and the factors of :func:`fewbits.int8.folding.folded`.
@@ -85,7 +88,9 @@ def inputs_on_grids(net: nn.Module) -> dict[str, str]:
 def fold_seen(net: nn.Module, inputs: Any) -> dict[str, Tensor]:
     modules = dict(net.named_modules())
     factors, several = {}, shared(net)
-    for before, node in pairs(recorded_on(net, sample_of(inputs, next(net.parameters()))), modules):
+    with handing(net, inputs, "batch 1 of the calibration data"):
+        graph = recorded_on(net, sample_of(inputs, next(net.parameters())))
+    for before, node in pairs(graph, modules):
         layer = modules[str(before.target)]
         if (layer, "weight") not in several:
             factor = fold_into(layer, modules[str(node.target)])

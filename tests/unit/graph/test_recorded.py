@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attention_networks import Block, Gated, Heads, Looking
+from attention_networks import Block, Gated, Heads, Writing
 from channel_networks import disagreement, removal
 from fewbits.channels import dependencies
 from fewbits.errors import UnsupportedError
@@ -152,8 +152,8 @@ def test_layers_of_several_operations_are_looked_into() -> None:
     assert off < 1e-12
 
 
-def test_convolutions_of_a_network_that_looks_at_its_data_are_narrowed() -> None:
-    model = Looking().double().eval()
+def test_convolutions_of_a_network_that_writes_in_place_are_narrowed() -> None:
+    model = Writing().double().eval()
     assert dependencies(model, (2, 8, 8)).count == 11
     off, _ = disagreement(model, removal(model, (2, 8, 8), 1), torch.randn(2, 2, 8, 8, dtype=torch.float64))
     assert off < 1e-12

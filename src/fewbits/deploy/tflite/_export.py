@@ -59,6 +59,11 @@ def to_tflite(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, pl
         cannot be written; the message names it. ExportError: outputs differ. FileError: the file cannot be written.
     """
     refuse_alone(model, "TFLite operators")
+    if is_integer(model) and not isinstance(model, fx.GraphModule):
+        raise UnsupportedError(
+            f"{type(model).__name__} has integers in its layers and floats between them, since torch.fx cannot trace "
+            "it, and .tflite files of integers have nothing else: export it to onnx"
+        )
     if not (isinstance(model, fx.GraphModule) and is_integer(model)):
         raise UnsupportedError(
             f"{type(model).__name__} computes with floats, and .tflite files of integers with integers: compress it "

@@ -122,7 +122,8 @@ def sizes_of(model: nn.Module, input_shape: Any, over: str = "macs") -> Sizes:
         return Sizes(shapes, {})
     try:
         counted = count(model, input_shape).layers
-        return Sizes(shapes, {layer.name: layer.uses for layer in counted if layer.name in shapes})
+        others = sum(layer.macs for layer in counted if layer.name not in shapes)
+        return Sizes(shapes, {layer.name: layer.uses for layer in counted if layer.name in shapes}, others)
     except UnsupportedError as error:
         raise UnsupportedError(
             f"{error}; with channels.parameters in place of channels.macs none are counted"
@@ -176,7 +177,7 @@ def _chosen(
 def _amount(sizes: Sizes, over: str, outputs: tuple[str, ...]) -> int:
     numel = {name: torch.Size(shape).numel() for name, shape in sizes.shapes.items()}
     if over == "macs":
-        return sum(uses * numel[name] for name, uses in sizes.uses.items())
+        return sizes.macs
     return sum(numel.values()) if over == "parameters" else sum(sizes.shapes[name][0] for name in outputs)
 
 
