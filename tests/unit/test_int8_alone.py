@@ -91,6 +91,22 @@ class Plain(nn.Module):
         return found
 
 
+class Tokens(nn.Module):
+    """A table of tokens, one of positions, and torch's own attention, whose shares are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(12, 16), nn.Embedding(8, 16)
+        self.attention, self.norm, self.head = nn.MultiheadAttention(16, 4), nn.LayerNorm(16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (self.tokens(x) + self.positions(torch.arange(x.shape[1], device=x.device))).transpose(0, 1)
+        mask = nn.Transformer.generate_square_subsequent_mask(len(x))
+        x = x + self.attention(x, x, x, attn_mask=mask)[0]
+        found: Tensor = self.head(self.norm(F.gelu(x))[-1])
+        return found
+
+
 def approximations() -> dict[str, Any]:
     return {
         "softmax": ops.fit("softmax", bits=8), "gelu": ops.fit("gelu", (-6, 6), bits=8),
@@ -102,6 +118,7 @@ def made(kind: type[nn.Module], samples: int = 32) -> tuple[nn.Module, nn.Module
     """A network, its calibrated form, and inputs."""
     torch.manual_seed(0)
     net, x = kind().eval(), torch.randn(samples, 1, 8, 8)
+    x = torch.randint(12, (samples, 8)) if kind is Tokens else x
     swap(net, approximations())
     form, _ = alone_form(net, RangedQuantizer, inputs=x)
     calibrate(form, [x])
@@ -119,7 +136,7 @@ class Strict(np.ndarray):
         return np.asarray(found).view(Strict)
 
 
-@pytest.mark.parametrize("kind", [Rows, Causal, Plain])
+@pytest.mark.parametrize("kind", [Rows, Causal, Plain, Tokens])
 def test_torch_and_numpy_agree_in_every_step(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     _, form, x = made(kind)
     made_by_torch: list[np.ndarray] = []
@@ -140,7 +157,7 @@ def test_torch_and_numpy_agree_in_every_step(kind: type[nn.Module], monkeypatch:
             assert np.array_equal(torchs, numpys[i])
 
 
-@pytest.mark.parametrize("kind", [Rows, Causal, Plain])
+@pytest.mark.parametrize("kind", [Rows, Causal, Plain, Tokens])
 def test_the_network_gives_what_the_program_gives(kind: type[nn.Module]) -> None:
     net, form, x = made(kind)
     found = program(form, x)
@@ -152,7 +169,7 @@ def test_the_network_gives_what_the_program_gives(kind: type[nn.Module]) -> None
     assert np.abs(outputs - exact.numpy()).max() < 0.15 * float(exact.abs().max())
 
 
-@pytest.mark.parametrize("kind", [Rows, Causal, Plain])
+@pytest.mark.parametrize("kind", [Rows, Causal, Plain, Tokens])
 def test_no_float_between_the_levels_of_inputs_and_outputs(kind: type[nn.Module]) -> None:
     _, form, x = made(kind)
     found = program(form, x)
@@ -222,6 +239,7 @@ def test_a_dead_place_saturates_instead_of_overflowing() -> None:
         (lambda self, x: self.head(torch.sigmoid(self.emb(x.flatten(1, 2))).mean(1)), "sigmoid.*ops: {sigmoid"),
         (lambda self, x: self.head(self.emb(x.flatten(1, 2)).cumsum(1)[:, -1]), r"network \(Rows\): cumsum"),
         (lambda self, x: self.head(self.emb(x.flatten(1, 2)).softmax(1)[:, -1]), "another dimension"),
+        (lambda self, x: self.head(self.pos) * len(x), "depends on no input"),
         (lambda self, x: self.head(self.emb(x.flatten(1, 2))).mean(), "all dimensions"),
     ],
 )

@@ -52,6 +52,11 @@ def take(*values: Whole, indices: Whole | None, shape: tuple[int, ...]) -> Whole
     return every[:, indices.reshape(-1)].reshape(samples, *shape)
 
 
+def lookup(ids: Whole, *, table: Whole) -> Whole:
+    """Rows of a table."""
+    return table[ids]
+
+
 def clip(a: Whole, *, low: int, high: int) -> Whole:
     """ReLU and the like."""
     return np.clip(a, low, high)
@@ -73,5 +78,5 @@ def aligned(value: Whole, dims: int) -> Whole:
 
 
 KERNELS: dict[str, Callable[..., Whole]] = {
-    kernel.__name__: kernel for kernel in (rescale, matmul, product, total, take, clip, fill, approximate)
+    kernel.__name__: kernel for kernel in (rescale, matmul, product, total, take, lookup, clip, fill, approximate)
 }

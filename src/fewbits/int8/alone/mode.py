@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from fewbits.approximation import approximations_of
@@ -26,6 +27,7 @@ from fewbits.ops._calls import ATTENTION, HEADS, attention, heads
 from fewbits.ops._evaluate import Evaluator
 
 TAG = "_fewbits_on_grid"
+OTHER = "_fewbits_of_inputs"  # marks what is computed of inputs, and not in integers: masks of tokens
 RESERVED = frozenset(vars(Grids(RangedQuantizer)))
 
 
@@ -84,6 +86,7 @@ class Alone(TorchFunctionMode):
         self.tape = grids.tape or Tape()
         self.evaluators = {name: Evaluator(one) for name, one in approximations_of(net).items()}
         self.used: set[str] = set()
+        self.tokens: list[Tensor] = []
         self.measuring = grids.growing or any(isinstance(m, RangedQuantizer) and m.observing for m in grids.children())
 
     # -- ends ------------------------------------------------------------------------------------------------
@@ -92,8 +95,8 @@ class Alone(TorchFunctionMode):
         """The arguments of the network, tensors of floats on grids."""
 
         def one(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.is_floating_point():
-                return self._input(value)
+            if isinstance(value, Tensor):
+                return self._input(value) if value.is_floating_point() else self._tokens(value)
             if isinstance(value, tuple | list):
                 return type(value)(map(one, value))
             return {name: one(part) for name, part in value.items()} if isinstance(value, dict) else value
@@ -112,6 +115,20 @@ class Alone(TorchFunctionMode):
         self.tape.named(levels, name, scale, zero)
         return tagged(found, OnGrid(levels, scale))
 
+    def _tokens(self, x: Tensor) -> Tensor:
+        found = x.view_as(x)
+        setattr(found, OTHER, True)
+        self.tokens.append(found)
+        return found
+
+    def read(self, x: Tensor) -> Levels:
+        """Whole numbers that a table is read at: an input, or a constant."""
+        if any(x is own for own in self.tokens):
+            return self.tape.given(x.to(torch.int64))
+        if self.tape.steps is not None and hasattr(x, OTHER):
+            raise self.unsupported("a table that is read at what is computed of the inputs", "only the inputs are")
+        return self.tape.constant(x.to(torch.int64))
+
     def done(self, returned: Any) -> Any:
         """What the network gives, its sums on grids."""
         if isinstance(returned, tuple | list):
@@ -119,6 +136,8 @@ class Alone(TorchFunctionMode):
         if isinstance(returned, dict):
             return {name: self.done(value) for name, value in returned.items()}
         if on_grid(returned) is None:
+            if isinstance(returned, Tensor) and returned.is_floating_point():
+                raise self.unsupported("an output that depends on no input on a grid")
             return returned
         x = self.eight(returned, "output")
         found = on_grid(x)
@@ -188,8 +207,20 @@ class Alone(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not any(on_grid(x) is not None for x in every(args, kwargs)):
-            return func(*args, **kwargs)
+        given = every(args, kwargs)
+        other = any(hasattr(x, OTHER) for x in given if isinstance(x, Tensor))
+        if not any(on_grid(x) is not None for x in given):
+            if func is functional.embedding:
+                return self.call(self, func, args, kwargs)
+            found = func(*args, **kwargs)
+            for x in every((found,), {}) if other else ():
+                if isinstance(x, Tensor):
+                    setattr(x, OTHER, True)
+            return found
+        if other and self.tape.steps is not None:
+            raise self.unsupported(
+                "what depends on other inputs, such as masks of tokens,", "its program has one input"
+            )
         if func is ATTENTION:
             with self:
                 return attention(torch.softmax, *args, **kwargs)

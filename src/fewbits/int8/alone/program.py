@@ -37,7 +37,10 @@ class Program:
 
     def quantized(self, inputs: NDArray[Any]) -> Whole:
         """Levels less the zero point of inputs ``[N, ...]``: what a sensor would hand over. The only use of floats."""
-        _, scale, zero = self.grids[0]
+        entry = next(place for place, step in enumerate(self.steps) if step.kernel == "input")
+        if entry not in self.grids:  # tokens
+            return np.asarray(inputs, np.int64)
+        _, scale, zero = self.grids[entry]
         levels = np.rint(np.asarray(inputs, np.float32) / np.float32(scale))
         return np.clip(levels, -zero, LEVELS - zero).astype(np.int64)
 
@@ -82,7 +85,7 @@ def program(net: nn.Module, inputs: Any) -> Program:
         net: as :func:`fewbits.load` gives it, or in training. inputs: of a batch; the first sample is run once.
 
     Raises:
-        UnsupportedError: the network is not in integers alone, or takes other inputs than one tensor of floats.
+        UnsupportedError: the network is not in integers alone, or takes more than one tensor.
     """
     grids_of(net)
     one = first_of(inputs, 1)
@@ -95,9 +98,6 @@ def program(net: nn.Module, inputs: Any) -> Program:
         net.train(training)
     steps = tape.steps or []
     entries = [step for step in steps if step.kernel == "input"]
-    if len(entries) != 1 or steps[0].kernel != "input" or tape.output is None:
-        raise UnsupportedError(
-            f"{type(net).__name__} takes other inputs than one tensor of floats, or gives more than one tensor: its "
-            "integers have no program"
-        )
+    if len(entries) != 1 or tape.output is None:
+        raise UnsupportedError(f"{type(net).__name__} takes more than one tensor: its integers have no program")
     return Program(tuple(steps), tape.grids, tape.output, tape.shape)

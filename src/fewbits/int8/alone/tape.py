@@ -80,6 +80,10 @@ class Tape:
         constants = {"factors": own, "offset": start, "shift": shift, "low": low, "high": high, "dims": found.dim()}
         return self._noted((found >> shift).clamp(low, high), "rescale", values, constants)
 
+    def lookup(self, ids: Levels, table: Tensor) -> Levels:
+        """Rows of a table."""
+        return self._noted(table[ids.numbers], "lookup", (ids,), {"table": table})
+
     def matmul(self, a: Levels, b: Levels | Tensor) -> Levels:
         """The second one may be a constant."""
         constant = isinstance(b, Tensor)
