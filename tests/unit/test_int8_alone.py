@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
@@ -167,6 +169,16 @@ def test_the_network_gives_what_the_program_gives(kind: type[nn.Module]) -> None
         exact = net(x)
     assert np.array_equal(outputs, form(x).detach().numpy())  # also where gradients are followed
     assert np.abs(outputs - exact.numpy()).max() < 0.15 * float(exact.abs().max())
+
+
+def test_threads_and_copies_compute_the_same() -> None:
+    _, form, x = made(Causal)
+    with torch.no_grad():
+        expected = form(x)
+        assert torch.equal(copy.deepcopy(form)(x), expected)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(form, [x] * 8):
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", [Rows, Causal, Plain, Tokens])

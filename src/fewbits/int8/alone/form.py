@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from fewbits.attach.attach import fold
 from fewbits.errors import SelectionError, UnsupportedError
 from fewbits.int8.alone.functions import call
-from fewbits.int8.alone.grids import Grids
+from fewbits.int8.alone.grids import Grids, inside
 from fewbits.int8.alone.mode import Alone
 from fewbits.int8.alone.tape import Tape
 from fewbits.int8.inputs import fold_seen, without
@@ -36,14 +36,14 @@ class Through(nn.Module):
 class Inside:
     """A hook around a module: whose turn it is."""
 
-    def __init__(self, grids: Grids, path: str) -> None:
-        self.grids, self.path = grids, path
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def enter(self, *_: Any) -> None:
-        self.grids.inside.append(self.path)
+        inside().append(self.path)
 
     def leave(self, *_: Any) -> None:
-        self.grids.inside.pop()
+        inside().pop()
 
 
 def alone_form(
@@ -75,9 +75,9 @@ def alone_form(
         without(net, set(names))
     grids, holder = Grids(quantizer), Through()
     for path, module in net.named_modules():
-        inside = Inside(grids, path)
-        module.register_forward_pre_hook(inside.enter, prepend=True)
-        module.register_forward_hook(inside.leave, always_call=True)
+        hook = Inside(path)
+        module.register_forward_pre_hook(hook.enter, prepend=True)
+        module.register_forward_hook(hook.leave, always_call=True)
     for name in dict.fromkeys(name.split(".")[2] for name in names if name.startswith(f"{PREFIX}.")):
         grids.add_module(name, quantizer())
     holder.add_module(ALONE, grids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -11,21 +13,27 @@ from fewbits.int8.alone.tape import Tape
 from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.plan import Affine, Plan
 
+_running = threading.local()
 NEAR = 2.0**-12  # of a level: how far float32 may put what is on a grid beside it
+
+
+def inside() -> list[str]:
+    """Paths of the modules that are computing, in this thread."""
+    found: list[str] = _running.__dict__.setdefault("paths", [])
+    return found
 
 
 class Grids(nn.Module):
     """The quantizers of a network, by the place of their call; a call for a name in the order of computation.
 
     Attributes:
-        inside: paths of the modules that are computing. growing: whether places are being found.
+        growing: whether places are being found.
         tape: where operations are noted. scales: of each weight that a file has as integers.
     """
 
     def __init__(self, quantizer: type[nn.Module]) -> None:
         super().__init__()
         self.quantizer = quantizer
-        self.inside: list[str] = []
         self.growing = False
         self.tape: Tape | None = None
         self.scales: dict[str, Tensor] = {}
@@ -33,7 +41,8 @@ class Grids(nn.Module):
     @property
     def path(self) -> str:
         """Of the module that is computing; empty for the network itself."""
-        return self.inside[-1] if self.inside else ""
+        found = inside()
+        return found[-1] if found else ""
 
     def at(self, name: str, device: torch.device) -> nn.Module:
         """The quantizer of a name."""
