@@ -43,5 +43,5 @@ def check_folding(work: Work) -> None:
     for norm, layer in found.items():
         raise UnsupportedError(
             f"{norm} normalises over the second of three dimensions, and {layer} before it has its channels last: "
-            "integers would fold them into one; transpose before it, so that it has the layer's, or use assign.method ecq"
+            "integers would fold them into one; transpose before it, or use assign.method ecq"
         )
