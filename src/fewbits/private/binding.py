@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fewbits.errors import DamagedError, FewbitsError
+from fewbits.errors import DamagedError, ParametersError, RecipeError
 from fewbits.private.envelope import Envelope, Kind, opened
+from fewbits.private.profile import Profile
 
-if TYPE_CHECKING:
-    from fewbits.private.profile import Profile
-
-LONGEST = 1 << 20  # bytes of a profile
+LONGEST = 1 << 23  # bytes of a profile
 
 
 def profile_bytes(profile: Profile) -> bytes:
     """A profile as JSON, the same bytes for the same profile."""
-    return json.dumps(profile.as_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _json(profile.as_dict())
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def profile_hash(profile: Profile) -> bytes:
-    """By which envelopes know their profile: SHA-256 of its bytes."""
-    return hashlib.sha256(profile_bytes(profile)).digest()
+    """By which envelopes know their profile: SHA-256 of all that keys and ciphertexts depend on.
+
+    The stated error and the limit of inputs are left out: they are measured, and keys outlive another measurement.
+    """
+    about = {name: value for name, value in profile.as_dict().items() if name not in ("error", "limit")}
+    return hashlib.sha256(_json(about)).digest()
 
 
 def profile_from(data: bytes | memoryview, what: str) -> Profile:
     """The profile that these bytes are of.
 
     Raises:
-        DamagedError: they are of none. ParametersError: it is one, of parameters that are weak.
+        DamagedError: they are of none. ParametersError: it has values that are no profile's, or parameters that are weak.
     """
-    from fewbits.private.profile import Profile
-
     if len(data) > LONGEST:
         raise DamagedError(f"{what} has {len(data):,} bytes, and a profile has {LONGEST:,} at most")
     try:
         return Profile.from_dict(json.loads(bytes(data), object_pairs_hook=_no_duplicates))
-    except FewbitsError:
-        raise
+    except RecipeError as error:
+        raise ParametersError(f"{what} is refused: {error}") from None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedError(f"{what} is no profile: {error}") from None
 
@@ -58,6 +62,12 @@ def sealed_profile(profile: Profile, mac_key: bytes | None = None) -> bytes:
 def opened_profile(data: bytes, mac_key: bytes | None = None, what: str = "the profile") -> Profile:
     """A profile out of its envelope; errors as of :func:`~fewbits.private.envelope.opened` and :func:`profile_from`."""
     found = opened(data, Kind.PROFILE, mac_key=mac_key, what=what)
-    if hashlib.sha256(found.payload).digest() != found.profile:
-        raise DamagedError(f"{what} is damaged: it is not the profile that its head names")
-    return profile_from(found.payload, what)
+    return bound_profile(found.payload, found.profile, what)
+
+
+def bound_profile(data: bytes | memoryview, bound: bytes, what: str) -> Profile:
+    """A profile of which a head gives the hash."""
+    profile = profile_from(data, what)
+    if profile_hash(profile) != bound:
+        raise DamagedError(f"{what} is damaged: it does not hold the profile that its head names")
+    return profile

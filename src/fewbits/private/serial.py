@@ -21,7 +21,8 @@ from fewbits.errors import DamagedError
 _HEAD = struct.Struct("<HBBBBHQ")  # magic, size of the head, version (2), compression, zero, size of all
 _MAGIC, _MAJOR = 0xA15E, 4
 _PLAIN, _ZSTD = 0, 2
-_SEAL_ERRORS = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError, TypeError)
+SEAL_ERRORS = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError, TypeError)
+"""What SEAL's bindings raise at bytes that they do not like."""
 T = TypeVar("T")
 
 
@@ -50,7 +51,7 @@ def from_bytes(cls: type[T], context: Any, data: bytes | memoryview, limit: int,
             file.write(plain)
         try:
             thing.load(context, path)  # type: ignore[attr-defined]
-        except _SEAL_ERRORS as error:
+        except SEAL_ERRORS as error:
             raise DamagedError(f"{what} cannot be read as {cls.__name__}: {error}") from None
     return thing
 

@@ -1,0 +1,3 @@
+import typer
+def demo() -> None:
+    """x"""

@@ -1,0 +1,256 @@
+"""A server: takes connections, bounds what comes and how long it takes, and hands it to worker processes.
+
+This process never reads what is in an envelope but its head; a worker that dies or takes too long is replaced, and
+only its own client hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import ssl
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fewbits import files
+from fewbits.errors import DamagedError, KindError, PrivateError, ServerError
+from fewbits.private.binding import profile_hash
+from fewbits.private.envelope import HEAD, Envelope, Head, Kind, head_of, opened
+from fewbits.private.handler import Handler, refuse_secret_key
+from fewbits.private.limits import Limits, largest
+from fewbits.private.messages import BusyError, refusal
+from fewbits.private.pool import Pool
+
+if TYPE_CHECKING:
+    from fewbits.private.program import Program
+
+_CHUNK = 1 << 16
+_LINGER = 2.0  # seconds in which a client that is refused may finish what it says; else it would not hear why
+_GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
+
+
+class Server:
+    """See :meth:`run`.
+
+    Args:
+        program: that requests are computed with.
+        mac_key: which clients must use, if any.
+        tls: a context of the standard library's ``ssl``; without one, what goes over the network is not encrypted
+            once more.
+        tell: hears of each client and request, in a line.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        limits: Limits | None = None,
+        *,
+        mac_key: bytes | None = None,
+        tls: ssl.SSLContext | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._program, self._limits, self._mac_key = program, limits or Limits(), mac_key
+        self._tls, self._tell = tls, tell
+        self.profile = program.profile
+        self._largest = largest(self.profile)
+        self._open: set[asyncio.Task[None]] = set()
+        self._kept: OrderedDict[bytes, Path] = OrderedDict()
+        self.answered = 0
+
+    def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        keys: list[Path] | None = None,
+        ready: Callable[[str, int], None] = lambda host, port: None,
+    ) -> None:
+        """Serve until SIGINT or SIGTERM.
+
+        Args:
+            port: 0 for any that is free.
+            keys: files of evaluation keys that are there from the start.
+            ready: called with host and port once connections are taken.
+
+        Raises:
+            ServerError: the address cannot be had. KindError: one of the files holds a secret key.
+        """
+        bound = profile_hash(self.profile)
+        given = {path: _evaluation_keys(path, bound) for path in keys or []}
+        listening = _bound(host, port)
+        with listening, tempfile.TemporaryDirectory(prefix="fewbits-keys-") as folder:
+            self._folder = Path(folder)
+            handler = Handler(self._program, self._mac_key, self._stored, tell=self._tell)
+            for path, found in given.items():
+                (self._folder / found.key.hex()).write_bytes(found.sealed(self._mac_key))
+                self._keep(found.key)
+                self._tell(f"keys {found.key.hex()} of {path}")
+            self._pool = Pool(handler, self._limits)
+            try:
+                asyncio.run(self._main(listening, ready))
+            finally:
+                self._pool.close()
+
+    async def _main(self, listening: socket.socket, ready: Callable[[str, int], None]) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, stop.set)
+        await self._pool.start()
+        extra = {"ssl_handshake_timeout": 10.0} if self._tls else {}
+        server = await asyncio.start_server(self._client, sock=listening, ssl=self._tls, **extra)
+        ready(*listening.getsockname()[:2])
+        await stop.wait()
+        server.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            if len(self._open) > self._limits.clients:
+                raise BusyError(f"it has {self._limits.clients} clients already; try again later")
+            while await self._turn(reader, writer):
+                pass
+        except PrivateError as error:
+            self._tell(f"refused: {error}")
+            with contextlib.suppress(*_GONE, TimeoutError):
+                await self._refuse(reader, writer, error)
+        except _GONE:
+            pass  # it went away
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    async def _turn(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One message and its answer; whether the client may say more."""
+        seconds = self._limits.receive_seconds
+        spooled: Path | None = None
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    head = await self._head(reader)
+                    if head is None:
+                        return False
+                    first, told = head
+                    if told.kind is Kind.EVALUATION_KEYS:
+                        spooled = await self._spooled(reader, first, told.size)
+                        job = b"F" + os.fsencode(spooled)
+                    else:
+                        job = b"M" + first + await reader.readexactly(told.size - len(first))
+            except TimeoutError:
+                raise ServerError(f"no whole message came within {seconds:g} seconds") from None
+            if told.key in self._kept:
+                self._kept.move_to_end(told.key)
+            reply = await self._pool.answer(job, told.key)
+            kind = head_of(reply).kind
+            if kind is Kind.ACCEPTED and spooled is not None:
+                os.replace(spooled, self._folder / told.key.hex())
+                self._keep(told.key)
+        finally:
+            if spooled is not None:
+                spooled.unlink(missing_ok=True)
+        self.answered += kind is Kind.ANSWER
+        self._tell(f"{told.kind.words}, {told.size:,} bytes: {kind.words}, {len(reply):,} bytes")
+        writer.write(reply)
+        try:
+            async with asyncio.timeout(seconds):
+                await writer.drain()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _head(self, reader: asyncio.StreamReader) -> tuple[bytes, Head] | None:
+        try:
+            first = await reader.readexactly(HEAD.size)
+        except asyncio.IncompleteReadError as error:
+            if not error.partial:
+                return None
+            raise
+        refuse_secret_key(first, "the message")
+        head = head_of(first, "the message")
+        if head.kind not in self._largest:
+            raise KindError(f"the message is {head.kind.words}, and a server takes none")
+        if head.size > self._largest[head.kind]:
+            raise DamagedError(
+                f"the message says that it has {head.size:,} bytes; {head.kind.words} of this profile has at most "
+                f"{self._largest[head.kind]:,}"
+            )
+        return first, head
+
+    async def _spooled(self, reader: asyncio.StreamReader, first: bytes, size: int) -> Path:
+        """Evaluation keys are large: they wait in a file, not in memory."""
+        handle, name = tempfile.mkstemp(dir=self._folder, prefix="incoming-")
+        path = Path(name)
+        try:
+            with open(handle, "wb") as file:
+                file.write(first)
+                left = size - len(first)
+                while left:
+                    part = await reader.read(min(_CHUNK, left))
+                    if not part:
+                        raise asyncio.IncompleteReadError(b"", left)
+                    file.write(part)
+                    left -= len(part)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, error: PrivateError) -> None:
+        writer.write(refusal(error, mac_key=self._mac_key))
+        async with asyncio.timeout(_LINGER):
+            await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+            while await reader.read(_CHUNK):
+                pass
+
+    def _keep(self, key: bytes) -> None:
+        self._kept[key] = self._folder / key.hex()
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._limits.keys:
+            self._kept.popitem(last=False)[1].unlink(missing_ok=True)
+
+    def _stored(self, key: bytes) -> bytes | None:
+        """In a worker: keys that another one was sent."""
+        try:
+            return (self._folder / key.hex()).read_bytes()
+        except OSError:
+            return None
+
+
+def _evaluation_keys(path: Path, profile: bytes) -> Envelope:
+    data = files.read(path)
+    refuse_secret_key(data, str(path))
+    return opened(data, Kind.EVALUATION_KEYS, profile=profile, what=str(path))
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 1 << 16:  # the system would take the last 16 bits
+        raise ServerError(f"cannot listen on port {port}: ports go from 0 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            made.listen(128)
+        except BaseException:
+            made.close()
+            raise
+        return made
+    except (OSError, OverflowError) as error:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise ServerError(f"port {port} of {host} is in use: give another port, or 0 for one that is free") from None
+        raise ServerError(f"cannot listen on {host}, port {port}: {error}") from None
