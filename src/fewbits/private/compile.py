@@ -1,0 +1,330 @@
+"""From a network to a program: levels, layouts, parameters and scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fewbits.errors import RecipeError, UnsupportedError
+from fewbits.hardware.packing import diagonals
+from fewbits.private.arrange import Arrangement, Laid, Map, arranged
+from fewbits.private.noise import Noise, stated
+from fewbits.private.parameters import DEGREES, SECURITY, Parameters
+from fewbits.private.plain import Plain
+from fewbits.private.profile import SENTINEL, Profile
+from fewbits.private.program import Program
+from fewbits.private.read import INPUT, Form, Reading, read
+from fewbits.private.steps import Affine, Offset, Part, Square, Step, execute, rotations
+
+PROFILES = ("precise", "fast")
+ERRORS = {"precise": 2e-3, "fast": 2e-2}  # share of the largest output that may be lost to noise
+OUTPUT = "output"
+MARGIN = 2.0  # how much larger than on the calibration samples a number may be
+
+
+@dataclass(frozen=True)
+class _Op:
+    """A step before it has slots: an affine map, a square or product, or a source with an offset."""
+
+    target: str
+    kind: str  # "map", "square", "offset"
+    sources: tuple[str, ...]
+    where: str = ""
+    form: Form | None = None
+    bare: bool = False  # not rescaled
+    like: str | None = None
+
+
+def compile_network(
+    model: nn.Module,
+    samples: Any,
+    *,
+    profile: str = "precise",
+    error: float | None = None,
+    degree: int | None = None,
+) -> Program:
+    """A program that computes a network on encrypted inputs.
+
+    Args:
+        model: a network of linear layers, convolutions, average pooling, normalisations with statistics, sums and
+            polynomials of degree 2 to 4. It is not changed.
+        samples: calibration data, a tensor [samples, ...]: ranges of all numbers are measured on it, and a margin of
+            two is left.
+        profile: ``precise`` rescales after each layer; ``fast`` after squares only, which takes fewer primes.
+        error: largest noise of an output that is wanted; else 0.2 % (precise) or 2 % (fast) of the largest output.
+        degree: of the ring; else the smallest that keeps the error at 128 bits of security.
+
+    Raises:
+        UnsupportedError: a layer that cannot be computed on encrypted numbers, or a network too deep or too wide.
+        RecipeError: no such profile.
+    """
+    if profile not in PROFILES:
+        raise RecipeError(f"no profile {profile!r}; there is {' and '.join(PROFILES)}")
+    given = torch.as_tensor(samples, dtype=torch.float64)
+    reading = read(model, tuple(given.shape[1:]))
+    ops = _ops(reading, profile)
+    depth = _depth(ops)
+    inputs = given.reshape(len(given), -1).numpy()
+    tried: list[str] = []
+    for one in DEGREES if degree is None else (degree,):
+        try:
+            arrangement = _arranged(ops, depth, one // 2)
+        except UnsupportedError as caught:
+            if degree is not None or one == DEGREES[-1]:
+                raise
+            tried.append(f"degree {one}: {caught}")
+            continue
+        best = _parameters(reading, ops, depth, arrangement, profile, inputs, one, error)
+        if isinstance(best, Program):
+            return best
+        tried.append(f"degree {one}: {best}")
+    raise UnsupportedError(
+        f"no parameters of 128 bits for {depth} levels: {'; '.join(tried)}. A network with fewer squares, or a larger "
+        "error, needs less"
+    )
+
+
+def _ops(reading: Reading, profile: str) -> tuple[_Op, ...]:
+    ops: list[_Op] = []
+    fast = profile == "fast"
+
+    def value(name: str, where: str, form: Form, bare: bool, like: str | None = None) -> str:
+        carried = _carried(form)
+        if carried is not None and carried != INPUT:
+            if not bool(form.bias.any()):
+                return carried
+            ops.append(_Op(name, "offset", (carried,), where, form))
+        else:
+            ops.append(_Op(name, "map", tuple(form.terms), where, form, bare, like))
+        return name
+
+    for node in reading.nodes:
+        if node.other is not None:
+            first = value(f"{node.name}.a", node.where, node.form, False)
+            second = value(f"{node.name}.b", node.where, node.other, False, like=first)
+            ops.append(_Op(node.name, "square", (first, second), node.where))
+        elif node.squared:
+            ops.append(_Op(node.name, "square", (value(f"{node.name}.x", node.where, node.form, fast),), node.where))
+        else:
+            ops.append(_Op(node.name, "map", tuple(node.form.terms), node.where, node.form))
+    ops.append(_Op(OUTPUT, "map", tuple(reading.output.terms), "the output", reading.output, fast))
+    return tuple(ops)
+
+
+def _carried(form: Form) -> str | None:
+    """The source that a form is, but for its bias."""
+    if len(form.terms) != 1:
+        return None
+    (name, matrix), *_ = form.terms.items()
+    same = matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
+    return name if same else None
+
+
+def _drops(op: _Op) -> int:
+    return int(op.kind == "square" or (op.kind == "map" and not op.bare))
+
+
+def _used(ops: tuple[_Op, ...]) -> dict[str, int]:
+    """How many primes have been dropped when each value is there."""
+    used = {INPUT: 0}
+    for op in ops:
+        used[op.target] = max(used[source] for source in op.sources) + _drops(op)
+    return used
+
+
+def _depth(ops: tuple[_Op, ...]) -> int:
+    return _used(ops)[OUTPUT]
+
+
+def _arranged(ops: tuple[_Op, ...], depth: int, slots: int) -> Arrangement:
+    used = _used(ops)
+    steps: list[Map | tuple[str, str]] = []
+    for op in ops:
+        if op.form is None or op.kind == "offset":
+            steps.append((op.target, op.sources[0]))
+            continue
+        matrices = {name: term.numpy().T for name, term in op.form.terms.items()}
+        before = max(used[source] for source in op.sources)
+        primes, after = depth + 1 - before, depth + 1 - used[op.target]
+        bias = op.form.bias.numpy()
+        steps.append(Map(op.target, op.where, matrices, bias, primes, after, op.target == OUTPUT, op.like))
+    return arranged(tuple(steps), slots)
+
+
+def _parameters(
+    reading: Reading, ops: tuple[_Op, ...], depth: int, arrangement: Arrangement, profile: str, inputs: np.ndarray,
+    degree: int, error: float | None,
+) -> Program | str:  # fmt: skip
+    """The program with the least noise at this degree, or why there is none."""
+    plain = _values(ops, arrangement, inputs)
+    last = next(laid for laid in arrangement.maps if laid.map.target == OUTPUT)
+    slots = last.spread.layout().first()
+    largest = float(np.abs(plain[OUTPUT][:, slots]).max())
+    wanted = ERRORS[profile] * max(largest, 1e-9) if error is None else error
+    best: tuple[float, Program] | None = None
+    why = f"{SECURITY[degree]} bits are too few"
+    for bits, scale in _chains(profile, depth, degree, max(largest, SENTINEL)):
+        try:
+            parameters = Parameters.of_bits(degree, bits)
+        except RecipeError:
+            continue
+        program = _program(reading, ops, arrangement, parameters, profile, inputs, scale)
+        if _fits(program, plain) and (best is None or program.profile.error < best[0]):
+            best = program.profile.error, program
+    if best is not None:
+        if best[0] <= wanted:
+            return best[1]
+        why = f"outputs are off by {best[0]:.3g}, and {wanted:.3g} is wanted"
+    return why
+
+
+def _chains(profile: str, depth: int, degree: int, largest: float) -> list[tuple[list[int], float]]:
+    """Bit lengths of primes to try, and the bits of the inputs' scale."""
+    room = int(np.ceil(np.log2(MARGIN * largest))) + 2
+    least = (2 * degree).bit_length() + 1
+    limit, found = SECURITY[degree], []
+    if profile == "precise":
+        for bits in range(max(20, least), 46):
+            first = min(60, bits + max(room, 4))
+            key = min(60, limit - first - depth * bits)
+            if key >= least + 8:
+                found.append(([first, *[bits] * depth, key], float(bits)))
+        return found
+    for tenth in range(120, 200, 5):
+        scale = tenth / 10
+        middle, first = int(3 * scale), int(np.ceil(2 * scale)) + room
+        key = min(60, limit - first - depth * middle)
+        if key >= least + 8 and middle <= 60 and first <= 60:
+            found.append(([first, *[middle] * depth, key], scale))
+    return found
+
+
+def _program(
+    reading: Reading, ops: tuple[_Op, ...], arrangement: Arrangement, parameters: Parameters, profile: str,
+    inputs: np.ndarray, bits: float,
+) -> Program:  # fmt: skip
+    laid = {one.map.target: one for one in arrangement.maps}
+    unit = 2.0**bits
+    scales, levels = {INPUT: unit}, {INPUT: parameters.levels}
+    steps: list[Step] = []
+    for op in ops:
+        level = min(levels[source] for source in op.sources)
+        prime = parameters.primes[level]
+        if op.kind == "square":
+            scale = scales[op.sources[0]] * scales[op.sources[-1]] / prime
+            other = op.sources[1] if len(op.sources) > 1 else None
+            steps.append(Square(op.target, op.sources[0], level, scale, other))
+        elif op.kind == "offset":
+            scale = scales[op.sources[0]]
+            assert op.form is not None
+            vector = _spread(op.form.bias.numpy(), arrangement, op.target)
+            steps.append(Offset(op.target, op.sources[0], vector))
+        else:
+            scale = unit * unit if op.bare else unit
+            if op.bare and op.target != OUTPUT:
+                scale = float(np.sqrt(unit * prime))  # behind the square and its rescaling, the unit again
+            product = scale if op.bare else scale * prime
+            steps.append(_affine(laid[op.target], arrangement, level, scale, product, scales, not op.bare))
+        scales[op.target], levels[op.target] = scale, level - _drops(op)
+    last = laid[OUTPUT]
+    output_slots = tuple(int(slot) for slot in last.spread.layout().first())
+    sentinel = int(np.flatnonzero(last.spread.layout().numbers < 0)[0])
+    made = tuple(steps)
+    shape = Profile(
+        parameters, rotations(made), any(isinstance(step, Square) for step in made), reading.shape,
+        (tuple(int(n) for n in arrangement.layouts[INPUT].numbers),), unit, output_slots, sentinel, 1.0,
+        MARGIN * float(np.abs(inputs).max()) or 1.0,
+    )  # fmt: skip
+    noise = Noise(parameters)
+    packed = _packed(inputs[:64], arrangement)
+    end = execute(made, noise, {INPUT: noise.fresh(packed, unit)})[OUTPUT]
+    return Program(made, _with_error(shape, stated(end, output_slots)))
+
+
+def _with_error(profile: Profile, error: float) -> Profile:
+    values = profile.as_dict() | {"error": error}
+    return Profile.from_dict(values)
+
+
+def _affine(
+    laid: Laid, arrangement: Arrangement, level: int, scale: float, product: float, scales: dict[str, float],
+    rescale: bool,
+) -> Affine:  # fmt: skip
+    parts = []
+    for name, matrix in laid.map.matrices.items():
+        shifts = laid.shifts[name]
+        which, where = diagonals(arrangement.layouts[name], laid.spread, shifts)
+        vectors = np.zeros((len(shifts), laid.spread.slots))
+        seen = (which >= 0) & (matrix != 0)
+        vectors[which[seen], where[seen]] = matrix[seen]
+        at = {int(shift): vectors[place] for place, shift in enumerate(shifts)}
+        slots = laid.spread.slots
+        terms = tuple(
+            (giant, tuple((baby, np.roll(at[(baby + giant) % slots], giant)) for baby in babies))
+            for giant, babies in laid.splits[name].terms
+        )
+        parts.append(Part(name, product / scales[name], terms))
+    bias = _spread(laid.map.bias, arrangement, laid.map.target)
+    if laid.map.last:
+        bias = bias + _sentinel(laid)
+    found = bias if bias.any() else None
+    return Affine(laid.map.target, tuple(parts), laid.spread.folds, found, level, scale, rescale)
+
+
+def _sentinel(laid: Laid) -> np.ndarray:
+    vector = np.zeros(laid.spread.slots)
+    vector[np.flatnonzero(laid.spread.layout().numbers < 0)[0]] = SENTINEL
+    return vector
+
+
+def _spread(bias: np.ndarray, arrangement: Arrangement, target: str) -> np.ndarray:
+    numbers = arrangement.layouts[target].numbers
+    return np.where(numbers >= 0, np.append(bias, 0.0)[numbers], 0.0)
+
+
+def _packed(inputs: np.ndarray, arrangement: Arrangement) -> np.ndarray:
+    padded = np.concatenate([inputs, np.zeros((len(inputs), 1))], axis=1)
+    return padded[:, arrangement.layouts[INPUT].numbers]
+
+
+def _values(ops: tuple[_Op, ...], arrangement: Arrangement, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """All values in slots, of the calibration samples."""
+    laid = {one.map.target: one for one in arrangement.maps}
+    steps: list[Step] = []
+    units = dict.fromkeys([INPUT, *(op.target for op in ops)], 1.0)
+    for op in ops:
+        if op.kind == "square":
+            steps.append(Square(op.target, op.sources[0], 0, 1.0, op.sources[1] if len(op.sources) > 1 else None))
+        elif op.kind == "offset":
+            assert op.form is not None
+            steps.append(Offset(op.target, op.sources[0], _spread(op.form.bias.numpy(), arrangement, op.target)))
+        else:
+            steps.append(_affine(laid[op.target], arrangement, 0, 1.0, 1.0, units, False))
+    return execute(tuple(steps), Plain(), {INPUT: _packed(inputs[:256], arrangement)})
+
+
+def _fits(program: Program, values: dict[str, np.ndarray]) -> bool:
+    """Whether every number, with its margin, stays below half of the modulus that it lies in."""
+    parameters = program.profile.parameters
+    sizes = {name: MARGIN * max(float(np.abs(value).max()), 1e-30) for name, value in values.items()}
+    scales = {INPUT: program.profile.input_scale}
+    for step in program.steps:
+        if isinstance(step, Offset):
+            scales[step.target] = scales[step.source]
+            continue
+        top = parameters.modulus_bits(step.level) - 1
+        if isinstance(step, Square):
+            before = scales[step.source] * scales[step.other or step.source]
+            level = step.level - 1
+            needs = before * sizes[step.target] * (MARGIN if step.other is None else 1)
+        else:
+            before = step.scale * (parameters.primes[step.level] if step.rescale else 1.0)
+            needs, level = before * sizes[step.target], step.level - step.rescale
+        if np.log2(needs) > top or np.log2(step.scale * sizes[step.target]) > parameters.modulus_bits(level) - 1:
+            return False
+        scales[step.target] = step.scale
+    return True
