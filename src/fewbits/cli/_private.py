@@ -13,7 +13,7 @@ from fewbits.cli import _private_serve as cli_serve
 from fewbits.cli._common import Base, Data, Member, Network
 from fewbits.cli._console import Json, show, writable
 from fewbits.cli._deploy import Recipe
-from fewbits.cli._private_common import Mac, connected, mac_of, program_of, told
+from fewbits.cli._private_common import Arithmetic, Mac, Profiles, connected, mac_of, program_of, told
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,7 @@ def profile(
     data: Data = None,
     base: Base = None,
     member: Member = None,
+    arithmetic: Arithmetic = Profiles.PRECISE,
     mac: Mac = None,
     tls: Tls = False,
     tls_trust: Trust = None,
@@ -59,7 +60,7 @@ def profile(
 
     place = Path(source)
     if place.suffix == ".few" or place.exists():
-        found = program_of(place, recipe, network, data, base, member).profile
+        found = program_of(place, recipe, network, data, base, member, arithmetic).profile
     else:
         with connected(source, tls, tls_trust, tls_cert, mac, seconds) as server:
             found = server.profile()
@@ -195,7 +196,8 @@ def decrypt(
         files.write(out, _npy(outputs), mode=0o600)
         show(f"written: {out}")
     if json_file is not None:
-        files.write(json_file, json.dumps({"argmax": largest, "outputs": outputs.tolist()}, indent=1).encode(), mode=0o600)
+        figures = json.dumps({"argmax": largest, "outputs": outputs.tolist()}, indent=1)
+        files.write(json_file, figures.encode(), mode=0o600)
 
 
 def _array(path: Path, index: int | None) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,19 @@ if TYPE_CHECKING:
     from fewbits.private.profile import Profile
     from fewbits.private.program import Program
 
+SAMPLES = 256  # on which ranges are measured
+
+
+class Profiles(StrEnum):
+    PRECISE = "precise"
+    FAST = "fast"
+
+
+Arithmetic = Annotated[
+    Profiles, typer.Option("--profile", help="fast: fewer rescales and primes, at a tenth of the precision.")
+]
 Mac = Annotated[
-    Path | None, typer.Option("--mac", help="mac.key, which client and server share: messages cannot be changed then.")
+    Path | None, typer.Option("--mac", help="mac.key, which client and server share: nobody else can change messages.")
 ]
 
 
@@ -29,8 +41,8 @@ def told(profile: Profile) -> str:
     """A profile in a line."""
     parameters = profile.parameters
     return (
-        f"degree {parameters.degree:,}, {len(parameters.primes)} primes of {parameters.bits:.1f} bits together (128-bit "
-        f"security), {len(profile.rotations)} rotations, {len(profile.input_slots)} ciphertexts in, "
+        f"degree {parameters.degree:,}, {len(parameters.primes)} primes of {parameters.bits:.1f} bits together (128-bit"
+        f" security), {len(profile.rotations)} rotations, {len(profile.input_slots)} ciphertexts in, "
         f"{profile.outputs} outputs, error at most {profile.error:.2g}"
     )
 
@@ -50,17 +62,36 @@ def connected(
 
 
 def program_of(
-    file: Path, recipe: str | None, network: str | None, data: str | None, base: Path | None, member: str | None
+    file: Path,
+    recipe: str | None,
+    network: str | None,
+    data: str | None,
+    base: Path | None,
+    member: str | None,
+    arithmetic: Profiles,
 ) -> Program:
     """The encrypted program of a ``.few`` file, and of the network that it is decoded into."""
-    from fewbits.cli._deploy import named, network_and_inputs
+    import torch
+
+    from fewbits import job
+    from fewbits.cli._deploy import named
+    from fewbits.errors import RecipeError, UnsupportedError
+    from fewbits.job.batches import some_batches
     from fewbits.pipeline import opened
     from fewbits.pipeline.restore import restore
-    from fewbits.private.program import compile_network
-    from fewbits.task import first_of
+    from fewbits.private.compile import compile_network
 
     loaded = named(recipe, network, data)
-    coded, origin = opened(file, base or (loaded.base if loaded else None), member)
-    like, inputs = network_and_inputs(coded, loaded)
-    restored, _ = restore(coded, like, origin)
-    return compile_network(restored.eval(), first_of(inputs, 1))
+    if loaded is None:
+        raise RecipeError(
+            "give --recipe, or --network and --data (mine.py:Net and mine.py:loaders): the network that the file is "
+            "decoded into, and data on which ranges of its numbers are measured"
+        )
+    coded, origin = opened(file, base or loaded.base, member)
+    made = job.skeleton(loaded)
+    batches = [inputs for inputs, _ in some_batches(made.dataset, made.feed, SAMPLES)]
+    if not all(isinstance(inputs, torch.Tensor) for inputs in batches):
+        raise UnsupportedError("encrypted inference takes networks of one input, a tensor; this one takes several")
+    samples = torch.cat(batches)[:SAMPLES]
+    restored, _ = restore(coded, made.network, origin)
+    return compile_network(restored.eval(), samples, profile=arithmetic.value)

@@ -10,7 +10,7 @@ import typer
 from fewbits.cli._common import Base, Data, Interrupted, Member, Network
 from fewbits.cli._console import say, show
 from fewbits.cli._deploy import Recipe
-from fewbits.cli._private_common import Mac, mac_of, program_of, told
+from fewbits.cli._private_common import Arithmetic, Mac, Profiles, mac_of, program_of, told
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -22,6 +22,7 @@ def serve(
     data: Data = None,
     base: Base = None,
     member: Member = None,
+    arithmetic: Arithmetic = Profiles.PRECISE,
     host: Annotated[str, typer.Option("--host", help="Where to listen; by default this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 for any that is free.")] = 7700,
     keys: Annotated[
@@ -38,7 +39,9 @@ def serve(
     ] = 60.0,
     mac: Mac = None,
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file of the server's certificate.")] = None,
-    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="PEM file of its key, if --tls-cert does not hold it.")
+    ] = None,
     tls_clients: Annotated[
         Path | None, typer.Option("--tls-clients", help="PEM file that clients' certificates are checked with.")
     ] = None,
@@ -55,10 +58,10 @@ def serve(
     from fewbits.private.tls import server_tls
 
     limits = Limits(clients, workers, queue, compute, receive)
-    tls = None if tls_cert is None else server_tls(tls_cert, tls_key, tls_clients)
+    tls = None if tls_cert is None else server_tls(tls_cert, tls_key or tls_cert, tls_clients)
     shared = mac_of(mac)
     server = Server(
-        program_of(file, recipe, network, data, base, member), limits, mac_key=shared, tls=tls, tell=say
+        program_of(file, recipe, network, data, base, member, arithmetic), limits, mac_key=shared, tls=tls, tell=say
     )  # fmt: skip
 
     def ready(host: str, port: int) -> None:

@@ -35,7 +35,7 @@ def profile_from(data: bytes | memoryview, what: str) -> Profile:
     """The profile that these bytes are of.
 
     Raises:
-        DamagedError: they are of none. ParametersError: it has values that are no profile's, or parameters that are weak.
+        DamagedError: they are of none. ParametersError: it has values that no profile has, or weak parameters.
     """
     if len(data) > LONGEST:
         raise DamagedError(f"{what} has {len(data):,} bytes, and a profile has {LONGEST:,} at most")
@@ -60,7 +60,7 @@ def sealed_profile(profile: Profile, mac_key: bytes | None = None) -> bytes:
 
 
 def opened_profile(data: bytes, mac_key: bytes | None = None, what: str = "the profile") -> Profile:
-    """A profile out of its envelope; errors as of :func:`~fewbits.private.envelope.opened` and :func:`profile_from`."""
+    """A profile out of its envelope; errors as of :func:`~fewbits.private.envelope.opened`, :func:`profile_from`."""
     found = opened(data, Kind.PROFILE, mac_key=mac_key, what=what)
     return bound_profile(found.payload, found.profile, what)
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from fewbits.errors import DamagedError, KindError, WrongKeyError
+from fewbits.private._seal import seal
 from fewbits.private.envelope import Envelope, Kind, opened
 from fewbits.private.keys import OpenedKey, open_key
 from fewbits.private.parts import join, split
 from fewbits.private.profile import Profile
-from fewbits.private._seal import seal
 from fewbits.private.serial import SEAL_ERRORS, from_bytes, to_bytes
 from fewbits.private.sizes import ciphertext_limit
 

@@ -100,7 +100,9 @@ class Connection:
             head = self._read(HEAD.size)
             size = head_of(head, "the server's message").size
             if size > LARGEST:
-                raise DamagedError(f"the server's message says that it has {size:,} bytes; at most {LARGEST:,} are read")
+                raise DamagedError(
+                    f"the server's message says that it has {size:,} bytes; at most {LARGEST:,} are read"
+                )
             return head + self._read(size - len(head))
         except TimeoutError:
             raise ServerError(f"the server at {self._where} did not answer within {self._seconds:g} seconds") from None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fewbits.errors import DamagedError, FewbitsError, KindError, PrivateError, RecipeError, ServerError
+from fewbits.private._seal import seal
 from fewbits.private.binding import profile_hash, sealed_profile
 from fewbits.private.envelope import MAGIC, VERSION, Envelope, Kind, head_of, opened
 from fewbits.private.evaluator import Encodings, Evaluator
@@ -15,7 +16,6 @@ from fewbits.private.keys import EvaluationKeys, open_evaluation_keys
 from fewbits.private.limits import largest
 from fewbits.private.messages import UnknownKeyError, refusal
 from fewbits.private.parts import join, split
-from fewbits.private._seal import seal
 from fewbits.private.serial import from_bytes, to_bytes
 from fewbits.private.sizes import ciphertext_limit
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fewbits.errors import DamagedError, WrongKeyError
+from fewbits.private._seal import seal
 from fewbits.private.binding import bound_profile, profile_bytes, profile_hash
 from fewbits.private.envelope import Envelope, Kind, opened
 from fewbits.private.parameters import context
 from fewbits.private.parts import join, split
-from fewbits.private._seal import seal
 from fewbits.private.serial import from_bytes, to_bytes
 from fewbits.private.sizes import ciphertext_limit, key_limit
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fewbits.private.program import Program
 
 _CHUNK = 1 << 16
+_HANDSHAKE = 10.0  # seconds that TLS may take to begin
 _LINGER = 2.0  # seconds in which a client that is refused may finish what it says; else it would not hear why
 _GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
 
@@ -104,8 +105,8 @@ class Server:
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(each, stop.set)
         await self._pool.start()
-        extra = {"ssl_handshake_timeout": 10.0} if self._tls else {}
-        server = await asyncio.start_server(self._client, sock=listening, ssl=self._tls, **extra)
+        patience = _HANDSHAKE if self._tls else None
+        server = await asyncio.start_server(self._client, sock=listening, ssl=self._tls, ssl_handshake_timeout=patience)
         ready(*listening.getsockname()[:2])
         await stop.wait()
         server.close()
@@ -252,5 +253,5 @@ def _bound(host: str, port: int) -> socket.socket:
         return made
     except (OSError, OverflowError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise ServerError(f"port {port} of {host} is in use: give another port, or 0 for one that is free") from None
+            raise ServerError(f"port {port} of {host} is in use: give another port, or 0 for a free one") from None
         raise ServerError(f"cannot listen on {host}, port {port}: {error}") from None

@@ -96,9 +96,7 @@ def test_a_message_of_other_parameters_or_unknown_keys_is_refused(
         refused(ready(Client(others.secret).encrypt(sample)))
 
 
-def test_what_is_no_fresh_ciphertext_is_refused(
-    ready: Handler, client: Client, keys: Keys, sample: np.ndarray
-) -> None:
+def test_what_is_no_fresh_ciphertext_is_refused(ready: Handler, client: Client, keys: Keys, sample: np.ndarray) -> None:
     """In sound envelopes of the right key: an answer sent as a request, one more or less, one that hides nothing."""
     s, opened_key = seal(), open_key(keys.secret, Kind.SECRET_KEY)
     request = opened(client.encrypt(sample), Kind.REQUEST)
@@ -134,7 +132,12 @@ def test_no_message_of_a_client_holds_input_output_or_key(
     outputs = client.decrypt(answer)
     secret = to_bytes(open_key(keys.secret, Kind.SECRET_KEY).key)
     for data in (request, answer, keys.public, keys.evaluation):
-        for needle in (sample.tobytes()[8:], sample.astype(np.float32).tobytes()[4:], outputs.tobytes(), secret[100:164]):
+        for needle in (
+            sample.tobytes()[8:],
+            sample.astype(np.float32).tobytes()[4:],
+            outputs.tobytes(),
+            secret[100:164],
+        ):
             assert needle not in data
     assert secret[100:164] in keys.secret
 

@@ -62,14 +62,14 @@ def test_fewer_or_more_rotations_are_refused(program: Any, rotations: tuple[int,
     made = generate(dataclasses.replace(profile, rotations=rotations))
     found = opened(made.evaluation, Kind.EVALUATION_KEYS)
     parts = split(found.payload, 3, "keys")
-    from fewbits.private.keys import _id
-
     import hashlib
+
+    from fewbits.private.keys import _id
 
     hashes = [bytes(parts[0]), *(hashlib.sha256(part).digest() for part in parts[1:])]
     bound = profile_hash(profile)  # a client that says that it is for this profile
     lying = Envelope(Kind.EVALUATION_KEYS, join(parts), bound, _id(bound, hashes)).sealed()
-    with pytest.raises(DamagedError, match="rotations; missing|not those that the profile needs|larger than"):
+    with pytest.raises(DamagedError, match=r"rotations; missing|not those that the profile needs|larger than"):
         open_evaluation_keys(lying, profile, context(profile.parameters))
 
 
@@ -108,7 +108,9 @@ def test_a_client_refuses_weak_parameters(program: Any) -> None:
             opened_profile(sealed)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": 1, "a": 1}', b'{"a": NaN}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": 1, "a": 1}', b'{"a": NaN}']
+)
 def test_what_is_no_profile_is_refused(data: bytes) -> None:
     with pytest.raises((DamagedError, ParametersError)):
         profile_from(data, "it")
