@@ -64,7 +64,10 @@ class Pool:
             self._add()
 
     def _add(self) -> None:
-        made = _Worker(self._job)
+        try:
+            made = _Worker(self._job)
+        except OSError as error:
+            raise ServerError(f"no worker process can be started: {error}") from None
         self._workers.add(made)
         self._free.append(made)
 
@@ -72,7 +75,7 @@ class Pool:
         """What a worker answers.
 
         Raises:
-            BusyError: too many wait already. ServerError: the worker died, or took too long; there is a new one.
+            BusyError: too many wait already. ServerError: the worker died, or took too long; the next message gets a new one.
         """
         if self._turn.locked() and self._waiting >= self._limits.queue:
             raise BusyError(f"{self._waiting} requests wait for {self._limits.workers} workers; try again later")
@@ -81,6 +84,14 @@ class Pool:
             await self._turn.acquire()
         finally:
             self._waiting -= 1
+        try:
+            return await self._by_one(job, key)
+        finally:
+            self._turn.release()
+
+    async def _by_one(self, job: bytes, key: bytes) -> bytes:
+        if not self._free:  # one has died
+            self._add()
         chosen = next((each for each in self._free if each.key == key), self._free[0])
         self._free.remove(chosen)
         sound = False
@@ -99,8 +110,6 @@ class Pool:
             else:
                 self._workers.discard(chosen)
                 chosen.end()
-                self._add()
-            self._turn.release()
 
     def close(self) -> None:
         """End all workers."""
