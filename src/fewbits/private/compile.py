@@ -17,7 +17,7 @@ from fewbits.private.parameters import DEGREES, SECURITY, Parameters
 from fewbits.private.plain import Plain
 from fewbits.private.profile import SENTINEL, Profile
 from fewbits.private.program import Program
-from fewbits.private.read import INPUT, Form, Reading, read
+from fewbits.private.read import INPUT, Form, Node, Reading, read
 from fewbits.private.steps import Affine, Offset, Part, Square, Step, execute, rotations
 
 PROFILES = ("precise", "fast")
@@ -37,6 +37,7 @@ class _Op:
     form: Form | None = None
     bare: bool = False  # not rescaled
     like: str | None = None
+    shape: tuple[int, ...] = ()
 
 
 def compile_network(
@@ -72,7 +73,7 @@ def compile_network(
     tried: list[str] = []
     for one in DEGREES if degree is None else (degree,):
         try:
-            arrangement = _arranged(ops, depth, one // 2)
+            arrangement = _arranged(reading, ops, depth, one // 2)
         except UnsupportedError as caught:
             if degree is not None or one == DEGREES[-1]:
                 raise
@@ -92,25 +93,25 @@ def _ops(reading: Reading, profile: str) -> tuple[_Op, ...]:
     ops: list[_Op] = []
     fast = profile == "fast"
 
-    def value(name: str, where: str, form: Form, bare: bool, like: str | None = None) -> str:
+    def value(name: str, node: Node, form: Form, bare: bool, like: str | None = None) -> str:
         carried = _carried(form)
         if carried is not None and carried != INPUT:
             if not bool(form.bias.any()):
                 return carried
-            ops.append(_Op(name, "offset", (carried,), where, form))
+            ops.append(_Op(name, "offset", (carried,), node.where, form))
         else:
-            ops.append(_Op(name, "map", tuple(form.terms), where, form, bare, like))
+            ops.append(_Op(name, "map", tuple(form.terms), node.where, form, bare, like, node.shape))
         return name
 
     for node in reading.nodes:
         if node.other is not None:
-            first = value(f"{node.name}.a", node.where, node.form, False)
-            second = value(f"{node.name}.b", node.where, node.other, False, like=first)
+            first = value(f"{node.name}.a", node, node.form, False)
+            second = value(f"{node.name}.b", node, node.other, False, like=first)
             ops.append(_Op(node.name, "square", (first, second), node.where))
         elif node.squared:
-            ops.append(_Op(node.name, "square", (value(f"{node.name}.x", node.where, node.form, fast),), node.where))
+            ops.append(_Op(node.name, "square", (value(f"{node.name}.x", node, node.form, fast),), node.where))
         else:
-            ops.append(_Op(node.name, "map", tuple(node.form.terms), node.where, node.form))
+            ops.append(_Op(node.name, "map", tuple(node.form.terms), node.where, node.form, shape=node.shape))
     ops.append(_Op(OUTPUT, "map", tuple(reading.output.terms), "the output", reading.output, fast))
     return tuple(ops)
 
@@ -140,9 +141,10 @@ def _depth(ops: tuple[_Op, ...]) -> int:
     return _used(ops)[OUTPUT]
 
 
-def _arranged(ops: tuple[_Op, ...], depth: int, slots: int) -> Arrangement:
+def _arranged(reading: Reading, ops: tuple[_Op, ...], depth: int, slots: int) -> Arrangement:
     used = _used(ops)
     steps: list[Map | tuple[str, str]] = []
+    shapes = {INPUT: reading.shape} | {node.name: node.shape for node in reading.nodes}
     for op in ops:
         if op.form is None or op.kind == "offset":
             steps.append((op.target, op.sources[0]))
@@ -151,7 +153,9 @@ def _arranged(ops: tuple[_Op, ...], depth: int, slots: int) -> Arrangement:
         before = max(used[source] for source in op.sources)
         primes, after = depth + 1 - before, depth + 1 - used[op.target]
         bias = op.form.bias.numpy()
-        steps.append(Map(op.target, op.where, matrices, bias, primes, after, op.target == OUTPUT, op.like))
+        last = op.target == OUTPUT
+        given = {name: shapes[name] for name in matrices}
+        steps.append(Map(op.target, op.where, matrices, bias, primes, after, last, op.like, op.shape, given))
     return arranged(tuple(steps), slots)
 
 

@@ -29,7 +29,8 @@ class Noise:
     Coefficients' errors of variance v are errors of variance v N / 2 in the real part of a slot, over the square of the
     scale.
     Rounding has v = 1/12; what is rounded in a ciphertext meets a ternary secret of about 2 N / 3 ones. Decomposed
-    digits are taken as uniform (Kim, Papadimitriou and Polyakov, ePrint 2020/1118, section 3, on average).
+    digits are taken as uniform (Kim, Papadimitriou and Polyakov, ePrint 2020/1118, section 3, on average). SEAL's are
+    not centred: their mean, half a prime, meets the same errors in each rotation, and that falls on the first slots.
     """
 
     def __init__(self, parameters: Parameters) -> None:
@@ -37,6 +38,9 @@ class Noise:
         self._half = parameters.degree / 2
         self._rounding = self._half / 12
         self._secret = self._half * (1 + 2 * parameters.degree / 3) / 12
+        exponents = np.array([parameters.galois(slot) for slot in range(parameters.slots)])
+        # all coefficients one: |1 + X + ... + X^(N - 1)|^2 = |2 / (1 - X)|^2 at the root of each slot
+        self._ones = 1 / np.sin(np.pi * exponents / (2 * parameters.degree)) ** 2
 
     def fresh(self, values: np.ndarray, scale: float) -> Noisy:
         """Inputs as a client encrypts them with its secret key."""
@@ -76,11 +80,12 @@ class Noise:
     def drop(self, value: Noisy, level: int) -> Noisy:
         return Noisy(value.values, value.variance, value.scale, level)
 
-    def _switched(self, level: int) -> float:
+    def _switched(self, level: int) -> np.ndarray:
         """Of a rotation or a relinearisation: digits times fresh errors, over the last prime, and its rounding."""
         *primes, last = self.parameters.primes
-        digits = sum((prime / last) ** 2 for prime in primes[: level + 1]) / 12
-        return self._half * digits * self.parameters.degree * DEVIATION**2 + self._secret
+        digits = sum((prime / last) ** 2 for prime in primes[: level + 1])
+        error = self._half * DEVIATION**2 * digits
+        return error * (self.parameters.degree / 12 + self._ones / 4) + self._secret
 
 
 def stated(value: Noisy, slots: tuple[int, ...]) -> float:
