@@ -10,12 +10,12 @@ import numpy as np
 from fewbits.private.parameters import Parameters
 
 DEVIATION = 3.2  # of fresh errors in SEAL
-SIGMAS = 6.0  # of the largest output's noise: what is stated
+SIGMAS = 6.0  # how many deviations are stated
 
 
 @dataclass(frozen=True)
 class Noisy:
-    """Slots of some samples, float64 [samples, slots], and the variance of the noise in each slot, float64 [slots]."""
+    """Slots of some samples, float64 [samples, slots], and the variance of the noise in each of them."""
 
     values: np.ndarray
     variance: np.ndarray
@@ -45,14 +45,14 @@ class Noise:
     def fresh(self, values: np.ndarray, scale: float) -> Noisy:
         """Inputs as a client encrypts them with its secret key."""
         variance = (self._half * DEVIATION**2 + self._rounding) / scale**2
-        return Noisy(values, np.full(values.shape[-1], variance), scale, self.parameters.levels)
+        return Noisy(values, np.full(values.shape, variance), scale, self.parameters.levels)
 
     def rotate(self, value: Noisy, step: int) -> Noisy:
-        variance = np.roll(value.variance, -step) + self._switched(value.level) / value.scale**2
+        variance = np.roll(value.variance, -step, axis=-1) + self._switched(value.level) / value.scale**2
         return Noisy(np.roll(value.values, -step, axis=-1), variance, value.scale, value.level)
 
     def multiply(self, value: Noisy, vector: np.ndarray, scale: float) -> Noisy:
-        power = (value.values**2).mean(0) + value.variance
+        power = value.values**2 + value.variance
         variance = value.variance * vector**2 + power * self._rounding / scale**2
         return Noisy(value.values * vector, variance, value.scale * scale, value.level)
 
@@ -65,13 +65,13 @@ class Noise:
 
     def square(self, value: Noisy) -> Noisy:
         scale = value.scale**2
-        variance = value.variance * (4 * (value.values**2).mean(0) + 2 * value.variance)
+        variance = value.variance * (4 * value.values**2 + 2 * value.variance)
         return Noisy(value.values**2, variance + self._switched(value.level) / scale**2, scale, value.level)
 
     def product(self, left: Noisy, right: Noisy) -> Noisy:
         scale = left.scale * right.scale
-        variance = left.variance * ((right.values**2).mean(0) + right.variance)
-        variance = variance + right.variance * (left.values**2).mean(0) + self._switched(left.level) / scale**2
+        variance = left.variance * (right.values**2 + right.variance)
+        variance = variance + right.variance * left.values**2 + self._switched(left.level) / scale**2
         return Noisy(left.values * right.values, variance, scale, left.level)
 
     def rescale(self, value: Noisy, scale: float) -> Noisy:
@@ -89,5 +89,5 @@ class Noise:
 
 
 def stated(value: Noisy, slots: tuple[int, ...]) -> float:
-    """The error that is stated of outputs in these slots."""
-    return SIGMAS * sqrt(float(value.variance[list(slots)].max()))
+    """The error that is stated of outputs in these slots: of the noisiest one, of the noisiest sample."""
+    return SIGMAS * sqrt(float(value.variance[:, list(slots)].max()))
