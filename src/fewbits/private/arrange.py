@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
 from fewbits.errors import UnsupportedError
-from fewbits.hardware.packing import Layout, Split, Spread, covering, diagonals, grouped, split
-from fewbits.hardware.packing.costs import layer_cost
+from fewbits.hardware.packing import (
+    Grid,
+    Layout,
+    Placement,
+    Split,
+    Spread,
+    covering,
+    diagonals,
+    greedy,
+    grids,
+    grouped,
+    split,
+)
+from fewbits.hardware.packing.costs import layer_cost, least_cost
+from fewbits.hardware.packing.shifts import fewest
 from fewbits.private.read import INPUT
 
-BEAM = 6
+BEAM = 4
+SLACK = 1.5  # layouts that cost more than the cheapest by this factor are not looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +37,8 @@ class Map:
     Attributes:
         target: the value's name. where: the layer it is of, in words. matrices: by source, float64 [outputs, inputs].
         bias: float64 [outputs]. last: whether its result is the answer. primes, after: left at products and at folds.
-        like: the target whose spread it must have.
+        like: the target whose placement it must have.
+        shape: of the result. shapes: of the sources, by name.
     """
 
     target: str
@@ -33,6 +49,8 @@ class Map:
     after: int
     last: bool = False
     like: str | None = None
+    shape: tuple[int, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +58,7 @@ class Laid:
     """A map in slots: by source its shifts (those without weights left out), and their split."""
 
     map: Map
-    spread: Spread
+    spread: Placement
     shifts: Mapping[str, np.ndarray]
     splits: Mapping[str, Split]
     cost: float
@@ -93,19 +111,51 @@ def _best(found: list[Arrangement]) -> list[Arrangement]:
 
 def _extended(state: Arrangement, step: Map, slots: int) -> list[Arrangement]:
     found = []
-    for spread in _spreads(state, step, slots):
-        for layouts in _sources(state, step, spread, slots):
-            known = {**state.layouts, **layouts}
-            laid = _laid(step, spread, known)
-            if laid is not None:
-                known[step.target] = spread.layout()
-                found.append(Arrangement(known, (*state.maps, laid), state.cost + laid.cost))
+    best = inf
+    offered = [(placement, {**state.layouts, **layouts}) for placement, layouts in _placements(state, step, slots)]
+    least = [_least(step, placement, known) for placement, known in offered]
+    for place in sorted(range(len(offered)), key=least.__getitem__):
+        placement, known = offered[place]
+        if least[place] > SLACK * best:
+            break
+        laid = _laid(step, placement, known)
+        if laid is not None:
+            known[step.target] = placement.layout()
+            found.append(Arrangement(known, (*state.maps, laid), state.cost + laid.cost))
+            best = min(best, laid.cost)
     return found
 
 
-def _spreads(state: Arrangement, step: Map, slots: int) -> list[Spread]:
+def _least(step: Map, placement: Placement, given: Mapping[str, Layout]) -> float:
+    """No layout of these costs less: what is known before its shifts are."""
+    cost = layer_cost(Split(()), len(placement.folds), step.primes, step.after)
+    for name, matrix in step.matrices.items():
+        if isinstance(placement, Spread) and name in given:
+            shifts = fewest(given[name], placement, np.ones(matrix.shape, bool))
+            cost += least_cost(shifts, step.primes)
+    return cost
+
+
+def _placements(state: Arrangement, step: Map, slots: int) -> Iterator[tuple[Placement, dict[str, Layout]]]:
+    """Where outputs may go, each with where the input lies, as long as that is open."""
+    is_open = INPUT in step.matrices and INPUT not in state.layouts
     if step.like is not None:
-        return [laid.spread for laid in state.maps if laid.map.target == step.like]
+        for laid in state.maps:
+            if laid.map.target == step.like and not is_open:
+                yield laid.spread, {}
+        return
+    for spread in _spreads(step, slots):
+        if not is_open:
+            yield spread, {}
+            continue
+        size, block = step.matrices[INPUT].shape[1], spread.rows * spread.stride
+        if size <= slots and -(-size // (slots // block)) <= block and spread.inner == spread.stride == 1:
+            yield spread, {INPUT: grouped(size, block, slots)}
+    if len(step.shape) == 3 and not step.last:
+        yield from _images(state, step, slots, is_open)
+
+
+def _spreads(step: Map, slots: int) -> list[Spread]:
     outputs = len(step.bias)
     rows = 1 << (outputs - 1).bit_length()
     found = []
@@ -122,15 +172,26 @@ def _spreads(state: Arrangement, step: Map, slots: int) -> list[Spread]:
     return found
 
 
-def _sources(state: Arrangement, step: Map, spread: Spread, slots: int) -> list[dict[str, Layout]]:
-    if INPUT in state.layouts or INPUT not in step.matrices:
-        return [{}] if set(step.matrices) <= set(state.layouts) else []
-    size = step.matrices[INPUT].shape[1]
-    block = spread.rows * spread.stride
-    found = []
-    if size <= slots and -(-size // (slots // block)) <= block and spread.inner == spread.stride == 1:
-        found.append({INPUT: grouped(size, block, slots)})
-    return found
+def _images(
+    state: Arrangement, step: Map, slots: int, is_open: bool
+) -> Iterator[tuple[Placement, dict[str, Layout]]]:  # fmt: skip
+    channels, height, width = step.shape
+    if is_open:
+        if len(step.shapes[INPUT]) != 3:
+            return
+        planes, high, wide = step.shapes[INPUT]
+        for row in sorted({wide, 1 << (wide - 1).bit_length()}):
+            block = 1 << (high * row - 1).bit_length()
+            for given in grids((planes, high, wide), slots, block, row, 1)[-1:]:  # the repeated one, if there is one
+                for spacing in (1, 2):
+                    for one in grids((channels, height, width), slots, block, row, spacing):
+                        yield one, {INPUT: given.layout()}
+        return
+    known = [laid.spread for laid in state.maps if isinstance(laid.spread, Grid)]
+    for block, row, spacing in {(grid.block, grid.row, grid.spacing) for grid in known[-1:]}:
+        for coarser in (1, 2):
+            for one in grids((channels, height, width), slots, block, row, spacing * coarser):
+                yield one, {}
 
 
 _covers: dict[tuple[bytes, Spread], np.ndarray | None] = {}
@@ -145,17 +206,23 @@ def _covering(layout: Layout, spread: Spread) -> np.ndarray | None:
     return _covers[key]
 
 
-def _laid(step: Map, spread: Spread, given: Mapping[str, Layout]) -> Laid | None:
+def _laid(step: Map, placement: Placement, given: Mapping[str, Layout]) -> Laid | None:
     shifts, splits, cost = {}, {}, 0.0
     for name, matrix in step.matrices.items():
-        found = _covering(given[name], spread)
+        if name not in given:
+            return None
+        if isinstance(placement, Spread):
+            found = _covering(given[name], placement)
+        else:
+            found = greedy(given[name], placement.partial(), matrix != 0)
         if found is None:
             return None
-        which, _ = diagonals(given[name], spread, found)
+        which, _ = diagonals(given[name], placement, found)
         used = np.zeros(len(found), bool)
         used[which[matrix != 0]] = True
         shifts[name] = found[used]
-        splits[name] = split(shifts[name], spread.slots)
+        bases = (placement.row, placement.row * placement.spacing) if isinstance(placement, Grid) else ()
+        splits[name] = split(shifts[name], placement.slots, bases)
         cost += layer_cost(splits[name], 0, step.primes, step.after)
-    cost += layer_cost(Split(()), len(spread.folds), step.primes, step.after)
-    return Laid(step, spread, shifts, splits, cost)
+    cost += layer_cost(Split(()), len(placement.folds), step.primes, step.after)
+    return Laid(step, placement, shifts, splits, cost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +11,21 @@ import torch
 from torch import nn
 
 from fewbits.errors import RecipeError, UnsupportedError
-from fewbits.hardware.packing import diagonals
-from fewbits.private.arrange import Arrangement, Laid, Map, arranged
+from fewbits.private.arrange import Arrangement, Map, arranged
 from fewbits.private.noise import Noise, stated
 from fewbits.private.parameters import DEGREES, SECURITY, Parameters
 from fewbits.private.plain import Plain
 from fewbits.private.profile import SENTINEL, Profile
 from fewbits.private.program import Program
-from fewbits.private.read import INPUT, Form, Reading, read
-from fewbits.private.steps import Affine, Offset, Part, Square, Step, execute, rotations
+from fewbits.private.read import INPUT, Form, Node, Reading, read
+from fewbits.private.steps import Offset, Square, Step, execute, rotations
+from fewbits.private.vectors import InSlots, in_slots, spread_out
 
 PROFILES = ("precise", "fast")
 ERRORS = {"precise": 2e-3, "fast": 2e-2}  # share of the largest output that may be lost to noise
 OUTPUT = "output"
+RANGES = 256  # calibration samples that ranges are measured on
+LOUD = 4  # of these, those with the largest outputs, on which noise is estimated
 MARGIN = 2.0  # how much larger than on the calibration samples a number may be
 
 
@@ -37,6 +40,8 @@ class _Op:
     form: Form | None = None
     bare: bool = False  # not rescaled
     like: str | None = None
+    other: str | None = None  # the second factor of a product
+    shape: tuple[int, ...] = ()
 
 
 def compile_network(
@@ -72,7 +77,7 @@ def compile_network(
     tried: list[str] = []
     for one in DEGREES if degree is None else (degree,):
         try:
-            arrangement = _arranged(ops, depth, one // 2)
+            arrangement = _arranged(reading, ops, depth, one // 2)
         except UnsupportedError as caught:
             if degree is not None or one == DEGREES[-1]:
                 raise
@@ -92,25 +97,25 @@ def _ops(reading: Reading, profile: str) -> tuple[_Op, ...]:
     ops: list[_Op] = []
     fast = profile == "fast"
 
-    def value(name: str, where: str, form: Form, bare: bool, like: str | None = None) -> str:
+    def value(name: str, node: Node, form: Form, bare: bool, like: str | None = None) -> str:
         carried = _carried(form)
         if carried is not None and carried != INPUT:
             if not bool(form.bias.any()):
                 return carried
-            ops.append(_Op(name, "offset", (carried,), where, form))
+            ops.append(_Op(name, "offset", (carried,), node.where, form))
         else:
-            ops.append(_Op(name, "map", tuple(form.terms), where, form, bare, like))
+            ops.append(_Op(name, "map", tuple(form.terms), node.where, form, bare, like, shape=node.shape))
         return name
 
     for node in reading.nodes:
         if node.other is not None:
-            first = value(f"{node.name}.a", node.where, node.form, False)
-            second = value(f"{node.name}.b", node.where, node.other, False, like=first)
-            ops.append(_Op(node.name, "square", (first, second), node.where))
+            first = value(f"{node.name}.a", node, node.form, False)
+            second = value(f"{node.name}.b", node, node.other, False, like=first)
+            ops.append(_Op(node.name, "square", (first, second), node.where, other=second))
         elif node.squared:
-            ops.append(_Op(node.name, "square", (value(f"{node.name}.x", node.where, node.form, fast),), node.where))
+            ops.append(_Op(node.name, "square", (value(f"{node.name}.x", node, node.form, fast),), node.where))
         else:
-            ops.append(_Op(node.name, "map", tuple(node.form.terms), node.where, node.form))
+            ops.append(_Op(node.name, "map", tuple(node.form.terms), node.where, node.form, shape=node.shape))
     ops.append(_Op(OUTPUT, "map", tuple(reading.output.terms), "the output", reading.output, fast))
     return tuple(ops)
 
@@ -140,9 +145,10 @@ def _depth(ops: tuple[_Op, ...]) -> int:
     return _used(ops)[OUTPUT]
 
 
-def _arranged(ops: tuple[_Op, ...], depth: int, slots: int) -> Arrangement:
+def _arranged(reading: Reading, ops: tuple[_Op, ...], depth: int, slots: int) -> Arrangement:
     used = _used(ops)
     steps: list[Map | tuple[str, str]] = []
+    shapes = {INPUT: reading.shape} | {node.name: node.shape for node in reading.nodes}
     for op in ops:
         if op.form is None or op.kind == "offset":
             steps.append((op.target, op.sources[0]))
@@ -151,7 +157,9 @@ def _arranged(ops: tuple[_Op, ...], depth: int, slots: int) -> Arrangement:
         before = max(used[source] for source in op.sources)
         primes, after = depth + 1 - before, depth + 1 - used[op.target]
         bias = op.form.bias.numpy()
-        steps.append(Map(op.target, op.where, matrices, bias, primes, after, op.target == OUTPUT, op.like))
+        last = op.target == OUTPUT
+        given = {name: shapes[name] for name in matrices}
+        steps.append(Map(op.target, op.where, matrices, bias, primes, after, last, op.like, op.shape, given))
     return arranged(tuple(steps), slots)
 
 
@@ -160,26 +168,34 @@ def _parameters(
     degree: int, error: float | None,
 ) -> Program | str:  # fmt: skip
     """The program with the least noise at this degree, or why there is none."""
-    plain = _values(ops, arrangement, inputs)
-    last = next(laid for laid in arrangement.maps if laid.map.target == OUTPUT)
-    slots = last.spread.layout().first()
-    largest = float(np.abs(plain[OUTPUT][:, slots]).max())
+    laid = {one.map.target: in_slots(one, arrangement.layouts) for one in arrangement.maps}
+    packed = _packed(inputs, arrangement)
+    plain = _values(ops, arrangement, laid, packed[:RANGES])
+    last = laid[OUTPUT]
+    outputs = np.abs(plain[OUTPUT][:, last.slots])
+    largest = float(outputs.max())
+    loud = packed[np.argsort(outputs.max(1))[-LOUD:]]
     wanted = ERRORS[profile] * max(largest, 1e-9) if error is None else error
-    best: tuple[float, Program] | None = None
-    why = f"{SECURITY[degree]} bits are too few"
+    best: Program | None = None
     for bits, scale in _chains(profile, depth, degree, max(largest, SENTINEL)):
         try:
             parameters = Parameters.of_bits(degree, bits)
         except RecipeError:
             continue
-        program = _program(reading, ops, arrangement, parameters, profile, inputs, scale)
-        if _fits(program, plain) and (best is None or program.profile.error < best[0]):
-            best = program.profile.error, program
-    if best is not None:
-        if best[0] <= wanted:
-            return best[1]
-        why = f"outputs are off by {best[0]:.3g}, and {wanted:.3g} is wanted"
-    return why
+        steps = _steps(ops, arrangement, laid, parameters, profile, 2.0**scale)
+        if not _fits(steps, parameters, 2.0**scale, plain):
+            continue
+        noise = Noise(parameters)
+        end = execute(steps, noise, {INPUT: noise.fresh(loud, 2.0**scale)})[OUTPUT]
+        off = stated(end, last.slots)
+        if best is None or off < best.profile.error:
+            limit = MARGIN * float(np.abs(inputs).max()) or 1.0
+            best = Program(steps, _profile(reading, arrangement, steps, parameters, last, 2.0**scale, off, limit))
+    if best is None:
+        return f"{SECURITY[degree]} bits are too few"
+    if best.profile.error > wanted:
+        return f"outputs are off by {best.profile.error:.3g}, and {wanted:.3g} is wanted"
+    return best
 
 
 def _chains(profile: str, depth: int, degree: int, largest: float) -> list[tuple[list[int], float]]:
@@ -203,12 +219,10 @@ def _chains(profile: str, depth: int, degree: int, largest: float) -> list[tuple
     return found
 
 
-def _program(
-    reading: Reading, ops: tuple[_Op, ...], arrangement: Arrangement, parameters: Parameters, profile: str,
-    inputs: np.ndarray, bits: float,
-) -> Program:  # fmt: skip
-    laid = {one.map.target: one for one in arrangement.maps}
-    unit = 2.0**bits
+def _steps(
+    ops: tuple[_Op, ...], arrangement: Arrangement, laid: Mapping[str, InSlots], parameters: Parameters, profile: str,
+    unit: float,
+) -> tuple[Step, ...]:  # fmt: skip
     scales, levels = {INPUT: unit}, {INPUT: parameters.levels}
     steps: list[Step] = []
     for op in ops:
@@ -216,115 +230,79 @@ def _program(
         prime = parameters.primes[level]
         if op.kind == "square":
             scale = scales[op.sources[0]] * scales[op.sources[-1]] / prime
-            other = op.sources[1] if len(op.sources) > 1 else None
-            steps.append(Square(op.target, op.sources[0], level, scale, other))
+            steps.append(Square(op.target, op.sources[0], level, scale, op.other))
         elif op.kind == "offset":
             scale = scales[op.sources[0]]
-            assert op.form is not None
-            vector = _spread(op.form.bias.numpy(), arrangement, op.target)
-            steps.append(Offset(op.target, op.sources[0], vector))
+            steps.append(_offset(op, arrangement))
         else:
             scale = unit * unit if op.bare else unit
             if op.bare and op.target != OUTPUT:
                 scale = float(np.sqrt(unit * prime))  # behind the square and its rescaling, the unit again
             product = scale if op.bare else scale * prime
-            steps.append(_affine(laid[op.target], arrangement, level, scale, product, scales, not op.bare))
+            steps.append(laid[op.target].step(level, scale, product, scales, not op.bare))
         scales[op.target], levels[op.target] = scale, level - _drops(op)
-    last = laid[OUTPUT]
-    output_slots = tuple(int(slot) for slot in last.spread.layout().first())
-    sentinel = int(np.flatnonzero(last.spread.layout().numbers < 0)[0])
-    made = tuple(steps)
-    shape = Profile(
-        parameters, rotations(made), any(isinstance(step, Square) for step in made), reading.shape,
-        (tuple(int(n) for n in arrangement.layouts[INPUT].numbers),), unit, output_slots, sentinel, 1.0,
-        MARGIN * float(np.abs(inputs).max()) or 1.0,
-    )  # fmt: skip
-    noise = Noise(parameters)
-    packed = _packed(inputs[:64], arrangement)
-    end = execute(made, noise, {INPUT: noise.fresh(packed, unit)})[OUTPUT]
-    return Program(made, _with_error(shape, stated(end, output_slots)))
+    return tuple(steps)
 
 
-def _with_error(profile: Profile, error: float) -> Profile:
-    values = profile.as_dict() | {"error": error}
-    return Profile.from_dict(values)
+def _offset(op: _Op, arrangement: Arrangement) -> Offset:
+    assert op.form is not None
+    return Offset(op.target, op.sources[0], spread_out(op.form.bias.numpy(), arrangement.layouts[op.target]))
 
 
-def _affine(
-    laid: Laid, arrangement: Arrangement, level: int, scale: float, product: float, scales: dict[str, float],
-    rescale: bool,
-) -> Affine:  # fmt: skip
-    parts = []
-    for name, matrix in laid.map.matrices.items():
-        shifts = laid.shifts[name]
-        which, where = diagonals(arrangement.layouts[name], laid.spread, shifts)
-        vectors = np.zeros((len(shifts), laid.spread.slots))
-        seen = (which >= 0) & (matrix != 0)
-        vectors[which[seen], where[seen]] = matrix[seen]
-        at = {int(shift): vectors[place] for place, shift in enumerate(shifts)}
-        slots = laid.spread.slots
-        terms = tuple(
-            (giant, tuple((baby, np.roll(at[(baby + giant) % slots], giant)) for baby in babies))
-            for giant, babies in laid.splits[name].terms
-        )
-        parts.append(Part(name, product / scales[name], terms))
-    bias = _spread(laid.map.bias, arrangement, laid.map.target)
-    if laid.map.last:
-        bias = bias + _sentinel(laid)
-    found = bias if bias.any() else None
-    return Affine(laid.map.target, tuple(parts), laid.spread.folds, found, level, scale, rescale)
-
-
-def _sentinel(laid: Laid) -> np.ndarray:
-    vector = np.zeros(laid.spread.slots)
-    vector[np.flatnonzero(laid.spread.layout().numbers < 0)[0]] = SENTINEL
-    return vector
-
-
-def _spread(bias: np.ndarray, arrangement: Arrangement, target: str) -> np.ndarray:
-    numbers = arrangement.layouts[target].numbers
-    return np.where(numbers >= 0, np.append(bias, 0.0)[numbers], 0.0)
+def _profile(
+    reading: Reading, arrangement: Arrangement, steps: tuple[Step, ...], parameters: Parameters, last: InSlots,
+    unit: float, error: float, limit: float,
+) -> Profile:  # fmt: skip
+    return Profile(
+        parameters=parameters,
+        rotations=rotations(steps),
+        relinearise=any(isinstance(step, Square) for step in steps),
+        shape=reading.shape,
+        input_slots=(tuple(int(number) for number in arrangement.layouts[INPUT].numbers),),
+        input_scale=unit,
+        output_slots=last.slots,
+        sentinel_slot=last.free,
+        error=error,
+        limit=limit,
+    )
 
 
 def _packed(inputs: np.ndarray, arrangement: Arrangement) -> np.ndarray:
     padded = np.concatenate([inputs, np.zeros((len(inputs), 1))], axis=1)
-    return padded[:, arrangement.layouts[INPUT].numbers]
+    return padded[:RANGES, arrangement.layouts[INPUT].numbers]
 
 
-def _values(ops: tuple[_Op, ...], arrangement: Arrangement, inputs: np.ndarray) -> dict[str, np.ndarray]:
+def _values(
+    ops: tuple[_Op, ...], arrangement: Arrangement, laid: Mapping[str, InSlots], packed: np.ndarray
+) -> dict[str, np.ndarray]:
     """All values in slots, of the calibration samples."""
-    laid = {one.map.target: one for one in arrangement.maps}
     steps: list[Step] = []
     units = dict.fromkeys([INPUT, *(op.target for op in ops)], 1.0)
     for op in ops:
         if op.kind == "square":
-            steps.append(Square(op.target, op.sources[0], 0, 1.0, op.sources[1] if len(op.sources) > 1 else None))
+            steps.append(Square(op.target, op.sources[0], 0, 1.0, op.other))
         elif op.kind == "offset":
-            assert op.form is not None
-            steps.append(Offset(op.target, op.sources[0], _spread(op.form.bias.numpy(), arrangement, op.target)))
+            steps.append(_offset(op, arrangement))
         else:
-            steps.append(_affine(laid[op.target], arrangement, 0, 1.0, 1.0, units, False))
-    return execute(tuple(steps), Plain(), {INPUT: _packed(inputs[:256], arrangement)})
+            steps.append(laid[op.target].step(0, 1.0, 1.0, units, False))
+    return execute(tuple(steps), Plain(), {INPUT: packed})
 
 
-def _fits(program: Program, values: dict[str, np.ndarray]) -> bool:
+def _fits(steps: tuple[Step, ...], parameters: Parameters, unit: float, values: Mapping[str, np.ndarray]) -> bool:
     """Whether every number, with its margin, stays below half of the modulus that it lies in."""
-    parameters = program.profile.parameters
     sizes = {name: MARGIN * max(float(np.abs(value).max()), 1e-30) for name, value in values.items()}
-    scales = {INPUT: program.profile.input_scale}
-    for step in program.steps:
+    scales = {INPUT: unit}
+    for step in steps:
         if isinstance(step, Offset):
             scales[step.target] = scales[step.source]
             continue
-        top = parameters.modulus_bits(step.level) - 1
         if isinstance(step, Square):
-            before = scales[step.source] * scales[step.other or step.source]
-            level = step.level - 1
-            needs = before * sizes[step.target] * (MARGIN if step.other is None else 1)
+            before, after = scales[step.source] * scales[step.other or step.source], step.level - 1
         else:
             before = step.scale * (parameters.primes[step.level] if step.rescale else 1.0)
-            needs, level = before * sizes[step.target], step.level - step.rescale
-        if np.log2(needs) > top or np.log2(step.scale * sizes[step.target]) > parameters.modulus_bits(level) - 1:
-            return False
+            after = step.level - step.rescale
         scales[step.target] = step.scale
+        for scale, level in ((before, step.level), (step.scale, after)):
+            if np.log2(scale * sizes[step.target]) > parameters.modulus_bits(level) - 1:
+                return False
     return True

@@ -62,7 +62,7 @@ class Node:
     Attributes:
         name: as forms of later values call it. where: the layer that it is of, in words.
         form: of which it is the square, or the value itself. other: with which the form is multiplied, else ``None``.
-        squared: whether it is a square.
+        squared: whether it is a square. shape: of the value.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Node:
     form: Form
     squared: bool = True
     other: Form | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass
@@ -226,7 +227,7 @@ class _Reader:
             raise self._refused(node, "computes with a constant only")
         name = f"{node.name}.{len(self.reading.nodes)}"
         flat = None if other is None else _flat(other)
-        self.reading.nodes.append(Node(name, self._where(node), _flat(form), squared, flat))
+        self.reading.nodes.append(Node(name, self._where(node), _flat(form), squared, flat, form.shape))
         size = form.bias.numel()
         unit = torch.eye(size, dtype=torch.float64).reshape(size, *form.shape)
         return Form({name: unit}, torch.zeros_like(form.bias))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, sqrt
 
 from fewbits.hardware.packing.shifts import Split
 
@@ -30,3 +31,9 @@ def layer_cost(split: Split, folds: int, primes: int, after: int, times: Times =
     """Of one layer: babies, giants, folds and products. ``after``: primes that are left at the folds."""
     turns = split.rotations * times.rotation(primes) + folds * times.rotation(after)
     return turns + split.products * times.multiply * primes + times.rescale * primes
+
+
+def least_cost(shifts: int, primes: int, times: Times = TIMES) -> float:
+    """No split of so many shifts costs less: b babies and g giants make (b + 1) (g + 1) of them at most."""
+    turns = max(0, ceil(2 * sqrt(shifts)) - 2)
+    return turns * times.rotation(primes) + shifts * times.multiply * primes

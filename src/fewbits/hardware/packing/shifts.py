@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from fewbits.hardware.packing.layout import Layout, Spread
+
+
+class Placement(Protocol):
+    """Where a layer's partial sums lie, and how they are folded: a :class:`Spread` or a :class:`Grid`."""
+
+    @property
+    def slots(self) -> int:
+        """Of the ciphertext."""
+
+    @property
+    def outputs(self) -> int:
+        """Of the layer."""
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Rotations that are added, one after the other."""
+
+    def partial(self) -> np.ndarray:
+        """Whose partial sum lies in each slot, int [slots]."""
+
+    def layout(self) -> Layout:
+        """What lies where after the folds."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +69,24 @@ def split(shifts: np.ndarray, slots: int, bases: tuple[int, ...] = ()) -> Split:
     Args:
         shifts: int [n], different, 0..slots - 1. bases: further sizes of a giant step to try.
     """
-    shifts = np.sort(np.asarray(shifts) % slots)
+    shifts = np.sort(np.asarray(shifts, int) % slots)
+    if not len(shifts):
+        return Split(())
     unit = int(np.gcd.reduce(np.append(shifts, slots)))
-    last = int(shifts[-1]) // unit if len(shifts) else 0
-    few = min(last + 2, 4 * int(np.sqrt(len(shifts))) + 8)
+    few = min(int(shifts[-1]) // unit + 2, 4 * int(np.sqrt(len(shifts))) + 8)
     tried = {unit * count for count in range(1, few)} | {1 << bit for bit in range(slots.bit_length())} | set(bases)
-    best: tuple[int, int] | None = None
+    best: tuple[int, np.ndarray] | None = None
     for base in sorted(tried):
-        babies, giants = np.unique(shifts % base), np.unique(shifts - shifts % base)
-        cost = int((babies != 0).sum() + (giants != 0).sum())
-        if best is None or cost < best[0]:
-            best = cost, base
+        for back in {0, base // 2}:  # babies from -base / 2 to base / 2 suit windows around zero
+            babies = (shifts + back) % base - back
+            giants = (shifts - babies) % slots
+            cost = len(np.union1d(babies, 0)) + len(np.union1d(giants, 0))
+            if best is None or cost < best[0]:
+                best = cost, babies
     assert best is not None
-    base = best[1]
-    giants = shifts - shifts % base
-    return Split(tuple((int(g), tuple(int(s) for s in shifts[giants == g] % base)) for g in np.unique(giants)))
+    babies = best[1]
+    giants = (shifts - babies) % slots
+    return Split(tuple((int(g), tuple(int(b) for b in babies[giants == g] % slots)) for g in np.unique(giants)))
 
 
 def covering(
@@ -79,8 +105,8 @@ def covering(
     partial = spread.partial()
     places = np.flatnonzero(partial >= 0)
     outputs = partial[places]
-    least = max(1, -(-int(need.sum(1).max(initial=0)) // spread.copies))
-    limit = min(spread.slots, 2 * least + 4 if most is None else most)
+    least = fewest(source, spread, need)
+    limit = min(spread.slots, max(2 * least + 4, 160) if most is None else most)
     best: np.ndarray | None = None
     space = 1
     while space < spread.slots:
@@ -93,21 +119,31 @@ def covering(
     return best
 
 
+def fewest(source: Layout, spread: Spread, used: np.ndarray) -> int:
+    """No fewer shifts than these bring all pairs together: each reaches one input in each slot of a partial sum."""
+    slots = min(int((spread.partial() >= 0).sum()), int((source.numbers >= 0).sum()))
+    most = int(used.sum(1).max(initial=0))
+    return max(1, -(-most // spread.copies), -(-int(used.sum()) // max(1, slots)))
+
+
 def _run(
     source: Layout, need: np.ndarray, places: np.ndarray, outputs: np.ndarray, space: int, least: int, limit: int
 ) -> int | None:
     left = need.copy()
     slots = source.slots
+    each = min(len(places), int((source.numbers >= 0).sum()))
     for count in range(min(limit, slots // space)):
         number = source.numbers[(places + count * space) % slots]
         seen = number >= 0
         left[outputs[seen], number[seen]] = False
         if count + 1 >= least and not left.any():
             return count + 1
+        if count % 8 == 7 and np.count_nonzero(left) > (limit - count - 1) * each:
+            return None
     return None
 
 
-def diagonals(source: Layout, spread: Spread, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def diagonals(source: Layout, spread: Placement, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """To which shift, and to which slot, each weight of a matrix goes.
 
     Returns:
