@@ -75,7 +75,8 @@ class Pool:
         """What a worker answers.
 
         Raises:
-            BusyError: too many wait already. ServerError: the worker died, or took too long; the next message gets a new one.
+            BusyError: too many wait already. ServerError: the worker died, or took too long; another
+                takes its place.
         """
         if self._turn.locked() and self._waiting >= self._limits.queue:
             raise BusyError(f"{self._waiting} requests wait for {self._limits.workers} workers; try again later")
