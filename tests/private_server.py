@@ -14,7 +14,7 @@ from typing import Any
 
 from fewbits.errors import FewbitsError
 from fewbits.private.limits import Limits
-from fewbits.private.server import Server
+from fewbits.private.server import Server, listen
 from fewbits.private.tls import server_tls
 
 
@@ -48,7 +48,9 @@ def main() -> None:
         tell=lambda line: print(line, file=sys.stderr, flush=True),
     )
     try:
-        server.run(port=0, keys=[Path(key) for key in keys], ready=lambda host, port: print(port, flush=True))
+        server.run(
+            listen("127.0.0.1", 0), keys=[Path(key) for key in keys], ready=lambda host, port: print(port, flush=True)
+        )
     except FewbitsError as error:
         sys.exit(f"error: {error}")
 

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(folder: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, str(SERVER), str(folder), "{}"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -199,7 +199,7 @@ def test_a_network_is_served_by_one_process_and_asked_by_another(tmp_path: Path)
     own = ("--network", f"{tmp_path / 'net.py'}:Net", "--data", f"{tmp_path / 'net.py'}:loaders")
     process = subprocess.Popen(
         [sys.executable, "-m", "fewbits", "private", "serve", str(few), *own, "--port", "0", "--workers", "1"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -229,7 +229,7 @@ def test_a_network_is_served_by_one_process_and_asked_by_another(tmp_path: Path)
             f"error: port {address.split(':')[1]} of 127.0.0.1 is in use: give another port, or 0 for a free one\n",
         )
         process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=20)[1]
+        told = process.communicate(timeout=60)[1]
         assert process.returncode == 130
         assert told.endswith("stopped after 1 answers\n")
     finally:

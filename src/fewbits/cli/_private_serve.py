@@ -54,12 +54,15 @@ def serve(
         raise typer.BadParameter("--tls-key and --tls-clients go with --tls-cert")
 
     from fewbits.private.limits import Limits
-    from fewbits.private.server import Server
+    from fewbits.private.server import Server, listen, read_evaluation_keys
     from fewbits.private.tls import server_tls
 
     limits = Limits(clients, workers, queue, compute, receive)
     tls = None if tls_cert is None else server_tls(tls_cert, tls_key or tls_cert, tls_clients)
     shared = mac_of(mac)
+    for path in keys or []:
+        read_evaluation_keys(path)
+    listening = listen(host, port)  # what cannot be had is known before the network is made a program
     server = Server(
         program_of(file, recipe, network, data, base, member, arithmetic), limits, mac_key=shared, tls=tls, tell=say
     )  # fmt: skip
@@ -70,5 +73,5 @@ def serve(
             say("note: without TLS; see 'fewbits private serve --help', --tls-cert")
         show(f"listening on {f'[{host}]' if ':' in host else host}:{port}")
 
-    server.run(host, port, keys=keys, ready=ready)
+    server.run(listening, keys=keys, ready=ready)
     raise Interrupted(f"stopped after {server.answered} answers")

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import socket
 import ssl
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _HANDSHAKE = 10.0  # seconds that TLS may take to begin
+_FOLDER = "fewbits-keys-"  # and the number of the process
 _LINGER = 2.0  # seconds in which a client that is refused may finish what it says; else it would not hear why
 _GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
 
@@ -67,8 +69,7 @@ class Server:
 
     def run(
         self,
-        host: str = "127.0.0.1",
-        port: int = 0,
+        listening: socket.socket,
         *,
         keys: list[Path] | None = None,
         ready: Callable[[str, int], None] = lambda host, port: None,
@@ -76,18 +77,16 @@ class Server:
         """Serve until SIGINT or SIGTERM.
 
         Args:
-            port: 0 for any that is free.
+            listening: of :func:`listen`; it is closed at the end.
             keys: files of evaluation keys that are there from the start.
             ready: called with host and port once connections are taken.
 
         Raises:
-            ServerError: the address cannot be had. KindError: one of the files holds a secret key.
+            PrivateError: one of the files holds a secret key, or is for another profile.
         """
         bound = profile_hash(self.profile)
-        given = {path: _evaluation_keys(path, bound) for path in keys or []}
-        listening = _bound(host, port)
-        with listening, tempfile.TemporaryDirectory(prefix="fewbits-keys-") as folder:
-            self._folder = Path(folder)
+        given = {path: read_evaluation_keys(path, bound) for path in keys or []}
+        with listening, _key_folder() as self._folder:
             handler = Handler(self._program, self._mac_key, self._stored, tell=self._tell)
             for path, found in given.items():
                 (self._folder / found.key.hex()).write_bytes(found.sealed(self._mac_key))
@@ -231,13 +230,40 @@ class Server:
             return None
 
 
-def _evaluation_keys(path: Path, profile: bytes) -> Envelope:
+@contextlib.contextmanager
+def _key_folder() -> Iterator[Path]:
+    """A folder of this process, mode 0700. What killed servers left is removed; keys in it are public ones."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        process = old.name.removeprefix(_FOLDER).partition("-")[0]
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def read_evaluation_keys(path: Path, profile: bytes | None = None) -> Envelope:
+    """Evaluation keys in a file, of any profile or this one.
+
+    Raises:
+        PrivateError: it holds a secret key, or something else, or is damaged. FileError: it cannot be read.
+    """
     data = files.read(path)
     refuse_secret_key(data, str(path))
     return opened(data, Kind.EVALUATION_KEYS, profile=profile, what=str(path))
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket of a server, before it is one: an address that cannot be had is known before any work.
+
+    Args:
+        port: 0 for any that is free.
+
+    Raises:
+        ServerError: the address cannot be had.
+    """
     if not 0 <= port < 1 << 16:  # the system would take the last 16 bits
         raise ServerError(f"cannot listen on port {port}: ports go from 0 to 65535")
     try:
