@@ -153,7 +153,7 @@ def test_without_the_extra_there_is_one_sentence(folder: Path, monkeypatch: pyte
         assert not (folder / "demo").exists()
 
 
-def test_serving_says_what_is_wrong_before_it_begins(tmp_path: Path) -> None:
+def test_serving_says_what_is_wrong_before_it_begins(folder: Path, tmp_path: Path) -> None:
     for words, *options in (
         ("cannot read", "--network", "lenet-300-100", "--data", "digits"),
         ("give --recipe, or --network and --data",),
@@ -162,6 +162,7 @@ def test_serving_says_what_is_wrong_before_it_begins(tmp_path: Path) -> None:
         ("cannot read", "--mac", tmp_path / "mac.key"),
         ("'slow' is not one of 'precise', 'fast'", "--profile", "slow"),
         ("--workers", "--workers", 0),
+        ("holds a secret key", "--keys", folder / "keys" / "secret.key"),
     ):
         ran = private("serve", tmp_path / "net.few", *options)
         assert ran.code == 2, ran

@@ -149,9 +149,9 @@ def test_a_bomb_is_not_unpacked(program: Any) -> None:
 
     import zstandard
 
-    packed = zstandard.ZstdCompressor(level=19).compress(bytes(1 << 28))
+    packed = zstandard.ZstdCompressor(level=1).compress(bytes(1 << 26))
     bomb = struct.pack("<HBBBBHQ", 0xA15E, 16, 4, 3, 2, 0, 16 + len(packed)) + packed
-    assert len(bomb) < 50_000
+    assert len(bomb) < 20_000
     made = context(program.profile.parameters)
     tracemalloc.start()
     with pytest.raises(DamagedError, match="larger than"):

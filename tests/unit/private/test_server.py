@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -20,13 +21,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewbits.errors import AuthenticationError, DamagedError, KindError, PrivateError, ServerError
+from fewbits.errors import AuthenticationError, DamagedError, KindError, ParametersError, PrivateError, ServerError
 from fewbits.private.client import Client
 from fewbits.private.connection import Connection
 from fewbits.private.envelope import HASH, HEAD, Envelope, Kind
 from fewbits.private.handler import Handler
-from fewbits.private.keys import Keys
+from fewbits.private.keys import Keys, generate
 from fewbits.private.messages import BusyError, UnknownKeyError, answered
+from fewbits.private.server import Server, listen
 from fewbits.private.tls import client_tls
 
 SCRIPT = Path(__file__).parents[2] / "private_server.py"
@@ -223,8 +225,6 @@ def test_a_server_that_is_killed_in_mid_request_is_said_so(
 
 
 def test_a_port_in_use_and_an_impossible_host_are_said(tmp_path: Path) -> None:
-    from fewbits.private.server import listen
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -237,14 +237,20 @@ def test_a_port_in_use_and_an_impossible_host_are_said(tmp_path: Path) -> None:
         listen("127.0.0.1", 70000)
 
 
-def test_a_server_refuses_files_of_a_secret_key(start: Callable[..., Running], keys: Keys, tmp_path: Path) -> None:
+def test_a_server_refuses_files_of_a_secret_key(program: Any, keys: Keys, tmp_path: Path) -> None:
+    place = tmp_path / "evaluation.keys"
     for data in (keys.secret, b"PK archive" + keys.secret + b"rest", keys.evaluation + keys.secret):
-        (tmp_path / "evaluation.keys").write_bytes(data)
-        with pytest.raises(AssertionError, match=r"evaluation\.keys holds a secret key"):
-            start()
-    (tmp_path / "evaluation.keys").write_bytes(keys.public)
-    with pytest.raises(AssertionError, match="is a public key; wanted is evaluation keys"):
-        start()
+        place.write_bytes(data)
+        with pytest.raises(KindError, match=r"evaluation\.keys holds a secret key"):
+            Server(program).run(listen("127.0.0.1", 0), keys=[place])
+    for data, error, words in (
+        (keys.public, KindError, "is a public key; wanted is evaluation keys"),
+        (generate(dataclasses.replace(program.profile, rotations=(4,))).evaluation, ParametersError, "another network"),
+        (b"", DamagedError, "cut off"),
+    ):
+        place.write_bytes(data)
+        with pytest.raises(error, match=words):
+            Server(program).run(listen("127.0.0.1", 0), keys=[place])
 
 
 def test_with_a_mac_only_those_who_share_it_are_heard(
