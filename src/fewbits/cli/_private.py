@@ -73,6 +73,9 @@ def keygen(
     profile: Annotated[Path, typer.Argument(help="A profile, of 'fewbits private profile'.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the keys.")] = Path("keys"),
     force: Annotated[bool, typer.Option("--force", help="Replace keys that are there: they are lost.")] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Bytes that the evaluation keys may have, by a stranger's profile.")
+    ] = 8 << 30,
     with_mac: Annotated[bool, typer.Option("--with-mac", help="Also make a MAC key for client and server.")] = False,
 ) -> None:
     """Make keys for a profile: secret.key stays here; evaluation.keys goes to the server, public.key to who sends.
@@ -94,7 +97,7 @@ def keygen(
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot make the folder {out}: {error.strerror}") from None
-    made = generate(wanted)
+    made = generate(wanted, limit)
     files.write(out / EVALUATION, made.evaluation)
     files.write(out / PUBLIC, made.public)
     files.write(out / SECRET, made.secret, mode=0o600)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fewbits.errors import DamagedError, WrongKeyError
+from fewbits.errors import DamagedError, ParametersError, WrongKeyError
 from fewbits.private._seal import seal
 from fewbits.private.binding import bound_profile, profile_bytes, profile_hash
 from fewbits.private.envelope import Envelope, Kind, opened
@@ -43,8 +43,20 @@ class Keys:
     id: bytes
 
 
-def generate(profile: Profile) -> Keys:
-    """New keys, with Galois keys for the profile's rotations and no others. Files have no MAC; messages may."""
+def generate(profile: Profile, limit: int = 8 << 30) -> Keys:
+    """New keys, with Galois keys for the profile's rotations and no others. Files have no MAC; messages may.
+
+    Args:
+        limit: bytes that the evaluation keys may have: a profile may be a stranger's.
+
+    Raises:
+        ParametersError: they would have more.
+    """
+    size = key_limit(profile.parameters, len(profile.rotations) + profile.relinearise) // 2  # seeded
+    if size > limit:
+        raise ParametersError(
+            f"the profile asks for {len(profile.rotations):,} Galois keys, some {size:,} bytes; {limit:,} are allowed"
+        )
     s = seal()
     made = context(profile.parameters)
     generator = s.KeyGenerator(made)

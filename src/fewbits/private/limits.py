@@ -27,6 +27,7 @@ class Limits:
         compute_seconds: of one request or set of keys; a worker that takes longer is ended and replaced.
         receive_seconds: in which a whole message must have come, and until the next one begins.
         keys: sets of evaluation keys that are kept, each in a file; the one that was not used for longest goes.
+        key_bytes: of all these files.
     """
 
     clients: int = 16
@@ -35,9 +36,10 @@ class Limits:
     compute_seconds: float = 60.0
     receive_seconds: float = 60.0
     keys: int = 16
+    key_bytes: int = 8 << 30
 
     def __post_init__(self) -> None:
-        for name in ("clients", "workers", "keys"):
+        for name in ("clients", "workers", "keys", "key_bytes"):
             if getattr(self, name) < 1:
                 raise PrivateError(f"a server needs at least one of {name}")
         if self.queue < 0 or not self.compute_seconds > 0 or not self.receive_seconds > 0:

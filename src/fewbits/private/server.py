@@ -64,7 +64,7 @@ class Server:
         self.profile = program.profile
         self._largest = largest(self.profile)
         self._open: set[asyncio.Task[None]] = set()
-        self._kept: OrderedDict[bytes, Path] = OrderedDict()
+        self._kept: OrderedDict[bytes, int] = OrderedDict()  # bytes by key id, the last used one at the end
         self.answered = 0
 
     def run(
@@ -84,6 +84,8 @@ class Server:
         Raises:
             PrivateError: one of the files holds a secret key, or is for another profile.
         """
+        if not hasattr(os, "fork"):
+            raise ServerError("a server needs a system with fork, as Linux and macOS have it; clients work here")
         bound = profile_hash(self.profile)
         given = {path: read_evaluation_keys(path, bound) for path in keys or []}
         with listening, _key_folder() as self._folder:
@@ -123,7 +125,7 @@ class Server:
             while await self._turn(reader, writer):
                 pass
         except PrivateError as error:
-            self._tell(f"refused: {error}")
+            self._tell(f"{_peer(writer)}: refused: {error}")
             with contextlib.suppress(*_GONE, TimeoutError):
                 await self._refuse(reader, writer, error)
         except _GONE:
@@ -161,7 +163,7 @@ class Server:
             if spooled is not None:
                 spooled.unlink(missing_ok=True)
         self.answered += kind is Kind.ANSWER
-        self._tell(f"{told.kind.words}, {told.size:,} bytes: {kind.words}, {len(reply):,} bytes")
+        self._tell(f"{_peer(writer)}: {told.kind.words}, {told.size:,} bytes: {kind.words}, {len(reply):,} bytes")
         writer.write(reply)
         try:
             async with asyncio.timeout(seconds):
@@ -217,10 +219,12 @@ class Server:
                 pass
 
     def _keep(self, key: bytes) -> None:
-        self._kept[key] = self._folder / key.hex()
+        path = self._folder / key.hex()
+        self._kept[key] = path.stat().st_size
         self._kept.move_to_end(key)
-        while len(self._kept) > self._limits.keys:
-            self._kept.popitem(last=False)[1].unlink(missing_ok=True)
+        while len(self._kept) > self._limits.keys or sum(self._kept.values()) > self._limits.key_bytes:
+            gone, _ = self._kept.popitem(last=False)
+            (self._folder / gone.hex()).unlink(missing_ok=True)
 
     def _stored(self, key: bytes) -> bytes | None:
         """In a worker: keys that another one was sent."""
@@ -228,6 +232,11 @@ class Server:
             return (self._folder / key.hex()).read_bytes()
         except OSError:
             return None
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    found = writer.get_extra_info("peername")
+    return f"{found[0]}:{found[1]}" if isinstance(found, tuple) else "somebody"
 
 
 @contextlib.contextmanager

@@ -107,7 +107,8 @@ def test_what_is_no_fresh_ciphertext_is_refused(ready: Handler, client: Client, 
     s.Encryptor(opened_key.context, opened_key.key).encrypt_symmetric(plain, clear)
     whole = bytearray(_plain(memoryview(to_bytes(clear)), 1 << 20, "it"))
     bare = bytes(whole[: len(whole) // 2 + 200]) + bytes(len(whole) - len(whole) // 2 - 200)  # its second half is zero
-    for parts in ([], [part, part], [low], [to_bytes(clear)], [bare], [b""], [part[:-1]], [part[:50]]):
+    secret = to_bytes(opened_key.key)  # as SEAL writes it, so nothing says what it is
+    for parts in ([], [part, part], [low], [to_bytes(clear)], [bare], [secret], [b""], [part[:-1]], [part[:50]]):
         with pytest.raises(FewbitsError, match="the server says"):
             refused(ready(dataclasses.replace(request, payload=join(parts)).sealed()))
     with pytest.raises(DamagedError, match="the server says"):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
+import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 
 from fewbits.errors import DamagedError, KindError, ParametersError, WrongKeyError
+from fewbits.private._primes import primes_of
 from fewbits.private._seal import seal
 from fewbits.private.binding import opened_profile, profile_bytes, profile_from, profile_hash, sealed_profile
 from fewbits.private.client import Client
 from fewbits.private.envelope import Envelope, Kind, opened
 from fewbits.private.handler import Handler
-from fewbits.private.keys import Keys, generate, open_evaluation_keys, open_key
+from fewbits.private.keys import Keys, _id, generate, open_evaluation_keys, open_key
 from fewbits.private.mac import new_mac_key, open_mac_key
 from fewbits.private.parameters import context
 from fewbits.private.parts import join, split
@@ -56,16 +62,33 @@ def test_each_key_is_only_what_it_is(program: Any, keys: Keys) -> None:
         Client(keys.evaluation)
 
 
+def test_a_strangers_profile_makes_no_keys_beyond_a_limit(program: Any) -> None:
+    many = dataclasses.replace(program.profile, rotations=tuple(range(1, 2048)))
+    with pytest.raises(ParametersError, match=r"asks for 2,047 Galois keys, some 403,193,984 bytes"):
+        generate(many, limit=1_000_000)
+    few = generate(program.profile, limit=1_000_000)
+    with pytest.raises(ParametersError):
+        generate(program.profile, limit=len(few.evaluation) // 2)
+
+
+def test_a_secret_key_in_the_place_of_another_is_refused(program: Any, keys: Keys) -> None:
+    """As SEAL writes it, under right hashes: nothing says what it is."""
+    secret = split(opened(keys.secret, Kind.SECRET_KEY).payload, 2, "key")[1]
+    public, relinearise, galois = split(opened(keys.evaluation, Kind.EVALUATION_KEYS).payload, 3, "keys")
+    bound = profile_hash(program.profile)
+    for parts in ([public, secret, galois], [public, relinearise, secret]):
+        hashes = [bytes(public), *(hashlib.sha256(part).digest() for part in parts[1:])]
+        sealed = Envelope(Kind.EVALUATION_KEYS, join(parts), bound, _id(bound, hashes)).sealed()
+        with pytest.raises(DamagedError, match="cannot be read as"):
+            open_evaluation_keys(sealed, program.profile, context(program.profile.parameters))
+
+
 @pytest.mark.parametrize("rotations", [(), (4,), (4, 9), (4, 9, 2044)])
 def test_fewer_or_more_rotations_are_refused(program: Any, rotations: tuple[int, ...]) -> None:
     profile = program.profile
     made = generate(dataclasses.replace(profile, rotations=rotations))
     found = opened(made.evaluation, Kind.EVALUATION_KEYS)
     parts = split(found.payload, 3, "keys")
-    import hashlib
-
-    from fewbits.private.keys import _id
-
     hashes = [bytes(parts[0]), *(hashlib.sha256(part).digest() for part in parts[1:])]
     bound = profile_hash(profile)  # a client that says that it is for this profile
     lying = Envelope(Kind.EVALUATION_KEYS, join(parts), bound, _id(bound, hashes)).sealed()
@@ -86,8 +109,6 @@ def test_a_profile_comes_back_and_binds_its_keys(program: Any, client: Client, k
 
 def weak(values: dict[str, Any]) -> None:
     """One prime more than 128 bits of security allow."""
-    from fewbits.private._primes import primes_of
-
     values["parameters"]["primes"] = list(primes_of(4096, (38, 32, 38)))
 
 
@@ -144,11 +165,6 @@ def test_objects_come_back_within_their_bounds_and_no_larger(program: Any, keys:
 
 
 def test_a_bomb_is_not_unpacked(program: Any) -> None:
-    import struct
-    import tracemalloc
-
-    import zstandard
-
     packed = zstandard.ZstdCompressor(level=1).compress(bytes(1 << 26))
     bomb = struct.pack("<HBBBBHQ", 0xA15E, 16, 4, 3, 2, 0, 16 + len(packed)) + packed
     assert len(bomb) < 20_000
@@ -164,8 +180,6 @@ def test_a_bomb_is_not_unpacked(program: Any) -> None:
 def test_where_memory_has_no_files_a_private_folder_does(
     program: Any, client: Client, handler: Handler, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     monkeypatch.delattr(os, "memfd_create", raising=False)
     modes = []
     real = os.mkdir

@@ -206,6 +206,8 @@ def test_a_server_that_is_killed_in_mid_request_is_said_so(
 
     def killed() -> None:
         until(lambda: not (server.folder / "sleep").exists())
+        with server.connect() as other:  # the other worker goes on meanwhile
+            client.decrypt(other.request(client.encrypt(sample)))
         server.process.kill()
 
     with server.connect() as connection, ThreadPoolExecutor() as threads:
@@ -289,6 +291,12 @@ def test_tls_checks_who_the_server_is(
         client.decrypt(connection.request(client.encrypt(sample)))
     with pytest.raises(ServerError, match="certificate verify failed"), server.connect(tls=client_tls()):
         pass
+    mutual = start(tls=[str(tmp_path / name) for name in ("cert.pem", "key.pem", "cert.pem")])
+    known = client_tls(tmp_path / "cert.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
+    with mutual.connect(tls=known) as connection:
+        connection.profile()
+    with pytest.raises(ServerError), mutual.connect(tls=client_tls(tmp_path / "cert.pem")) as connection:
+        connection.profile()
     with server.connect() as plain, pytest.raises(ServerError, match=r"127\.0\.0\.1"):
         plain.profile()
     with pytest.raises(PrivateError, match=r"no certificates to trust in .*key\.pem"):
