@@ -251,3 +251,18 @@ def test_the_demo_runs_all_roles_as_processes(tmp_path: Path) -> None:
     assert [line.split()[0] for line in ran.out.splitlines()[1:7]] == roles
     assert {path.name for path in (tmp_path / "server").iterdir()} >= {"net.few", "net.py"}
     assert not list((tmp_path / "server").glob("**/*.key"))
+
+
+def test_the_page_names_commands_and_options_that_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "private-inference.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^fewbits private (\w+)(.*)$", page, re.MULTILINE))
+    assert {command for command, _ in named} == {
+        *("demo", "serve", "profile", "keygen", "encrypt", "request", "decrypt"),
+    }
+    helps = {command: private(command, "--help").out for command, _ in named}
+    for command, rest in named:
+        for option in re.findall(r"--[\w-]+", rest.partition("#")[0]):
+            assert f"{option} " in helps[command], (command, option)
+    known = " ".join(helps.values())
+    for option in re.findall(r"`(--[\w-]+)`", page):
+        assert f"{option} " in known, option

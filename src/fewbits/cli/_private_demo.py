@@ -33,7 +33,7 @@ class Square(nn.Module):
 def net() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), Square(), nn.Linear(32, 10))
 '''
-_PATIENCE = 120.0  # seconds that a role may take
+_PATIENCE = 600.0  # seconds that a role may take
 _STARTED = "listening on "
 
 
