@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("tenseal.sealapi")
 
+from fewbits.errors import PrivateError
+from fewbits.private.binding import opened_profile, sealed_profile
 from fewbits.private.client import Client
 from fewbits.private.envelope import HASH, HEAD, Envelope, Kind, head_of, opened
 from fewbits.private.handler import Handler
@@ -120,6 +125,37 @@ def forged(attacked: Attacked, count: int) -> tuple[int, int]:
         taken += attacked.answer(bytes(message)) is not Kind.ERROR
     attacked.still_sound()
     return taken, count
+
+
+def on_the_clients_side(attacked: Attacked, count: int) -> None:
+    """Answers, keys and profiles: damaged ones are refused; of forged ones nothing but an error or numbers comes."""
+    chance = random.Random(2)
+    answer = attacked.handler(attacked.request)
+    profile = sealed_profile(attacked.client.profile)
+    openers: list[tuple[bytes, Callable[[bytes], Any]]] = [
+        (answer, lambda data: attacked.client.decrypt(data, attacked.request)),
+        (attacked.keys.secret, lambda data: Client(data).decrypt(answer)),
+        (attacked.keys.public, lambda data: Client(data).encrypt(attacked.sample)),
+        (profile, opened_profile),
+    ]
+    for _ in range(count):
+        data, opener = chance.choice(openers)
+        with pytest.raises(PrivateError):
+            opener(mutate(chance, data))
+        found = opened(data, *Kind)
+        payload = mutate(chance, bytes(found.payload))
+        with contextlib.suppress(PrivateError):
+            opener(Envelope(found.kind, payload, found.profile, found.key, found.number).sealed())
+    attacked.still_sound()
+
+
+def test_a_client_opens_nothing_damaged(attacked: Attacked) -> None:
+    on_the_clients_side(attacked, 100 * MORE)
+
+
+@pytest.mark.long
+def test_a_client_opens_nothing_of_ten_thousand_damaged(attacked: Attacked) -> None:
+    on_the_clients_side(attacked, 10_000)
 
 
 def test_what_is_damaged_is_never_taken(attacked: Attacked) -> None:
