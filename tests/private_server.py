@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fewbits.errors import FewbitsError
+from fewbits.private.address import listen
 from fewbits.private.limits import Limits
-from fewbits.private.server import Server, listen
+from fewbits.private.server import Server
 from fewbits.private.tls import server_tls
 
 

@@ -53,8 +53,9 @@ def serve(
     if tls_cert is None and (tls_key is not None or tls_clients is not None):
         raise typer.BadParameter("--tls-key and --tls-clients go with --tls-cert")
 
+    from fewbits.private.address import listen
     from fewbits.private.limits import Limits
-    from fewbits.private.server import Server, listen, read_evaluation_keys
+    from fewbits.private.server import Server, read_evaluation_keys
     from fewbits.private.tls import server_tls
 
     limits = Limits(clients, workers, queue, compute, receive)

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fewbits.private.address import listen
     from fewbits.private.binding import opened_profile, sealed_profile
     from fewbits.private.client import Client
     from fewbits.private.compile import PROFILES, compile_network
@@ -38,6 +39,7 @@ __all__ = [
     "compile_network",
     "context",
     "generate",
+    "listen",
     "new_mac_key",
     "open_mac_key",
     "opened_profile",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {  # imported at the first use: a client needs no torch, which takes two seconds
+    "address": ("listen",),
     "binding": ("opened_profile", "sealed_profile"),
     "client": ("Client",),
     "compile": ("PROFILES", "compile_network"),

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
-import shutil
 import signal
 import socket
 import ssl
-import tempfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +22,7 @@ from fewbits.errors import DamagedError, KindError, PrivateError, ServerError
 from fewbits.private.binding import profile_hash
 from fewbits.private.envelope import HEAD, Envelope, Head, Kind, head_of, opened
 from fewbits.private.handler import Handler, refuse_secret_key
+from fewbits.private.key_store import key_store
 from fewbits.private.limits import Limits, largest
 from fewbits.private.messages import BusyError, refusal
 from fewbits.private.pool import Pool
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _HANDSHAKE = 10.0  # seconds that TLS may take to begin
-_FOLDER = "fewbits-keys-"  # and the number of the process
 _LINGER = 2.0  # seconds in which a client that is refused may finish what it says; else it would not hear why
 _GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
 
@@ -64,7 +61,6 @@ class Server:
         self.profile = program.profile
         self._largest = largest(self.profile)
         self._open: set[asyncio.Task[None]] = set()
-        self._kept: OrderedDict[bytes, int] = OrderedDict()  # bytes by key id, the last used one at the end
         self.answered = 0
 
     def run(
@@ -77,7 +73,7 @@ class Server:
         """Serve until SIGINT or SIGTERM.
 
         Args:
-            listening: of :func:`listen`; it is closed at the end.
+            listening: of :func:`~fewbits.private.address.listen`; it is closed at the end.
             keys: files of evaluation keys that are there from the start.
             ready: called with host and port once connections are taken.
 
@@ -88,11 +84,10 @@ class Server:
             raise ServerError("a server needs a system with fork, as Linux and macOS have it; clients work here")
         bound = profile_hash(self.profile)
         given = {path: read_evaluation_keys(path, bound) for path in keys or []}
-        with listening, _key_folder() as self._folder:
-            handler = Handler(self._program, self._mac_key, self._stored, tell=self._tell)
+        with listening, key_store(self._limits) as self._store:
+            handler = Handler(self._program, self._mac_key, self._store.get, tell=self._tell)
             for path, found in given.items():
-                (self._folder / found.key.hex()).write_bytes(found.sealed(self._mac_key))
-                self._keep(found.key)
+                self._store.put(found.key, found.sealed(self._mac_key))
                 self._tell(f"keys {found.key.hex()} of {path}")
             self._pool = Pool(handler, self._limits)
             try:
@@ -152,13 +147,11 @@ class Server:
                         job = b"M" + first + await reader.readexactly(told.size - len(first))
             except TimeoutError:
                 raise ServerError(f"no whole message came within {seconds:g} seconds") from None
-            if told.key in self._kept:
-                self._kept.move_to_end(told.key)
+            self._store.used(told.key)
             reply = await self._pool.answer(job, told.key)
             kind = head_of(reply).kind
             if kind is Kind.ACCEPTED and spooled is not None:
-                os.replace(spooled, self._folder / told.key.hex())
-                self._keep(told.key)
+                self._store.take(told.key, spooled)
         finally:
             if spooled is not None:
                 spooled.unlink(missing_ok=True)
@@ -192,22 +185,21 @@ class Server:
 
     async def _spooled(self, reader: asyncio.StreamReader, first: bytes, size: int) -> Path:
         """Evaluation keys are large: they wait in a file, not in memory."""
-        handle, name = tempfile.mkstemp(dir=self._folder, prefix="incoming-")
-        path = Path(name)
+        handle, path = self._store.incoming()
         try:
-            with open(handle, "wb") as file:
-                file.write(first)
-                left = size - len(first)
-                while left:
+            with open(handle, "wb", buffering=0) as file:
+                part, left = first, size
+                while True:
+                    _write(file, part)
+                    left -= len(part)
+                    if not left:
+                        return path
                     part = await reader.read(min(_CHUNK, left))
                     if not part:
                         raise asyncio.IncompleteReadError(b"", left)
-                    file.write(part)
-                    left -= len(part)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return path
 
     async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, error: PrivateError) -> None:
         writer.write(refusal(error, mac_key=self._mac_key))
@@ -218,39 +210,18 @@ class Server:
             while await reader.read(_CHUNK):
                 pass
 
-    def _keep(self, key: bytes) -> None:
-        path = self._folder / key.hex()
-        self._kept[key] = path.stat().st_size
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._limits.keys or sum(self._kept.values()) > self._limits.key_bytes:
-            gone, _ = self._kept.popitem(last=False)
-            (self._folder / gone.hex()).unlink(missing_ok=True)
 
-    def _stored(self, key: bytes) -> bytes | None:
-        """In a worker: keys that another one was sent."""
-        try:
-            return (self._folder / key.hex()).read_bytes()
-        except OSError:
-            return None
+def _write(file: FileIO, data: bytes) -> None:
+    try:
+        while data:
+            data = data[file.write(data) :]
+    except OSError as error:
+        raise ServerError(f"it cannot keep keys: {error.strerror}") from None
 
 
 def _peer(writer: asyncio.StreamWriter) -> str:
     found = writer.get_extra_info("peername")
     return f"{found[0]}:{found[1]}" if isinstance(found, tuple) else "somebody"
-
-
-@contextlib.contextmanager
-def _key_folder() -> Iterator[Path]:
-    """A folder of this process, mode 0700. What killed servers left is removed; keys in it are public ones."""
-    for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        process = old.name.removeprefix(_FOLDER).partition("-")[0]
-        with contextlib.suppress(OSError, ValueError):
-            try:
-                os.kill(int(process), 0)
-            except ProcessLookupError:
-                shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-") as folder:
-        yield Path(folder)
 
 
 def read_evaluation_keys(path: Path, profile: bytes | None = None) -> Envelope:
@@ -262,31 +233,3 @@ def read_evaluation_keys(path: Path, profile: bytes | None = None) -> Envelope:
     data = files.read(path)
     refuse_secret_key(data, str(path))
     return opened(data, Kind.EVALUATION_KEYS, profile=profile, what=str(path))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket of a server, before it is one: an address that cannot be had is known before any work.
-
-    Args:
-        port: 0 for any that is free.
-
-    Raises:
-        ServerError: the address cannot be had.
-    """
-    if not 0 <= port < 1 << 16:  # the system would take the last 16 bits
-        raise ServerError(f"cannot listen on port {port}: ports go from 0 to 65535")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(address)
-            made.listen(128)
-        except BaseException:
-            made.close()
-            raise
-        return made
-    except (OSError, OverflowError) as error:
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise ServerError(f"port {port} of {host} is in use: give another port, or 0 for a free one") from None
-        raise ServerError(f"cannot listen on {host}, port {port}: {error}") from None

@@ -22,13 +22,14 @@ import numpy as np
 import pytest
 
 from fewbits.errors import AuthenticationError, DamagedError, KindError, ParametersError, PrivateError, ServerError
+from fewbits.private.address import listen
 from fewbits.private.client import Client
 from fewbits.private.connection import Connection
 from fewbits.private.envelope import HASH, HEAD, Envelope, Kind
 from fewbits.private.handler import Handler
 from fewbits.private.keys import Keys, generate
 from fewbits.private.messages import BusyError, UnknownKeyError, answered
-from fewbits.private.server import Server, listen
+from fewbits.private.server import Server, _write
 from fewbits.private.tls import client_tls
 
 SCRIPT = Path(__file__).parents[2] / "private_server.py"
@@ -218,10 +219,14 @@ def test_a_server_that_is_killed_in_mid_request_is_said_so(
     server.process.communicate()
     until(lambda: not any(map(alive, workers)))  # also the one that sleeps for a minute
     (left,) = server.folder.glob("fewbits-keys-*")
-    (server.folder / f"fewbits-keys-{os.getpid()}-alive").mkdir()
+    alive_too = start()
+    assert left.exists()  # it may be of a server that is just beginning
+    for folder in server.folder.glob("fewbits-keys-*"):
+        os.utime(folder, (0, 0))
     start()
-    assert not left.exists()  # the next server cleans up
+    assert not left.exists()  # the next server cleans up, but for who is alive
     assert len(list(server.folder.glob("fewbits-keys-*"))) == 2
+    assert alive_too.stop()[0] == 0
     with pytest.raises(ServerError, match="no server at"), server.connect():
         pass
 
@@ -237,6 +242,12 @@ def test_a_port_in_use_and_an_impossible_host_are_said(tmp_path: Path) -> None:
         listen("no such host", 0)
     with pytest.raises(ServerError, match="cannot listen"):
         listen("127.0.0.1", 70000)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="is a full disk")
+def test_a_full_disk_is_said() -> None:
+    with open("/dev/full", "wb", buffering=0) as file, pytest.raises(ServerError, match="cannot keep keys: No space"):
+        _write(file, b"keys")
 
 
 def test_a_server_refuses_files_of_a_secret_key(program: Any, keys: Keys, tmp_path: Path) -> None:
