@@ -27,6 +27,8 @@ from fewbits.hardware.packing.shifts import fewest
 from fewbits.private.read import INPUT
 
 BEAM = 4
+LOOKED = 24  # placements that are looked at for a map, the most promising first
+NEAR = 3
 SLACK = 1.5  # layouts that cost more than the cheapest by this factor are not looked at
 
 
@@ -110,28 +112,32 @@ def _best(found: list[Arrangement]) -> list[Arrangement]:
 
 
 def _extended(state: Arrangement, step: Map, slots: int) -> list[Arrangement]:
-    found = []
-    best = inf
     offered = [(placement, {**state.layouts, **layouts}) for placement, layouts in _placements(state, step, slots)]
     least = [_least(step, placement, known) for placement, known in offered]
-    for place in sorted(range(len(offered)), key=least.__getitem__):
-        placement, known = offered[place]
-        if least[place] > SLACK * best:
-            break
-        laid = _laid(step, placement, known)
-        if laid is not None:
-            known[step.target] = placement.layout()
-            found.append(Arrangement(known, (*state.maps, laid), state.cost + laid.cost))
-            best = min(best, laid.cost)
-    return found
+    order = sorted(range(len(offered)), key=least.__getitem__)
+    for slack in (NEAR, slots):  # shifts, as a multiple of the fewest
+        found = []
+        best = inf
+        for place in order[:LOOKED]:
+            placement, known = offered[place]
+            if least[place] > SLACK * best:
+                break
+            laid = _laid(step, placement, known, slack)
+            if laid is not None:
+                layouts = {**known, step.target: placement.layout()}
+                found.append(Arrangement(layouts, (*state.maps, laid), state.cost + laid.cost))
+                best = min(best, laid.cost)
+        if found:
+            return found
+    return []
 
 
 def _least(step: Map, placement: Placement, given: Mapping[str, Layout]) -> float:
     """No layout of these costs less: what is known before its shifts are."""
     cost = layer_cost(Split(()), len(placement.folds), step.primes, step.after)
-    for name, matrix in step.matrices.items():
+    for name in step.matrices:
         if isinstance(placement, Spread) and name in given:
-            shifts = fewest(given[name], placement, np.ones(matrix.shape, bool))
+            shifts = fewest(given[name], placement)
             cost += least_cost(shifts, step.primes)
     return cost
 
@@ -194,25 +200,25 @@ def _images(
                 yield one, {}
 
 
-_covers: dict[tuple[bytes, Spread], np.ndarray | None] = {}
+_covers: dict[tuple[bytes, Spread, int], np.ndarray | None] = {}
 
 
-def _covering(layout: Layout, spread: Spread) -> np.ndarray | None:
-    key = layout.key(), spread
+def _covering(layout: Layout, spread: Spread, slack: int) -> np.ndarray | None:
+    key = layout.key(), spread, slack
     if key not in _covers:
         if len(_covers) > 4096:
             _covers.clear()
-        _covers[key] = covering(layout, spread)
+        _covers[key] = covering(layout, spread, slack * fewest(layout, spread) + 4)
     return _covers[key]
 
 
-def _laid(step: Map, placement: Placement, given: Mapping[str, Layout]) -> Laid | None:
+def _laid(step: Map, placement: Placement, given: Mapping[str, Layout], slack: int) -> Laid | None:
     shifts, splits, cost = {}, {}, 0.0
     for name, matrix in step.matrices.items():
         if name not in given:
             return None
         if isinstance(placement, Spread):
-            found = _covering(given[name], placement)
+            found = _covering(given[name], placement, slack)
         else:
             found = greedy(given[name], placement.partial(), matrix != 0)
         if found is None:

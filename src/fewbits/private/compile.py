@@ -76,6 +76,9 @@ def compile_network(
     inputs = given.reshape(len(given), -1).numpy()
     tried: list[str] = []
     for one in DEGREES if degree is None else (degree,):
+        if not _chains(profile, depth, one, SENTINEL):
+            tried.append(f"degree {one}: {SECURITY[one]} bits are too few")
+            continue
         try:
             arrangement = _arranged(reading, ops, depth, one // 2)
         except UnsupportedError as caught:
@@ -99,7 +102,7 @@ def _ops(reading: Reading, profile: str) -> tuple[_Op, ...]:
 
     def value(name: str, node: Node, form: Form, bare: bool, like: str | None = None) -> str:
         carried = _carried(form)
-        if carried is not None and carried != INPUT:
+        if carried is not None and carried != INPUT and not bare:
             if not bool(form.bias.any()):
                 return carried
             ops.append(_Op(name, "offset", (carried,), node.where, form))
@@ -109,8 +112,8 @@ def _ops(reading: Reading, profile: str) -> tuple[_Op, ...]:
 
     for node in reading.nodes:
         if node.other is not None:
-            first = value(f"{node.name}.a", node, node.form, False)
-            second = value(f"{node.name}.b", node, node.other, False, like=first)
+            first = value(f"{node.name}.a", node, node.form, fast)
+            second = value(f"{node.name}.b", node, node.other, fast, like=first)
             ops.append(_Op(node.name, "square", (first, second), node.where, other=second))
         elif node.squared:
             ops.append(_Op(node.name, "square", (value(f"{node.name}.x", node, node.form, fast),), node.where))

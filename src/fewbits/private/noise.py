@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 
 import numpy as np
@@ -38,9 +39,7 @@ class Noise:
         self._half = parameters.degree / 2
         self._rounding = self._half / 12
         self._secret = self._half * (1 + 2 * parameters.degree / 3) / 12
-        exponents = np.array([parameters.galois(slot) for slot in range(parameters.slots)])
-        # all coefficients one: |1 + X + ... + X^(N - 1)|^2 = |2 / (1 - X)|^2 at the root of each slot
-        self._ones = 1 / np.sin(np.pi * exponents / (2 * parameters.degree)) ** 2
+        self._ones = _ones(parameters.degree)
 
     def fresh(self, values: np.ndarray, scale: float) -> Noisy:
         """Inputs as a client encrypts them with its secret key."""
@@ -86,6 +85,15 @@ class Noise:
         digits = sum((prime / last) ** 2 for prime in primes[: level + 1])
         error = self._half * DEVIATION**2 * digits
         return error * (self.parameters.degree / 12 + self._ones / 4) + self._secret
+
+
+@cache
+def _ones(degree: int) -> np.ndarray:
+    """All coefficients one, in each slot: ``|1 + X + ... + X^(N - 1)|^2 = |2 / (1 - X)|^2`` at the slot's root."""
+    exponents = [1]
+    for _ in range(degree // 2 - 1):
+        exponents.append(3 * exponents[-1] % (2 * degree))
+    return np.asarray(1 / np.sin(np.pi * np.array(exponents) / (2 * degree)) ** 2)
 
 
 def stated(value: Noisy, slots: tuple[int, ...]) -> float:

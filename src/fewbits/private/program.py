@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewbits.errors import RecipeError
+from fewbits.private.counts import counts_of
 from fewbits.private.evaluator import Evaluator
 from fewbits.private.plain import Plain
 from fewbits.private.profile import Profile
@@ -43,6 +45,11 @@ class Program:
             evaluator.check_input(ciphertext, self.profile.input_scale)
         values = execute(self.steps, evaluator, {INPUT: ciphertexts[0]})
         return [values[self.steps[-1].target]]
+
+    @property
+    def counts(self) -> Counter[tuple[str, int]]:
+        """Operations by name and level of their operand, predicted from the steps; an evaluator counts the same."""
+        return counts_of(self.steps, self.profile.parameters.levels)
 
     def slots(self, samples: Any) -> np.ndarray:
         """All slots of the answers to plain samples [n, ...], float64 [n, slots]: the same arithmetic without noise."""

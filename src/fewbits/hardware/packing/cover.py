@@ -29,7 +29,7 @@ def greedy(source: Layout, partial: np.ndarray, used: np.ndarray) -> np.ndarray 
         return None
     shifts = (theirs[inputs][:, None, :] - ours[outputs][:, :, None]) % slots
     shifts = shifts.reshape(len(outputs), copies)
-    order = np.argsort(shifts, axis=None, kind="stable")
+    order = np.argsort(shifts.astype(np.uint16), axis=None, kind="stable")  # of 16 bits by their digits, which is fast
     bounds = np.searchsorted(shifts.ravel()[order], np.arange(slots + 1))
     counts = np.diff(bounds)
     nearness = np.minimum(np.arange(slots), slots - np.arange(slots))

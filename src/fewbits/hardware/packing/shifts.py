@@ -89,58 +89,57 @@ def split(shifts: np.ndarray, slots: int, bases: tuple[int, ...] = ()) -> Split:
     return Split(tuple((int(g), tuple(int(b) for b in babies[giants == g] % slots)) for g in np.unique(giants)))
 
 
-def covering(
-    source: Layout, spread: Spread, used: np.ndarray | None = None, most: int | None = None
-) -> np.ndarray | None:
+def covering(source: Layout, spread: Spread, most: int | None = None) -> np.ndarray | None:
     """The shortest run of equally spaced shifts that brings every input to every output, int [n].
 
     Args:
-        used: bool [outputs, inputs], pairs that are needed; all of them without.
         most: give up beyond so many shifts.
 
     Returns:
         ``None`` where no such run is short enough.
     """
-    need = np.ones((spread.outputs, source.size), bool) if used is None else used
+    slots, least = spread.slots, fewest(source, spread)
+    limit = slots if most is None else min(slots, most)
     partial = spread.partial()
-    places = np.flatnonzero(partial >= 0)
-    outputs = partial[places]
-    least = fewest(source, spread, need)
-    limit = min(spread.slots, max(2 * least + 4, 160) if most is None else most)
+    used = np.flatnonzero(partial >= 0)
+    places = used[np.argsort(partial[used], kind="stable")].reshape(spread.outputs, -1)
+    probes = sorted({0, spread.outputs // 2, spread.outputs - 1})
     best: np.ndarray | None = None
     space = 1
-    while space < spread.slots:
-        count = _run(source, need, places, outputs, space, least, limit if best is None else len(best) - 1)
-        if count is not None:
-            best = np.arange(count) * space
-            if count <= least:
-                break
+    while space < slots:
+        room = min(limit if best is None else len(best) - 1, slots // space)
+        if _longest(source, places[probes], space, room) <= room:  # most outputs are alike
+            count = _longest(source, places, space, room)
+            if count <= room:
+                best = np.arange(count) * space
+                if count <= least:
+                    break
         space *= 2
     return best
 
 
-def fewest(source: Layout, spread: Spread, used: np.ndarray) -> int:
+def fewest(source: Layout, spread: Spread) -> int:
     """No fewer shifts than these bring all pairs together: each reaches one input in each slot of a partial sum."""
-    slots = min(int((spread.partial() >= 0).sum()), int((source.numbers >= 0).sum()))
-    most = int(used.sum(1).max(initial=0))
-    return max(1, -(-most // spread.copies), -(-int(used.sum()) // max(1, slots)))
+    slots = min(spread.outputs * spread.copies, int((source.numbers >= 0).sum()))
+    return max(1, -(-source.size // spread.copies), -(-source.size * spread.outputs // max(1, slots)))
 
 
-def _run(
-    source: Layout, need: np.ndarray, places: np.ndarray, outputs: np.ndarray, space: int, least: int, limit: int
-) -> int | None:
-    left = need.copy()
-    slots = source.slots
-    each = min(len(places), int((source.numbers >= 0).sum()))
-    for count in range(min(limit, slots // space)):
-        number = source.numbers[(places + count * space) % slots]
-        seen = number >= 0
-        left[outputs[seen], number[seen]] = False
-        if count + 1 >= least and not left.any():
-            return count + 1
-        if count % 8 == 7 and np.count_nonzero(left) > (limit - count - 1) * each:
-            return None
-    return None
+def _longest(source: Layout, places: np.ndarray, space: int, limit: int) -> int:
+    """How many shifts of a run the neediest output needs, ``limit + 1`` where more than ``limit``.
+
+    Args:
+        places: int [outputs, copies], the slots of each output's partial sums.
+    """
+    back = np.arange(limit)[::-1]  # the first shift is written last, and wins
+    longest = 0
+    for each in places:
+        number = source.numbers[(each[None, :] + back[:, None] * space) % source.slots]
+        first = np.full(source.size + 2, limit)  # and two that slots without a number write to
+        first[number] = back[:, None]
+        longest = max(longest, int(first[: source.size].max()) + 1)
+        if longest > limit:
+            break
+    return longest
 
 
 def diagonals(source: Layout, spread: Placement, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
