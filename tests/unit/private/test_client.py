@@ -116,6 +116,16 @@ def test_what_is_no_fresh_ciphertext_is_refused(ready: Handler, client: Client, 
     client.decrypt(ready(request.sealed()))
 
 
+def test_a_secret_key_is_found_in_whatever_it_is_in(
+    ready: Handler, client: Client, keys: Keys, sample: np.ndarray
+) -> None:
+    request = client.encrypt(sample)
+    sound = opened(request, Kind.REQUEST)
+    for data in (keys.secret, request + keys.secret, dataclasses.replace(sound, payload=keys.secret).sealed()):
+        with pytest.raises(KindError, match="the message holds a secret key"):
+            refused(ready(data))
+
+
 def test_a_hostile_answer_is_refused(ready: Handler, client: Client, sample: np.ndarray) -> None:
     request = client.encrypt(sample)
     answer = opened(ready(request), Kind.ANSWER)

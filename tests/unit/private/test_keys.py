@@ -103,6 +103,8 @@ def test_a_profile_comes_back_and_binds_its_keys(program: Any, client: Client, k
     assert profile_bytes(again) == profile_bytes(profile)
     assert client.profile == profile
     other = dataclasses.replace(profile, rotations=(4, 5))
+    with pytest.raises(DamagedError, match="does not hold the profile that its head names"):
+        opened_profile(Envelope(Kind.PROFILE, profile_bytes(profile), profile_hash(other)).sealed())
     with pytest.raises(ParametersError, match="another network or to other parameters"):
         open_evaluation_keys(keys.evaluation, other, context(profile.parameters))
 
