@@ -2,6 +2,7 @@
 
 from fewbits.private.compile import PROFILES, compile_network
 from fewbits.private.evaluator import Encodings, Evaluator
+from fewbits.private.groups import diagonal_groups
 from fewbits.private.parameters import SECURITY, Parameters, context
 from fewbits.private.profile import SENTINEL, Profile
 from fewbits.private.program import Program
@@ -17,4 +18,5 @@ __all__ = [
     "Program",
     "compile_network",
     "context",
+    "diagonal_groups",
 ]
