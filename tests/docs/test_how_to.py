@@ -43,7 +43,7 @@ PROMISED = {
     "cheaper-operations": 2,
 }
 """How many files each may ask for."""
-SLOW = {"a-family", "many-tasks"}  # 20 seconds each; what they use has unit tests
+SLOW = {"a-cost", "a-family", "a-machine", "a-pruning-criterion", "many-tasks"}  # what they use has unit tests
 
 
 def test_every_page_is_known() -> None:

@@ -19,8 +19,8 @@ data: {name: digits, batch_size: 32}
 pretrain: {epochs: 1, lr: 5.0e-3}
 assign: {options: {zero_floor: 0.5}}
 measure: {every: 2}
-train: {epochs: 5, lr: 2.0e-3, distill: 0.5, learn: true}
-rounds: 10
+train: {epochs: 3, lr: 2.0e-3, distill: 0.5, learn: true}
+rounds: 4
 target: 10 KB
 """
 PATIENCE = 120.0

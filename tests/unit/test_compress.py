@@ -127,7 +127,7 @@ def test_max_drop_is_kept_on_the_data_it_was_asked_on(trained, train, evaluate) 
         trained,
         train,
         evaluate=evaluate,
-        recipe=recipe(rounds=8, train={"epochs": 4, "lr": 2e-3}),
+        recipe=recipe(rounds=4, train={"epochs": 3, "lr": 2e-3}),
         max_drop=3.0,
     )
     assert small.report.met

@@ -38,15 +38,14 @@ class Labels:
 
     def _join(self, a: Tensor, b: Tensor, why: str) -> None:
         first, second = self.roots(a).reshape(-1), self.roots(b).reshape(-1)
+        free = self._parent != FIXED  # roots has made every label's parent its root
         pairs = torch.unique(first * len(self) + second)
         for x, y in zip((pairs // len(self)).tolist(), (pairs % len(self)).tolist(), strict=True):
             low, high = sorted((self._root(x), self._root(y)))
-            if low == high:
-                continue
-            if low == FIXED:
-                members = np.flatnonzero(self.roots(torch.arange(len(self))).numpy() == high)
-                self._why.update({int(m): why for m in members})
             self._parent[high] = low  # the lowest stands for all, so the fixed ones stay fixed
+        if bool((pairs // len(self) == FIXED).any() or (pairs % len(self) == FIXED).any()):
+            stays = self.roots(torch.arange(len(self))).numpy() == FIXED
+            self._why.update(dict.fromkeys(np.flatnonzero(free & stays).tolist(), why))
 
     def fix(self, labels: Tensor, why: str) -> None:
         """These channels stay; ``why`` in a few words."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from fewbits.codec import Base
 from fewbits.errors import RecipeError
+from fewbits.hardware import maker_of
 from fewbits.ops.fit import check as check_fit
 from fewbits.pipeline._pilot import check as check_pilots
 from fewbits.pipeline.methods import bits_of, integer_form_of, method_of, trained_as_integers
@@ -25,7 +26,7 @@ def check(recipe: Recipe) -> None:
     """
     if ":" not in recipe.task.name:  # else it is of one's own, which a job makes
         task_of(recipe.task.name, recipe.task.options)
-    for part in (_rules, _operations, _pruning, _steering, _clusters, _integers, _work):
+    for part in (_rules, _operations, _machines, _pruning, _steering, _clusters, _integers, _work):
         part(recipe)
     if recipe.measure != Measure() and scored_by(recipe) is None:
         readers = [name for name, row in PRUNERS.items() if row.scores]
@@ -57,6 +58,13 @@ def _operations(recipe: Recipe) -> None:
             check_fit(name, **part.model_dump())
         except RecipeError as error:
             raise RecipeError(f"ops: {error}") from None
+
+
+def _machines(recipe: Recipe) -> None:
+    """A machine by its name and its figures, before anything is trained."""
+    part = recipe.channels
+    if part is not None and part.quantity is not None:
+        maker_of(f"{part.quantity}@{part.machine}")
 
 
 def check_call(recipe: Recipe, evaluate: Any, teacher: Any) -> None:

@@ -1,4 +1,4 @@
-"""Numbers as people write them in recipes: sizes, shares, N:M patterns. Needs no torch."""
+"""Numbers as people write them in recipes: sizes, times, energies, shares, N:M patterns. Needs no torch."""
 
 from __future__ import annotations
 
@@ -28,6 +28,38 @@ def parse_size(text: str | int) -> int:
     if size >= MOST:
         raise RecipeError(f"no file is as large as {text!r}")
     return size
+
+
+_PREFIXES = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*([mnuµμ]?)([sJ])\s*")
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds from ``"2 ms"``, ``"350 us"`` or ``"0.1 s"``.
+
+    Raises:
+        RecipeError: not a time with its unit, or not positive.
+    """
+    return _quantity(text, "s", "a time", "'2 ms', '350 us' or '0.1 s'")
+
+
+def parse_joules(text: str) -> float:
+    """Joules from ``"0.5 mJ"`` or ``"20 uJ"``.
+
+    Raises:
+        RecipeError: not an energy with its unit, or not positive.
+    """
+    return _quantity(text, "J", "an energy", "'0.5 mJ' or '20 uJ'")
+
+
+def _quantity(text: str, unit: str, what: str, examples: str) -> float:
+    found = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    if found is None or found[3] != unit:
+        raise RecipeError(f"{text!r} is not {what} with its unit; write for example {examples}")
+    value = float(found[1]) * _PREFIXES[found[2]]
+    if not 0 < value < 1e9:
+        raise RecipeError(f"{what} must be positive, and of this world, got {text!r}")
+    return value
 
 
 def parse_pattern(text: str) -> tuple[int, int]:

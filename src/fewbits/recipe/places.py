@@ -14,8 +14,8 @@ ONNX = ".onnx"
 def beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A recipe's plain data, with the files that it names relative to the working folder.
 
-    Files of one's own code (``mine.py:Net``), ONNX files and folders after ``transformers:`` lie beside the recipe.
-    Weights do, or else in the working folder.
+    Files of one's own code (``mine.py:Net``), machines, ONNX files and folders after ``transformers:`` lie beside the
+    recipe. Weights do, or else in the working folder.
     """
 
     def found(place: str, *, sure: bool) -> str:
@@ -38,6 +38,9 @@ def _moved(values: dict[str, Any], place: Callable[..., str]) -> dict[str, Any]:
     result = dict(values)
     if isinstance(train, dict) and isinstance(train.get("teacher"), dict):
         result["train"] = train | {"teacher": _section(train["teacher"], place)}
+    channels = values.get("channels")
+    if isinstance(channels, dict) and str(channels.get("machine")).endswith((".yaml", ".yml")):
+        result["channels"] = channels | {"machine": place(channels["machine"], sure=True)}
     if isinstance(values.get("base"), str):
         result["base"] = place(values["base"], sure=False)
     for key in ("network", "data", "task"):

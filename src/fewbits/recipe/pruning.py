@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fewbits.recipe.notation import min_kept_of, parse_pattern
+from fewbits.recipe.notation import min_kept_of, parse_joules, parse_pattern, parse_seconds
 from fewbits.recipe.sections import Part
 from fewbits.recipe.training import Recovery
 
@@ -16,6 +16,9 @@ class ChannelPruning(Part):
 
     Attributes:
         macs, parameters, channels: share of multiplications, parameters or output channels that may be left.
+        max_latency, max_energy: what one sample may take on ``machine`` before its weights are compressed further:
+            ``"2 ms"``, ``"0.5 mJ"``. Units go by multiplications until it does.
+        machine: a name of ``fewbits machines``, or the file of one's own.
         criterion: ``curvature`` (EHAP), ``output`` (curvature along the channel's output), ``magnitude`` (L2), ``l1``,
             ``taylor`` or ``random``; see :mod:`fewbits.channels`.
         reduce: what channels that go together score: ``sum`` or ``mean`` of theirs; default: the sum for curvature,
@@ -36,6 +39,9 @@ class ChannelPruning(Part):
     macs: Annotated[float, Field(gt=0, le=1)] | None = None
     parameters: Annotated[float, Field(gt=0, le=1)] | None = None
     channels: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_latency: str | None = None
+    max_energy: str | None = None
+    machine: str | None = None
     criterion: Literal["curvature", "output", "magnitude", "l1", "taylor", "random"] = "magnitude"
     reduce: Literal["sum", "mean"] | None = None
     measured: bool = True
@@ -49,19 +55,42 @@ class ChannelPruning(Part):
 
     @model_validator(mode="after")
     def _one_target(self) -> ChannelPruning:
-        if sum(share is not None for share in (self.macs, self.parameters, self.channels)) != 1:
+        if sum(target is not None for target in (*self._shares, self.max_latency, self.max_energy)) != 1:
             raise ValueError("give one target, for example macs: 0.5 (the share that is left)")
+        if self.quantity is None and self.machine is not None:
+            raise ValueError("a machine goes with max_latency or max_energy, for example max_latency: 2 ms")
+        if self.quantity is not None and self.machine is None:
+            raise ValueError("max_latency and max_energy need a machine; fewbits machines lists those that come along")
+        if self.quantity is not None:
+            self.most  # noqa: B018 - written wrongly, it is refused here
         return self
+
+    @property
+    def _shares(self) -> tuple[float | None, ...]:
+        return self.macs, self.parameters, self.channels
+
+    @property
+    def quantity(self) -> str | None:
+        """What is limited on a machine: ``latency``, ``energy``, or nothing."""
+        return "latency" if self.max_latency is not None else "energy" if self.max_energy is not None else None
+
+    @property
+    def most(self) -> float:
+        """What one sample may take on the machine: milliseconds or microjoules."""
+        if self.max_latency is not None:
+            return 1e3 * parse_seconds(self.max_latency)
+        assert self.max_energy is not None
+        return 1e6 * parse_joules(self.max_energy)
 
     @property
     def over(self) -> str:
         """What the target is a share of."""
-        return "macs" if self.macs is not None else "parameters" if self.parameters is not None else "channels"
+        return "parameters" if self.parameters is not None else "channels" if self.channels is not None else "macs"
 
     @property
     def left(self) -> float:
-        """The target."""
-        return next(share for share in (self.macs, self.parameters, self.channels) if share is not None)
+        """The target, where it is a share."""
+        return next(share for share in self._shares if share is not None)
 
 
 class Prune(Part):

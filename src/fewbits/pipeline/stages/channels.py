@@ -23,6 +23,7 @@ from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.graph import graph_of
 from fewbits.hardware import count
+from fewbits.pipeline.stages._limit import Limit
 from fewbits.pipeline.stages._work import Context, Work
 from fewbits.recipe.pruning import ChannelPruning
 from fewbits.task import Task, fed, first_of, main_output, run
@@ -60,8 +61,8 @@ def remove_channels(
     """Remove channels from a trained network and train it on. The model given is not changed.
 
     In each of ``part.rounds`` the scores are measured anew, channels go until the target (of the first rounds:
-    geometrically on the way to it) is met, normalisations are recalibrated relative to the network before, and a share
-    of the epochs follows.
+    geometrically on the way to it) is met, be it a share or a cost on a machine, normalisations are recalibrated
+    relative to the network before, and a share of the epochs follows.
 
     Args:
         model: a float network. train: batches of the task, with a length.
@@ -75,7 +76,7 @@ def remove_channels(
 
     Raises:
         UnsupportedError, SelectionError: the structure cannot be read, or depends on fixed sizes. BudgetError: the cap
-            does not allow the target. DataError: no batches.
+            does not allow the target, or nothing that fits the machine does. DataError: no batches.
     """
     accelerator = accelerator or Accelerator()
     full = copy.deepcopy(model).to(accelerator.device).eval()
@@ -84,6 +85,7 @@ def remove_channels(
     shape = _sample(train)
     outputs = {name: len(t) for name, t in full.named_parameters() if t.dim()}
     whole = sizes_of(full, shape, part.over)
+    limit = Limit(full, shape, part) if part.quantity is not None else None
     choices = []
     kept = kept or KeptTraining(Store(None, "", accelerator), "channels.training")
     gone_on = None if kept.saved is None else kept.saved["notes"]
@@ -91,8 +93,8 @@ def remove_channels(
         if gone_on is not None and done == gone_on["round"]:
             load_plan(small, codec.decode(gone_on["network"], like=small))
         else:
-            share = part.left ** (done / part.rounds)  # of the network at the start
-            choice = _chosen(small, train, part, whole, share, outputs, shape, seed + done - 1, task)
+            way = done / part.rounds
+            choice = _chosen(small, train, part, whole, limit, way, outputs, shape, seed + done - 1, task)
             before = full if done == 1 else copy.deepcopy(small)
             _remove(small, choice.channels, train)
             choices.append(choice)
@@ -134,7 +136,8 @@ def _chosen(
     train: Any,
     part: ChannelPruning,
     whole: Sizes,
-    share: float,
+    limit: Limit | None,
+    way: float,
     outputs: dict[str, int],
     shape: Any,
     seed: int,
@@ -147,20 +150,26 @@ def _chosen(
     if part.measured:
         units = measured(model, first_samples(_epoch(train), part.samples), found, units)
     sizes = sizes_of(model, shape, part.over)
-    # The target is a share of the network at the start; of the present one it is as much larger.
-    present, start = (_amount(s, part.over, found.outputs) for s in (sizes, whole))
-    choice = choose(
-        found,
-        units,
-        sizes,
-        left=min(1.0, share * start / present),
-        over=part.over,
-        cap=part.cap,
-        full=outputs,
-        per_saving=part.per_saving,
-        exclude=part.exclude,
-        multiple=part.multiple,
-    )
+
+    def chosen(left: float) -> ChannelChoice:
+        return choose(
+            found,
+            units,
+            sizes,
+            left=left,
+            over=part.over,
+            cap=part.cap,
+            full=outputs,
+            per_saving=part.per_saving,
+            exclude=part.exclude,
+            multiple=part.multiple,
+        )
+
+    if limit is not None:
+        choice = limit.choice(model, chosen, way)
+    else:  # a share of the network at the start; of the present one it is as much larger
+        present, start = (_amount(s, part.over, found.outputs) for s in (sizes, whole))
+        choice = chosen(min(1.0, part.left**way * start / present))
     agreed = [choice]
     broadcast_object_list(agreed)  # rounding must not lead to different networks
     return agreed[0]
