@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fewbits.private.compile import PROFILES, compile_network
     from fewbits.private.connection import Connection
     from fewbits.private.evaluator import Encodings, Evaluator
+    from fewbits.private.groups import diagonal_groups
     from fewbits.private.keys import Keys, generate
     from fewbits.private.limits import Limits
     from fewbits.private.mac import new_mac_key, open_mac_key
@@ -38,6 +39,7 @@ __all__ = [
     "client_tls",
     "compile_network",
     "context",
+    "diagonal_groups",
     "generate",
     "listen",
     "new_mac_key",
@@ -54,6 +56,7 @@ _HOMES = {  # imported at the first use: a client needs no torch, which takes tw
     "compile": ("PROFILES", "compile_network"),
     "connection": ("Connection",),
     "evaluator": ("Encodings", "Evaluator"),
+    "groups": ("diagonal_groups",),
     "keys": ("Keys", "generate"),
     "limits": ("Limits",),
     "mac": ("new_mac_key", "open_mac_key"),

@@ -28,7 +28,7 @@ from fewbits.private.read import INPUT
 
 BEAM = 4
 LOOKED = 24  # placements that are looked at for a map, the most promising first
-NEAR = 3
+NEAR, FEW = 3, 40  # so many shifts are always looked at
 SLACK = 1.5  # layouts that cost more than the cheapest by this factor are not looked at
 
 
@@ -150,7 +150,8 @@ def _placements(state: Arrangement, step: Map, slots: int) -> Iterator[tuple[Pla
             if laid.map.target == step.like and not is_open:
                 yield laid.spread, {}
         return
-    for spread in _spreads(step, slots):
+    periods = {state.layouts[name].period for name in step.matrices if name in state.layouts}
+    for spread in _spreads(step, slots, slots if is_open else max(periods)):
         if not is_open:
             yield spread, {}
             continue
@@ -161,20 +162,24 @@ def _placements(state: Arrangement, step: Map, slots: int) -> Iterator[tuple[Pla
         yield from _images(state, step, slots, is_open)
 
 
-def _spreads(step: Map, slots: int) -> list[Spread]:
+def _spreads(step: Map, slots: int, period: int) -> list[Spread]:
+    """All spreads of a map's outputs, where every source repeats itself after ``period`` slots."""
     outputs = len(step.bias)
-    rows = 1 << (outputs - 1).bit_length()
+    least = 1 << (outputs - 1).bit_length()
     found = []
-    stride = 1
-    while rows * stride <= slots:
-        inner = stride
-        while inner >= 1:
-            if not step.last or (inner == stride and (rows > outputs or stride > 1)):  # a free slot, no partial sums
-                found.append(Spread(slots, outputs, rows, stride, inner))
-            inner //= 2
-        stride *= 2
-    if step.last and rows == outputs and 2 * rows <= slots:
-        found.append(Spread(slots, outputs, 2 * rows, 1, 1))
+    for rows in (least, 2 * least) if step.last and least == outputs else (least,):
+        stride = 1
+        while rows * stride <= slots:
+            inner = stride
+            while inner >= 1:
+                if not step.last or (
+                    inner == stride and (rows > outputs or stride > 1)
+                ):  # no partial sums, a free slot
+                    found.append(Spread(slots, outputs, rows, stride, inner))
+                    if rows * stride <= period < slots:
+                        found.append(Spread(slots, outputs, rows, stride, inner, period))
+                inner //= 2
+            stride *= 2
     return found
 
 
@@ -208,7 +213,7 @@ def _covering(layout: Layout, spread: Spread, slack: int) -> np.ndarray | None:
     if key not in _covers:
         if len(_covers) > 4096:
             _covers.clear()
-        _covers[key] = covering(layout, spread, slack * fewest(layout, spread) + 4)
+        _covers[key] = covering(layout, spread, max(slack * fewest(layout, spread), FEW))
     return _covers[key]
 
 

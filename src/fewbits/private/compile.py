@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,7 @@ def compile_network(
     profile: str = "precise",
     error: float | None = None,
     degree: int | None = None,
+    like: Profile | None = None,
 ) -> Program:
     """A program that computes a network on encrypted inputs.
 
@@ -62,6 +65,7 @@ def compile_network(
         profile: ``precise`` rescales after each layer; ``fast`` after squares only, which takes fewer primes.
         error: largest noise of an output that is wanted; else 0.2 % (precise) or 2 % (fast) of the largest output.
         degree: of the ring; else the smallest that keeps the error at 128 bits of security.
+        like: take the parameters and the scale of this profile, of another program; then the error is what it comes to.
 
     Raises:
         UnsupportedError: a layer that cannot be computed on encrypted numbers, or a network too deep or too wide.
@@ -75,8 +79,10 @@ def compile_network(
     depth = _depth(ops)
     inputs = given.reshape(len(given), -1).numpy()
     tried: list[str] = []
+    if like is not None:
+        degree = like.parameters.degree
     for one in DEGREES if degree is None else (degree,):
-        if not _chains(profile, depth, one, SENTINEL):
+        if like is None and not _chains(profile, depth, one, SENTINEL):
             tried.append(f"degree {one}: {SECURITY[one]} bits are too few")
             continue
         try:
@@ -86,7 +92,7 @@ def compile_network(
                 raise
             tried.append(f"degree {one}: {caught}")
             continue
-        best = _parameters(reading, ops, depth, arrangement, profile, inputs, one, error)
+        best = _parameters(reading, ops, depth, arrangement, profile, inputs, one, error, like)
         if isinstance(best, Program):
             return best
         tried.append(f"degree {one}: {best}")
@@ -94,6 +100,17 @@ def compile_network(
         f"no parameters of 128 bits for {depth} levels: {'; '.join(tried)}. A network with fewer squares, or a larger "
         "error, needs less"
     )
+
+
+def laid_out(model: nn.Module, shape: tuple[int, ...], degree: int, profile: str) -> Arrangement:
+    """Where all values of a network would lie at a degree, whether or not its parameters suffice.
+
+    Raises:
+        UnsupportedError: as for :func:`compile_network`.
+    """
+    reading = read(model, shape)
+    ops = _ops(reading, profile)
+    return _arranged(reading, ops, _depth(ops), degree // 2)
 
 
 def _ops(reading: Reading, profile: str) -> tuple[_Op, ...]:
@@ -168,7 +185,7 @@ def _arranged(reading: Reading, ops: tuple[_Op, ...], depth: int, slots: int) ->
 
 def _parameters(
     reading: Reading, ops: tuple[_Op, ...], depth: int, arrangement: Arrangement, profile: str, inputs: np.ndarray,
-    degree: int, error: float | None,
+    degree: int, error: float | None, like: Profile | None,
 ) -> Program | str:  # fmt: skip
     """The program with the least noise at this degree, or why there is none."""
     laid = {one.map.target: in_slots(one, arrangement.layouts) for one in arrangement.maps}
@@ -179,26 +196,35 @@ def _parameters(
     largest = float(outputs.max())
     loud = packed[np.argsort(outputs.max(1))[-LOUD:]]
     wanted = ERRORS[profile] * max(largest, 1e-9) if error is None else error
+    tried = _chosen(profile, depth, degree, max(largest, SENTINEL))
+    if like is not None:
+        tried = [(like.parameters, like.input_scale)] if like.parameters.levels >= depth else []
+        wanted = inf if error is None else error
     best: Program | None = None
-    for bits, scale in _chains(profile, depth, degree, max(largest, SENTINEL)):
-        try:
-            parameters = Parameters.of_bits(degree, bits)
-        except RecipeError:
-            continue
-        steps = _steps(ops, arrangement, laid, parameters, profile, 2.0**scale)
-        if not _fits(steps, parameters, 2.0**scale, plain):
+    for parameters, unit in tried:
+        steps = _steps(ops, arrangement, laid, parameters, unit)
+        if not _fits(steps, parameters, unit, plain):
             continue
         noise = Noise(parameters)
-        end = execute(steps, noise, {INPUT: noise.fresh(loud, 2.0**scale)})[OUTPUT]
+        end = execute(steps, noise, {INPUT: noise.fresh(loud, unit)})[OUTPUT]
         off = stated(end, last.slots)
         if best is None or off < best.profile.error:
             limit = MARGIN * float(np.abs(inputs).max()) or 1.0
-            best = Program(steps, _profile(reading, arrangement, steps, parameters, last, 2.0**scale, off, limit))
+            best = Program(steps, _profile(reading, arrangement, steps, parameters, last, unit, off, limit))
     if best is None:
         return f"{SECURITY[degree]} bits are too few"
     if best.profile.error > wanted:
         return f"outputs are off by {best.profile.error:.3g}, and {wanted:.3g} is wanted"
     return best
+
+
+def _chosen(profile: str, depth: int, degree: int, largest: float) -> list[tuple[Parameters, float]]:
+    """Parameters to try, and the scale of inputs for each."""
+    found = []
+    for bits, scale in _chains(profile, depth, degree, largest):
+        with suppress(RecipeError):  # not so many primes of a length, or a few thousandths of a bit too many
+            found.append((Parameters.of_bits(degree, bits), 2.0**scale))
+    return found
 
 
 def _chains(profile: str, depth: int, degree: int, largest: float) -> list[tuple[list[int], float]]:
@@ -223,8 +249,7 @@ def _chains(profile: str, depth: int, degree: int, largest: float) -> list[tuple
 
 
 def _steps(
-    ops: tuple[_Op, ...], arrangement: Arrangement, laid: Mapping[str, InSlots], parameters: Parameters, profile: str,
-    unit: float,
+    ops: tuple[_Op, ...], arrangement: Arrangement, laid: Mapping[str, InSlots], parameters: Parameters, unit: float
 ) -> tuple[Step, ...]:  # fmt: skip
     scales, levels = {INPUT: unit}, {INPUT: parameters.levels}
     steps: list[Step] = []

@@ -46,6 +46,7 @@ def in_slots(laid: Laid, layouts: Mapping[str, Layout]) -> InSlots:
         vectors = np.zeros((len(shifts), slots))
         used = matrix != 0
         vectors[which[used], where[used]] = matrix[used]
+        vectors = np.tile(vectors[:, : laid.spread.reach], (1, slots // laid.spread.reach))
         at = {int(shift): vectors[place] for place, shift in enumerate(shifts)}
         terms[name] = tuple(
             (giant, tuple((baby, np.roll(at[(baby + giant) % slots], giant)) for baby in babies))

@@ -50,6 +50,11 @@ class Grid:
         return self.block << (blocks - 1).bit_length()
 
     @property
+    def reach(self) -> int:
+        """Slots that partial sums are spread over: all."""
+        return self.slots
+
+    @property
     def folds(self) -> tuple[int, ...]:
         """Rotations that are added, one after the other."""
         found, step = [], self.period

@@ -36,6 +36,14 @@ class Layout:
         found[self.numbers[used]] = used
         return found
 
+    @property
+    def period(self) -> int:
+        """The smallest power of two after which all slots repeat themselves."""
+        period = self.slots
+        while period > 1 and (self.numbers[: period // 2] == self.numbers[period // 2 : period]).all():
+            period //= 2
+        return period
+
     def key(self) -> bytes:
         """Equal for equal layouts."""
         return self.numbers.tobytes()
@@ -51,6 +59,8 @@ class Spread:
     Attributes:
         slots, outputs: of the ciphertext, and of the layer. rows: a power of two, at least ``outputs``.
         stride, inner: powers of two; ``inner`` equal to ``stride`` means one partial sum in each repetition.
+        span: a power of two, the slots that partial sums are spread over; 0 for all. Where the input has this period,
+            all further slots do the same, so that fewer folds are needed.
     """
 
     slots: int
@@ -58,28 +68,40 @@ class Spread:
     rows: int
     stride: int
     inner: int
+    span: int = 0
 
     def __post_init__(self) -> None:
-        powers = all(n > 0 and n & (n - 1) == 0 for n in (self.slots, self.rows, self.stride, self.inner))
-        if not powers or self.rows * self.stride > self.slots or self.inner > self.stride or self.outputs > self.rows:
+        sizes = (self.slots, self.rows, self.stride, self.inner, self.reach)
+        powers = all(n > 0 and n & (n - 1) == 0 for n in sizes)
+        if (
+            not powers
+            or not self.rows * self.stride <= self.reach <= self.slots
+            or self.inner > self.stride
+            or self.outputs > self.rows
+        ):
             raise RecipeError(f"{self} does not fit")
+
+    @property
+    def reach(self) -> int:
+        """Slots that partial sums are spread over."""
+        return self.span or self.slots
 
     @property
     def folds(self) -> tuple[int, ...]:
         """Rotations that are added, one after the other."""
         inner = _doubling(self.inner, self.stride)
-        return (*inner, *_doubling(self.rows * self.stride, self.slots))
+        return (*inner, *_doubling(self.rows * self.stride, self.reach))
 
     @property
     def copies(self) -> int:
         """Partial sums of each output."""
-        return self.stride // self.inner * (self.slots // (self.rows * self.stride))
+        return self.stride // self.inner * (self.reach // (self.rows * self.stride))
 
     def partial(self) -> np.ndarray:
-        """Whose partial sum lies in each slot, int [slots]; ``EMPTY`` where none does."""
+        """Whose partial sum lies in each slot, int [slots]; ``EMPTY`` where none does, and beyond the span."""
         slot = np.arange(self.slots)
         output = slot // self.stride % self.rows
-        return np.where((slot % self.inner == 0) & (output < self.outputs), output, EMPTY)
+        return np.where((slot % self.inner == 0) & (output < self.outputs) & (slot < self.reach), output, EMPTY)
 
     def layout(self) -> Layout:
         """What lies where after the folds."""

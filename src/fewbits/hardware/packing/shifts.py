@@ -22,6 +22,10 @@ class Placement(Protocol):
         """Of the layer."""
 
     @property
+    def reach(self) -> int:
+        """Slots that partial sums are spread over; what is in them is repeated in all others."""
+
+    @property
     def folds(self) -> tuple[int, ...]:
         """Rotations that are added, one after the other."""
 
@@ -120,7 +124,7 @@ def covering(source: Layout, spread: Spread, most: int | None = None) -> np.ndar
 
 def fewest(source: Layout, spread: Spread) -> int:
     """No fewer shifts than these bring all pairs together: each reaches one input in each slot of a partial sum."""
-    slots = min(spread.outputs * spread.copies, int((source.numbers >= 0).sum()))
+    slots = min(spread.outputs * spread.copies, int((source.numbers >= 0).sum()) if not spread.span else spread.reach)
     return max(1, -(-source.size // spread.copies), -(-source.size * spread.outputs // max(1, slots)))
 
 
