@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,29 +54,39 @@ def demo(
     for folder in there.values():
         folder.mkdir(parents=True, exist_ok=True)
     inputs, plain = _network(there["server"], samples)
-    rows: list[tuple[str, str, int | None, float]] = []
+    rows: list[tuple[str, str, int | None, float | None]] = []
 
-    def role(name: str, *arguments: object, makes: str = "") -> None:
+    def role(name: str, *arguments: object, makes: Sequence[str] = ()) -> None:
         start = time.perf_counter()
         _run(there["client"], *arguments)
-        size = sum((there["client"] / each).stat().st_size for each in makes.split()) if makes else None
-        rows.append((name, makes, size, time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        for i, each in enumerate(makes or [""]):
+            size = (there["client"] / each).stat().st_size if each else None
+            rows.append((name, each, size, None if i else seconds))
 
     with _server(there["server"], arithmetic) as (address, seconds):
         rows.append(("serve", "", None, seconds))
-        role("profile", "profile", address, "--out", "net.profile", makes="net.profile")
-        role("keygen", "keygen", "net.profile", "--force", makes="keys/evaluation.keys")
+        role("profile", "profile", address, "--out", "net.profile", makes=["net.profile"])
+        role("keygen", "keygen", "net.profile", "--force", makes=_MADE)
         answers = []
         for i in range(samples):
             _save(there["client"] / "sample.npy", inputs[i])
-            role("encrypt", "encrypt", "sample.npy", "--key", "keys/secret.key", "--out", "request", makes="request")
-            role("request", "request", "request", address, *_KEYS, "--out", "answer", makes="answer")
+            role("encrypt", "encrypt", "sample.npy", "--key", "keys/secret.key", "--out", "request", makes=["request"])
+            role("request", "request", "request", address, *_KEYS, "--out", "answer", makes=["answer"])
             role("decrypt", "decrypt", "answer", *_SECRET, "--request", "request", "--json", "outputs.json")
             answers.append(json.loads((there["client"] / "outputs.json").read_text())["outputs"])
     found = _compared(plain, answers)
     show_rows(
         ("role", "makes", "bytes", "seconds"),
-        [(name, makes, "" if size is None else f"{size:,}", f"{seconds:.2f}") for name, makes, size, seconds in rows],
+        [
+            (
+                name if seconds is not None else "",
+                makes,
+                "" if size is None else f"{size:,}",
+                "" if seconds is None else f"{seconds:.2f}",
+            )
+            for name, makes, size, seconds in rows
+        ],
         words=2,
     )
     show(f"argmax equal to the plain network's: {found['equal']} of {samples}; largest error {found['error']:.2g}")
@@ -89,6 +99,7 @@ def demo(
         write_text(json_file, json.dumps({"roles": told, "samples": samples} | found, indent=1))
 
 
+_MADE = ("keys/evaluation.keys", "keys/public.key", "keys/secret.key")
 _KEYS = ("--keys", "keys/evaluation.keys")
 _SECRET = ("--key", "keys/secret.key")
 
