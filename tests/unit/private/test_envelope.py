@@ -91,6 +91,16 @@ def test_a_mac_is_asked_for_on_both_sides() -> None:
         opened(signed, Kind.HELLO, mac_key=bytes(32))
 
 
+@pytest.mark.parametrize(("at", "value"), [(8, 2), (9, 0), (9, 11), (10, 2), (10, 3), (11, 1)])
+def test_a_head_of_values_that_do_not_exist_is_refused_behind_a_right_hash(at: int, value: int) -> None:
+    """They are for later versions, which mean something by them."""
+    data = bytearray(Envelope(Kind.REQUEST, b"x").sealed()[:-HASH])
+    data[at] = value
+    data += hashlib.sha256(data).digest()
+    with pytest.raises(DamagedError, match="its head has values that do not exist|is of version 2"):
+        opened(bytes(data), *Kind)
+
+
 @given(envelopes, envelopes)
 def test_who_repairs_the_hash_still_has_no_mac(envelope: Envelope, other: Envelope) -> None:
     """The attack that SHA-256 cannot stop: another payload and its right hash, with the HMAC of what was there."""
