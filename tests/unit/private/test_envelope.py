@@ -97,7 +97,7 @@ def test_a_head_of_values_that_do_not_exist_is_refused_behind_a_right_hash(at: i
     data = bytearray(Envelope(Kind.REQUEST, b"x").sealed()[:-HASH])
     data[at] = value
     data += hashlib.sha256(data).digest()
-    with pytest.raises(DamagedError, match="its head has values that do not exist|is of version 2"):
+    with pytest.raises(DamagedError, match=r"its head has values that do not exist|is of version 2"):
         opened(bytes(data), *Kind)
 
 
