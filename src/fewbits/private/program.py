@@ -17,7 +17,6 @@ from fewbits.private.profile import Profile
 from fewbits.private.read import INPUT
 from fewbits.private.steps import Step, execute
 
-
 CHUNK = 64  # samples that go through all steps together
 
 
