@@ -17,6 +17,8 @@ from fewbits.private.profile import Profile
 from fewbits.private.read import INPUT
 from fewbits.private.steps import Step, execute
 
+CHUNK = 64  # samples that go through all steps together
+
 
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -58,4 +60,7 @@ class Program:
 
     def plain(self, samples: Any) -> np.ndarray:
         """Outputs of plain samples [n, ...], float64 [n, outputs]."""
-        return self.slots(samples)[:, list(self.profile.output_slots)]
+        wanted, found = list(self.profile.output_slots), []
+        for start in range(0, len(samples), CHUNK):  # all slots of all steps are in memory
+            found.append(self.slots(samples[start : start + CHUNK])[:, wanted])
+        return np.concatenate(found)

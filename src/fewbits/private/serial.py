@@ -1,7 +1,7 @@
 """SEAL's objects as bytes and back. SEAL saves to paths only: here, to files that live in memory.
 
-SEAL decompresses what it loads without a bound. So bytes are decompressed here, up to the size that such an object
-has, and SEAL is handed the plain form.
+A few compressed bytes may be many. So they are decompressed here, up to the size that such an object has, and SEAL is
+handed the plain form.
 """
 
 from __future__ import annotations

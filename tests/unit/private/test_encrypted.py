@@ -14,6 +14,7 @@ from fewbits.errors import RecipeError
 from fewbits.private import Evaluator, Parameters, Program, compile_network, context
 from fewbits.private._primes import primes_of
 from fewbits.private.counts import plaintexts
+from fewbits.private.price import calibrate, price_of
 
 seal = pytest.importorskip("tenseal.sealapi")
 
@@ -111,3 +112,11 @@ def test_seal_checks_security_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     weak = Parameters.of_bits(2**12, (40, 40, 60))
     with pytest.raises(RecipeError, match="SEAL refuses"):
         context(weak)
+
+
+def test_a_probe_times_every_operation_that_a_program_does(tiny: tuple[Program, Client, torch.Tensor]) -> None:
+    program, _, samples = tiny
+    times = calibrate(program.profile.parameters)
+    assert set(program.counts) <= set(times)
+    assert times["rotate", 1] > times["add", 1]
+    assert price_of(program, samples, times).probed

@@ -14,6 +14,8 @@ from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.ops import fit
 from fewbits.ops.swap import swap
 from fewbits.private import SENTINEL, Profile, Program, compile_network
+from fewbits.private.counts import total
+from fewbits.private.price import estimated, price_of
 
 
 def outputs(model: nn.Module, samples: torch.Tensor) -> np.ndarray:
@@ -141,3 +143,12 @@ def test_an_input_beyond_the_calibrated_range_is_refused_before_it_is_encrypted(
     program.profile.pack(2 * torch.ones(4))
     with pytest.raises(RecipeError, match=r"of magnitude 2\.5; this program takes 2 at most"):
         program.profile.pack(2.5 * torch.ones(4))
+
+
+def test_seconds_are_estimated_by_the_counts() -> None:
+    program = compile_network(mlp(12, 8, 3), torch.randn(8, 12))
+    found = price_of(program, torch.randn(8, 12))
+    times = estimated(program.profile.parameters)
+    assert found.seconds == pytest.approx(sum(times[name] * count for name, count in program.counts.items()))
+    assert sum(found.rotations_by_level) == found.rotations == total(program.counts, "rotate")
+    assert found.precision_bits > 8  # 0.2 % of the largest output, at least
