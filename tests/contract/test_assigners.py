@@ -19,6 +19,7 @@ from fewbits.assign import (
     erk,
     feather,
     global_magnitude,
+    grouped,
     lamp,
     layerwise,
     n_of_m,
@@ -59,6 +60,8 @@ PRUNERS: dict[str, Callable[..., Assigner]] = {
     "random": lambda: random_pruning(0.7),
     "layerwise": lambda: layerwise({"*": 0.7}),
     "2:4": lambda: n_of_m("2:4"),
+    "groups": lambda: grouped(0.7, lambda name, weight: torch.arange(weight.numel()).reshape(weight.shape) % 7),
+    "groups regrow": lambda: grouped(0.7, lambda name, weight: torch.zeros_like(weight).long(), regrow=True),
 }
 SCORED: dict[str, Callable[..., Assigner]] = {
     "scored": lambda: scored(0.7),
@@ -171,7 +174,7 @@ def test_state_keeps_nothing_that_the_caller_can_change(make_with_scores: Callab
 
 
 def test_weights_in_another_order_get_the_same_levels(make: Callable[..., Assigner]) -> None:
-    if make in (EVERY["2:4"], EVERY["random"], EVERY["wanda"], EVERY["wanda regrow"]):
+    if make in (EVERY["2:4"], EVERY["groups"], EVERY["random"], EVERY["wanda"], EVERY["wanda regrow"]):
         pytest.skip("depends on the places of the weights")
     weights, scores = layers()
     plan = run(make(), weights, scores)

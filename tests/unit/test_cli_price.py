@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import types
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,56 @@ def test_machines_are_listed_and_shown() -> None:
     assert "checked: " in ran.out
     assert fewbits("machines", "stc").out.strip() == machine_text("stc").strip()
     assert fewbits("machines", "sct").code == 2
+
+
+def test_encrypted_inputs_are_priced_in_both_profiles(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(NETWORK_WITH_A_SQUARE)
+    network = _own(tmp_path / "mine.py").Net()
+    entries = {name: Dense(tensor) for name, tensor in network.state_dict().items()}
+    (tmp_path / "net.few").write_bytes(codec.encode(Plan(entries), header={"model": "Net"}))
+    own = ["--network", f"{tmp_path}/mine.py:Net", "--data", f"{tmp_path}/mine.py:loaders"]
+    ran = fewbits("price", tmp_path / "net.few", "--machine", "ckks", *own, "--json", tmp_path / "p.json")
+    assert ran.code == 0, ran.err
+    rows = json.loads((tmp_path / "p.json").read_text())["prices"]
+    assert [row["profile"] for row in rows] == ["precise", "fast"]
+    assert all(row["seconds"] > 0 and row["rotations"] == sum(row["rotations_by_level"]) for row in rows)
+    assert rows[1]["levels"] < rows[0]["levels"], "the fast profile rescales after squares only"
+    assert "rotations, by level" in ran.out
+
+
+def test_a_network_that_cannot_be_encrypted_is_told_with_published_times(file: Path) -> None:
+    ran = fewbits("price", file, "--machine", "ckks")
+    assert ran.code != 0
+    assert "(ReLU) cannot be computed on encrypted numbers" in ran.err
+    assert "ResNet-20 403 s" in ran.err
+    both = fewbits("price", file, "--machine", "ckks", "--machine", "stc")
+    assert "ckks is priced alone" in both.err
+
+
+NETWORK_WITH_A_SQUARE = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(12, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.first(x) ** 2)
+
+
+def loaders():
+    batches = [(torch.randn(16, 12), torch.randint(3, (16,))) for _ in range(2)]
+    return batches, batches
+"""
+
+
+def _own(path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("mine_with_a_square", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -5,6 +5,7 @@ from fewbits.assign._chain import ChainState, chain
 from fewbits.assign._entropy import ecq, ecqx
 from fewbits.assign._entropy_state import CodebookState, EntropyState, GridState
 from fewbits.assign._grid import gradient_scale, nearest, step_size
+from fewbits.assign._groups import grouped
 from fewbits.assign._pattern import n_of_m
 from fewbits.assign._schedule import Schedule, rising
 from fewbits.assign._scored import scored, wanda
@@ -39,6 +40,7 @@ __all__ = [
     "feather",
     "global_magnitude",
     "gradient_scale",
+    "grouped",
     "joint",
     "lamp",
     "layerwise",

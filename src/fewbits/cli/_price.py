@@ -12,6 +12,7 @@ from rich.table import Table
 from fewbits.cli._common import Base, Data, Member, Network
 from fewbits.cli._console import Json, show, show_table, writable
 from fewbits.cli._deploy import Recipe, named, network_and_inputs
+from fewbits.cli._price_private import CKKS, encrypted
 
 if TYPE_CHECKING:
     from fewbits.hardware import Price
@@ -27,6 +28,7 @@ def machines(
         show(machine_text(name).rstrip())
         return
     width = max(map(len, machine_names()))
+    show(f"{CKKS:<{width}}  this machine, on encrypted inputs; timed by a short probe, with the extra private")
     for each in machine_names():
         found = machine_of(each)
         show(f"{each:<{width}}  {found.about}")
@@ -37,7 +39,8 @@ def machines(
 def price(
     file: Annotated[Path, typer.Argument(help="A .few file.")],
     machine: Annotated[
-        list[str] | None, typer.Option("--machine", help="A name, or a YAML file; several times for several machines.")
+        list[str] | None,
+        typer.Option("--machine", help="A name, a YAML file, or ckks (encrypted); several times for several machines."),
     ] = None,
     input_density: Annotated[
         float | None,
@@ -58,6 +61,7 @@ def price(
 
     Zeros and levels are those of the file. Zeros of inputs are counted on the data of --recipe, or of --network and
     --data; without them, inputs are taken as dense, or as --input-density says. One machine is shown layer by layer.
+    ckks is no machine, but this one, computing on encrypted inputs; ranges are those of the inputs above.
     """
     from fewbits.errors import FewbitsError, RecipeError, UnsupportedError
     from fewbits.hardware import layers, machine_names, machine_of
@@ -69,6 +73,11 @@ def price(
 
     if not machine:
         raise RecipeError(f"name a machine, as --machine {machine_names()[0]}; 'fewbits machines' lists them")
+    if CKKS in machine:
+        if len(machine) > 1:
+            raise RecipeError(f"{CKKS} is priced alone; leave out the other machines")
+        encrypted(file, named(recipe, network, data), base, member, json_file)
+        return
     wanted = [machine_of(each) for each in machine]
     loaded = named(recipe, network, data)
     coded, origin = opened(file, base or (loaded.base if loaded else None), member)

@@ -1,0 +1,73 @@
+"""Groups of weights fall together, and those of a packing are its diagonals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fewbits.assign import grouped
+from fewbits.errors import RecipeError, SelectionError
+
+
+def test_the_weakest_groups_fall_whole() -> None:
+    weight = torch.tensor([[1.0, 5.0, 0.1], [1.0, 0.0, 0.2]])
+    numbers = torch.tensor([[0, 1, 2], [0, 1, 2]])
+    plan, _ = _updated(grouped(1 / 3, {"a": numbers}), {"a": weight})
+    assert plan["a"].kept.tolist() == [[True, True, False]] * 2
+    plan, _ = _updated(grouped(2 / 3, {"a": numbers}), {"a": weight})
+    assert plan["a"].kept.tolist() == [[False, True, False]] * 2
+
+
+def test_some_groups_stay_and_what_fell_stays_away() -> None:
+    weight, numbers = torch.randn(4, 6), torch.arange(6).expand(4, 6)
+    plan, _ = _updated(grouped(1.0, {"a": numbers}, least=2), {"a": weight})
+    assert len(numbers[plan["a"].kept].unique()) == 2
+    assigner = grouped(0.5, {"a": numbers})
+    first, state = assigner.update({"a": weight}, None, assigner.init({"a": weight}))
+    stronger = torch.where(first["a"].kept, weight, 100.0)
+    second, _ = assigner.update({"a": stronger}, None, state)
+    assert not (second["a"].kept & ~first["a"].kept).any()
+
+
+def test_groups_that_do_not_fit_are_refused() -> None:
+    weight = torch.randn(4, 6)
+    with pytest.raises(SelectionError, match="a has no groups; there are those of b"):
+        grouped(0.5, {"b": torch.zeros(4, 6).long()}).init({"a": weight})
+    with pytest.raises(SelectionError, match=r"a has shape \(4, 6\), its groups \(6, 4\)"):
+        grouped(0.5, {"a": torch.zeros(6, 4).long()}).init({"a": weight})
+    with pytest.raises(RecipeError, match="at least 0 groups"):
+        grouped(0.5, {}, least=-1)
+
+
+def test_a_pruned_diagonal_is_a_product_less() -> None:
+    from fewbits.private import compile_network, diagonal_groups
+    from fewbits.private.counts import total
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 32), _Square(), nn.Linear(32, 4))
+    samples = torch.randn(8, 256)
+    dense = compile_network(model, samples, profile="fast", degree=8192, error=1.0)
+    groups = diagonal_groups(model, (256,), degree=8192, profile="fast")
+    weights = {name: dict(model.named_parameters())[name] for name in ("0.weight",)}
+    plan, _ = _updated(grouped(0.5, groups), weights)
+    diagonals = len(groups["0.weight"].unique())
+    model[0].weight.data *= plan["0.weight"].kept
+    pruned = compile_network(model, samples, profile="fast", like=dense.profile)
+    assert diagonals > 1
+    assert total(pruned.counts, "multiply") == total(dense.counts, "multiply") - round(0.5 * diagonals)
+    assert pruned.profile.parameters == dense.profile.parameters
+    scattered = nn.Sequential(nn.Linear(256, 32), _Square(), nn.Linear(32, 4))
+    scattered[0].weight.data *= torch.rand(32, 256) < 0.5
+    zeros = compile_network(scattered, samples, profile="fast", like=dense.profile)
+    assert total(zeros.counts, "multiply") == total(dense.counts, "multiply"), "scattered zeros save nothing"
+
+
+class _Square(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x
+
+
+def _updated(assigner, weights):  # type: ignore[no-untyped-def]
+    plan, state = assigner.update(weights, None, assigner.init(weights))
+    return plan.compressed, state

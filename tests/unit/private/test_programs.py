@@ -1,0 +1,154 @@
+"""Programs on plain numbers: the same arithmetic in slots, against torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from private_networks import Cubic, Residual, Square, mlp
+from torch import nn
+
+from fewbits.errors import RecipeError, UnsupportedError
+from fewbits.ops import fit
+from fewbits.ops.swap import swap
+from fewbits.private import SENTINEL, Profile, Program, compile_network
+from fewbits.private.counts import total
+from fewbits.private.price import estimated, price_of
+
+
+def outputs(model: nn.Module, samples: torch.Tensor) -> np.ndarray:
+    with torch.no_grad():
+        return model.double().eval()(samples.double()).numpy()
+
+
+def check(model: nn.Module, samples: torch.Tensor, **options: object) -> Program:
+    program = compile_network(model, samples, **options)  # type: ignore[arg-type]
+    wanted = outputs(model, samples)
+    np.testing.assert_allclose(program.plain(samples), wanted, rtol=1e-9, atol=1e-9 * np.abs(wanted).max())
+    return program
+
+
+def test_every_slot_of_an_answer_is_an_output_or_zero_or_the_sentinel() -> None:
+    torch.manual_seed(0)
+    program = check(mlp(20, 16, 12, 5), torch.randn(8, 20))
+    slots = program.slots(torch.randn(4, 20))
+    for row in slots:
+        known = np.append(row[list(program.profile.output_slots)], [0.0, SENTINEL])
+        assert np.abs(row[:, None] - known[None, :]).min(1).max() < 1e-9  # no partial sum, which tells of the weights
+    assert (slots[:, program.profile.sentinel_slot] == SENTINEL).all()
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    sizes=st.lists(st.integers(1, 24), min_size=2, max_size=4),
+    zeros=st.floats(0, 0.95),
+    profile=st.sampled_from(["precise", "fast"]),
+    seed=st.integers(0, 99),
+)
+def test_products_of_any_shape(sizes: list[int], zeros: float, profile: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    model = mlp(*sizes)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            layer.weight.data *= torch.rand(layer.weight.shape) >= zeros
+            layer.weight.data.view(-1)[0] = 0.5  # not all of them
+    check(model, torch.randn(6, sizes[0]), profile=profile, error=1e3)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 6)),
+    size=st.integers(5, 8),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    pool=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_convolutions_of_any_shape(
+    channels: tuple[int, int], size: int, kernel: int, stride: int, padding: int, pool: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    front = nn.Conv2d(*channels, kernel, stride, padding)
+    layers: list[nn.Module] = [front, Square(), *([nn.AvgPool2d(2, 1, 1)] if pool else []), nn.Flatten()]
+    samples = torch.randn(4, channels[0], size, size)
+    width = nn.Sequential(*layers)(samples).shape[1]
+    check(nn.Sequential(*layers, nn.Linear(width, 3)), samples, error=1e3)
+
+
+@pytest.mark.parametrize("profile", ["precise", "fast"])
+@pytest.mark.parametrize("power", [3, 4])
+def test_polynomials_up_to_degree_four(power: int, profile: str) -> None:
+    torch.manual_seed(1)
+    program = check(Cubic(power), torch.randn(8, 6), profile=profile, error=1e3)
+    assert program.counts.total() > 0
+
+
+def test_residual_sums_strides_and_normalisation() -> None:
+    torch.manual_seed(2)
+    model = Residual()
+    model(torch.randn(32, 1, 6, 6))  # statistics of its own
+    check(model, torch.randn(8, 1, 6, 6), profile="fast", error=1e3)
+
+
+def test_a_swapped_activation_is_its_polynomial() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 2)).eval()
+    swap(model, {"gelu": fit("gelu", kind="polynomial", degree=2, domain=(-3.0, 3.0))})
+    samples = torch.randn(8, 6) / 3
+    program = compile_network(model, samples)
+    with torch.no_grad():
+        wanted = model.float()(samples).numpy()
+    np.testing.assert_allclose(program.plain(samples), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), r"1 \(ReLU\) cannot be computed.*put a square"),
+        (nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 2)), r"1 \(GELU\).*swap gelu for a polynomial"),
+        (nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.MaxPool2d(2), nn.Flatten()), r"1 \(MaxPool2d\).*average pooling"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_its_name(model: nn.Module, message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        compile_network(model, torch.randn(4, 4))
+
+
+def test_a_network_too_deep_says_which_degrees_were_tried() -> None:
+    torch.manual_seed(4)
+    with pytest.raises(UnsupportedError, match=r"no parameters of 128 bits for 5 levels: degree 4096: 106 bits"):
+        compile_network(mlp(4, 4, 4, 2), torch.randn(4, 4), degree=4096)
+
+
+def test_a_profile_is_read_back_and_strange_ones_are_refused() -> None:
+    program = compile_network(mlp(4, 3, 2), torch.randn(4, 4))
+    values = program.profile.as_dict()
+    assert Profile.from_dict(values) == program.profile
+    for change, message in [
+        ({"weights": []}, "no key 'weights'"),
+        ({"rotations": [0, 1]}, "rotations increase"),
+        ({"sentinel_slot": values["output_slots"][0]}, "a slot of its own"),
+        ({"error": float("nan")}, "error is finite"),
+        ({"shape": [0]}, "cannot be packed"),
+    ]:
+        with pytest.raises(RecipeError, match=message):
+            Profile.from_dict(values | change)
+
+
+def test_an_input_beyond_the_calibrated_range_is_refused_before_it_is_encrypted() -> None:
+    program = compile_network(mlp(4, 3, 2), torch.ones(4, 4))
+    program.profile.pack(2 * torch.ones(4))
+    with pytest.raises(RecipeError, match=r"of magnitude 2\.5; this program takes 2 at most"):
+        program.profile.pack(2.5 * torch.ones(4))
+
+
+def test_seconds_are_estimated_by_the_counts() -> None:
+    program = compile_network(mlp(12, 8, 3), torch.randn(8, 12))
+    found = price_of(program, torch.randn(8, 12))
+    times = estimated(program.profile.parameters)
+    assert found.seconds == pytest.approx(sum(times[name] * count for name, count in program.counts.items()))
+    assert sum(found.rotations_by_level) == found.rotations == total(program.counts, "rotate")
+    assert found.precision_bits > 8  # 0.2 % of the largest output, at least
