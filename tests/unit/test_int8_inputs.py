@@ -83,6 +83,32 @@ def test_normalisation_is_folded_as_it_is_seen_in_a_run() -> None:
     assert isinstance(model.norm, nn.BatchNorm2d)
 
 
+class Tokens(nn.Module):
+    """A normalisation over the second of three dimensions, behind a linear layer of as many outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.head = nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.tolist()
+        x += 1  # in place, too
+        return self.head(self.norm(self.first(x)).mean(1))
+
+
+def test_a_normalisation_over_another_dimension_is_not_folded() -> None:
+    torch.manual_seed(0)
+    model, x = Tokens().eval(), torch.randn(4, 6, 5)
+    nn.init.normal_(model.norm.running_mean)
+    before = x.clone()
+    form = integer_form(model, RangedQuantizer, inputs=x)
+    assert torch.equal(x, before)
+    assert isinstance(form.norm, nn.BatchNorm1d)
+    calibrate(form, [x.clone()])
+    with torch.no_grad():
+        assert torch.allclose(form(x.clone()), model(x.clone()), atol=0.05)
+
+
 def test_it_computes_what_integers_do() -> None:
     """Against a forward pass written by hand, quantizer by quantizer."""
     model, data = writing(0), batches(2, 8, 8)

@@ -25,7 +25,7 @@ from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import SelectionError, UnsupportedError
 from fewbits.graph import OPENED, VALUE, graph_of, place_of
 from fewbits.graph.traced import placed
-from fewbits.task.batches import called, run, sample_of, tensors_in, told
+from fewbits.task.batches import called, run_apart, sample_of, tensors_in, told
 from fewbits.task.structure import recorded_on
 
 SAME = 1e-3  # of outputs of a trial, relative to the largest: float32 sums in another order
@@ -118,7 +118,7 @@ def _sound(model: nn.Module, found: Dependencies, inputs: Any) -> bool:
     prune_channels(small, channels)
     zero_channels(zeroed, channels)
     try:
-        mine, wanted = (list(tensors_in(run(net, given))) for net in (small, zeroed))
+        mine, wanted = (list(tensors_in(run_apart(net, given))) for net in (small, zeroed))
     except Exception:  # whatever the user's operation raises where sizes do not fit
         return False
     if [a.shape for a in mine] != [b.shape for b in wanted]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewbits.attach.attach import fold
-from fewbits.graph import Kind
+from fewbits.graph import VALUE, Kind
 from fewbits.graph.norm_pairs import pairs
 from fewbits.graph.traced import kind_of_module
 from fewbits.int8.folding import fold_into
@@ -92,7 +92,8 @@ def _fold(net: nn.Module, inputs: Any) -> dict[str, Tensor]:
         graph = recorded_on(net, sample_of(inputs, next(net.parameters())))
     for before, node in pairs(graph, modules):
         layer = modules[str(before.target)]
-        if (layer, "weight") not in several:
+        other = isinstance(layer, nn.Linear) and before.meta[VALUE].dim() > 2  # whose channels are last
+        if (layer, "weight") not in several and not other:
             factor = fold_into(layer, modules[str(node.target)])
             if factor is not None:
                 factors[str(before.target)] = factor

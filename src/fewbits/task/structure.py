@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import fx, nn
@@ -26,4 +27,5 @@ def structure_of(model: nn.Module, inputs: Any) -> fx.Graph:
 
 def recorded_on(model: nn.Module, inputs: Any) -> fx.Graph:
     """The graph of one run on these inputs, see :func:`fewbits.graph.recorded.recorded`."""
+    inputs = copy.deepcopy(inputs)  # some networks change them in place
     return recorded(model, tensors_in(inputs), lambda: tensors_in(run(model.forward, inputs)))  # type: ignore[arg-type]
