@@ -1,6 +1,7 @@
 """Encrypted inference: a client encrypts its input, a server computes, and only the client can read the answer."""
 
 from fewbits.private.compile import PROFILES, compile_network
+from fewbits.private.cost import encrypted_latency
 from fewbits.private.evaluator import Encodings, Evaluator
 from fewbits.private.groups import diagonal_groups
 from fewbits.private.parameters import SECURITY, Parameters, context
@@ -19,4 +20,5 @@ __all__ = [
     "compile_network",
     "context",
     "diagonal_groups",
+    "encrypted_latency",
 ]
