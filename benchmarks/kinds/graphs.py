@@ -152,8 +152,9 @@ def channels_of(seed: int) -> Row:
 
 @torch.no_grad()
 def outputs_of(model: nn.Module, inputs: Any) -> Tensor:
-    """Logits, in evaluation mode."""
+    """Logits, in evaluation mode. Some networks change their inputs in place."""
     model.eval()
+    inputs = copy.deepcopy(inputs)
     return main_output(model(**inputs) if isinstance(inputs, dict) else model(inputs))
 
 
@@ -177,7 +178,7 @@ def clusters(graph: Graph) -> None:
     """By a recipe that leaves shapes alone; normalisations are merged, which computes the same."""
     model, inputs = in_double(graph)
     wanted, merged = outputs_of(model, inputs), copy.deepcopy(model)
-    merge_statistics(merged, biased(merged))
+    merge_statistics(merged, biased(merged, lambda net: outputs_of(net, inputs)))
     if not (off := differ(outputs_of(merged, inputs), wanted)) < ROUNDING:
         raise BrokenPromiseError(f"merged statistics change the outputs by {off:.2g}")
     compressed(graph, "ecq")

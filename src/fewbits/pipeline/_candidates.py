@@ -20,7 +20,7 @@ from fewbits.pipeline.restore import holds, network_of, restore
 from fewbits.plan import Plan
 from fewbits.recipe import Recipe
 from fewbits.task import Fed, run
-from fewbits.task.batches import tensors_in
+from fewbits.task.batches import run_apart, tensors_in
 from fewbits.task.metric import number
 from fewbits.task.stream import NoBatches
 from fewbits.weights import places
@@ -52,6 +52,7 @@ class Candidates:
         holder: how plans are held; default: as weights of the network itself.
         calibration: inputs, where clusters are written with integer activations, see :class:`Integers`.
         base: the file that plans are differences to, or ``None``.
+        forward: runs a network once on data of its own, see :func:`fewbits.graph.norm_pairs.across`.
 
     Attributes:
         bases: its tensors that the network's are differences to, by name; none without a base.
@@ -66,12 +67,14 @@ class Candidates:
         holder: Holder | None = None,
         calibration: Sequence[Any] | None = None,
         base: Base | None = None,
+        forward: Callable[[nn.Module], object] | None = None,
     ) -> None:
         self.recipe, self.original, self.evaluate = recipe, original, evaluate
         self.full, self.holder = original if full is None else full, holder or Parametrized()
         self.base, self.bases = base, {} if base is None else bases_of(base, original)
+        taken = biased(original, forward) if recipe.merge_normalisation else {}
         self.floats = Floats(
-            getattr(torch, recipe.floats), recipe.significand, recipe.merge_normalisation, biased(original), self.bases
+            getattr(torch, recipe.floats), recipe.significand, recipe.merge_normalisation, taken, self.bases
         )
         self.integers = None
         if calibration is not None:  # floats are shortened after folding, once
@@ -126,7 +129,7 @@ class Candidates:
         compressed network's. Without any inputs the tensors decide alone."""
         inputs = self._some_of(train)
         # Its network goes before the other comes: two are one too many.
-        expected = None if inputs is None else list(tensors_in(run(network_of(written, self.original), inputs)))
+        expected = None if inputs is None else list(tensors_in(run_apart(network_of(written, self.original), inputs)))
         decoded = restore(data, self.full, self.base)[0]
         if not holds(decoded, written):
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +63,11 @@ def run_laid_out(model: nn.Module, inputs: Any) -> Any:
 def run(model: nn.Module, inputs: Any) -> Any:
     """What a network gives for the inputs of a batch."""
     return model(*inputs.args, **inputs.kwargs) if isinstance(inputs, Inputs) else model(inputs)
+
+
+def run_apart(model: nn.Module, inputs: Any) -> Any:
+    """As :func:`run`, on a copy: some networks change their inputs in place, and another is to run on the same."""
+    return run(model, copy.deepcopy(inputs))
 
 
 def called(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

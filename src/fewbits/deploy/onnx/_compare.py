@@ -16,7 +16,7 @@ from fewbits.deploy.onnx._graph import feeds_of, layer_outputs
 from fewbits.deploy.onnx.runtime import Array
 from fewbits.errors import ExportError
 from fewbits.task import run
-from fewbits.task.batches import tensors_in
+from fewbits.task.batches import run_apart, tensors_in
 
 FLOAT = 1e-4  # of a layer's root mean square: rounding of float32, summed up over the layers
 INTEGER = 0.03  # one level here and there: a level is 1/255 of a range, of which the root mean square may be a tenth
@@ -69,7 +69,7 @@ def compare(network: nn.Module, model: Any, inputs: Any, *, integer: bool) -> Ag
     """
     limit = INTEGER if integer else allowed(network)
     with torch.no_grad():
-        expected = [tensor.cpu().numpy() for tensor in tensors_in(run(network, inputs))]
+        expected = [tensor.cpu().numpy() for tensor in tensors_in(run_apart(network, inputs))]
     feeds = {name: value.numpy() for name, value in feeds_of(network, inputs).items()}
     found = runtime.run(model.SerializeToString(), feeds)
     if len(found) != len(expected):

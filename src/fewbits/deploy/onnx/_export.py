@@ -22,8 +22,8 @@ from fewbits.int8.folding import folded
 from fewbits.int8.form import bias_units, is_integer
 from fewbits.int8.places import repeated
 from fewbits.plan import Affine, Clustered, Masked, Plan
-from fewbits.task import Feed, run
-from fewbits.task.batches import called, described, tensors_in
+from fewbits.task import Feed
+from fewbits.task.batches import called, described, run_apart, tensors_in
 from fewbits.weights import aliases, layers
 
 
@@ -68,7 +68,7 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
         return _own_graph(model, inputs, path, entries)
     inputs = Feed(model).arranged(inputs)
     with torch.no_grad():
-        returned = run(model.eval(), inputs)
+        returned = run_apart(model.eval(), inputs)
     expected = list(tensors_in(returned))
     if not expected:
         raise ExportError(f"{type(model).__name__} returns {described(returned)}, no tensor")
@@ -78,7 +78,7 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
     if not integer:
         network, factors = _folded(model)
         with torch.no_grad():
-            again = list(tensors_in(run(network, inputs)))
+            again = list(tensors_in(run_apart(network, inputs)))
             pairs = zip(expected, again, strict=True)
             off = max(distance(first.cpu().numpy(), second.cpu().numpy()) for first, second in pairs)
         if off > allowed(model):

@@ -12,6 +12,7 @@ from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.pipeline._candidates import Candidates
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._finish import met, tables_of
+from fewbits.pipeline.stages._once import once_of
 from fewbits.pipeline.stages._work import Context, Work
 from fewbits.recipe import RangeTraining
 from fewbits.report.report import Try
@@ -42,7 +43,7 @@ class Adjust:
             net, work.train, objective_of(settings, work.teacher, work.task), optimizer, settings, callback=kept,
             accelerator=context.accelerator, start=start, task=work.task,
         )  # fmt: skip
-        candidates = Candidates(recipe, work.model, work.evaluate, work.full)
+        candidates = Candidates(recipe, work.model, work.evaluate, work.full, forward=once_of(work))
         floats = candidates.floats
         plan = adjusted(done.plan, net.eval(), floats=floats.dtype, significand=floats.significand)
         data = candidates.encoded(plan)

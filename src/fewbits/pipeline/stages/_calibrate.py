@@ -11,6 +11,7 @@ from accelerate.utils import send_to_device
 
 from fewbits.int8.form import calibrate, integer_form
 from fewbits.int8.quantizer import RangedQuantizer
+from fewbits.pipeline.stages._once import check_folding
 from fewbits.pipeline.stages._work import Context, Work
 from fewbits.train.loop import batches_of, endless
 
@@ -33,6 +34,7 @@ class Collect:
         Raises:
             DataError: no batches. UnsupportedError, SelectionError: the network has no integer form.
         """
+        check_folding(work)
         integer_form(work.model)  # what cannot be written is not trained
         return replace(work, calibration=tuple(first_inputs(work, self.batches)))
 
@@ -54,6 +56,7 @@ class Calibrate:
             UnsupportedError, SelectionError: the network has no integer form. DataError, NonFiniteError: as
                 :func:`fewbits.int8.calibrate`.
         """
+        check_folding(work)
         form = integer_form(work.model, RangedQuantizer)
         device = context.accelerator.device
         calibrate(form, (send_to_device(inputs, device) for inputs in first_inputs(work, self.batches)))

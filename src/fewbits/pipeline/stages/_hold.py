@@ -22,6 +22,7 @@ from fewbits.pipeline.methods import method_of
 from fewbits.pipeline.pruners import pruner_of, pruner_row
 from fewbits.pipeline.rate_control import rank_key
 from fewbits.pipeline.stages import _state as state
+from fewbits.pipeline.stages._once import once_of
 from fewbits.pipeline.stages._work import Context, Work, between_rounds
 from fewbits.recipe import Recipe
 from fewbits.train.hold import QATCallback, finetuning_groups
@@ -95,7 +96,7 @@ class HeldTraining:
         self.work, self.context, self.recipe = work, context, work.recipe
         self.holder: Holder = Parametrized() if work.form is None else IntegerForm(work.model)
         self.candidates = Candidates(
-            work.recipe, work.model, work.evaluate, work.full, self.holder, work.calibration, work.base
+            work.recipe, work.model, work.evaluate, work.full, self.holder, work.calibration, work.base, once_of(work)
         )
         self.model = copy.deepcopy(work.model if work.form is None else work.form) if model is None else model
         self.optimizer = optimizer

@@ -27,6 +27,7 @@ from fewbits.pipeline.stages._limit import Limit
 from fewbits.pipeline.stages._work import Context, Work
 from fewbits.recipe.pruning import ChannelPruning
 from fewbits.task import Task, fed, first_of, main_output, run
+from fewbits.task.batches import run_apart
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.learning import learning, settled
@@ -190,7 +191,7 @@ def _remove(model: nn.Module, channels: ChannelMasks, train: Any) -> None:
     prune_channels(model, channels)
     name = type(model).__name__
     with evaluating(expected), evaluating(model):
-        wanted = main_output(run(expected, inputs))
+        wanted = main_output(run_apart(expected, inputs))
         try:
             found = main_output(run(model, inputs))
         except RuntimeError as error:
