@@ -42,7 +42,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt $(wildcard src/fewbits/codec/csrc/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[data,report,search,rl,onnx,dev,docs]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[data,report,search,rl,onnx,private,dev,docs]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps captum zennit torch-pruning
 	touch $(STAMP)
 

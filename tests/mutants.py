@@ -32,6 +32,7 @@ class Mutant(NamedTuple):
 
 BUDGET = "unit/search/test_budget.py property/test_budget_search.py"
 PRUNERS = "unit/assign/test_pruning.py property/test_selection.py"
+ENVELOPE, KEYS, CLIENT, SERVER = (f"unit/private/test_{name}.py" for name in ("envelope", "keys", "client", "server"))
 HOSTILE = "attacks/test_codec_hostile.py"
 MUTANTS = [
     Mutant(*row)
@@ -91,8 +92,30 @@ MUTANTS = [
         ("codec/_container.py", "    if not sound:\n", "    if False:\n", f"{HOSTILE} golden/test_codec_golden.py"),
         ("codec/_container.py", " and int(levels.sum(dtype=np.int64)) != record.survivors", " and False", HOSTILE),
         ("files.py", "or hashlib.sha256(payload).digest() != digest", "", "unit/files/test_files.py"),
-        ("files.py", "            if mode is not None:\n                os.chmod(beside, mode)\n", "",
+        ("files.py", "            if mode is None and kept is not None:\n                os.chmod(beside, kept)\n", "",
          "unit/files/test_files.py"),
+        ("files.py", "0o666 if mode is None else mode", "0o666", "unit/files/test_files.py"),
+        ("private/envelope.py", "if len(view) != head.size:", "if len(view) < head.size:", ENVELOPE),
+        ("private/envelope.py", "if hashlib.sha256(view[:end]).digest() !=", "if False and", ENVELOPE),
+        ("private/envelope.py", "if flags > _MAC_FLAG or zero or kind", "if kind", ENVELOPE),
+        ("private/envelope.py", "    if not head.with_mac:\n", "    if False:\n", ENVELOPE),
+        ("private/envelope.py", "if mac_key is None and head.with_mac:", "if False:", ENVELOPE),
+        ("private/envelope.py", "if not hmac.compare_digest(", "if False and (", ENVELOPE),
+        ("private/envelope.py", "bytes(view[:-HASH])", "bytes(view[: HEAD.size])", ENVELOPE),
+        ("private/parts.py", "    if at != len(view):\n", "    if False:\n", "unit/private/test_parts.py"),
+        ("private/binding.py", "    if profile_hash(profile) != bound:\n", "    if False:\n", KEYS),
+        ("private/keys.py", "    if _id(found.profile, hashes) != found.key:\n", "    if False:\n", KEYS),
+        ("private/keys.py", "        if missing or rotate.size()", "        if rotate.size()", KEYS),
+        ("private/serial.py", ".read(limit + 1)", ".read()", KEYS),
+        ("private/client.py", "if not self._key.profile.sound(sentinel):", "if False:", CLIENT),
+        ("private/client.py", "            number=number,\n", "", CLIENT),
+        ("private/handler.py", '            refuse_secret_key(message, "the message")\n', "", CLIENT),
+        ("private/server.py", '        refuse_secret_key(first, "the message")\n', "", SERVER),
+        ("private/server.py", "        if head.size > self._largest[head.kind]:\n", "        if False:\n",
+         SERVER),
+        ("private/key_store.py", "        if key in self._kept:\n", "        if False:\n",
+         "unit/private/test_key_store.py"),
+        ("private/worker.py", ".prctl(_SIGNAL_AT_PARENTS_END, signal.SIGKILL)", "", SERVER),
     )
 ]  # fmt: skip
 

@@ -12,6 +12,13 @@
     ├── ExportError          a network that cannot be exported, or an export that computes something else
     ├── MissingExtraError    an optional dependency is not installed
     ├── MissingCoderError    the compiled coder is required but was not built
+    ├── PrivateError         anything about encrypted inference
+    │   ├── DamagedError         an envelope that is damaged, truncated, hostile, or of another version
+    │   ├── KindError            a sound envelope of another kind, such as a secret key where a public one is asked
+    │   ├── ParametersError      an envelope of another network or other parameters, or parameters that are weak
+    │   ├── WrongKeyError        an envelope of another key, or what was decrypted with one
+    │   ├── AuthenticationError  a MAC that is missing or wrong
+    │   └── ServerError          a server that is not there, is busy, refuses, or gave up
     └── FileError            anything about a ``.few`` file
         ├── FormatError      damaged, truncated, hostile, or written by a newer version
         └── MismatchError    a sound file, but not of this network
@@ -65,6 +72,34 @@ class MissingExtraError(FewbitsError, ImportError):
 
 class MissingCoderError(FewbitsError, ImportError):
     """``FEWBITS_REQUIRE_C`` is set, and the compiled coder was not built."""
+
+
+class PrivateError(FewbitsError, ValueError):
+    """Anything about encrypted inference."""
+
+
+class DamagedError(PrivateError):
+    """An envelope that is damaged, truncated, hostile, or of another version."""
+
+
+class KindError(PrivateError):
+    """A sound envelope of another kind than the one that is asked for."""
+
+
+class ParametersError(PrivateError):
+    """An envelope of another network or of other parameters; or parameters that are weak."""
+
+
+class WrongKeyError(PrivateError):
+    """An envelope of another key, or what was decrypted with one."""
+
+
+class AuthenticationError(PrivateError):
+    """A MAC that is missing or wrong."""
+
+
+class ServerError(PrivateError):
+    """A server that is not there, is busy, refuses, or gave up."""
 
 
 class FileError(FewbitsError, ValueError):

@@ -46,9 +46,9 @@ def read(path: str | os.PathLike[str]) -> bytes:
         raise FileError(f"cannot read {os.fspath(path)!r}: {_reason(error)}") from error
 
 
-def write(path: str | os.PathLike[str], data: bytes) -> None:
+def write(path: str | os.PathLike[str], data: bytes, mode: int | None = None) -> None:
     """Put ``data`` at ``path``, wholly or not at all; see :func:`replacing`."""
-    with replacing(path) as beside, _opened(beside) as handle:
+    with replacing(path, mode) as beside, _opened(beside) as handle:
         _write(handle, data)
 
 
@@ -68,29 +68,32 @@ def _write(handle: int, data: bytes | memoryview) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+def replacing(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[str]:
     """A temporary file beside ``path``, which takes its place once the block is over.
 
     It goes to the disk first, and only then to its name. On any failure (disk full, interruption) it is removed and an
     older file at ``path`` stays as it was; of one that is replaced, the mode is kept. A symbolic link is followed.
     What killed processes of this machine left in the folder is removed.
 
+    Args:
+        mode: of the file from its first moment on, whoever owned the name before; else that of the file it replaces.
+
     Raises:
         FileError: the file cannot be written, or ``path`` is something else than a file; the message says why.
     """
     try:
         target = os.path.realpath(path)
-        mode = _mode(target)
+        kept = _mode(target)
         folder = os.path.dirname(target)
         _clean(folder)
         name = f".fewbits-{_MACHINE}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(8)}.tmp"
         beside = os.path.join(folder, name)
         try:
-            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode))
             yield beside
             _sync(beside, os.O_RDWR)
-            if mode is not None:
-                os.chmod(beside, mode)
+            if mode is None and kept is not None:
+                os.chmod(beside, kept)
             os.replace(beside, target)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -203,7 +203,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pruned": {"assign": {"method": "none"}, "prune": {"method": "feather", "sparsity": 0.5}},
     "int8": {"assign": {"method": "int8"}},
 }
-REFUSED = {("ecqx", "bilinear"): r"layer\.both", ("int8", "cell"): "torch.fx"}
+REFUSED = {("ecqx", "bilinear"): r"layer\.both"}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,13 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+import fewbits as fb
 import second_engine
 from benchmarks.kinds.relevance import EXACT, SHARP, start_of, total, unsettled, without
 from benchmarks.networks import Network, networks
 from fewbits import codec
 from fewbits.attach import attach, fold, plan_of
+from fewbits.channels import dependencies, prune_channels, zero_channels
 from fewbits.channels.load import load_plan
+from fewbits.errors import UnsupportedError
+from fewbits.int8.form import grids
 from fewbits.measure.relevance import COMPOSITES, Epsilon, Tape, propagate
+from fewbits.pipeline.restore import holds, restore
+from fewbits.task import Inputs, Task, main_output
 from fewbits.weights import places, select
 from networks import plan_for
 
@@ -59,6 +65,57 @@ def test_a_second_engine_finds_the_same(chosen: Network, attention: str, monkeyp
     assert compared
     for name in compared:
         assert close(found.weights[name], of_weights[name]), name
+
+
+UNTRACED = [one for one in networks() if one.library == "transformers"]
+WHOLE = {"gpt2"}  # layers of its own class, which have no channels here
+HEADS = {"llama": 2, "qwen3": 2}  # those of keys and values
+UNITS = 64
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chosen", UNTRACED, ids=lambda chosen: chosen.label)
+def test_heads_and_units_of_transformers_are_channels(chosen: Network) -> None:
+    try:
+        model = unsettled(chosen.build().double())
+    except ImportError as error:
+        pytest.skip(f"not installed: {error}")
+    inputs = chosen.inputs(dtype=torch.float64)
+    if chosen.name in WHOLE:
+        with pytest.raises(UnsupportedError, match="no channel of GPT2LMHeadModel can be removed"):
+            dependencies(model, Inputs((), inputs))
+        return
+    found = dependencies(model, Inputs((), inputs))
+    sizes = [len(group) for group in found.groups]
+    assert sizes.count(UNITS) == 2
+    assert sizes.count(HEADS.get(chosen.name, 4)) == (1 if chosen.name == "t5-encoder" else 2)  # one table of biases
+    for left in (1, 0):  # of each group: one goes, or one stays
+        removed = [unit for group in found.groups for unit in (group[left:] if left else group[:1])]
+        small, zeroed = copy.deepcopy(model), copy.deepcopy(model)
+        prune_channels(small, found.without(removed))
+        zero_channels(zeroed, found.without(removed))
+        wanted = chosen.run(zeroed, inputs)
+        assert close(chosen.run(small, inputs), wanted)
+        assert not close(wanted, chosen.run(model, inputs))
+
+
+@pytest.mark.parametrize("chosen", UNTRACED, ids=lambda chosen: chosen.label)
+def test_transformers_have_integers_that_a_file_gives_back(chosen: Network) -> None:
+    try:
+        model = unsettled(chosen.build())
+    except ImportError as error:
+        pytest.skip(f"not installed: {error}")
+    inputs = chosen.inputs()
+    recipe = {"train": None, "rounds": 1, "assign": {"method": "int8"}, "activations": {"calibrate": 1}}
+    task = Task(loss=lambda outputs, targets: outputs.square().mean(), outputs=main_output)
+    small = fb.compress(model, [(inputs, torch.zeros(2))], task=task, recipe=recipe, progress=None)
+    net, plan = restore(small.data, chosen.build(seed=3))
+    assert holds(net, plan)
+    with torch.no_grad():
+        off = (chosen.run(net, inputs) - chosen.run(model, inputs)).norm() / chosen.run(model, inputs).norm()
+    assert 0 < float(off) < 0.05
+    assert len(grids(net)) == sum(isinstance(module, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d)
+                                  for module in model.modules())  # fmt: skip
 
 
 @torch.no_grad()

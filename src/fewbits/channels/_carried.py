@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits.channels._labels import FIXED, varying
+from fewbits.graph import PLACE
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,9 @@ def plain(result: Any) -> Any:
 
 def name_of(node: fx.Node, model: nn.Module) -> str:
     """An operation as its user knows it."""
-    return f"{node.target if node.op == 'call_module' else node.name} ({_what(node, model)})"
+    name = str(node.target) if node.op == "call_module" else node.name
+    place = node.meta.get(PLACE, "")
+    return f"{name}{f' in {place}' if place and place != name else ''} ({_what(node, model)})"
 
 
 def _what(node: fx.Node, model: nn.Module) -> str:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.errors import DataError, RecipeError, did_you_mean
-from fewbits.graph.traced import graph_of
 from fewbits.measure.curvature import curvature, sensitivity
 from fewbits.measure.curvature.gradients import Passes
 from fewbits.task import Batch, Classification, Task, first_of, handing, main_output, measured_over, run, samples_in
 from fewbits.task.batches import check_gradient
+from fewbits.task.structure import structure_of
 from fewbits.weights import NORMS, layer_weights
 
 Batches = Iterable[Any]
@@ -83,10 +83,9 @@ def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int =
     Args:
         draws: passes per batch.
     """
-    paths = _gated(model)
     generator = torch.Generator().manual_seed(seed)
     outputs: dict[str, list[Tensor]] = {}
-    handles = []
+    handles: list[Any] = []
 
     def gate(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
@@ -97,8 +96,6 @@ def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int =
 
         return hook
 
-    for name, path in paths.items():
-        handles.append(model.get_submodule(path).register_forward_hook(gate(name)))
     place = next(model.parameters()).device
     totals: dict[str, Tensor] = {}
     samples = 0
@@ -107,6 +104,8 @@ def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int =
             for batch in measured_over(model, batches):
                 outputs.clear()
                 inputs, targets = send_to_device(batch, place)
+                for name, path in _gated(model, inputs).items() if not handles else ():
+                    handles.append(model.get_submodule(path).register_forward_hook(gate(name)))
                 logits = main_output(run(model, inputs))
                 samples += samples_in(inputs)
                 for loss, again in Passes("sketched", draws, generator).losses(logits, targets):
@@ -130,11 +129,11 @@ def _summed(products: Tensor) -> Tensor:
     return products.reshape(*products.shape[:2], -1).sum(2)
 
 
-def _gated(model: nn.Module) -> dict[str, str]:
+def _gated(model: nn.Module, inputs: Any) -> dict[str, str]:
     """``{weight name: path of the layer, or of the only batch normalisation that its output goes to}``."""
     weights = set(layer_weights(model))
     found: dict[str, str] = {}
-    for node in graph_of(model).nodes:
+    for node in structure_of(model, inputs).nodes:
         if node.op == "call_module" and f"{node.target}.weight" in weights:
             users = list(node.users)
             norm = len(users) == 1 and users[0].op == "call_module"

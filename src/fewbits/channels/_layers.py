@@ -20,6 +20,8 @@ def layer_rule(ledger: Ledger, module: nn.Module, path: str, x: Tensor, result: 
     shape = tuple(result.shape) if isinstance(result, Tensor) else ()
     if isinstance(module, TRANSPOSED) and type(module).forward in [cls.forward for cls in TRANSPOSED]:
         return _transposed(ledger, module, x, shape, why)
+    if type(module) is nn.Embedding and module.max_norm is None and isinstance(result, Tensor):
+        return rules.spread(ledger.axis(module.weight, 1), len(shape) - 1, shape)
     if kind is None or not isinstance(result, Tensor):
         return NotImplemented
     if kind is Kind.WEIGHTED:

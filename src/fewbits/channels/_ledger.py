@@ -23,6 +23,7 @@ class Ledger:
         self.axes: dict[int, list[Tensor | None]] = {id(t): [None] * t.dim() for t in state.values()}
         self.outputs: dict[int, str] = {}
         self.paddings: dict[str, tuple[Tensor, Tensor]] = {}
+        self.products: list[tuple[Tensor, int]] = []
 
     def axis(self, tensor: Tensor, dim: int) -> Tensor:
         """Labels along a dimension of a tensor; new ones the first time."""
@@ -76,7 +77,8 @@ class Ledger:
         }
         paddings = {path: (unit_of[a], unit_of[b]) for path, (a, b) in self.paddings.items()}
         names = tuple(self.names[tensor][0] for tensor in self.outputs)
-        return Dependencies(axes, paddings, names, int(removable.sum()), fixed)
+        products = tuple((unit_of[vector], each) for vector, each in self.products)
+        return Dependencies(axes, paddings, names, int(removable.sum()), fixed, products)
 
     def _vector(self, tensor: int, dim: int) -> Tensor:
         found = self.axes[tensor][dim]

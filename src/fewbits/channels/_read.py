@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,9 +20,15 @@ from fewbits.channels._layers import fixed, layer_rule
 from fewbits.channels._ledger import Ledger
 from fewbits.channels._rules import Extent
 from fewbits.channels.dependencies import Dependencies
+from fewbits.channels.heads import heads_of
+from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import SelectionError, UnsupportedError
-from fewbits.graph.traced import graph_of, placed
-from fewbits.task.batches import called, sample_of, told
+from fewbits.graph import OPENED, VALUE, graph_of, place_of
+from fewbits.graph.traced import placed
+from fewbits.task.batches import called, run, sample_of, tensors_in, told
+from fewbits.task.structure import recorded_on
+
+SAME = 1e-3  # of outputs of a trial, relative to the largest: float32 sums in another order
 
 
 @torch.no_grad()
@@ -35,7 +43,9 @@ def dependencies(model: nn.Module, input_shape: Any) -> Dependencies:
     operation normalises over them (LayerNorm, softmax), where the forward pass takes them by fixed numbers, and around
     operations without a rule, of which nothing is assumed. Attention written with linear layers loses whole heads where
     its reshape leaves their number open (``view(n, t, -1, size)``), the same places of all heads where it leaves their
-    size open, and nothing where both are written as numbers. ``nn.MultiheadAttention`` stays as it is.
+    size open, and nothing where both are written as numbers; but whole heads where the number is an attribute of the
+    module that :mod:`fewbits.channels.heads` knows, and a trial removal bears that out. ``nn.MultiheadAttention`` stays
+    as it is. A network that ``torch.fx`` cannot trace is watched in one run instead.
 
     Args:
         model: a plain network of one tensor to one tensor; not changed.
@@ -48,12 +58,11 @@ def dependencies(model: nn.Module, input_shape: Any) -> Dependencies:
     for path, module in model.named_modules():
         if parametrize.is_parametrized(module):
             raise SelectionError(f"{path} carries a plan; fold it before channels are removed")
-    reader = _Reader(model, graph_of(model))
     modes = {module: module.training for module in model.modules()}
-    parameter = next(model.parameters())
+    inputs = sample_of(input_shape, next(model.parameters()))
     model.eval()
     try:
-        reader.run(*placed(reader.graph, *called(sample_of(input_shape, parameter))))
+        return _found(model, inputs)
     except _StoppedError as stopped:
         raise UnsupportedError(
             f"channels of {type(model).__name__} cannot be read: {stopped.where} does not take a single sample of "
@@ -63,7 +72,58 @@ def dependencies(model: nn.Module, input_shape: Any) -> Dependencies:
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return reader.ledger.found()
+
+
+def _found(model: nn.Module, inputs: Any) -> Dependencies:
+    """From the traced graph; from a recorded run where there is none, or where it has layers of several operations."""
+    try:
+        graph = graph_of(model)
+    except UnsupportedError:
+        graph = None
+    if graph is not None:
+        try:
+            return _tried(model, graph, inputs)
+        except UnsupportedError:
+            if not any(isinstance(module, OPENED) for module in model.modules()):
+                raise
+    try:
+        graph = recorded_on(model, inputs)
+    except Exception as error:  # whatever the user's operation raises
+        raise _StoppedError(type(model).__name__) from error
+    return _tried(model, graph, inputs)
+
+
+def _tried(model: nn.Module, graph: fx.Graph, inputs: Any) -> Dependencies:
+    """What a graph says. That attributes count heads is a guess by their names, which a trial proves or ends."""
+    guess = _Reader(model, graph)
+    guess.read(inputs)
+    if guess.guessed:
+        with suppress(UnsupportedError):
+            found = guess.ledger.found()
+            if _sound(model, found, inputs):
+                return found
+        guess = _Reader(model, graph, heads=False)
+        guess.read(inputs)
+    return guess.ledger.found()
+
+
+def _sound(model: nn.Module, found: Dependencies, inputs: Any) -> bool:
+    """Whether the network without one unit of each group is the one with zeros there."""
+    channels = found.without([group[0] for group in found.groups if len(group) > 1])
+    small, zeroed = copy.deepcopy(model), copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    given = inputs
+    if isinstance(inputs, Tensor) and inputs.is_floating_point() and not bool(inputs.any()):
+        given = torch.randn(inputs.shape, generator=generator).to(inputs)
+    prune_channels(small, channels)
+    zero_channels(zeroed, channels)
+    try:
+        mine, wanted = (list(tensors_in(run(net, given))) for net in (small, zeroed))
+    except Exception:  # whatever the user's operation raises where sizes do not fit
+        return False
+    if [a.shape for a in mine] != [b.shape for b in wanted]:
+        return False
+    return all(bool((a - b).abs().max() <= SAME * b.abs().max()) for a, b in zip(mine, wanted, strict=True))
 
 
 class _StoppedError(Exception):
@@ -76,17 +136,26 @@ class _StoppedError(Exception):
 class _Reader(fx.Interpreter):
     """Runs the graph, and carries labels along."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+    def __init__(self, model: nn.Module, graph: fx.Graph, heads: bool = True) -> None:
         super().__init__(model, graph=graph, garbage_collect_values=False)
         self.extra_traceback = False
         self.model = model
         self.ledger = Ledger(model)
         self.known = self.ledger.known
         self.carried: dict[fx.Node, Any] = {}
+        self.heads, self.guessed = heads, False
+
+    def read(self, inputs: Any) -> None:
+        """Go through the graph: with inputs, or over what a recorded run has left."""
+        if any(VALUE in node.meta for node in self.graph.nodes):
+            for node in self.graph.nodes:
+                self.run_node(node)
+        else:
+            self.run(*placed(self.graph, *called(inputs)))
 
     def run_node(self, n: fx.Node) -> Any:
         try:
-            result = super().run_node(n)
+            result = self.env[n] = n.meta[VALUE] if VALUE in n.meta else super().run_node(n)
         except Exception as error:  # whatever the user's operation raises
             raise _StoppedError(name_of(n, self.model)) from error
         self.carried[n] = self._rule(n, result)
@@ -103,6 +172,8 @@ class _Reader(fx.Interpreter):
             self._fix(node.args, "it is an output of the network")
             return None
         why = name_of(node, self.model)
+        if (size := self._times(node)) is not None:
+            return size
         if node.target not in tables.SIZES:
             self._fix_extents(node, f"{why} computes with their number")
         found = self._module(node, result, why) if node.op == "call_module" else self._known_rule(node, result, why)
@@ -140,7 +211,7 @@ class _Reader(fx.Interpreter):
             return rules.combined(known, rules.combined(known, a, b, why), c, why)
         if target in tables.MATMUL:
             a, b = self._labels(node.args[0]), self._labels(node.args[1])
-            return rules.product(known, a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
+            return self._product(a, b, why) if min(a.dim(), b.dim()) >= 2 else NotImplemented
         if target in tables.JOINS:
             return rules.concatenated(known, self._parts(node), argument(node, 1, "dim", 0), why)
         if target in tables.STACKS:
@@ -178,6 +249,8 @@ class _Reader(fx.Interpreter):
             return each(result, lambda tensor: rules.spread(vector, 1, tuple(tensor.shape)))
         if target is F.pad:
             return self._pad(node, x, shape, why)
+        if target is F.batch_norm:
+            return self._normalised(node, x, shape, why)
         if target is F.channel_shuffle:
             groups = argument(node, 1, "groups", None)
             return F.channel_shuffle(rules.shuffled(known, x, groups, why), groups)
@@ -192,9 +265,8 @@ class _Reader(fx.Interpreter):
         if target in ("unbind", torch.unbind):
             whole = (slice(None),) * (argument(node, 1, "dim", 0) % x.dim())
             return tuple(rules.sliced(known, x, (*whole, i), why) for i in range(len(result)))
-        if target is F.scaled_dot_product_attention and len(node.args) >= 3:
-            q, k, v = (self._labels(argument) for argument in node.args[:3])
-            return rules.attention(known, q, k, v, node.kwargs.get("scale") is not None, why)
+        if target == F.scaled_dot_product_attention:
+            return self._attention(node, why)
         return NotImplemented
 
     # -- sizes ----------------------------------------------------------------------------------------
@@ -213,10 +285,19 @@ class _Reader(fx.Interpreter):
         if target is operator.floordiv and isinstance(carried, Extent):
             divisor = node.args[1]
             if isinstance(divisor, int) and divisor > 0:
-                return Extent(carried.labels, carried.per * divisor)
+                return Extent(carried.labels, carried.per * divisor, carried.times)
             self._fix_extents(node, f"{node.name} computes with their number")
             return plain(result)
         return None
+
+    def _times(self, node: fx.Node) -> Extent | None:
+        """A size that the forward pass takes some times, if this is one."""
+        if node.target is not operator.mul or len(node.args) != 2:
+            return None
+        size, times = map(self._of, node.args)
+        size, times = (times, size) if isinstance(size, int) else (size, times)
+        whole = isinstance(size, Extent) and isinstance(times, int) and times > 0
+        return Extent(size.labels, size.per, size.times * times) if whole else None
 
     def _sized(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
         given = node.args[1:] or tuple(v for k, v in node.kwargs.items() if k != "input")
@@ -227,11 +308,28 @@ class _Reader(fx.Interpreter):
         if len(sizes) != len(shape):
             return rules.settled(self.known, moved, [False] * len(shape), why)
         free = [self._free(size) for size in sizes]
+        if any(size is False for size in free):
+            for axis in self._counted(node, sizes):
+                free[axis] = True
         if node.target == "expand":  # an axis that keeps its size need not be written as -1
             old = [1] * (len(shape) - labels.dim()) + list(labels.shape)
             varies = {a + len(shape) - labels.dim() for a in varying(labels)}
             free = [f if a in varies or old[a] != 1 else True for a, f in enumerate(free)]
         return rules.settled(self.known, moved, free, why)
+
+    def _counted(self, node: fx.Node, sizes: Any) -> list[int]:
+        """Axes of a reshape whose sizes are attributes that count heads, or the numbers in all of them."""
+        heads = heads_of(self.model.get_submodule(place_of(node))) if self.heads else None
+        if heads is None or not all(isinstance(size, int | Extent | fx.Node) for size in sizes):
+            return []
+        found = [
+            axis
+            for axis, (size, after) in enumerate(zip(sizes, (*sizes[1:], None), strict=True))
+            if type(size) is int
+            and ((size in heads.counts.values() and after == heads.size) or size in heads.widths.values())
+        ]
+        self.guessed |= bool(found)
+        return found
 
     def _unflattened(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
         axis, sizes = argument(node, 1, "dim", None), argument(node, 2, "sizes", None)
@@ -263,6 +361,37 @@ class _Reader(fx.Interpreter):
                 self.known.fix(extent.labels, why)
 
     # -- other rules ----------------------------------------------------------------------------------
+
+    def _attention(self, node: fx.Node, why: str) -> Any:
+        """``softmax(q k^T + mask) v``; several heads of queries in turn may share one of keys and values."""
+        given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), node.args, strict=False))
+        given |= node.kwargs
+        q, k, v = (self._labels(given[name]) for name in ("query", "key", "value"))
+        if given.get("enable_gqa"):
+            k, v = (x.repeat_interleave(q.shape[-3] // x.shape[-3], -3) for x in (k, v))
+        if given.get("scale") is None:  # then it depends on how many numbers a query has
+            for labels in (q, k):
+                if labels.dim() - 1 in varying(self.known.roots(labels)):
+                    self.known.fix(labels, f"{why} scales by the length of a query")
+        weights = self._product(q, k.mT, why)
+        mask = given.get("attn_mask")
+        if mask is not None:
+            held = self._of(mask)
+            own = self._own(held.tensor, [weights], why) if isinstance(held, Held) else self._labels(mask)
+            weights = rules.combined(self.known, weights, own, why)
+        return self._product(rules.softened(self.known, weights, -1, why), v, why)
+
+    def _product(self, a: Tensor, b: Tensor, why: str) -> Tensor:
+        """A matrix product of two values, whose multiplications go with the channels along one axis."""
+        found = rules.product(self.known, a, b, why)
+        total = found.numel() * a.shape[-1]
+        for labels in map(self.known.roots, (a, b)):
+            axes = varying(labels)
+            if axes:
+                vector = rules.channel_vector(self.known, labels, axes[0], why)
+                self.ledger.products.append((vector, total // len(vector)))
+                break
+        return found
 
     def _operands(self, node: fx.Node, given: Any, divides: bool = False) -> list[Tensor]:
         """Labels of operands. A tensor of the network's own has channels where an operand beside it has them."""
@@ -301,6 +430,19 @@ class _Reader(fx.Interpreter):
         axes = (axes,) if isinstance(axes, int) else tuple(range(x.dim())) if axes is None else axes
         found = rules.reduced(self.known, x, axes, first.dim() == x.dim(), why)
         return found if isinstance(result, Tensor) else tuple(found for _ in result)
+
+    def _normalised(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
+        """Batch normalisation by a function: its tensors have the channels of what it normalises."""
+        vector = rules.channel_vector(self.known, x, 1, why)
+        names = ("running_mean", "running_var", "weight", "bias")
+        for given in (argument(node, place, name, None) for place, name in enumerate(names, 1)):
+            held = self._of(given)
+            if isinstance(held, Held):
+                self.ledger.join(held.tensor, 0, vector, why)
+            elif isinstance(held, Tensor):
+                self.known.fix(held, f"{why} has tensors that are computed")
+                self.known.fix(vector, f"{why} has tensors that are computed")
+        return rules.spread(self.known.roots(vector), 1, shape)
 
     def _pad(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
         labels = self.known.roots(x)

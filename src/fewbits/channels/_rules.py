@@ -18,10 +18,11 @@ from fewbits.channels._labels import FIXED, Labels, varying
 
 @dataclass(frozen=True, eq=False)
 class Extent:
-    """A size that the forward pass asked a tensor for: one of ``per`` along an axis with these labels."""
+    """A size that the forward pass asked a tensor for: ``times`` for each ``per`` along an axis with these labels."""
 
     labels: Tensor
     per: int = 1
+    times: int = 1
 
 
 def settled(known: Labels, labels: Tensor, free: Sequence[bool | Extent], why: str) -> Tensor:
@@ -49,14 +50,17 @@ def settled(known: Labels, labels: Tensor, free: Sequence[bool | Extent], why: s
         if not isinstance(extent, Extent) or not _follows(known, labels, axes[0], extent):
             known.fix(labels, f"{why} has fixed sizes")
             return torch.zeros_like(labels)
-    return labels
+    for axis, extent in enumerate(free):
+        if isinstance(extent, Extent) and axis not in axes:  # a size that would shrink where none may
+            known.fix(extent.labels, f"{why} computes with their number")
+    return known.roots(labels)
 
 
 def _follows(known: Labels, labels: Tensor, axis: int, extent: Extent) -> bool:
     """Whether the extent shrinks just as this axis does, whatever is removed."""
     mine = torch.bincount(_vector(labels, axis), minlength=len(known))
     theirs = torch.bincount(known.roots(extent.labels).reshape(-1), minlength=len(known))
-    return torch.equal(mine * extent.per, theirs)
+    return torch.equal(mine * extent.per, theirs * extent.times)
 
 
 def _vector(labels: Tensor, axis: int) -> Tensor:
@@ -107,16 +111,6 @@ def product(known: Labels, a: Tensor, b: Tensor, why: str) -> Tensor:
     left = torch.zeros_like(a[..., :1]) if inner[0] else a[..., :1]
     right = torch.zeros_like(b[..., :1, :]) if inner[1] else b[..., :1, :]
     return combined(known, left, right, why)
-
-
-def attention(known: Labels, q: Tensor, k: Tensor, v: Tensor, scaled: bool, why: str) -> Tensor:
-    """``softmax(q k^T) v``. Without a scale of its own it depends on how many numbers a query has, so these stay."""
-    if not scaled:
-        for labels in (q, k):
-            if labels.dim() - 1 in varying(known.roots(labels)):
-                known.fix(labels, f"{why} scales by the length of a query")
-    weights = product(known, q, k.mT, why)
-    return product(known, softened(known, weights, -1, why), v, why)
 
 
 def softened(known: Labels, labels: Tensor, axis: int, why: str) -> Tensor:

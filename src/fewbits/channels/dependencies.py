@@ -27,6 +27,8 @@ class Dependencies:
             its output channels.
         count: number of units.
         fixed: ``{weight name: why some or all of its output channels stay}``.
+        products: of each product of two values, as attention has them: the units along the axis along which channels
+            go, and the multiplications of each index there, for one sample.
     """
 
     axes: Mapping[str, tuple[Tensor | None, ...]]
@@ -34,6 +36,7 @@ class Dependencies:
     outputs: tuple[str, ...]
     count: int
     fixed: Mapping[str, str]
+    products: tuple[tuple[Tensor, int], ...] = ()
 
     def members(self, unit: int) -> set[tuple[str, int, int]]:
         """All ``(tensor name, dimension, index)`` that go with a unit."""

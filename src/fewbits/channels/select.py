@@ -30,10 +30,17 @@ class Sizes:
     Attributes:
         shapes: of every trainable tensor, by name; shared ones once.
         uses: ``{weight name: outputs that each number of it takes part in}``, see :mod:`fewbits.hardware.count`.
+        others: multiplications without a weight of ``uses``, such as those of two values in attention.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     uses: Mapping[str, int]
+    others: int = 0
+
+    @property
+    def macs(self) -> int:
+        """All multiplications of one sample."""
+        return self.others + sum(uses * prod(self.shapes[name]) for name, uses in self.uses.items())
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,12 @@ class _Left:
                 if units is not None:
                     for unit in units[units != FIXED].tolist():
                         self.touched[unit][name, dim] += 1
+        self.products: Counter[int] = Counter()  # multiplications of two values that go with a unit
+        for units, each in found.products if sizes.uses else ():
+            for unit in units[units != FIXED].tolist():
+                self.products[unit] += each
         self.outputs = {name for name in found.outputs if name in self.dims}
-        self.macs = sum(uses * prod(self.dims[name]) for name, uses in sizes.uses.items())
+        self.macs = sizes.macs
         self.parameters = sum(prod(shape) for shape in self.dims.values())
         self.channels = sum(self.dims[name][0] for name in self.outputs)
 
@@ -116,6 +127,7 @@ class _Left:
         )
 
     def remove(self, units: Iterable[int]) -> None:
+        units = list(units)
         touched = self.touching(units)
         names = {name for name, _ in touched}
         before = self._of(names)
@@ -124,7 +136,7 @@ class _Left:
             if dim == 0 and name in self.outputs:
                 self.channels -= count
         after = self._of(names)
-        self.macs += after[0] - before[0]
+        self.macs += after[0] - before[0] - sum(self.products[unit] for unit in units)
         self.parameters += after[1] - before[1]
 
     def _of(self, names: set[str]) -> tuple[int, int]:
@@ -133,9 +145,11 @@ class _Left:
 
     def saved(self, units: Iterable[int]) -> tuple[int, int]:
         """Multiplications and parameters that go if these units alone go."""
+        units = list(units)
         touched = self.touching(units)
         names = {name for name, _ in touched}
         macs, parameters = self._of(names)
+        macs += sum(self.products[unit] for unit in units)
         for name in names:
             cut = [size - touched[name, dim] for dim, size in enumerate(self.dims[name])]
             macs -= self.sizes.uses.get(name, 0) * prod(cut)

@@ -5,12 +5,16 @@ The network keeps its class, its forward and its names. Nothing is traced: a pla
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fewbits.channel_masks import KEPT, ChannelMasks, channels_of
+from fewbits.channels.heads import fewer, heads_of
 from fewbits.errors import MismatchError, did_you_mean
 
 PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)
@@ -57,6 +61,7 @@ def prune_channels(model: nn.Module, channels: ChannelMasks) -> None:
         smaller[id(tensor)] = nn.Parameter(found, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else found
     groups = _groups(model, smaller)
     pads = _pads(model, channels)
+    heads = _heads(model, channels)
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for attribute, tensor in held.items():
@@ -65,6 +70,8 @@ def prune_channels(model: nn.Module, channels: ChannelMasks) -> None:
         _tell(module, groups)
     for pad, counts in pads:
         pad.padding = (*pad.padding[:4], *counts)  # type: ignore[assignment, index]
+    for module, attributes in heads:
+        module.__dict__ |= attributes
     before = channels_of(model)
     model.__dict__[KEPT] = channels if before is None else before.then(channels)
 
@@ -105,6 +112,18 @@ def _pads(model: nn.Module, channels: ChannelMasks) -> list[tuple[nn.Module, tup
     return found
 
 
+def _heads(model: nn.Module, channels: ChannelMasks) -> list[tuple[nn.Module, dict[str, int]]]:
+    """Attributes of attention that say how many heads there are."""
+    found = []
+    for path, module in model.named_modules():
+        heads = heads_of(module)
+        if heads is not None:
+            names = {layer: f"{path}.{layer}.weight".lstrip(".") for own in heads.layers.values() for layer, _ in own}
+            rows = {layer: channels.kept[name][0] for layer, name in names.items() if name in channels.kept}
+            found.append((module, fewer(heads, {layer: mask for layer, mask in rows.items() if mask is not None})))
+    return found
+
+
 def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
     """Give a layer the sizes that its tensors have. They are labels for people and exporters; the tensors compute."""
     weight = getattr(module, "weight", None)
@@ -120,8 +139,24 @@ def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
         sized = weight if isinstance(weight, Tensor) else module.running_mean
         if sized is not None:
             module.num_features = len(sized)
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()
+
+
+@contextmanager
+def fewer_heads(model: nn.Module, channels: ChannelMasks | None) -> Iterator[None]:
+    """Let attributes of attention be meanwhile what they are without these channels: a trace has them as numbers."""
+    found = [] if channels is None else _heads(model, channels)
+    before = [{name: vars(module)[name] for name in attributes} for module, attributes in found]
+    for module, attributes in found:
+        module.__dict__ |= attributes
+    try:
+        yield
+    finally:
+        for (module, _), attributes in zip(found, before, strict=True):
+            module.__dict__ |= attributes
 
 
 @torch.no_grad()

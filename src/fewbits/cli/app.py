@@ -17,6 +17,7 @@ from fewbits.cli import _deploy as cli_deploy
 from fewbits.cli import _explain as cli_explain
 from fewbits.cli import _file as cli_file
 from fewbits.cli import _price as cli_price
+from fewbits.cli import _private as cli_private
 from fewbits.cli import _prune as cli_prune
 from fewbits.cli import _sweep as cli_sweep
 from fewbits.cli import _tasks as cli_tasks
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_private.app, name="private")
 
 _INTERRUPTED = 130  # as shells count: 128 + SIGINT
 _BUDGET_MISSED = 3

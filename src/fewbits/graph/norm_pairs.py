@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from fewbits.errors import UnsupportedError
+from fewbits.graph.recorded import VALUE
 from fewbits.graph.traced import graph_of
 from fewbits.weights import NORMS, WEIGHTED
 
@@ -27,6 +28,9 @@ def pairs(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> Iterator[tuple[f
         before = node.all_input_nodes[0]
         layer = modules.get(str(before.target)) if before.op == "call_module" else None
         if not isinstance(layer, WEIGHTED) or len(before.users) != 1 or calls[id(layer)] != 1:
+            continue
+        given = before.meta.get(VALUE)  # of a graph that was recorded; a traced one does not tell, see across()
+        if isinstance(layer, nn.Linear) and isinstance(given, Tensor) and given.dim() > 2:
             continue
         if len(layer.weight) == norm.num_features:
             yield before, node

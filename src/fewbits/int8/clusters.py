@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fewbits.attach.attach import counters
 from fewbits.attach.precision import rounded, shortened
 from fewbits.channels.load import load_plan
 from fewbits.errors import UnsupportedError
 from fewbits.int8.affine_grid import LEVELS, SMALLEST, to_levels, weight_scales, with_room_for
-from fewbits.int8.form import QUANTIZERS, calibrate, form_for, integer_form, of_integer_form, with_factors
-from fewbits.int8.places import grid_of
+from fewbits.int8.form import QUANTIZERS, calibrate, form_for, grids, integer_form, of_integer_form, with_factors
 from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.plan import Affine, Clustered, Dense, Entry, Plan
 from fewbits.weights import aliases, layers
@@ -63,7 +62,7 @@ def clustered_plan(
         UnsupportedError: levels of more than 8 bits; the message names the weight.
     """
     net, factors = with_factors(model, whole=True)
-    inputs, others, counted = grid_of(net), aliases(net), counters(net)
+    inputs, others, counted = grids(net), aliases(net), counters(net)
     found: dict[str, Entry] = dict(ranges)
     for path, layer in layers(net).items():
         name = others.get(f"{path}.weight", f"{path}.weight")
@@ -91,7 +90,7 @@ def clustered_plan(
     return Plan(entries, left, names, plan.approximations)
 
 
-def ranged_form(plan: Plan, like: nn.Module) -> fx.GraphModule:
+def ranged_form(plan: Plan, like: nn.Module) -> nn.Module:
     """The integer form of a plan for a training of biases and ranges; weights get no gradients.
 
     Args:
@@ -115,7 +114,7 @@ def ranged_form(plan: Plan, like: nn.Module) -> fx.GraphModule:
 
 @torch.no_grad()
 def adjusted(
-    plan: Plan, net: fx.GraphModule, *, floats: torch.dtype = torch.float32, significand: int | None = None
+    plan: Plan, net: nn.Module, *, floats: torch.dtype = torch.float32, significand: int | None = None
 ) -> Plan:
     """The plan with what a :func:`ranged_form` has learnt; levels stay as they are."""
     entries: dict[str, Entry] = {}
@@ -125,7 +124,7 @@ def adjusted(
     for name, tensor in net.state_dict().items():
         if name in plan and name not in entries and isinstance(plan[name], Dense):
             entries[name] = Dense(shortened(tensor.detach().cpu().clone(), floats, significand))
-    inputs = grid_of(net)
+    inputs = grids(net)
     for path in layers(net):
         entry, bias = plan.named(f"{path}.weight"), entries.get(f"{path}.bias")
         if isinstance(entry, Affine) and isinstance(bias, Dense) and path in inputs:

@@ -41,7 +41,7 @@ def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
         layer, norm = modules[str(before.target)], modules[str(node.target)]
         if (layer, "weight") in several:
             continue  # another layer computes with it, too
-        factor = _fold(layer, norm)
+        factor = fold_into(layer, norm)
         if factor is None:
             continue
         factors[str(before.target)] = factor
@@ -53,7 +53,7 @@ def folded(model: nn.Module) -> tuple[fx.GraphModule, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def _fold(layer: Any, norm: Any) -> Tensor | None:
+def fold_into(layer: Any, norm: Any) -> Tensor | None:
     """``gamma (W x + b - mean) / sqrt(var + eps) + beta`` as one layer; returns gamma / sqrt(var + eps).
 
     ``None``, and nothing is changed, where a number of that layer would be beyond its type.

@@ -2,7 +2,8 @@
 
 The one form that is not the user's own forward: a quantizer may sit between two operations of one line of it, and
 runtimes fuse integers only around them. It is made by one pass over the graph, which depends on nothing but the
-network's class, so a file's network is rebuilt from that class.
+network's class, so a file's network is rebuilt from that class. Of a network that ``torch.fx`` cannot trace it is the
+user's own forward after all, with quantizers in front of layers (:mod:`fewbits.int8.inputs`).
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
+from fewbits.channels.surgery import fewer_heads
 from fewbits.errors import DataError, NonFiniteError, SelectionError, UnsupportedError
 from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
 from fewbits.int8.folding import folded
+from fewbits.int8.inputs import hooked_form, inputs_on_grids
 from fewbits.int8.places import grid_of, places
 from fewbits.int8.quantizer import Quantizer, RangedQuantizer
 from fewbits.ops.swap import computing
@@ -36,39 +39,65 @@ from fewbits.weights import aliases, layers, select
 QUANTIZERS = "quantizers"
 
 
-def integer_form(model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False) -> fx.GraphModule:
+def integer_form(
+    model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False, inputs: Any = None
+) -> nn.Module:
     """A copy of a network with normalisation folded and quantizers (``quantizers.<name>``) inserted.
 
     Args:
-        whole: whether there is nothing but integers, see :func:`~fewbits.int8.places.places`.
+        whole: whether there is nothing but integers, see :func:`~fewbits.int8.places.places`. A network that
+            ``torch.fx`` cannot trace has grids in front of its layers, and nowhere else.
+        inputs: of a batch; where ``torch.fx`` cannot trace the network, normalisation is folded as it is seen on these.
 
     Raises:
-        UnsupportedError: the structure cannot be read by ``torch.fx``. SelectionError: no layer to quantize, or
-            the network is in integer form already.
+        SelectionError: no layer to quantize, or the network is in integer form already. UnsupportedError: no layer, and
+            a structure that ``torch.fx`` cannot trace.
     """
-    return with_factors(model, quantizer, whole=whole)[0]
+    return with_factors(model, quantizer, whole=whole, inputs=inputs)[0]
 
 
 def with_factors(
-    model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False
-) -> tuple[fx.GraphModule, dict[str, Tensor]]:
-    """:func:`integer_form`, and what folding multiplied each layer's weights with, see :func:`folded`."""
+    model: nn.Module,
+    quantizer: type[nn.Module] = Quantizer,
+    *,
+    whole: bool = False,
+    inputs: Any = None,
+    names: Iterable[str] | None = None,
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """:func:`integer_form`, and what folding multiplied each layer's weights with, see :func:`folded`.
+
+    Args:
+        names: of the tensors of a form that was made before.
+    """
     if is_integer(model):
         raise SelectionError(f"{type(model).__name__} is in integer form already")
-    net, factors = folded(model)
+    try:
+        net, factors = folded(model)
+    except UnsupportedError:
+        if not layers(model):
+            raise
+        return hooked_form(model, quantizer, QUANTIZERS, inputs=inputs, names=names)
     if not layers(net):
         raise SelectionError(f"{type(model).__name__} has no linear or convolutional layer to quantize")
     return _with_quantizers(net, quantizer, whole).to(next(model.parameters()).device), factors
 
 
-def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] = Quantizer) -> fx.GraphModule:
+def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] = Quantizer) -> nn.Module:
     """The integer form of ``like`` that tensors of these names are of: whole, or with outputs that are floats.
+
+    Args:
+        names: also a plan; if it has lost channels, ``like`` may be the network before.
 
     Raises:
         As :func:`integer_form`.
     """
+    with fewer_heads(like, names.channels if isinstance(names, Plan) else None):
+        return _form_for(tuple(names), like, quantizer)
+
+
+def _form_for(names: tuple[str, ...], like: nn.Module, quantizer: type[nn.Module]) -> nn.Module:
     wanted = {name.split(".")[1] for name in names if name.startswith(f"{QUANTIZERS}.")}
-    net = integer_form(like, quantizer)
+    net = with_factors(like, quantizer, names=names)[0]
     here = {name for name, _ in net.get_submodule(QUANTIZERS).named_children()}
     return integer_form(like, quantizer, whole=True) if wanted > here else net
 
@@ -87,6 +116,11 @@ def _with_quantizers(net: fx.GraphModule, quantizer: type[nn.Module], whole: boo
     return net.eval()
 
 
+def grids(net: nn.Module) -> dict[str, str]:
+    """``{path of a layer: path of the quantizer on whose grid its input is}`` of a network in integer form."""
+    return grid_of(net) if isinstance(net, fx.GraphModule) else inputs_on_grids(net)
+
+
 def is_integer_plan(names: Iterable[str]) -> bool:
     """Whether the tensors of these names are those of an integer form."""
     return any(name.startswith(f"{QUANTIZERS}.") for name in names)
@@ -97,14 +131,14 @@ def is_integer(model: nn.Module) -> bool:
     return isinstance(getattr(model, QUANTIZERS, None), nn.Module)
 
 
-def hold_affine(net: fx.GraphModule) -> None:
+def hold_affine(net: nn.Module) -> None:
     """Let every layer of an integer form compute with its nearest INT8 weights of now, in place."""
     weights, assigner = select(net), affine()
     attach(net, assigner.update(weights, None, assigner.init(weights))[0])
 
 
 @torch.no_grad()
-def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
+def calibrate(net: nn.Module, batches: Iterable[Any]) -> int:
     """Set the range of every quantizer to the mean of the batches' minima and maxima, in place.
 
     Args:
@@ -128,7 +162,7 @@ def calibrate(net: fx.GraphModule, batches: Iterable[Any]) -> int:
             count += 1
             place = f"batch {count} of the calibration data"
             with handing(net, inputs, place), _all_parts(net), computing(net):
-                run(net.forward, inputs)  # type: ignore[arg-type]  # not net(), which prints what it raises
+                run(net.forward, inputs)  # type: ignore[arg-type]  # not net(): a traced one prints what it raises
             for name, module in found.items():
                 module.next_batch()
                 if not (torch.isfinite(module.low) and torch.isfinite(module.high)):
@@ -158,9 +192,7 @@ def _all_parts(net: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def affine_plan(
-    net: fx.GraphModule, *, channels: ChannelMasks | None = None, floats: torch.dtype = torch.float32
-) -> Plan:
+def affine_plan(net: nn.Module, *, channels: ChannelMasks | None = None, floats: torch.dtype = torch.float32) -> Plan:
     """The plan of an integer form in training: weights as they are held, quantizers, and the rest as floats.
 
     Integer weights are made anew from their background weights, with room for the bias in the accumulator.
@@ -169,7 +201,7 @@ def affine_plan(
         channels: what is left of a larger network, if the float network that ``net`` was made of had lost channels.
         floats: precision in which biases (and what else is left) are kept. Scales are float32.
     """
-    inputs, holders, others = grid_of(net), held(net), aliases(net)
+    inputs, holders, others = grids(net), held(net), aliases(net)
     counted = counters(net)
     readers: dict[str, list[str]] = {}  # the layers that compute with each weight
     for path in layers(net):
@@ -224,7 +256,7 @@ def _frozen(net: nn.Module, path: str) -> Quantizer:
 
 
 @torch.no_grad()
-def load_affine(net: fx.GraphModule, plan: Plan) -> None:
+def load_affine(net: nn.Module, plan: Plan) -> None:
     """Give an integer form the tensors of ``plan``, in place; biases go to the nearest unit of their layer's
     accumulator.
 
@@ -239,9 +271,9 @@ def load_affine(net: fx.GraphModule, plan: Plan) -> None:
         bias.copy_((bias / units).round_() * units)
 
 
-def bias_units(net: fx.GraphModule, plan: Plan) -> dict[str, Tensor]:
+def bias_units(net: nn.Module, plan: Plan) -> dict[str, Tensor]:
     """For each layer with a bias and an input on a grid, ``input scale * weight scale``: float32 [channels]."""
-    inputs = grid_of(net)
+    inputs = grids(net)
     found = {}
     for path, layer in layers(net).items():
         entry = plan.named(f"{path}.weight")

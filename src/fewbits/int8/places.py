@@ -88,11 +88,11 @@ def places(net: fx.GraphModule, *, whole: bool = False) -> dict[str, list[fx.Nod
     owners: dict[str, str] = {}
     for node in net.graph.nodes:
         if node in names:
-            found.setdefault(_free(*names[node], owners), []).append(node)
+            found.setdefault(free_name(*names[node], owners), []).append(node)
     return found
 
 
-def _free(name: str, owner: str, owners: dict[str, str]) -> str:
+def free_name(name: str, owner: str, owners: dict[str, str]) -> str:
     """The name, or the next one that nobody else has: a module has attributes, and paths meet once dots are gone."""
     while hasattr(nn.Module, name) or name in _RESERVED or owners.setdefault(name, owner) != owner:
         name += "_"

@@ -58,7 +58,7 @@ def holds(net: nn.Module, plan: Plan) -> bool:
     """
     if approximations_of(net) != plan.approximations:
         return False
-    units = bias_units(net, plan) if plan.affine else {}  # type: ignore[arg-type]
+    units = bias_units(net, plan) if plan.affine else {}
     counted = counters(net)
     for name, own in places(net).items():
         entry = next((plan[place.name] for place in own if place.name in plan), None)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fewbits.attach import evaluating
 from fewbits.channel_masks import ChannelMasks, channels_of
 from fewbits.errors import DataError, MismatchError
-from fewbits.graph.traced import graph_of
 from fewbits.task import run
+from fewbits.task.structure import structure_of
 from fewbits.train._norm_statistics import ChannelMoments, FloatStatistics, moments_of, norms_of, watching
 from fewbits.weights import NORMS, layers
 
@@ -149,14 +149,13 @@ def match_variance(
         normalised: whether to match layers, too, whose outputs go into a batch normalisation and nowhere else.
 
     Raises:
-        MismatchError: the networks have different layers. UnsupportedError: ``normalised=False``, and the structure
-            of the network cannot be read.
+        MismatchError: the networks have different layers.
     """
     mine, theirs = layers(pruned), layers(dense)
     if list(mine) != list(theirs):
         raise MismatchError(f"the networks have different layers: {list(mine)} and {list(theirs)}")
     with evaluating(pruned), evaluating(dense):
-        skipped = set() if normalised else _normalised(pruned)
+        skipped = set() if normalised else _normalised(pruned, inputs)
         wanted = _moments(dense, {path: layer for path, layer in theirs.items() if path not in skipped}, inputs)
         for path in wanted:  # in the order of computation
             layer = mine[path]
@@ -172,10 +171,10 @@ def match_variance(
                 layer.bias.copy_(shrinkage * layer.bias + (1 - shrinkage) * moved)
 
 
-def _normalised(model: nn.Module) -> set[str]:
+def _normalised(model: nn.Module, inputs: Tensor) -> set[str]:
     """Paths of modules whose every output goes into a batch normalisation and nowhere else."""
     behind: dict[str, bool] = {}
-    for node in graph_of(model).nodes:
+    for node in structure_of(model, inputs).nodes:
         if node.op == "call_module":
             users = list(node.users)
             normed = bool(users) and all(

@@ -71,6 +71,22 @@ def test_a_convolution_has_its_channels_where_a_normalisation_has_them() -> None
     assert biased(model) == {"1": "0"}
 
 
+class Untraced(Tokens):
+    """``torch.fx`` cannot follow it; one run tells the dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if float(x.sum()) < 1e9 else -x)
+
+
+def test_an_untraced_network_has_its_normalisation_left_where_it_is() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 6, 6) + torch.arange(6)
+    model = settled(Untraced(), x)
+    recipe = {"assign": {"method": "int8"}, "train": None, "activations": {"calibrate": 1}}
+    small = fb.compress(model, [(x, torch.randint(3, (64,)))], recipe=recipe, progress=None).into(Untraced())
+    assert (small(x) - model(x)).abs().max() < 0.05 * model(x).abs().max()
+
+
 @pytest.mark.parametrize("method", ["ecq", "int8"])
 def test_a_job_computes_what_it_did_or_names_both(method: str) -> None:
     torch.manual_seed(0)

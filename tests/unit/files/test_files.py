@@ -130,6 +130,18 @@ def test_a_number_that_another_process_has_now_is_not_alive(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["y"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes are Unix's")
+def test_a_mode_that_is_asked_for_is_there_from_the_first_moment(tmp_path: Path) -> None:
+    place = tmp_path / "secret"
+    place.write_bytes(b"old")
+    place.chmod(0o644)
+    with files.replacing(place, 0o600) as beside:
+        assert stat.S_IMODE(os.stat(beside).st_mode) == 0o600
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    files.write(tmp_path / "new", b"x", mode=0o600)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+
+
 def test_the_mode_stays_and_a_link_is_followed(tmp_path: Path) -> None:
     files.write(tmp_path / "new", b"1")
     mask = os.umask(0)

@@ -74,7 +74,8 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
         raise ExportError(f"{type(model).__name__} returns {described(returned)}, no tensor")
     integer = is_integer(model)
     network: nn.Module = model
-    factors: dict[str, Tensor] | None = {}
+    # What is as the user wrote it may have normalisation, which torch would fold, and weights in two roles.
+    factors: dict[str, Tensor] | None = {} if isinstance(model, fx.GraphModule) else None
     if not integer:
         network, factors = _folded(model)
         with torch.no_grad():
@@ -152,7 +153,7 @@ def _integers(
         elif isinstance(entry, Masked):
             floats["pruned floats (zeros take as much as other numbers)"] += 1
     if plan.affine:
-        for path, units in bias_units(network, plan).items():  # type: ignore[arg-type]
+        for path, units in bias_units(network, plan).items():
             levels = (state[f"{path}.bias"].cpu() / units).round().numpy().astype(np.int32)
             found[f"{path}.bias"] = Integers(levels, units.numpy(), 32)
     notes = [

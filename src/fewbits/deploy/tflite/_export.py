@@ -57,6 +57,11 @@ def to_tflite(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, pl
         MissingExtraError: no ``ai-edge-litert``. UnsupportedError: the network is not in integer form, or an operation
         cannot be written; the message names it. ExportError: outputs differ. FileError: the file cannot be written.
     """
+    if is_integer(model) and not isinstance(model, fx.GraphModule):
+        raise UnsupportedError(
+            f"{type(model).__name__} has integers in its layers and floats between them, since torch.fx cannot trace "
+            "it, and .tflite files of integers have nothing else: export it to onnx"
+        )
     if not (isinstance(model, fx.GraphModule) and is_integer(model)):
         raise UnsupportedError(
             f"{type(model).__name__} computes with floats, and .tflite files of integers with integers: compress it "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from accelerate.utils import send_to_device
@@ -57,9 +57,11 @@ class Calibrate:
                 :func:`fewbits.int8.calibrate`.
         """
         check_folding(work)
-        form = integer_form(work.model, RangedQuantizer)
         device = context.accelerator.device
-        calibrate(form, (send_to_device(inputs, device) for inputs in first_inputs(work, self.batches)))
+        batches = (send_to_device(inputs, device) for inputs in first_inputs(work, self.batches))
+        first = list(islice(batches, 1))
+        form = integer_form(work.model, RangedQuantizer, inputs=first[0] if first else None)
+        calibrate(form, chain(first, batches))
         return replace(work, form=form)
 
 

@@ -21,7 +21,6 @@ from fewbits.channels.load import load_plan
 from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
 from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import RecipeError, UnsupportedError
-from fewbits.graph import graph_of
 from fewbits.hardware import count
 from fewbits.pipeline.stages._limit import Limit
 from fewbits.pipeline.stages._work import Context, Work
@@ -122,10 +121,10 @@ def sizes_of(model: nn.Module, input_shape: Any, over: str = "macs") -> Sizes:
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     if over != "macs":
         return Sizes(shapes, {})
-    graph_of(model)  # what cannot be read at all is no question of counting
     try:
         counted = count(model, input_shape).layers
-        return Sizes(shapes, {layer.name: layer.uses for layer in counted if layer.name in shapes})
+        others = sum(layer.macs for layer in counted if layer.name not in shapes)
+        return Sizes(shapes, {layer.name: layer.uses for layer in counted if layer.name in shapes}, others)
     except UnsupportedError as error:
         raise UnsupportedError(
             f"{error}; with channels.parameters in place of channels.macs none are counted"
@@ -179,7 +178,7 @@ def _chosen(
 def _amount(sizes: Sizes, over: str, outputs: tuple[str, ...]) -> int:
     numel = {name: torch.Size(shape).numel() for name, shape in sizes.shapes.items()}
     if over == "macs":
-        return sum(uses * numel[name] for name, uses in sizes.uses.items())
+        return sizes.macs
     return sum(numel.values()) if over == "parameters" else sum(sizes.shapes[name][0] for name in outputs)
 
 
