@@ -14,6 +14,7 @@ from fewbits.assign import grouped
 from fewbits.data import load
 from fewbits.private import Evaluator, Profile, Program, compile_network, context, diagonal_groups
 from fewbits.private.counts import ciphertext_bytes, key_bytes, total
+from fewbits.private.price import calibrate, predicted
 
 BATCH, CALIBRATION = 128, 256
 
@@ -239,6 +240,7 @@ def facts(program: Program, client: Client) -> Row:
         "degree": parameters.degree, "prime_bits": [prime.bit_length() for prime in parameters.primes],
         "modulus_bits": parameters.bits, "rotations": total(program.counts, "rotate"),
         "products": total(program.counts, "multiply"), "keys": len(program.profile.rotations),
+        "predicted_milliseconds": 1000 * predicted(program.counts, calibrate(parameters)),
         "counted_as_predicted": client.evaluator.counts == program.counts,
         "key_bytes": key_bytes(program.profile), "input_bytes": ciphertext_bytes(program.profile),
     }  # fmt: skip

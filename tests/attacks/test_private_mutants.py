@@ -150,7 +150,7 @@ def on_the_clients_side(attacked: Attacked, count: int) -> None:
 
 
 def test_a_client_opens_nothing_damaged(attacked: Attacked) -> None:
-    on_the_clients_side(attacked, 100 * MORE)
+    on_the_clients_side(attacked, 60 * MORE)
 
 
 @pytest.mark.long
@@ -159,7 +159,7 @@ def test_a_client_opens_nothing_of_ten_thousand_damaged(attacked: Attacked) -> N
 
 
 def test_what_is_damaged_is_never_taken(attacked: Attacked) -> None:
-    damaged(attacked, 400 * MORE)
+    damaged(attacked, 250 * MORE)
 
 
 @pytest.mark.long
@@ -168,7 +168,7 @@ def test_ten_thousand_damaged_messages_are_never_taken(attacked: Attacked) -> No
 
 
 def test_forged_messages_end_no_server(attacked: Attacked) -> None:
-    taken, count = forged(attacked, 100 * MORE)
+    taken, count = forged(attacked, 60 * MORE)
     assert taken < count / 2
 
 
@@ -178,7 +178,7 @@ def test_ten_thousand_forged_messages_end_no_server(attacked: Attacked) -> None:
 
 
 def test_forged_messages_are_never_taken_where_a_mac_is_asked() -> None:
-    assert forged(Attacked(MAC), 200 * MORE)[0] == 0
+    assert forged(Attacked(MAC), 60 * MORE)[0] == 0
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fewbits.private.client import Client
     from fewbits.private.compile import PROFILES, compile_network
     from fewbits.private.connection import Connection
+    from fewbits.private.cost import encrypted_latency
     from fewbits.private.evaluator import Encodings, Evaluator
     from fewbits.private.groups import diagonal_groups
     from fewbits.private.keys import Keys, generate
@@ -40,6 +41,7 @@ __all__ = [
     "compile_network",
     "context",
     "diagonal_groups",
+    "encrypted_latency",
     "generate",
     "listen",
     "new_mac_key",
@@ -55,6 +57,7 @@ _HOMES = {  # imported at the first use: a client needs no torch, which takes tw
     "client": ("Client",),
     "compile": ("PROFILES", "compile_network"),
     "connection": ("Connection",),
+    "cost": ("encrypted_latency",),
     "evaluator": ("Encodings", "Evaluator"),
     "groups": ("diagonal_groups",),
     "keys": ("Keys", "generate"),

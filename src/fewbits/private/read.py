@@ -20,6 +20,8 @@ from fewbits.private.polynomial import Polynomial, polynomial_of
 
 CHUNK = 64  # samples that go through an operation together
 INPUT = "input"
+MOST_NUMBERS = 2**14  # of a value that is encrypted: the slots of the largest degree
+MOST_WEIGHTS = 2**27  # of the matrices of one value, a gigabyte
 _MODULES = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Flatten,
     nn.Unflatten,
@@ -116,6 +118,10 @@ class _Reader:
                         f"the network takes a second input, {node.target!r}; an encrypted one takes one"
                     )
                 taken = True
+                if size > MOST_NUMBERS:
+                    raise UnsupportedError(
+                        f"an input of {size:,} numbers is encrypted in {MOST_NUMBERS:,} slots at most"
+                    )
                 unit = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
                 self.values[node] = Form({INPUT: unit}, torch.zeros(shape, dtype=torch.float64))
             elif node.op == "output":
@@ -129,7 +135,12 @@ class _Reader:
                     value = getattr(value, part)
                 self.values[node] = value
             else:
-                self.values[node] = self._call(node)
+                try:
+                    self.values[node] = self._call(node)
+                except _TooLargeError as error:
+                    raise UnsupportedError(
+                        f"{self._where(node)}: {error}; take a smaller image, fewer channels, or pool before it"
+                    ) from None
         return self.reading
 
     def _value(self, arg: Any) -> Any:
@@ -225,6 +236,10 @@ class _Reader:
         """A node of its own, and the value as an affine function of it."""
         if not form.terms:
             raise self._refused(node, "computes with a constant only")
+        if form.bias.numel() > MOST_NUMBERS:
+            raise _TooLargeError(
+                f"its {form.bias.numel():,} numbers are more than a ciphertext's {MOST_NUMBERS:,} slots"
+            )
         name = f"{node.name}.{len(self.reading.nodes)}"
         flat = None if other is None else _flat(other)
         self.reading.nodes.append(Node(name, self._where(node), _flat(form), squared, flat, form.shape))
@@ -292,9 +307,16 @@ class _Reader:
         )
 
 
+class _TooLargeError(Exception):
+    """A value of more numbers than can be computed with; where it is, is said by who knows."""
+
+
 def _mapped(form: Form, run: Any) -> Form:
     """A form behind an affine operation on samples."""
     zero = _chunked(torch.zeros_like(form.bias)[None], run)[0]
+    weights = zero.numel() * sum(len(unit) for unit in form.terms.values())
+    if weights > MOST_WEIGHTS:
+        raise _TooLargeError(f"its matrix of {weights:,} weights is more than {MOST_WEIGHTS:,}")
     terms = {name: _chunked(unit, run) - zero for name, unit in form.terms.items()}
     return Form(terms, _chunked(form.bias[None], run)[0])
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from fewbits.assign import grouped
 from fewbits.errors import RecipeError, SelectionError
+from fewbits.plan import Plan
 
 
 def test_the_weakest_groups_fall_whole() -> None:
@@ -61,6 +62,21 @@ def test_a_pruned_diagonal_is_a_product_less() -> None:
     scattered[0].weight.data *= torch.rand(32, 256) < 0.5
     zeros = compile_network(scattered, samples, profile="fast", like=dense.profile)
     assert total(zeros.counts, "multiply") == total(dense.counts, "multiply"), "scattered zeros save nothing"
+
+
+def test_a_plan_costs_what_its_program_is_predicted_to_take() -> None:
+    from fewbits.private import diagonal_groups, encrypted_latency
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 32), _Square(), nn.Linear(32, 4))
+    cost = encrypted_latency(error=1.0, degree=8192)(model, (256,))
+    groups = diagonal_groups(model, (256,), degree=8192, profile="fast")
+    weights = {"0.weight": model[0].weight.detach()}
+    plans = [grouped(share, groups) for share in (0.0, 0.7)]
+    found = [cost(assigner.update(weights, None, assigner.init(weights))[0]) for assigner in plans]
+    assert 0 < found[1] < found[0] < float("inf")
+    refused = encrypted_latency()(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), (4,))
+    assert refused(Plan({})) == float("inf")
 
 
 class _Square(nn.Module):

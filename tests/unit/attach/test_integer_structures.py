@@ -114,4 +114,4 @@ def test_what_cannot_be_read_names_the_line() -> None:
         return 2 * x if x.sum() > 0 else x
 
     with pytest.raises(UnsupportedError, match=r"at line \d+ of test_integer_structures.py, in between: symbolically"):
-        integer_form(Between(between))
+        folded(Between(between))

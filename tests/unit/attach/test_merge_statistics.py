@@ -78,7 +78,7 @@ def test_biases_move_into_the_shift_where_nothing_else_reads_them():
     model = randomised(Biased()).double().eval()
     x = torch.randn(4, 2, 6, 6, dtype=torch.float64)
     before, original = model(x), copy.deepcopy(model.state_dict())
-    found = biased(model)
+    found = biased(model, lambda net: net(x))
     assert found == {"norm": "conv", "head_norm": "head"}
     assert merge_statistics(model, found) == 7
     torch.testing.assert_close(model(x), before, rtol=1e-12, atol=1e-12)
@@ -97,10 +97,13 @@ def test_a_structure_that_cannot_be_read_keeps_its_biases():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) if x.sum() > 0 else x
 
-    assert biased(Unreadable(nn.Linear(3, 3), nn.BatchNorm1d(3))) == {}
-    assert biased(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))) == {"1": "0"}
-    assert biased(nn.Sequential(nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3))) == {}
-    assert biased(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False))) == {}
+    def seen(model: nn.Module) -> object:
+        return model(torch.ones(2, 3))
+
+    assert biased(Unreadable(nn.Linear(3, 3), nn.BatchNorm1d(3)), seen) == {}
+    assert biased(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), seen) == {"1": "0"}
+    assert biased(nn.Sequential(nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3)), seen) == {}
+    assert biased(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False)), seen) == {}
 
 
 def test_a_file_holds_no_bias_that_a_normalisation_can_hold(tmp_path):

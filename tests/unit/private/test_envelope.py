@@ -36,7 +36,7 @@ def test_what_was_sealed_comes_out(envelope: Envelope, mac: bytes | None) -> Non
     assert (head.kind, head.size, head.with_mac) == (envelope.kind, len(sealed), mac is not None)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(envelopes, mac_keys)
 def test_every_flipped_bit_is_found(envelope: Envelope, mac: bytes | None) -> None:
     sealed = bytearray(envelope.sealed(mac))
@@ -50,7 +50,7 @@ def test_every_flipped_bit_is_found(envelope: Envelope, mac: bytes | None) -> No
     assert opened(bytes(sealed), *Kind, mac_key=mac) == envelope
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(envelopes, mac_keys, st.binary(min_size=1, max_size=80))
 def test_every_truncation_and_extension_is_found(envelope: Envelope, mac: bytes | None, more: bytes) -> None:
     sealed = envelope.sealed(mac)

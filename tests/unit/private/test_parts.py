@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewbits.errors import DamagedError
@@ -15,6 +15,7 @@ def test_parts_come_back(parts: list[bytes]) -> None:
     assert [bytes(part) for part in split(join(parts), len(parts), "it")] == parts
 
 
+@settings(max_examples=30)
 @given(st.lists(st.binary(max_size=20), max_size=4), st.binary(max_size=60), st.integers(0, 4))
 def test_only_what_was_joined_is_split(parts: list[bytes], noise: bytes, count: int) -> None:
     whole = join(parts)

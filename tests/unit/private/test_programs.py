@@ -117,6 +117,16 @@ def test_what_cannot_be_run_is_refused_by_its_name(model: nn.Module, message: st
         compile_network(model, torch.randn(4, 4))
 
 
+def test_what_is_too_large_is_refused_before_it_takes_memory() -> None:
+    wide = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), Square(), nn.Flatten(), nn.Linear(65536, 2))
+    with pytest.raises(UnsupportedError, match=r"0: its matrix of 201,326,592 weights is more than 134,217,728"):
+        compile_network(wide, torch.randn(2, 3, 32, 32))
+    with pytest.raises(UnsupportedError, match=r"mul: its 20,000 numbers are more than a ciphertext's 16,384 slots"):
+        compile_network(nn.Sequential(nn.Linear(4, 20000), Square(), nn.Linear(20000, 2)), torch.randn(2, 4))
+    with pytest.raises(UnsupportedError, match="an input of 20,000 numbers"):
+        compile_network(nn.Linear(20000, 2), torch.randn(2, 20000))
+
+
 def test_a_network_too_deep_says_which_degrees_were_tried() -> None:
     torch.manual_seed(4)
     with pytest.raises(UnsupportedError, match=r"no parameters of 128 bits for 5 levels: degree 4096: 106 bits"):

@@ -116,7 +116,7 @@ def test_bad_messages_end_their_own_connection_only(
     start: Callable[..., Running], client: Client, keys: Keys, sample: np.ndarray
 ) -> None:
     """One good client stays connected through all that others do."""
-    server = start(receive_seconds=1.5)
+    server = start(receive_seconds=3.0)
     request = client.encrypt(sample)
     long = bytearray(Envelope(Kind.REQUEST, b"").sealed())
     long[12:20] = (1 << 50).to_bytes(8, "big")

@@ -16,9 +16,10 @@ from fewbits.task.stream import NoBatches
 
 
 def once_of(work: Work) -> Callable[[nn.Module], None] | None:
-    """A function that runs a network on the first batch of the training data; ``None`` without data."""
+    """A function that runs a network on the first batch of the training data; ``None`` without data, as in a loop of
+    one's own."""
     train = work.train
-    if isinstance(train.loader if isinstance(train, Fed) else train, NoBatches):
+    if train is None or isinstance(train.loader if isinstance(train, Fed) else train, NoBatches):
         return None
 
     def forward(model: nn.Module) -> None:
