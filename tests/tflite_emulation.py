@@ -6,41 +6,14 @@ twice, fully connected layers once.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbits.int8.reference import doubly, multiplier, once, twice
+
 Array = NDArray[Any]
-
-
-def multiplier(real: float) -> tuple[int, int]:
-    """A real factor as an integer of 31 bits and an exponent."""
-    mantissa, exponent = math.frexp(real)
-    whole = math.floor(mantissa * 2**31 + 0.5)
-    return (whole // 2, exponent + 1) if whole == 2**31 else (whole, exponent)
-
-
-def twice(x: Array, real: float) -> Array:
-    """Rounded after the product, and again after the shift."""
-    return doubly(x, *multiplier(real))
-
-
-def doubly(x: Array, whole: int, exponent: int) -> Array:
-    """:func:`twice` with a factor that need not be normalised."""
-    product = (x.astype(np.int64) << max(exponent, 0)) * whole
-    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    high = np.where(nudged >= 0, nudged >> 31, -((-nudged) >> 31))
-    right = max(-exponent, 0)
-    mask = (1 << right) - 1
-    return (high >> right) + ((high & mask) > (mask >> 1) + (high < 0))
-
-
-def once(x: Array, real: float) -> Array:
-    """Rounded once, half up."""
-    whole, exponent = multiplier(real)
-    return (x.astype(np.int64) * whole + (1 << (30 - exponent))) >> (31 - exponent)
 
 
 class Emulated:

@@ -27,6 +27,7 @@ from fewbits.channels.load import load_plan
 from fewbits.channels.surgery import fewer_heads
 from fewbits.errors import DataError, NonFiniteError, SelectionError, UnsupportedError
 from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
+from fewbits.int8.alone.form import alone_form, grids_of, is_alone, is_alone_plan
 from fewbits.int8.folding import folded
 from fewbits.int8.inputs import hooked_form, inputs_on_grids
 from fewbits.int8.places import grid_of, places
@@ -40,19 +41,27 @@ QUANTIZERS = "quantizers"
 
 
 def integer_form(
-    model: nn.Module, quantizer: type[nn.Module] = Quantizer, *, whole: bool = False, inputs: Any = None
+    model: nn.Module,
+    quantizer: type[nn.Module] = Quantizer,
+    *,
+    whole: bool = False,
+    alone: bool = False,
+    inputs: Any = None,
 ) -> nn.Module:
     """A copy of a network with normalisation folded and quantizers (``quantizers.<name>``) inserted.
 
     Args:
         whole: whether there is nothing but integers, see :func:`~fewbits.int8.places.places`. A network that
             ``torch.fx`` cannot trace has grids in front of its layers, and nowhere else.
+        alone: whether it computes in integers alone, see :mod:`fewbits.int8.alone`; this needs inputs.
         inputs: of a batch; where ``torch.fx`` cannot trace the network, normalisation is folded as it is seen on these.
 
     Raises:
         SelectionError: no layer to quantize, or the network is in integer form already. UnsupportedError: no layer, and
             a structure that ``torch.fx`` cannot trace.
     """
+    if alone and not is_integer(model):
+        return alone_form(model, quantizer, inputs=inputs)[0]
     return with_factors(model, quantizer, whole=whole, inputs=inputs)[0]
 
 
@@ -96,6 +105,8 @@ def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] =
 
 
 def _form_for(names: tuple[str, ...], like: nn.Module, quantizer: type[nn.Module]) -> nn.Module:
+    if is_alone_plan(names):
+        return alone_form(like, quantizer, names=names)[0]
     wanted = {name.split(".")[1] for name in names if name.startswith(f"{QUANTIZERS}.")}
     net = with_factors(like, quantizer, names=names)[0]
     here = {name for name, _ in net.get_submodule(QUANTIZERS).named_children()}
@@ -264,6 +275,8 @@ def load_affine(net: nn.Module, plan: Plan) -> None:
         MismatchError: names or shapes differ.
     """
     load_plan(net, plan)
+    if is_alone(net):
+        grids_of(net).learnt(plan)
     for path, units in bias_units(net, plan).items():
         bias = layers(net)[path].bias
         assert bias is not None

@@ -58,9 +58,9 @@ def hooked_form(
     """
     net = copy.deepcopy(model).eval()
     fold(net)
-    factors = {} if inputs is None else _fold(net, inputs)
+    factors = {} if inputs is None else fold_seen(net, inputs)
     if names is not None:
-        _without(net, set(names))
+        without(net, set(names))
     made = nn.Module()
     owners: dict[str, str] = {}
     for path, layer in layers(net).items():
@@ -85,7 +85,7 @@ def inputs_on_grids(net: nn.Module) -> dict[str, str]:
     }
 
 
-def _fold(net: nn.Module, inputs: Any) -> dict[str, Tensor]:
+def fold_seen(net: nn.Module, inputs: Any) -> dict[str, Tensor]:
     modules = dict(net.named_modules())
     factors, several = {}, shared(net)
     with handing(net, inputs, "batch 1 of the calibration data"):
@@ -101,7 +101,7 @@ def _fold(net: nn.Module, inputs: Any) -> dict[str, Tensor]:
     return factors
 
 
-def _without(net: nn.Module, names: set[str]) -> None:
+def without(net: nn.Module, names: set[str]) -> None:
     """Take out the normalisations that no name is of, and give layers the biases that they left."""
     for path, module in list(net.named_modules()):
         if isinstance(module, NORMS) and module.running_mean is not None and f"{path}.running_mean" not in names:

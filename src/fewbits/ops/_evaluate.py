@@ -209,9 +209,7 @@ class Evaluator:
             return powers / powers.sum(dim, keepdim=True)
         bits = self.approximation.bits
         levels = torch.round(-down * 2.0 ** (bits + 4)).clamp(0, 32 << (bits + 4)).to(torch.int64)
-        powers = _exponential(levels, bits + 4)
-        total = powers.sum(dim, keepdim=True)
-        return _down(powers * 2 ** (bits + 1) + total, 2 * total).to(torch.float32) * 2.0**-bits
+        return self._integer_shares(levels, dim).to(torch.float32) * 2.0**-bits
 
     def _layer_norm(
         self, x: Tensor, shape: tuple[int, ...] = (), weight: Tensor | None = None, bias: Tensor | None = None,
@@ -238,27 +236,51 @@ class Evaluator:
 
     # -- integers ---------------------------------------------------------------------------------------------
 
+    def levels(self, levels: Tensor, *, epsilon: int = 0) -> Tensor:
+        """As :func:`fewbits.ops.reference`, bit for bit: int64 in, int64 out."""
+        with torch.no_grad():
+            if self.approximation.pieces is not None:
+                return self._integer_line(levels)
+            if self.approximation.operation == "softmax":
+                bits = self.approximation.bits
+                down = (levels.amax(-1, keepdim=True) - levels).clamp(max=32 << (bits + 4))
+                return self._integer_shares(down, -1)
+            centre = self.approximation.operation == "layer_norm"
+            return self._integer_row(levels, (-1,), epsilon, centre=centre)
+
     def _integer_lines(self, x: Tensor) -> Tensor:
-        pieces, (unit, step) = self.approximation.pieces, self.approximation.units
+        unit, step = self.approximation.units
+        return self._integer_line(torch.round(x * (1 / unit))).to(torch.float32) * step
+
+    def _integer_line(self, levels: Tensor) -> Tensor:
+        pieces = self.approximation.pieces
         assert pieces is not None
         low, high = (int(end) for end in pieces.domain)
-        levels = torch.round(x * (1 / unit)).clamp(low, high).to(torch.int64)
-        knots, rows = self.knots.to(x.device), self.rows.to(x.device)
+        levels = levels.clamp(low, high).to(torch.int64)
+        knots, rows = self.knots.to(levels.device), self.rows.to(levels.device)
         place = (search(levels, knots) - 1).clamp(0, rows.shape[1] - 1)
         sums = rows[0][place] + rows[1][place] * (levels - knots[place])
-        return _down(sums, 2**pieces.shift).to(torch.float32) * step
+        return _down(sums, 2**pieces.shift)
+
+    def _integer_shares(self, down: Tensor, dim: int) -> Tensor:
+        powers = _exponential(down, self.approximation.bits + 4)
+        total = powers.sum(dim, keepdim=True)
+        return _down(powers * 2 ** (self.approximation.bits + 1) + total, 2 * total)
 
     def _integer_rows(self, x: Tensor, dims: tuple[int, ...], eps: float, *, centre: bool) -> Tensor:
-        bits, (unit, step) = self.approximation.bits, self.approximation.units
+        unit, step = self.approximation.units
         most = 2**15 - 1
         levels = torch.round(x * (1 / unit)).clamp(-most, most).to(torch.int64)
-        size = math.prod(x.shape[dim] for dim in dims)
+        found = self._integer_row(levels, dims, round(eps / unit**2), centre=centre)
+        return found.to(torch.float32) * step
+
+    def _integer_row(self, levels: Tensor, dims: tuple[int, ...], epsilon: int, *, centre: bool) -> Tensor:
+        size = math.prod(levels.shape[dim] for dim in dims)
         moved = levels * size
         if centre:
             moved = moved - levels.sum(dims, keepdim=True)
-        epsilon = round(eps / unit**2)
         spread = _root(_down((moved * moved).sum(dims, keepdim=True), size) + epsilon * size * size).clamp(min=1)
-        return _down(moved * 2 ** (bits - 2) + spread, 2 * spread).to(torch.float32) * step
+        return _down(moved * 2 ** (self.approximation.bits - 2) + spread, 2 * spread)
 
 
 def _normal(x: Tensor) -> Tensor:

@@ -52,8 +52,9 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         stages.append(Swap())
     stages.append(Pilots(_again))
     if integer_form_of(recipe):
-        batches = (recipe.activations or Activations()).calibrate
-        stages.append(Collect(batches) if method_of(recipe).clusters else Calibrate(batches))
+        part = recipe.activations or Activations()
+        clusters = method_of(recipe).clusters
+        stages.append(Collect(part.calibrate) if clusters else Calibrate(part.calibrate, alone=part.alone))
     adjusted = recipe.activations is not None and recipe.activations.train is not None
     return [*stages, Hold(), *([Adjust()] if adjusted else [])]
 

@@ -167,6 +167,8 @@ def _integers(recipe: Recipe) -> None:
             f"activations in integers go with weights of at most 8 bits, got {recipe.assign.bits}: lower assign.bits, "
             "or leave activations out"
         )
+    if recipe.activations is not None and recipe.activations.alone and not method.activations:
+        raise RecipeError(f"activations.alone goes with assign.method int8; with {name} leave it out")
     ranges = recipe.activations.train if recipe.activations is not None else None
     if ranges is not None and not method.clusters:
         raise RecipeError(f"activations.train is for clusters; {name} trains with integer activations in train")

@@ -147,10 +147,14 @@ class Activations(Part):
     Attributes:
         bits: bit width; 8.
         calibrate: batches from which the ranges of activations are taken.
+        alone: whether there are integers alone from the inputs' levels to those of the outputs: products, sums and
+            what the section ``ops`` puts in place of softmax, normalisation and other functions. For
+            ``assign.method: int8``.
         train: a training of biases and ranges once the clusters stay. Its file is taken if it is as good on validation
             data, and within the target.
     """
 
     bits: Literal[8] = 8
     calibrate: Annotated[int, Field(ge=1)] = 16
+    alone: bool = False
     train: RangeTraining | None = None

@@ -18,6 +18,7 @@ from fewbits.deploy.onnx._network import OnnxNetwork, serialized
 from fewbits.deploy.onnx._rewrite import agreement, rewritten
 from fewbits.deploy.onnx._weights import Integers, marked, misplaced, put, smallest_width
 from fewbits.errors import ExportError, UnsupportedError
+from fewbits.int8.alone import refuse_alone
 from fewbits.int8.folding import folded
 from fewbits.int8.form import bias_units, is_integer
 from fewbits.int8.places import repeated
@@ -66,6 +67,7 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
     entries = plan if plan is not None else Plan({})
     if isinstance(model, OnnxNetwork):
         return _own_graph(model, inputs, path, entries)
+    refuse_alone(model, "ONNX operators")
     inputs = Feed(model).arranged(inputs)
     with torch.no_grad():
         returned = run_apart(model.eval(), inputs)

@@ -16,6 +16,7 @@ from fewbits.deploy.tflite import _layers, _pools, _shapes  # noqa: F401  # they
 from fewbits.deploy.tflite._graph import Looking, Lowering
 from fewbits.deploy.tflite._package import Array, interpreter, run
 from fewbits.errors import ExportError, UnsupportedError
+from fewbits.int8.alone import refuse_alone
 from fewbits.int8.form import is_integer
 from fewbits.plan import Affine, Plan
 from fewbits.task import Feed
@@ -57,6 +58,7 @@ def to_tflite(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, pl
         MissingExtraError: no ``ai-edge-litert``. UnsupportedError: the network is not in integer form, or an operation
         cannot be written; the message names it. ExportError: outputs differ. FileError: the file cannot be written.
     """
+    refuse_alone(model, "TFLite operators")
     if is_integer(model) and not isinstance(model, fx.GraphModule):
         raise UnsupportedError(
             f"{type(model).__name__} has integers in its layers and floats between them, since torch.fx cannot trace "

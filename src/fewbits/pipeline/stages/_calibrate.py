@@ -43,11 +43,11 @@ class Calibrate:
     """Makes the integer form of the network, with ranges from the first batches.
 
     Args:
-        batches: how many.
+        batches: how many. alone: whether it is to compute in integers alone.
     """
 
-    def __init__(self, batches: int) -> None:
-        self.batches = batches
+    def __init__(self, batches: int, *, alone: bool = False) -> None:
+        self.batches, self.alone = batches, alone
 
     def run(self, work: Work, context: Context) -> Work:
         """The work with a form to train or to write.
@@ -60,7 +60,7 @@ class Calibrate:
         device = context.accelerator.device
         batches = (send_to_device(inputs, device) for inputs in first_inputs(work, self.batches))
         first = list(islice(batches, 1))
-        form = integer_form(work.model, RangedQuantizer, inputs=first[0] if first else None)
+        form = integer_form(work.model, RangedQuantizer, alone=self.alone, inputs=first[0] if first else None)
         calibrate(form, chain(first, batches))
         return replace(work, form=form)
 
