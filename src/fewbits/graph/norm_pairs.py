@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.graph.recorded import VALUE
-from fewbits.graph.traced import graph_of
+from fewbits.graph.traced import graph_of, left_alone
 from fewbits.weights import NORMS, WEIGHTED
 
 
@@ -62,7 +62,7 @@ def across(model: nn.Module, forward: Callable[[nn.Module], object] | None) -> d
     ]
     before = {module: module.training for module in modules.values()}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), left_alone(model):
             forward(model.eval())
     finally:
         for hook in hooks:

@@ -8,6 +8,7 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -157,13 +158,38 @@ def graph_of(model: nn.Module) -> fx.Graph:
     for name in [name for name in vars(model) if _CONSTANT.fullmatch(name)]:
         delattr(model, name)  # of a tracing before: the same tensors come again, and have their names again
     try:
-        return _Tracer().trace(model)
+        with left_alone(model):
+            return _Tracer().trace(model)
     except Exception as error:  # torch.fx raises many types, depending on what the forward does
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UnsupportedError(
             f"cannot read the structure of {type(model).__name__} with torch.fx{_line_of(error)}: {reason[:200]}; ecq, "
             "ecqx and pruning do without"
         ) from error
+
+
+@contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """What a forward pass keeps in attributes of a network is as before: some keep what they computed (LeViT).
+
+    A trace would leave stand-ins there, which nothing can copy; a look at a network, values that grow old.
+    """
+    modules = list(model.modules())
+    own = [{name: value for name, value in vars(m).items() if name[0] != "_" and name != "training"} for m in modules]
+    inside = [(value, value.copy()) for some in own for value in some.values() if type(value) in (dict, list)]
+    try:
+        yield
+    finally:
+        for value, before in inside:
+            value.clear()
+            value.update(before) if isinstance(value, dict) else value.extend(before)
+        for module, some in zip(modules, own, strict=True):
+            for name, value in list(vars(module).items()):
+                if isinstance(value, fx.Proxy) and name not in some:
+                    delattr(module, name)
+            for name, value in some.items():
+                if vars(module).get(name) is not value:
+                    vars(module)[name] = value
 
 
 _CONSTANT = re.compile(r"_tensor_constant\d+")

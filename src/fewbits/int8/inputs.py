@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewbits.attach.attach import fold
-from fewbits.graph import VALUE, Kind
+from fewbits.graph import Kind
 from fewbits.graph.norm_pairs import pairs
 from fewbits.graph.traced import kind_of_module
 from fewbits.int8.folding import fold_into
 from fewbits.int8.places import free_name
-from fewbits.task.batches import handing, sample_of
+from fewbits.task.batches import first_of, handing
 from fewbits.task.structure import recorded_on
 from fewbits.weights import NORMS, layers, shared
 
@@ -46,7 +46,7 @@ def hooked_form(
 
     Args:
         model: the network, plain or attached. It is not changed.
-        inputs: of a batch; on its first sample it is seen which normalisations directly follow a layer, and these are
+        inputs: of a batch; on two of its samples it is seen which normalisations directly follow a layer, and these are
             folded. Without it none is.
         names: of the tensors of a form that was made before; what it lacks is not there, and was folded.
 
@@ -89,11 +89,10 @@ def fold_seen(net: nn.Module, inputs: Any) -> dict[str, Tensor]:
     modules = dict(net.named_modules())
     factors, several = {}, shared(net)
     with handing(net, inputs, "batch 1 of the calibration data"):
-        graph = recorded_on(net, sample_of(inputs, next(net.parameters())))
+        graph = recorded_on(net, first_of(inputs, 2))  # of one sample, batches have no statistics
     for before, node in pairs(graph, modules):
         layer = modules[str(before.target)]
-        other = isinstance(layer, nn.Linear) and before.meta[VALUE].dim() > 2  # whose channels are last
-        if (layer, "weight") not in several and not other:
+        if (layer, "weight") not in several:
             factor = fold_into(layer, modules[str(node.target)])
             if factor is not None:
                 factors[str(before.target)] = factor

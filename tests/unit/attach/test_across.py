@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fewbits as fb
 from fewbits.attach import merge_statistics
 from fewbits.errors import UnsupportedError
-from fewbits.graph import biased
+from fewbits.graph import biased, graph_of
 from fewbits.graph.norm_pairs import across
 from fewbits.task import run
 
@@ -85,6 +85,40 @@ def test_an_untraced_network_has_its_normalisation_left_where_it_is() -> None:
     recipe = {"assign": {"method": "int8"}, "train": None, "activations": {"calibrate": 1}}
     small = fb.compress(model, [(x, torch.randint(3, (64,)))], recipe=recipe, progress=None).into(Untraced())
     assert (small(x) - model(x)).abs().max() < 0.05 * model(x).abs().max()
+
+
+class Keeping(nn.Module):
+    """Keeps what it computed, as LeViT does with its biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+        self.found: dict[str, Tensor] = {}
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training and "bias" not in self.found:
+            self.found["bias"] = self.first.bias * 2
+        self.latest = self.norm(self.first(x))
+        self.seen.append(self.latest)
+        return self.last(self.latest) + self.first.bias.sum()
+
+
+def test_a_look_leaves_nothing_in_a_network() -> None:
+    model = Keeping().eval()
+    x = torch.randn(4, 6)
+    for look in (lambda: graph_of(model), lambda: across(model, lambda net: net(x)), lambda: biased(model)):
+        look()
+        assert model.found == {}
+        assert model.seen == []
+        copy.deepcopy(model)
+    small = fb.compress(
+        model,
+        [(x, torch.randint(3, (4,)))],
+        recipe={"assign": {"method": "int8"}, "train": None, "activations": {"calibrate": 1}},
+        progress=None,
+    )
+    assert small.report.identical
 
 
 @pytest.mark.parametrize("method", ["ecq", "int8"])
