@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from contextlib import suppress
 from typing import Any
@@ -19,16 +18,14 @@ from fewbits.channels._labels import varying
 from fewbits.channels._layers import fixed, layer_rule
 from fewbits.channels._ledger import Ledger
 from fewbits.channels._rules import Extent
+from fewbits.channels._trial import sound
 from fewbits.channels.dependencies import Dependencies
 from fewbits.channels.heads import heads_of
-from fewbits.channels.surgery import prune_channels, zero_channels
 from fewbits.errors import SelectionError, UnsupportedError
 from fewbits.graph import OPENED, VALUE, graph_of, place_of
 from fewbits.graph.traced import placed
-from fewbits.task.batches import called, run_apart, sample_of, tensors_in, told
+from fewbits.task.batches import called, sample_of, told
 from fewbits.task.structure import recorded_on
-
-SAME = 1e-3  # of outputs of a trial, relative to the largest: float32 sums in another order
 
 
 @torch.no_grad()
@@ -100,30 +97,11 @@ def _tried(model: nn.Module, graph: fx.Graph, inputs: Any) -> Dependencies:
     if guess.guessed:
         with suppress(UnsupportedError):
             found = guess.ledger.found()
-            if _sound(model, found, inputs):
+            if sound(model, found, inputs):
                 return found
         guess = _Reader(model, graph, heads=False)
         guess.read(inputs)
     return guess.ledger.found()
-
-
-def _sound(model: nn.Module, found: Dependencies, inputs: Any) -> bool:
-    """Whether the network without one unit of each group is the one with zeros there."""
-    channels = found.without([group[0] for group in found.groups if len(group) > 1])
-    small, zeroed = copy.deepcopy(model), copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(0)
-    given = inputs
-    if isinstance(inputs, Tensor) and inputs.is_floating_point() and not bool(inputs.any()):
-        given = torch.randn(inputs.shape, generator=generator).to(inputs)
-    prune_channels(small, channels)
-    zero_channels(zeroed, channels)
-    try:
-        mine, wanted = (list(tensors_in(run_apart(net, given))) for net in (small, zeroed))
-    except Exception:  # whatever the user's operation raises where sizes do not fit
-        return False
-    if [a.shape for a in mine] != [b.shape for b in wanted]:
-        return False
-    return all(bool((a - b).abs().max() <= SAME * b.abs().max()) for a, b in zip(mine, wanted, strict=True))
 
 
 class _StoppedError(Exception):

@@ -22,7 +22,7 @@ class Profiles(StrEnum):
 
 
 Arithmetic = Annotated[
-    Profiles, typer.Option("--profile", help="fast: fewer rescales and primes, at a tenth of the precision.")
+    Profiles, typer.Option("--profile", help="fast: fewer rescales and primes, at a hundredth of the precision.")
 ]
 Mac = Annotated[
     Path | None, typer.Option("--mac", help="mac.key, which client and server share: nobody else can change messages.")
@@ -39,10 +39,10 @@ def mac_of(path: Path | None) -> bytes | None:
 
 def told(profile: Profile) -> str:
     """A profile in a line."""
-    parameters = profile.parameters
+    parameters, inputs = profile.parameters, len(profile.input_slots)
     return (
         f"degree {parameters.degree:,}, {len(parameters.primes)} primes of {parameters.bits:.1f} bits together (128-bit"
-        f" security), {len(profile.rotations)} rotations, {len(profile.input_slots)} ciphertexts in, "
+        f" security), {len(profile.rotations)} rotations, {inputs} ciphertext{'s' * (inputs != 1)} in, "
         f"{profile.outputs} outputs, error at most {profile.error:.2g}"
     )
 
