@@ -48,6 +48,7 @@ def trained(digits: DataSet, **given: Any) -> tuple[nn.Module, float]:
         ({"rule": {"name": "mono-forward"}, "epochs": 2, "lr": 5e-3}, 85),
         ({"rule": "hebbian"}, 93),
         ({"rule": "hebbian", "readout": {"name": "sgd", "epochs": 2}}, 75),
+        ({"rule": "hebbian", "readout": {"name": "sgd", "epochs": 8, "once": True, "dropout": 0.2}}, 85),
         ({"rule": "soft-hebb", "whiten": 3}, 85),
         ({"rule": "scff", "readout": "ridge"}, 85),
     ],
@@ -76,8 +77,12 @@ def test_a_whitened_network_is_compressed_and_read_into_a_skeleton(digits: DataS
     assert accuracy(read, digits.loader("test", 256)) > 60
 
 
-def test_an_interrupted_training_goes_on_in_its_rule_and_in_its_readout(digits: DataSet, tmp_path: Path) -> None:
-    given = {"rule": "mono-forward", "readout": {"name": "sgd", "epochs": 1}, "state_file": tmp_path / "state"}
+@pytest.mark.parametrize("more", [{}, {"once": True, "dropout": 0.5, "epochs": 2}], ids=["", "once"])
+def test_an_interrupted_training_goes_on_in_its_rule_and_in_its_readout(
+    digits: DataSet, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    readout = {"name": "sgd", "epochs": 1} | more
+    given = {"rule": "mono-forward", "readout": readout, "state_file": tmp_path / "state"}
     whole, _ = trained(digits, **given)
     assert not (tmp_path / "state").exists()
     for times in (1, 2):  # within the rule's part, then within the readout's
@@ -94,6 +99,33 @@ def test_an_interrupted_training_goes_on_in_its_rule_and_in_its_readout(digits: 
         again, _ = trained(digits, **given)
         for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_a_readout_of_kept_features_is_the_same_as_of_features_made_each_time(digits: DataSet) -> None:
+    x, t = next(iter(digits.loader("train", 200)))
+    given = {"rule": "backprop", "epochs": 1e-6, "lr": 1e-12}
+    net = network()
+    net[4].p = 0.0  # of the network's own dropout nothing is left in kept features
+    plain, kept = (
+        fb.train(net, [(x, t)], **given, readout={"name": "sgd", "epochs": 5} | more, progress=None)
+        for more in ({}, {"once": True})
+    )
+    assert not torch.equal(plain[5].weight, net[5].weight)
+    for a, b in zip(plain.state_dict().values(), kept.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("readout", "message"),
+    [
+        ({"name": "ridge", "once": True}, "once belongs to sgd"),
+        ({"name": "sgd", "dropout": 0.5}, "dropout is of features that are kept: add once: true"),
+        ({"name": "sgd", "batch_size": 5}, "batch_size is of features that are kept"),
+    ],
+)
+def test_words_of_kept_features_without_them_are_refused(readout: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        fb.train(network(), [(torch.randn(2, 1, 8, 8), torch.tensor([0, 1]))], readout=readout)
 
 
 def test_a_rule_of_ones_own_and_steps(digits: DataSet) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -203,12 +203,27 @@ class Readout(Part):
         name: ``ridge``, in closed form; ``sgd``, by Adam on the task's loss; or ``none``.
         penalty: of ``ridge``, relative to the mean variance of a feature; default: by leave-one-out.
         epochs, lr: of ``sgd``.
+        once: of ``sgd``: compute the features of the training data once and keep them in memory. An epoch then costs
+            as much as one layer; augmentation is drawn once, and dropout of the network is off.
+        dropout: of features that are kept. batch_size: of them; default: that of the data.
     """
 
     name: Literal["ridge", "sgd", "none"] = "ridge"
     penalty: Annotated[float, Field(gt=0)] | None = None
     epochs: Annotated[float, Field(gt=0)] = 20
     lr: Annotated[float, Field(gt=0)] = 1e-3
+    once: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _of_what_is_kept(self) -> Self:
+        if self.once and self.name != "sgd":
+            raise ValueError(f"once belongs to sgd, and {self.name} was asked for: write name: sgd, or leave once out")
+        for key in ("dropout", "batch_size"):
+            if key in self.model_fields_set and not self.once:
+                raise ValueError(f"{key} is of features that are kept: add once: true, or leave {key} out")
+        return self
 
 
 class Select(Part):

@@ -5,19 +5,22 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from fewbits.attach import evaluating
+from fewbits.recipe.sections import Readout
 from fewbits.recipe.training import Pretraining, Training
-from fewbits.task import Classification, Task, fed
+from fewbits.task import Classification, Fed, Task, fed
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
 from fewbits.train.learning import learning, settled
 from fewbits.train.loop import batches_of, endless, fit, optimizer_of, own_share, parameter_groups
 from fewbits.train.objectives import plain
-from fewbits.train.readout import check_own, check_size, head_of, ridge, wanted
+from fewbits.train.readout import check_own, check_size, features_once, head_of, ridge, wanted
 from fewbits.train.rules import Rule, backprop
 from fewbits.train.whitening import Whitened
 
@@ -101,6 +104,9 @@ def read_out(
 
         ridge(model, head, epoch, lam=part.penalty, task=task, accelerator=accelerator)
         return
+    if part.once:
+        _read_out_once(model, head, data, training, part, kept=kept, task=task, accelerator=accelerator)
+        return
     own = {id(p) for p in head.parameters()}
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
     for p in frozen:
@@ -117,6 +123,32 @@ def read_out(
     finally:
         for p in frozen:
             p.requires_grad_(True)
+
+
+def _read_out_once(
+    model: nn.Module,
+    head: nn.Linear,
+    data: Fed,
+    training: Pretraining,
+    part: Readout,
+    *,
+    kept: KeptTraining,
+    task: Task | None,
+    accelerator: Accelerator,
+) -> None:
+    """As above, on features that are computed once. Processes each compute all of them, and train on their share."""
+    settings = Training(epochs=part.epochs, lr=part.lr, precision=training.precision)
+    optimizer = optimizer_of([{"params": list(head.parameters())}], settings)
+    start = kept.begin(model, optimizer)
+    with torch.random.fork_rng():  # an interrupted training draws them again, and nothing of the training's chance
+        features, targets = features_once(model, head, islice(endless(data), batches_of(data)), task)
+    size = part.batch_size or -(-len(targets) // batches_of(data))
+    order = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+    batches = DataLoader(TensorDataset(features, targets), size, shuffle=True, generator=order)
+    fit(
+        nn.Sequential(nn.Dropout(part.dropout), head), batches, plain(task, training.label_smoothing), optimizer,
+        settings, callback=kept, accelerator=accelerator, start=start, task=task,
+    )  # fmt: skip
 
 
 def _head(model: nn.Module, loader: Any, training: Training, accelerator: Accelerator, task: Task | None) -> nn.Linear:

@@ -98,6 +98,39 @@ def check_size(head: nn.Linear) -> None:
         )
 
 
+def features_once(
+    network: nn.Module, head: nn.Linear, epoch: Iterable[Any], task: Task | None = None
+) -> tuple[Tensor, Tensor]:
+    """What a network's last linear layer is given over an epoch, and the targets: on the processor, in their own types.
+
+    Args:
+        network: taken in evaluation mode. head: of :func:`head_of`. epoch: batches ``(inputs, targets)``.
+        task: default: classification.
+
+    Returns:
+        features ``[samples, features]`` and targets ``[samples, ...]``.
+
+    Raises:
+        DataError: no samples, or targets that do not fit. UnsupportedError: targets that are not one for each sample.
+    """
+    task = task or Classification()
+    features, targets = list[Tensor](), list[Tensor]()
+    with evaluating(network), _features_of(head) as seen:
+        for batch in epoch:
+            batch = send_to_device(batch, head.weight.device)
+            task.check(task.forward(network, batch), batch)
+            features.append(seen.pop().cpu())
+            if not isinstance(batch[1], Tensor) or len(batch[1]) != len(features[-1]):
+                raise UnsupportedError(
+                    f"features are kept with one target for each sample, and the targets are {described(batch[1])}: "
+                    "leave once out of the readout"
+                )
+            targets.append(batch[1].cpu())
+    if not features:
+        raise DataError("a readout needs samples: the training data is empty")
+    return torch.cat(features), torch.cat(targets)
+
+
 @contextmanager
 def _features_of(head: nn.Linear) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []

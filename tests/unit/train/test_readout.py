@@ -122,6 +122,19 @@ def test_the_head_is_the_layer_that_gives_the_outputs() -> None:
         head_of(nn.Sequential(nn.Flatten()), data()[0])
 
 
+def test_features_are_kept_as_the_head_gets_them_in_evaluation() -> None:
+    net, (x, t) = network(), data()
+    kept, targets = readout.features_once(net, net[3], zip(x.split(17), t.split(17), strict=True))
+    np.testing.assert_allclose(kept, features(net, x), rtol=1e-5)
+    assert torch.equal(targets, t)
+    assert net.training
+    with pytest.raises(DataError, match="empty"):
+        readout.features_once(net, net[3], [])
+    own = Task(loss=lambda outputs, targets: outputs.square().mean())
+    with pytest.raises(UnsupportedError, match=r"one target for each sample.*leave once out"):
+        readout.features_once(net, net[3], [(x, t[:-1])], own)
+
+
 def test_what_ridge_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     net, (x, t) = network(), data()
     with pytest.raises(DataError, match=r"targets of shape \(60, 1\); \[samples, classes\] and \[samples\] are needed"):
