@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import fewbits as fb
-from benchmarks.kinds.tasks import split
+from benchmarks import task_data
 from benchmarks.unit import Place, Row, Unit
 from fewbits import codec, zoo
 from fewbits.data import DataSet, digits
@@ -138,7 +138,7 @@ def classes(options: Row, place: Place, seed: int) -> list[DataSet]:
     """Ten classes of CIFAR-100 each, as PaRT has them."""
     normalisation = zoo.normalisation(zoo.load_weights(zoo.build(options["network"], seed=0), place.weights / WEIGHTS))
     assert normalisation is not None
-    return [made.normalised(normalisation) for made in split(options, place, seed).values()]
+    return [made.normalised(normalisation) for made in task_data.tasks_of(options, place.data, seed).values()]
 
 
 def turned() -> list[DataSet]:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from benchmarks.task_data import tasks_of
 from benchmarks.unit import Place, Row, Unit
-from fewbits import data as datasets
 from fewbits import multitask as mt
 from fewbits.data import DataSet
 from fewbits.recipe.training import Training
 from fewbits.report.correlation import spearman
 from fewbits.task import Classification
 from fewbits.train import Store
-
-SPLITS = Path(__file__).parents[1] / "part_splits.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +130,11 @@ class Setting:
         return best
 
 
+def named(data: str | list[str]) -> str:
+    """A set's name, or those of several."""
+    return data if isinstance(data, str) else ", ".join(Path(name).name for name in data)
+
+
 def size(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
@@ -140,7 +142,9 @@ def size(net: nn.Module) -> int:
 def measure(unit: Unit, place: Place) -> list[Row]:
     """One row: accuracy by task, what is forgotten, what is shared, and whether sharing predicts similarity."""
     options = unit.options
-    made = Setting(options, unit.seed, split(options, place, unit.seed), "validation" if place.validation else "test")
+    made = Setting(
+        options, unit.seed, tasks_of(options, place.data, unit.seed), "validation" if place.validation else "test"
+    )
     way, names = WAYS[unit.labels["method"]], made.names
     begin = time.perf_counter()
     torch.manual_seed(unit.seed)
@@ -155,7 +159,8 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     shared = mt.sharing(paths)
     last = over.last
     row = unit.labels | {
-        "model": f"{len(widths)} layers of {paths.modules} segments", "data": options["data"], "split": made.which,
+        "model": f"{len(widths)} layers of {paths.modules} segments", "data": named(options["data"]),
+        "split": made.which,
         "accuracy": sum(last.values()) / len(last), "worst": min(last.values()), "tasks": len(names),
         "by_task": json.dumps(last), "parameters": size(net), "of_a_task": size(net.alone(names[0])),
         "widths": json.dumps(widths), "epochs": options["training"]["epochs"], "seconds": seconds,
@@ -223,33 +228,6 @@ def given_to_others(way: Way, paths: mt.Paths, shared: mt.Sharing, made: Setting
         told = mt.sharing_predicts(shared.matrix, found.both_ways)
         row |= {"transfer_correlation": told.correlation, "transfer_p": told.p}
     return row
-
-
-def split(options: Row, place: Place, seed: int) -> dict[str, DataSet]:
-    """A data set for each task: the seed's released split of CIFAR-100, or classes drawn by twos.
-
-    ``samples``: of each task, in training; default: all.
-    """
-    whole = datasets.load(options["data"], place.data)
-    if options["data"] == "cifar100":
-        chosen = json.loads(SPLITS.read_text())["settings"]["cifar100"]["splits"][seed]["tasks"]
-        labels = [task["labels"] for task in chosen]
-    else:
-        order = np.random.RandomState(seed).permutation(len(whole.classes)).tolist()
-        labels = [order[i : i + 2] for i in range(0, len(order) - 1, 2)]
-    make = partial(_task, whole, samples=options.get("samples"), seed=seed)
-    return {f"task{number}": make(mt.ClassMap(own)) for number, own in enumerate(labels)}
-
-
-def _task(whole: DataSet, own: mt.ClassMap, samples: int | None, seed: int) -> DataSet:
-    parts = {}
-    for name in ("train", "validation", "test"):
-        part = whole.split(name)
-        part = part.subset(own.has(part.targets).nonzero().flatten())
-        if name == "train" and samples is not None:
-            part = part.subset(torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:samples])
-        parts[name] = dataclasses.replace(part, targets=own(part.targets))
-    return dataclasses.replace(whole, classes=tuple(whole.classes[label] for label in own.labels), **parts)
 
 
 def found_paths(way: Way, made: Setting) -> tuple[mt.Paths, float]:
