@@ -109,6 +109,26 @@ def test_a_normalisation_over_another_dimension_is_not_folded() -> None:
         assert torch.allclose(form(x.clone()), model(x.clone()), atol=0.05)
 
 
+class OneSize(nn.Module):
+    """Takes batches of four alone, as it compares their samples with features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.tolist()
+        h = self.first(x)
+        return self.head(h * h.mean(1))
+
+
+def test_a_network_that_takes_batches_of_one_size_is_read_on_them() -> None:
+    torch.manual_seed(0)
+    model, data = OneSize().eval(), batches(5)
+    small = fb.compress(model, data, task=task(), recipe={"assign": {"method": "int8"}, "train": None}, progress=None)
+    assert small.report.identical
+
+
 def test_it_computes_what_integers_do() -> None:
     """Against a forward pass written by hand, quantizer by quantizer."""
     model, data = writing(0), batches(2, 8, 8)

@@ -38,7 +38,9 @@ def layer_rule(ledger: Ledger, module: nn.Module, path: str, x: Tensor, result: 
         return rules.spread(known.roots(vector), 1, shape)
     if kind is Kind.PASS:
         return known.roots(x)
-    if isinstance(module, nn.Flatten | nn.PixelShuffle | nn.PixelUnshuffle):
+    if isinstance(module, nn.PixelShuffle):
+        return rules.pixels(known, module(known.roots(x)), why)
+    if isinstance(module, nn.Flatten | nn.PixelUnshuffle):
         return rules.settled(known, module(known.roots(x)), [True] * len(shape), why)
     if isinstance(module, nn.ChannelShuffle):
         return module(rules.shuffled(known, x, module.groups, why))

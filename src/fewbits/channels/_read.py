@@ -207,6 +207,8 @@ class _Reader(fx.Interpreter):
             return self._sized(node, x, shape, why)
         if target in tables.UNFLATTENED:
             return self._unflattened(node, x, shape, why)
+        if target is F.pixel_shuffle:
+            return rules.pixels(known, self._same(node, known.roots(x)), why)
         if target in tables.FREE or (target is getattr and node.args[1] in tables.TRANSPOSED):
             moved = self._same(node, known.roots(x))
             return rules.settled(known, moved, [True] * moved.dim(), why)

@@ -56,6 +56,11 @@ def settled(known: Labels, labels: Tensor, free: Sequence[bool | Extent], why: s
     return known.roots(labels)
 
 
+def pixels(known: Labels, labels: Tensor, why: str) -> Tensor:
+    """Labels of what a pixel shuffle gives, ``[..., C, H, W]``: the channels of a pixel go together, and none alone."""
+    return settled(known, labels, [True] * (labels.dim() - 2) + [False, False], why)
+
+
 def _follows(known: Labels, labels: Tensor, axis: int, extent: Extent) -> bool:
     """Whether the extent shrinks just as this axis does, whatever is removed."""
     mine = torch.bincount(_vector(labels, axis), minlength=len(known))

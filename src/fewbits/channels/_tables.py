@@ -46,7 +46,7 @@ UNFLATTENED: set[Any] = {"unflatten", torch.unflatten}
 FREE: set[Any] = {
     torch.flatten, "flatten", "squeeze", "unsqueeze", torch.squeeze, torch.unsqueeze, "permute", torch.permute,
     "transpose", torch.transpose, "t", torch.t, "swapaxes", torch.swapaxes, "swapdims", "movedim", torch.movedim,
-    "moveaxis", "flip", torch.flip, "repeat", torch.tile, "tile", F.pixel_shuffle, F.pixel_unshuffle,
+    "moveaxis", "flip", torch.flip, "repeat", torch.tile, "tile", F.pixel_unshuffle,
     "repeat_interleave", torch.repeat_interleave,
 }  # fmt: skip
 REDUCE: set[Any] = {

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fewbits.attach.attach import fold
 from fewbits.graph import Kind
@@ -89,7 +89,7 @@ def fold_seen(net: nn.Module, inputs: Any) -> dict[str, Tensor]:
     modules = dict(net.named_modules())
     factors, several = {}, shared(net)
     with handing(net, inputs, "batch 1 of the calibration data"):
-        graph = recorded_on(net, first_of(inputs, 2))  # of one sample, batches have no statistics
+        graph = _seen(net, inputs)
     for before, node in pairs(graph, modules):
         layer = modules[str(before.target)]
         if (layer, "weight") not in several:
@@ -98,6 +98,14 @@ def fold_seen(net: nn.Module, inputs: Any) -> dict[str, Tensor]:
                 factors[str(before.target)] = factor
                 net.set_submodule(str(node.target), nn.Identity())
     return factors
+
+
+def _seen(net: nn.Module, inputs: Any) -> fx.Graph:
+    """Of one sample, batches have no statistics; and some networks take batches of one size alone."""
+    try:
+        return recorded_on(net, first_of(inputs, 2))
+    except Exception:  # whatever the user's operation raises
+        return recorded_on(net, inputs)
 
 
 def without(net: nn.Module, names: set[str]) -> None:

@@ -74,6 +74,7 @@ WORK = {
     "a gated half by a layer": {"between": lambda m, x, y: m.layer(torch.cat([x, y], 1)), "layer": nn.GLU(dim=1)},
     "shuffled channels": {"between": lambda m, x, y: m.layer(x), "layer": nn.ChannelShuffle(2)},
     "channels made places": {"between": lambda m, x, y: F.pixel_shuffle(x, 2), "after": 2},
+    "channels made places by a layer": {"between": lambda m, x, y: m.layer(x), "layer": nn.PixelShuffle(2), "after": 2},
     "places made channels": {"between": lambda m, x, y: m.layer(x), "layer": nn.PixelUnshuffle(2), "after": 32},
     "channels in another order": {"between": lambda m, x, y: x.flip(1) + 0 * y},
     "channels twice": {"between": lambda m, x, y: x.repeat(1, 2, 1, 1), "after": 16},
@@ -114,6 +115,7 @@ STAYS = {
     "runs over channels": lambda m, x, y: x - x.max(1, keepdim=True)[0],
     "over channels": lambda m, x, y: F.normalize(x),
     "has no rule": lambda m, x, y: torch.einsum("nchw->nchw", x),
+    "pixel_shuffle (pixel_shuffle) has fixed sizes": lambda m, x, y: (F.pixel_shuffle(x.chunk(2, 1)[0], 2), x)[1],
     "ties it to what stays": lambda m, x, y: x + torch.ones(8, 1, 1),
 }
 
