@@ -97,7 +97,7 @@ def layer_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def channel_axes(model: nn.Module) -> dict[str, int]:
-    """``{weight name: the dimension of its output channels}``: of :func:`layer_weights`, ``Conv1D`` and recurrent layers.
+    """``{weight name: the dimension of its output channels}`` of :func:`layer_weights`, ``Conv1D``, recurrent layers.
 
     A recurrent layer has its hidden units once for each gate along dimension 0.
     """

@@ -34,7 +34,7 @@ def laid_out(ledger: Ledger, held: Held, shape: tuple[int, ...], free: Sequence[
     tensor = held.tensor
     long = [axis for axis, size in enumerate(tensor.shape) if size > 1]
     dim = long[0] if len(long) == 1 else 0
-    if not long or held.along is not None and held.along[1] != dim:
+    if not long or (held.along is not None and held.along[1] != dim):
         return None
     places = [a for a, size in enumerate(shape) if size == tensor.shape[dim] and prod(shape[:a]) == 1 and free[a]]
     if not places or tensor.numel() != prod(shape):

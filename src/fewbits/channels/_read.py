@@ -375,7 +375,7 @@ class _Reader(fx.Interpreter):
         return found
 
     def _sizes_of(self, argument: Any) -> Tensor:
-        """Labels of a tensor that is asked only for its shape: one of the network's own has them along its first axis."""
+        """Labels of a tensor that is asked for its shape alone: of the network's own along its first axis."""
         held = self._of(argument)
         if not isinstance(held, Held):
             return self._labels(argument)

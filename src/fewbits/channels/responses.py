@@ -1,8 +1,8 @@
 """Global response normalisation, which divides by a mean over channels: numbers that make up for those removed.
 
-With g the norm of a channel over places it gives ``x + bias + weight * x * g / (mean(g) + eps)`` (Woo et al. 2023, arXiv
-2301.00808, section 3). Without channels that are zero, C of C0 are left and the mean is C0 / C times as large. So is
-the whole denominator with ``eps * C0 / C``, and a weight times C0 / C makes up for it.
+With g the norm of a channel over places it gives ``x + bias + weight * x * g / (mean(g) + eps)`` (Woo et al. 2023,
+arXiv 2301.00808, section 3). Without channels that are zero, C of C0 are left and the mean is C0 / C times as large.
+So is the whole denominator with ``eps * C0 / C``, and a weight times C0 / C makes up for it.
 """
 
 from __future__ import annotations
