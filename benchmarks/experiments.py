@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from benchmarks.networks import networks
 from benchmarks.unit import USUAL, Row, Unit, settings_of
 from fewbits import assign
 from fewbits import recipe as recipes
@@ -104,8 +105,11 @@ def _block(name: str, part: Row, seed: int, asked: Row) -> Iterator[Unit]:
 def _axis(key: str, values: Any) -> list[tuple[str, Any, Row]]:
     """(label, value, changes) of everything on an axis: a list of values, labelled changes, or the name of an axis.
 
-    A list of methods of a recipe stands for what :func:`with_method` makes of it.
+    A list of methods of a recipe stands for what :func:`with_method` makes of it; ``networks`` is the list of foreign
+    networks, by their labels.
     """
+    if values == "networks":
+        values = [network.label for network in networks()]
     if isinstance(values, str):
         values = yaml.safe_load((HERE / "axes.yaml").read_text(encoding="utf-8"))[values]
     label = key.rpartition(".")[2]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fewbits as fb
 from benchmarks.kinds.relevance import unsettled
-from benchmarks.networks import Network, networks
+from benchmarks.networks import Network, network
 from benchmarks.unit import Place, Row, Unit
 from fewbits.errors import FewbitsError
 from fewbits.measure.relevance import relevance
@@ -33,19 +33,15 @@ OUTCOMES = ("works", "refused", "broken")
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
-    """A row for each network of a library by one method; ``outcome`` is ``works``, ``refused`` or ``broken``.
+    """The row of a network by a method; ``outcome`` is ``works``, ``refused`` or ``broken``.
 
     Works: the file was written, and the decoded network's outputs and tensors are equal to the compressed one's.
     """
     torch.set_num_threads(1)
-    method = unit.labels["method"]
-    rows = []
-    for chosen in networks():
-        if chosen.library == unit.labels["library"]:
-            found = outcome(chosen, method)
-            flags = {word: int(found["outcome"] == word) for word in OUTCOMES}
-            rows.append(unit.labels | {"model": chosen.label} | flags | found)
-    return rows
+    chosen, method = network(unit.labels["model"]), unit.labels["method"]
+    found = outcome(chosen, method)
+    flags = {word: int(found["outcome"] == word) for word in OUTCOMES}
+    return [{"library": chosen.library, "method": method, "model": chosen.label} | flags | found]
 
 
 def outcome(chosen: Network, method: str) -> Row:

@@ -96,6 +96,18 @@ def layer_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in select(model).items() if name in names} if names else {}
 
 
+def channel_axes(model: nn.Module) -> dict[str, int]:
+    """``{weight name: the dimension of its output channels}`` of :func:`layer_weights`, ``Conv1D``, recurrent layers.
+
+    A recurrent layer has its hidden units once for each gate along dimension 0.
+    """
+    found = dict.fromkeys(layer_weights(model), 0)
+    for name, own in _candidates(model)[0].items():
+        if name not in found and any(is_turned(p.module) or isinstance(p.module, nn.RNNBase) for p in own):
+            found[name] = int(is_turned(own[0].module))
+    return found
+
+
 def select(model: nn.Module, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> dict[str, Tensor]:
     """The weights to compress, as ``{"path.weight": tensor}`` (the tensors themselves, not copies).
 
@@ -168,7 +180,7 @@ def _candidates(model: nn.Module) -> tuple[dict[str, list[Place]], dict[str, lis
 
 def _weights_of(module: nn.Module) -> tuple[str, ...]:
     """The attributes of a layer that are its weights."""
-    if isinstance(module, PLAIN) or any(cls.__name__ == "Conv1D" for cls in type(module).__mro__):
+    if isinstance(module, PLAIN) or is_turned(module):
         return ("weight",)
     named = getattr(module, "compressible", None)
     if isinstance(named, tuple):
@@ -177,6 +189,11 @@ def _weights_of(module: nn.Module) -> tuple[str, ...]:
         named = (*module._parameters, *getattr(module, "parametrizations", ()))
         return tuple(name for name in named if name.startswith("weight_"))
     return PROJECTIONS if isinstance(module, nn.MultiheadAttention) else ()
+
+
+def is_turned(module: nn.Module) -> bool:
+    """Whether a layer's weight is ``[inputs, outputs]``, as that of transformers' ``Conv1D``."""
+    return any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
 
 
 def _meant(pattern: str, found: dict[str, list[Place]], others: dict[str, list[Place]], model: nn.Module) -> list[str]:

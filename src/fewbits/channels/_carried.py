@@ -15,9 +15,16 @@ from fewbits.graph import PLACE
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A parameter or buffer that the forward pass itself reads; on which axis its channels are, an operand says."""
+    """A parameter or buffer that the forward pass itself reads; on which axis its channels are, an operand says.
+
+    Attributes:
+        shape: as it is laid out. along: of one that was laid out anew, the axis of that shape that has its channels,
+            and the dimension of the tensor that these are.
+    """
 
     tensor: Tensor
+    shape: tuple[int, ...]
+    along: tuple[int, int] | None = None
 
 
 def argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
@@ -36,6 +43,8 @@ def each(result: Any, make: Callable[[Tensor], Any]) -> Any:
 
 def fits(found: Any, result: Any) -> bool:
     """Whether labels have the shape of what they are of."""
+    if isinstance(found, Held):
+        return isinstance(result, Tensor) and found.shape == result.shape
     if isinstance(result, Tensor):
         return isinstance(found, Tensor) and found.shape == result.shape and len(varying(found)) <= 1
     if isinstance(result, tuple | list) and not isinstance(result, torch.Size):

@@ -17,7 +17,7 @@ from fewbits.measure.curvature.gradients import Passes
 from fewbits.task import Batch, Classification, Task, first_of, handing, main_output, measured_over, run, samples_in
 from fewbits.task.batches import check_gradient
 from fewbits.task.structure import structure_of
-from fewbits.weights import NORMS, layer_weights
+from fewbits.weights import NORMS, channel_axes, layer_weights, places
 
 Batches = Iterable[Any]
 ChannelScores = dict[str, Tensor]
@@ -36,15 +36,18 @@ def by_magnitude(model: nn.Module, *, order: int = 2) -> ChannelScores:
 
     Within a layer: Li et al. 2017, arXiv 1608.08710. ``order`` is 1 or 2.
     """
-    norms = {name: w.detach().flatten(1).norm(order, dim=1) for name, w in layer_weights(model).items()}
+    weights = places(model)
+    rows = {name: weights[name][0].tensor.detach().movedim(axis, 0) for name, axis in channel_axes(model).items()}
+    norms = {name: w.flatten(1).norm(order, dim=1) for name, w in rows.items()}
     return {name: norm / norm.mean().clamp_min(1e-30) for name, norm in norms.items()}
 
 
 def by_taylor(model: nn.Module, batches: Batches, *, task: Task | None = None) -> ChannelScores:
     """``(sum over c of w dL/dw)^2``, mean over batches (Molchanov et al. 2019, arXiv 1906.10771, equation 8)."""
-    weights, task = layer_weights(model), task or Classification()
+    axes, known, task = channel_axes(model), places(model), task or Classification()
+    weights = {name: known[name][0].tensor for name in axes}
     place = next(iter(weights.values())).device
-    totals = {name: torch.zeros(len(w), device=w.device) for name, w in weights.items()}
+    totals = {name: torch.zeros(w.shape[axes[name]], device=w.device) for name, w in weights.items()}
     count = 0
     frozen = [w.requires_grad_(True) for w in weights.values() if not w.requires_grad]
     try:
@@ -61,7 +64,8 @@ def by_taylor(model: nn.Module, batches: Batches, *, task: Task | None = None) -
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
                 for (name, w), gradient in zip(weights.items(), gradients, strict=True):
                     if gradient is not None:
-                        totals[name] += (w.detach() * gradient).flatten(1).sum(1).square()
+                        share = (w.detach() * gradient).movedim(axes[name], 0)
+                        totals[name] += share.flatten(1).sum(1).square()
                 count += 1
     finally:
         for w in frozen:
@@ -145,7 +149,9 @@ def _gated(model: nn.Module, inputs: Any) -> dict[str, str]:
 def by_chance(model: nn.Module, *, seed: int = 0) -> ChannelScores:
     """Uniform numbers: the control that knows nothing."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.rand(len(w), generator=generator) for name, w in layer_weights(model).items()}
+    known = places(model)
+    sizes = {name: known[name][0].tensor.shape[axis] for name, axis in channel_axes(model).items()}
+    return {name: torch.rand(size, generator=generator) for name, size in sizes.items()}
 
 
 CRITERIA: Mapping[str, Callable[[nn.Module, Batches, int, Task], ChannelScores]] = {

@@ -22,10 +22,14 @@ def layer_rule(ledger: Ledger, module: nn.Module, path: str, x: Tensor, result: 
         return _transposed(ledger, module, x, shape, why)
     if type(module) is nn.Embedding and module.max_norm is None and isinstance(result, Tensor):
         return rules.spread(ledger.axis(module.weight, 1), len(shape) - 1, shape)
+    if isinstance(module, nn.RNNBase):
+        return _recurrent(ledger, module, path, x, result, why)
+    if type(module) is nn.LayerNorm:
+        return layer_norm(ledger, x, len(module.normalized_shape), (module.weight, module.bias), why)
     if kind is None or not isinstance(result, Tensor):
         return NotImplemented
     if kind is Kind.WEIGHTED:
-        return _weighted(ledger, module, path, x, shape, why)
+        return weighted(ledger, module, path, x, shape, why)
     if kind is Kind.NORM:
         vector = rules.channel_vector(known, x, 1, why)
         for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
@@ -62,7 +66,8 @@ def layer_rule(ledger: Ledger, module: nn.Module, path: str, x: Tensor, result: 
     return NotImplemented
 
 
-def _weighted(ledger: Ledger, module: nn.Module, path: str, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
+def weighted(ledger: Ledger, module: nn.Module, path: str, x: Tensor, shape: tuple[int, ...], why: str) -> Tensor:
+    """A convolution or a linear layer."""
     known, weight = ledger.known, module.weight
     assert isinstance(weight, Tensor)
     linear = isinstance(module, nn.Linear)
@@ -85,6 +90,47 @@ def _weighted(ledger: Ledger, module: nn.Module, path: str, x: Tensor, shape: tu
     if isinstance(module.bias, Tensor):
         ledger.join(module.bias, 0, outputs, why)
     return rules.spread(known.roots(outputs), axis, shape)
+
+
+def layer_norm(ledger: Ledger, x: Tensor, axes: int, own: tuple[Tensor | None, ...], why: str) -> Tensor:
+    """Layer normalisation over the last axes, which no channel may leave."""
+    for tensor in own:
+        if tensor is not None:
+            ledger.fix(tensor, f"{why} normalises or runs over channels")
+    for axis in range(x.dim() - axes, x.dim()):
+        x = rules.softened(ledger.known, x, axis, why)
+    return ledger.known.roots(x)
+
+
+def _recurrent(ledger: Ledger, module: nn.RNNBase, path: str, x: Tensor, result: Any, why: str) -> Any:
+    """A hidden unit is a row of each gate. It goes from all layers and directions, as one number says how many it has.
+
+    A unit whose rows are zero stays zero, as it begins: gates of zero move it towards tanh(0), or relu(0).
+    """
+    plain = type(module) in (nn.RNN, nn.LSTM, nn.GRU) and not module.proj_size
+    if not plain or not isinstance(result[0], Tensor) or x.dim() not in (2, 3):
+        return NotImplemented
+    known = ledger.known
+    weights = dict(module.named_parameters(recurse=False))
+    inputs = rules.channel_vector(known, x, x.dim() - 1, why)
+    units = ledger.axis(weights["weight_hh_l0"], 1)
+    gates, directions = len(weights["weight_hh_l0"]) // len(units), 1 + int(module.bidirectional)
+    for name, tensor in weights.items():
+        ledger.join(tensor, 0, units.repeat(gates), why)
+        if name.startswith("weight_"):
+            ledger.outputs.setdefault(id(tensor), f"{path}.{name}")
+        if name.startswith("weight_hh"):
+            ledger.join(tensor, 1, units, why)
+        elif name.startswith("weight_ih"):
+            first = name.removesuffix("_reverse") == "weight_ih_l0"
+            ledger.join(tensor, 1, inputs if first else units.repeat(directions), why)
+
+    def of(tensor: Tensor) -> Tensor:
+        vector = known.roots(units).repeat(tensor.shape[-1] // len(units))
+        return rules.spread(vector, tensor.dim() - 1, tuple(tensor.shape))
+
+    output, states = result
+    return of(output), tuple(map(of, states)) if isinstance(states, tuple) else of(states)
 
 
 def _transposed(ledger: Ledger, module: Any, x: Tensor, shape: tuple[int, ...], why: str) -> Any:

@@ -22,6 +22,7 @@ class Ledger:
             self.names.setdefault(id(tensor), []).append(name)
         self.axes: dict[int, list[Tensor | None]] = {id(t): [None] * t.dim() for t in state.values()}
         self.outputs: dict[int, str] = {}
+        self.turned: set[int] = set()  # of the outputs, those with output channels along dimension 1
         self.paddings: dict[str, tuple[Tensor, Tensor]] = {}
         self.products: list[tuple[Tensor, int]] = []
 
@@ -49,10 +50,10 @@ class Ledger:
         # A unit must have output channels, and a layer must not be all one unit.
         removable = torch.zeros(len(known), dtype=torch.bool)
         for tensor in self.outputs:
-            removable[roots[self._vector(tensor, 0)]] = True
+            removable[roots[self._vector(tensor)]] = True
         removable[FIXED] = False
         for tensor in self.outputs:
-            units = torch.unique(roots[self._vector(tensor, 0)])
+            units = torch.unique(roots[self._vector(tensor)])
             if len(units) == 1:
                 removable[units] = False
         numbers = torch.full((len(known),), -1)
@@ -73,19 +74,20 @@ class Ledger:
         fixed = {
             name: self._why(tensor)
             for tensor, name in self.outputs.items()
-            if bool((unit_of[self._vector(tensor, 0)] < 0).any())
+            if bool((unit_of[self._vector(tensor)] < 0).any())
         }
         paddings = {path: (unit_of[a], unit_of[b]) for path, (a, b) in self.paddings.items()}
         names = tuple(self.names[tensor][0] for tensor in self.outputs)
         products = tuple((unit_of[vector], each) for vector, each in self.products)
-        return Dependencies(axes, paddings, names, int(removable.sum()), fixed, products)
+        turned = frozenset(self.names[tensor][0] for tensor in self.turned)
+        return Dependencies(axes, paddings, names, int(removable.sum()), fixed, products, turned)
 
-    def _vector(self, tensor: int, dim: int) -> Tensor:
-        found = self.axes[tensor][dim]
+    def _vector(self, tensor: int) -> Tensor:
+        found = self.axes[tensor][int(tensor in self.turned)]
         assert found is not None
         return found
 
     def _why(self, tensor: int) -> str:
-        vector = self._vector(tensor, 0)
+        vector = self._vector(tensor)
         stuck = vector[self.known.roots(vector) == FIXED]
         return self.known.why(int(stuck[0])) if len(stuck) else "its channels can only be removed all at once"

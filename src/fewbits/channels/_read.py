@@ -11,16 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
+from fewbits.channels import _functional as functional
 from fewbits.channels import _rules as rules
 from fewbits.channels import _tables as tables
 from fewbits.channels._carried import Held, argument, each, fits, name_of, parts_of, plain
 from fewbits.channels._labels import varying
-from fewbits.channels._layers import fixed, layer_rule
+from fewbits.channels._layers import fixed, layer_norm, layer_rule
 from fewbits.channels._ledger import Ledger
 from fewbits.channels._rules import Extent
 from fewbits.channels._trial import sound
 from fewbits.channels.dependencies import Dependencies
 from fewbits.channels.heads import heads_of
+from fewbits.channels.responses import is_response
+from fewbits.channels.surgery import told as outputs_told
 from fewbits.errors import SelectionError, UnsupportedError
 from fewbits.graph import OPENED, VALUE, graph_of, place_of
 from fewbits.graph.traced import placed
@@ -99,7 +102,7 @@ def _tried(model: nn.Module, graph: fx.Graph, inputs: Any) -> Dependencies:
             found = guess.ledger.found()
             if sound(model, found, inputs):
                 return found
-        guess = _Reader(model, graph, heads=False)
+        guess = _Reader(model, graph, guesses=False)
         guess.read(inputs)
     return guess.ledger.found()
 
@@ -114,14 +117,14 @@ class _StoppedError(Exception):
 class _Reader(fx.Interpreter):
     """Runs the graph, and carries labels along."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph, heads: bool = True) -> None:
+    def __init__(self, model: nn.Module, graph: fx.Graph, guesses: bool = True) -> None:
         super().__init__(model, graph=graph, garbage_collect_values=False)
         self.extra_traceback = False
         self.model = model
         self.ledger = Ledger(model)
         self.known = self.ledger.known
         self.carried: dict[fx.Node, Any] = {}
-        self.heads, self.guessed = heads, False
+        self.guesses, self.guessed = guesses, False
 
     def read(self, inputs: Any) -> None:
         """Go through the graph: with inputs, or over what a recorded run has left."""
@@ -143,7 +146,7 @@ class _Reader(fx.Interpreter):
 
     def _rule(self, node: fx.Node, result: Any) -> Any:
         if node.op == "get_attr" and id(result) in self.ledger.axes:
-            return Held(result)
+            return Held(result, tuple(result.shape))
         if node.op in ("placeholder", "get_attr"):
             return plain(result)
         if node.op == "output":
@@ -173,6 +176,8 @@ class _Reader(fx.Interpreter):
 
     def _known_rule(self, node: fx.Node, result: Any, why: str) -> Any:
         target, known = node.target, self.known
+        if (own := self._own_again(node, result, why)) is not None:
+            return own
         if (target is getattr and node.args[1] in tables.ABOUT) or target in tables.RANKS:
             return plain(result)
         if target in (getattr, "size", operator.getitem, operator.floordiv):
@@ -194,6 +199,8 @@ class _Reader(fx.Interpreter):
             return rules.concatenated(known, self._parts(node), argument(node, 1, "dim", 0), why)
         if target in tables.STACKS:
             return rules.stacked(known, self._parts(node), argument(node, 1, "dim", 0), why)
+        if target in functional.CONVOLVED or target is torch.addmm:
+            return self._layer(node, result, why)
         given = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
         return self._of_one(node, self._labels(given), result, why) if self._is_tensor(given) else NotImplemented
 
@@ -205,6 +212,8 @@ class _Reader(fx.Interpreter):
             return known.roots(x)
         if target in tables.SIZED:
             return self._sized(node, x, shape, why)
+        if target in tables.LIKE:
+            return rules.settled(known, known.roots(x).reshape(shape), self._extents(self._sizes_of(node.args[1])), why)
         if target in tables.UNFLATTENED:
             return self._unflattened(node, x, shape, why)
         if target is F.pixel_shuffle:
@@ -231,6 +240,8 @@ class _Reader(fx.Interpreter):
             return self._pad(node, x, shape, why)
         if target is F.batch_norm:
             return self._normalised(node, x, shape, why)
+        if target is F.layer_norm:
+            return self._layer_normalised(node, x, why)
         if target is F.channel_shuffle:
             groups = argument(node, 1, "groups", None)
             return F.channel_shuffle(rules.shuffled(known, x, groups, why), groups)
@@ -241,6 +252,8 @@ class _Reader(fx.Interpreter):
             return rules.chunked(known, x, self._same(node, x), argument(node, 2, "dim", 0), why)
         if target in tables.SPLIT:
             axis = argument(node, 2, "dim", 0)
+            if self._in_widths(node, argument(node, 1, "split_size", None)):
+                return rules.chunked(known, x, self._same(node, x), axis, why)
             return tuple(rules.picked(known, x, part, axis, why) for part in self._same(node, x))
         if target in ("unbind", torch.unbind):
             whole = (slice(None),) * (argument(node, 1, "dim", 0) % x.dim())
@@ -248,6 +261,46 @@ class _Reader(fx.Interpreter):
         if target == F.scaled_dot_product_attention:
             return self._attention(node, why)
         return NotImplemented
+
+    # -- tensors of the network's own -----------------------------------------------------------------
+
+    def _own_again(self, node: fx.Node, result: Any, why: str) -> Held | None:
+        """A tensor of the network's own that is times a number, or laid out anew with its channels along one axis."""
+        held = [found for found in map(self._of, node.args[:2]) if isinstance(found, Held)]
+        if not isinstance(result, Tensor) or len(held) != 1:
+            return None
+        if node.target in tables.TIMES and any(isinstance(other, int | float) for other in map(self._of, node.args)):
+            return held[0] if result.shape == held[0].shape else None
+        if node.target in tables.SIZED and node.target != "expand" and isinstance(self._of(node.args[0]), Held):
+            given = node.args[1:]
+            sizes = given[0] if len(given) == 1 and isinstance(given[0], tuple | list) else given
+            if len(sizes) != result.dim():
+                return None
+            number = outputs_told(self.model.get_submodule(place_of(node))) if self.guesses else None
+            free = [size == -1 or (type(size) is int and size == number) for size in sizes]
+            found = functional.laid_out(self.ledger, held[0], tuple(result.shape), free, why)
+            self.guessed |= found is not None and found.along is not None and sizes[found.along[0]] != -1
+            return found
+        return None
+
+    def _layer(self, node: fx.Node, result: Any, why: str) -> Any:
+        """A layer that a module of its kind computes by a function."""
+        path = place_of(node)
+        module, shape = self.model.get_submodule(path), tuple(result.shape)
+        names = ("input", "mat1", "mat2") if node.target is torch.addmm else ("input", "weight", "bias")
+        given = [self._of(argument(node, place, name, None)) for place, name in enumerate(names)]
+        if node.target is torch.addmm:
+            named = set(node.kwargs) - set(names)
+            return NotImplemented if named else functional.turned(self.ledger, module, path, given, shape, why)
+        return functional.layer_of(self.ledger, module, path, node.target, given, shape, why)
+
+    def _layer_normalised(self, node: fx.Node, x: Tensor, why: str) -> Any:
+        """Layer normalisation by a function, with tensors of the network's own or none."""
+        axes = argument(node, 1, "normalized_shape", ())
+        own = [self._of(argument(node, place, name, None)) for place, name in ((2, "weight"), (3, "bias"))]
+        if not isinstance(axes, tuple | list) or any(not isinstance(part, Held | None) for part in own):
+            return NotImplemented
+        return layer_norm(self.ledger, x, len(axes), tuple(part and part.tensor for part in own), why)
 
     # -- sizes ----------------------------------------------------------------------------------------
 
@@ -298,10 +351,15 @@ class _Reader(fx.Interpreter):
         return rules.settled(self.known, moved, free, why)
 
     def _counted(self, node: fx.Node, sizes: Any) -> list[int]:
-        """Axes of a reshape whose sizes are attributes that count heads, or the numbers in all of them."""
-        heads = heads_of(self.model.get_submodule(place_of(node))) if self.heads else None
-        if heads is None or not all(isinstance(size, int | Extent | fx.Node) for size in sizes):
+        """Axes of a reshape whose sizes are attributes: outputs of a layer, heads, or the numbers in all of them."""
+        if not self.guesses or not all(isinstance(size, int | Extent | fx.Node) for size in sizes):
             return []
+        module = self.model.get_submodule(place_of(node))
+        heads, outputs = heads_of(module), outputs_told(module)
+        if heads is None:
+            found = [axis for axis, size in enumerate(sizes) if type(size) is int and size == outputs]
+            self.guessed |= bool(found)
+            return found
         found = [
             axis
             for axis, (size, after) in enumerate(zip(sizes, (*sizes[1:], None), strict=True))
@@ -310,6 +368,20 @@ class _Reader(fx.Interpreter):
         ]
         self.guessed |= bool(found)
         return found
+
+    def _in_widths(self, node: fx.Node, size: Any) -> bool:
+        """Whether a size is an attribute that counts the numbers of all heads."""
+        heads = heads_of(self.model.get_submodule(place_of(node))) if self.guesses else None
+        found = heads is not None and type(size) is int and size in heads.widths.values()
+        self.guessed |= found
+        return found
+
+    def _sizes_of(self, argument: Any) -> Tensor:
+        """Labels of a tensor that is asked for its shape alone: of the network's own along its first axis."""
+        held = self._of(argument)
+        if not isinstance(held, Held):
+            return self._labels(argument)
+        return rules.spread(self.known.roots(self.ledger.axis(held.tensor, 0)), 0, tuple(held.tensor.shape))
 
     def _unflattened(self, node: fx.Node, x: Tensor, shape: tuple[int, ...], why: str) -> Any:
         axis, sizes = argument(node, 1, "dim", None), argument(node, 2, "sizes", None)
@@ -379,7 +451,9 @@ class _Reader(fx.Interpreter):
         found = []
         for place, operand in enumerate(given):
             held = self._of(operand)
-            if not isinstance(held, Held):
+            if isinstance(held, Held) and held.along is not None and not (divides and place):
+                found.append(functional.labels_of(self.ledger, held))
+            elif not isinstance(held, Held):
                 found.append(self._labels(operand))
             else:  # a channel that goes must not divide by zero in the network that it is compared with
                 found.append(self._own(held.tensor, [] if divides and place else others, name_of(node, self.model)))
@@ -408,6 +482,8 @@ class _Reader(fx.Interpreter):
             return NotImplemented
         first = result if isinstance(result, Tensor) else result[0]
         axes = (axes,) if isinstance(axes, int) else tuple(range(x.dim())) if axes is None else axes
+        if self.guesses and axes[-1:] in ((-1,), (1,)) and is_response(self.model.get_submodule(place_of(node))):
+            self.guessed, x = True, plain(x)  # what surgery makes up for
         found = rules.reduced(self.known, x, axes, first.dim() == x.dim(), why)
         return found if isinstance(result, Tensor) else tuple(found for _ in result)
 
@@ -418,7 +494,7 @@ class _Reader(fx.Interpreter):
         for given in (argument(node, place, name, None) for place, name in enumerate(names, 1)):
             held = self._of(given)
             if isinstance(held, Held):
-                self.ledger.join(held.tensor, 0, vector, why)
+                self.ledger.join(held.tensor, 0 if held.along is None else held.along[1], vector, why)
             elif isinstance(held, Tensor):
                 self.known.fix(held, f"{why} has tensors that are computed")
                 self.known.fix(vector, f"{why} has tensors that are computed")
@@ -447,6 +523,8 @@ class _Reader(fx.Interpreter):
     def _labels(self, argument: Any) -> Tensor:
         found = self._of(argument)
         if isinstance(found, Held):
+            if found.along is not None:
+                return functional.labels_of(self.ledger, found)
             self.ledger.fix(found.tensor, "it is used outside of a layer")
             found = found.tensor
         elif isinstance(argument, fx.Node) and isinstance(found, Tensor):

@@ -32,6 +32,7 @@ BINARY: set[Any] = {
     torch.gt, torch.ge, torch.lt, torch.le, torch.eq, torch.ne, "gt", "ge", "lt", "le", "eq", "ne", torch.logical_and,
     torch.logical_or, "copysign", torch.copysign,
 }  # fmt: skip
+TIMES: set[Any] = {operator.mul, torch.mul, torch.multiply, "mul", "multiply"}
 DIVIDES: set[Any] = {
     operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_", "fmod", torch.fmod, operator.pow,
     torch.pow, "pow",
@@ -42,6 +43,7 @@ TERNARY: set[Any] = {
 }  # fmt: skip
 MATMUL: set[Any] = {torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm"}
 SIZED: set[Any] = {"view", "reshape", torch.reshape, "expand"}  # take sizes: those written as numbers cannot change
+LIKE: set[Any] = {"reshape_as", "view_as"}  # take the sizes of another tensor
 UNFLATTENED: set[Any] = {"unflatten", torch.unflatten}
 FREE: set[Any] = {
     torch.flatten, "flatten", "squeeze", "unsqueeze", torch.squeeze, torch.unsqueeze, "permute", torch.permute,

@@ -23,12 +23,13 @@ class Dependencies:
         axes: ``{tensor name: units along each dimension}``, int64 vectors of the dimension's size with the number of
             the unit that each index belongs to, or -1 where it stays; ``None`` for a dimension without channels.
         paddings: ``{path of a layer that pads channels with zeros: units of those before and behind}``.
-        outputs: names of the weights of linear and convolutional layers, in execution order: dimension 0 of each are
-            its output channels.
+        outputs: names of the weights of layers, in execution order: dimension 0 of each are its output channels, or
+            the hidden units of a recurrent layer, once for each gate.
         count: number of units.
         fixed: ``{weight name: why some or all of its output channels stay}``.
         products: of each product of two values, as attention has them: the units along the axis along which channels
             go, and the multiplications of each index there, for one sample.
+        turned: those of ``outputs`` that have their output channels along dimension 1, as transformers' ``Conv1D``.
     """
 
     axes: Mapping[str, tuple[Tensor | None, ...]]
@@ -37,6 +38,15 @@ class Dependencies:
     count: int
     fixed: Mapping[str, str]
     products: tuple[tuple[Tensor, int], ...] = ()
+    turned: frozenset[str] = frozenset()
+
+    def axis(self, name: str) -> int:
+        """The dimension of a layer's weight that has its output channels."""
+        return int(name in self.turned)
+
+    def units(self, name: str) -> Tensor | None:
+        """The units of a layer's output channels; ``None`` if all stay."""
+        return self.axes[name][self.axis(name)] if name in self.axes else None
 
     def members(self, unit: int) -> set[tuple[str, int, int]]:
         """All ``(tensor name, dimension, index)`` that go with a unit."""

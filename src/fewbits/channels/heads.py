@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fewbits.weights import is_turned
+
 COUNTS = (
     "num_heads", "num_attention_heads", "n_heads", "n_head", "heads",
     "num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head",
 )  # fmt: skip
 SIZES = ("head_dim", "attention_head_size", "dim_head", "head_size", "key_value_proj_dim")
-WIDTHS = ("attn_dim", "all_head_size", "inner_dim")
+WIDTHS = ("attn_dim", "all_head_size", "inner_dim", "val_attn_dim", "split_size")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def heads_of(module: nn.Module) -> Heads | None:
     if len(sizes) != 1:
         return None
     size = sizes.pop()
-    rows = {name: child.weight.shape[0] for name, child in module.named_children() if isinstance(child, nn.Linear)}
+    rows = {name: count for name, child in module.named_children() if (count := rows_of(child)) is not None}
     layers: dict[str, list[tuple[str, int]]] = {}
     for attribute in COUNTS:
         width = numbers.get(attribute, 0) * size
@@ -57,6 +59,13 @@ def heads_of(module: nn.Module) -> Heads | None:
     all_widths = {count * size for count in counts.values()}
     widths = {name: numbers[name] for name in WIDTHS if numbers.get(name) in all_widths}
     return Heads(size, counts, widths, layers) if counts else None
+
+
+def rows_of(module: nn.Module) -> int | None:
+    """Outputs of a linear layer; ``None`` of any other."""
+    if not isinstance(module, nn.Linear) and not is_turned(module):
+        return None
+    return int(module.weight.shape[int(is_turned(module))])  # type: ignore[union-attr]
 
 
 def fewer(heads: Heads, kept: Mapping[str, Tensor]) -> dict[str, int]:

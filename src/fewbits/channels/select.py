@@ -78,12 +78,15 @@ def unit_scores(found: Dependencies, scores: Mapping[str, Tensor], *, reduce: st
         raise RecipeError(f"reduce is 'sum' or 'mean', got {reduce!r}")
     total, count = torch.zeros(found.count, dtype=torch.float64), torch.zeros(found.count, dtype=torch.float64)
     for name in found.outputs:
-        units = found.axes.get(name, (None,))[0]
+        units = found.units(name)
         if units is None or bool((units == FIXED).all()):
             continue
         if name not in scores or len(scores[name]) != len(units):
             given = "no scores" if name not in scores else f"{len(scores[name])} scores"
-            raise MismatchError(f"{name} has {len(units)} output channels, and {given}")
+            raise MismatchError(
+                f"{name} has {len(units)} output channels, and {given}; the criteria magnitude, l1, taylor and random "
+                "score every layer"
+            )
         values = scores[name].detach().cpu().double()
         if not bool(torch.isfinite(values).all()):
             raise NonFiniteError(f"{name}: a channel's score is NaN or infinite")
@@ -109,10 +112,10 @@ class _Left:
         for units, each in found.products if sizes.uses else ():
             for unit in units[units != FIXED].tolist():
                 self.products[unit] += each
-        self.outputs = {name for name in found.outputs if name in self.dims}
+        self.outputs = {name: found.axis(name) for name in found.outputs if name in self.dims}
         self.macs = sizes.macs
         self.parameters = sum(prod(shape) for shape in self.dims.values())
-        self.channels = sum(self.dims[name][0] for name in self.outputs)
+        self.channels = sum(self.dims[name][axis] for name, axis in self.outputs.items())
 
     def touching(self, units: Iterable[int]) -> Counter[tuple[str, int]]:
         """``{(tensor, dimension): channels}`` that go with these units."""
@@ -121,9 +124,9 @@ class _Left:
     def fits(self, units: Iterable[int], least: Mapping[str, int]) -> bool:
         """Whether every layer has enough output channels without the units."""
         return all(
-            self.dims[name][0] - count >= least[name]
+            self.dims[name][dim] - count >= least[name]
             for (name, dim), count in self.touching(units).items()
-            if dim == 0 and name in self.outputs
+            if dim == self.outputs.get(name)
         )
 
     def remove(self, units: Iterable[int]) -> None:
@@ -133,7 +136,7 @@ class _Left:
         before = self._of(names)
         for (name, dim), count in touched.items():
             self.dims[name][dim] -= count
-            if dim == 0 and name in self.outputs:
+            if dim == self.outputs.get(name):
                 self.channels -= count
         after = self._of(names)
         self.macs += after[0] - before[0] - sum(self.products[unit] for unit in units)
@@ -203,7 +206,7 @@ def choose(
     whole = {"macs": state.macs, "parameters": state.parameters, "channels": state.channels}
     if over == "macs" and not sizes.uses:
         raise RecipeError("over='macs' needs the layers' uses; count them, or use 'parameters'")
-    before = {name: state.dims[name][0] for name in state.outputs} | dict(full or {})
+    before = {name: state.dims[name][axis] for name, axis in state.outputs.items()} | dict(full or {})
     least = {name: max(1, ceil((1 - cap) * before[name] - 1e-9)) for name in state.outputs}
     parts = blocks(found, scores, multiple)
     costs = torch.stack([scores[part].sum() for part in parts]) if parts else scores
@@ -248,6 +251,6 @@ def _excluded(found: Dependencies, patterns: tuple[str, ...]) -> set[int]:
         if not names:
             raise SelectionError(f"pattern {pattern!r} matches no layer{did_you_mean(pattern, found.outputs)}")
         for name in names:
-            units = found.axes.get(name, (None,))[0]
+            units = found.units(name)
             stay.update(() if units is None else units.tolist())
     return stay

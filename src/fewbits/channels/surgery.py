@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,10 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fewbits.channel_masks import KEPT, ChannelMasks, channels_of
 from fewbits.channels.heads import fewer, heads_of
+from fewbits.channels.responses import factor, is_response, with_fewer
 from fewbits.errors import MismatchError, did_you_mean
+from fewbits.graph.traced import kind_of_module
+from fewbits.weights import is_turned
 
 PADDING = (nn.ZeroPad3d, nn.ConstantPad3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -61,7 +65,8 @@ def prune_channels(model: nn.Module, channels: ChannelMasks) -> None:
         smaller[id(tensor)] = nn.Parameter(found, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else found
     groups = _groups(model, smaller)
     pads = _pads(model, channels)
-    heads = _heads(model, channels)
+    numbers = _numbers(model, channels)
+    _made_up(model, channels, smaller)
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for attribute, tensor in held.items():
@@ -70,7 +75,7 @@ def prune_channels(model: nn.Module, channels: ChannelMasks) -> None:
         _tell(module, groups)
     for pad, counts in pads:
         pad.padding = (*pad.padding[:4], *counts)  # type: ignore[assignment, index]
-    for module, attributes in heads:
+    for module, attributes in numbers:
         module.__dict__ |= attributes
     before = channels_of(model)
     model.__dict__[KEPT] = channels if before is None else before.then(channels)
@@ -112,16 +117,55 @@ def _pads(model: nn.Module, channels: ChannelMasks) -> list[tuple[nn.Module, tup
     return found
 
 
-def _heads(model: nn.Module, channels: ChannelMasks) -> list[tuple[nn.Module, dict[str, int]]]:
-    """Attributes of attention that say how many heads there are."""
-    found = []
+def _numbers(model: nn.Module, channels: ChannelMasks) -> list[tuple[nn.Module, dict[str, Any]]]:
+    """Attributes that a forward pass computes with: how many heads there are, outputs of a layer of one's own, eps."""
+    found: list[tuple[nn.Module, dict[str, Any]]] = []
     for path, module in model.named_modules():
         heads = heads_of(module)
         if heads is not None:
-            names = {layer: f"{path}.{layer}.weight".lstrip(".") for own in heads.layers.values() for layer, _ in own}
-            rows = {layer: channels.kept[name][0] for layer, name in names.items() if name in channels.kept}
+            names = {layer for own in heads.layers.values() for layer, _ in own}
+            rows = {
+                layer: _outputs(module.get_submodule(layer), f"{path}.{layer}".lstrip("."), channels) for layer in names
+            }
             found.append((module, fewer(heads, {layer: mask for layer, mask in rows.items() if mask is not None})))
+        kept = _outputs(module, path, channels)
+        if kept is None:
+            continue
+        if is_response(module):
+            found.append((module, with_fewer(module, kept)))
+        elif told(module) is not None:
+            found.append((module, {_ATTRIBUTES[is_turned(module)]: int(kept.sum())}))
     return found
+
+
+_ATTRIBUTES = ("out_channels", "nf")  # of a convolution, of transformers' Conv1D
+
+
+def told(module: nn.Module) -> int | None:
+    """How many outputs a layer with a forward pass of its own has, by an attribute; ``None`` of any other."""
+    if not is_turned(module) and (not isinstance(module, CONVOLUTIONS) or kind_of_module(module) is not None):
+        return None
+    number = vars(module).get(_ATTRIBUTES[is_turned(module)])
+    return number if type(number) is int else None
+
+
+def _outputs(module: nn.Module, path: str, channels: ChannelMasks) -> Tensor | None:
+    """Which output channels of a layer's weight stay, if the masks are of the weight that it has."""
+    axis = int(is_turned(module))
+    masks = channels.kept.get(f"{path}.weight".lstrip("."), ())
+    mask = masks[axis] if len(masks) > axis else None
+    weight = module._parameters.get("weight")
+    return mask if mask is not None and weight is not None and len(mask) == weight.shape[axis] else None
+
+
+def _made_up(model: nn.Module, channels: ChannelMasks, smaller: dict[int, Tensor]) -> None:
+    """Let the weights of global response normalisation make up for a mean over fewer channels."""
+    done: set[int] = set()
+    for path, module in model.named_modules():
+        kept = _outputs(module, path, channels) if is_response(module) else None
+        if kept is not None and id(module.weight) not in done:
+            done.add(id(module.weight))
+            smaller[id(module.weight)].mul_(factor(kept))
 
 
 def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
@@ -139,6 +183,12 @@ def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
         sized = weight if isinstance(weight, Tensor) else module.running_mean
         if sized is not None:
             module.num_features = len(sized)
+    elif isinstance(module, nn.RNNBase):
+        module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
+        module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+        module.flatten_parameters()
+    elif is_turned(module):
+        vars(module)["nx"], vars(module)["nf"] = module.weight.shape  # type: ignore[union-attr]
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.PReLU):
@@ -146,17 +196,21 @@ def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
 
 
 @contextmanager
-def fewer_heads(model: nn.Module, channels: ChannelMasks | None) -> Iterator[None]:
-    """Let attributes of attention be meanwhile what they are without these channels: a trace has them as numbers."""
-    found = [] if channels is None else _heads(model, channels)
-    before = [{name: vars(module)[name] for name in attributes} for module, attributes in found]
+def with_numbers(model: nn.Module, channels: ChannelMasks | None) -> Iterator[None]:
+    """Let attributes be meanwhile what they are without these channels: a trace has them as numbers."""
+    found = [] if channels is None else _numbers(model, channels)
+    before = [dict(vars(module)) for module, _ in found]
     for module, attributes in found:
         module.__dict__ |= attributes
     try:
         yield
     finally:
-        for (module, _), attributes in zip(found, before, strict=True):
-            module.__dict__ |= attributes
+        for (module, attributes), values in zip(reversed(found), reversed(before), strict=True):
+            for name in attributes:
+                if name in values:
+                    vars(module)[name] = values[name]
+                else:
+                    del vars(module)[name]
 
 
 @torch.no_grad()

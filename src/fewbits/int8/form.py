@@ -24,7 +24,7 @@ from fewbits.attach.attach import counters, plain_name
 from fewbits.attach.precision import shortened
 from fewbits.channel_masks import ChannelMasks
 from fewbits.channels.load import load_plan
-from fewbits.channels.surgery import fewer_heads
+from fewbits.channels.surgery import with_numbers
 from fewbits.errors import DataError, NonFiniteError, SelectionError, UnsupportedError
 from fewbits.int8.affine_grid import affine, to_levels, weight_scales, with_room_for
 from fewbits.int8.alone.form import alone_form, grids_of, is_alone, is_alone_plan
@@ -100,7 +100,7 @@ def form_for(names: Iterable[str], like: nn.Module, quantizer: type[nn.Module] =
     Raises:
         As :func:`integer_form`.
     """
-    with fewer_heads(like, names.channels if isinstance(names, Plan) else None):
+    with with_numbers(like, names.channels if isinstance(names, Plan) else None):
         return _form_for(tuple(names), like, quantizer)
 
 

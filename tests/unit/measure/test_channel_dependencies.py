@@ -99,7 +99,7 @@ class Uses(nn.Module):
         (lambda m, x: F.pad(x, (0, 0)), None),
         (lambda m, x: torch.cat(tensors=[x], dim=1), None),
         (lambda m, x: x.view(x.shape[:1][0], -1), None),
-        (lambda m, x: F.layer_norm(x, (6,)), "no rule"),
+        (lambda m, x: F.layer_norm(x, (6,)), "normalises"),
         (lambda m, x: x - x.mean(1, keepdim=True), "runs over"),
         (lambda m, x: x.unsqueeze(1).expand(-1, 2, -1).mean(1), None),
     ],

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fewbits import codec
 from fewbits.attach import evaluating, plan_of
 from fewbits.channel_masks import ChannelMasks, channels_of
-from fewbits.channels import criterion, dependencies, first_samples, measured
+from fewbits.channels import Dependencies, criterion, dependencies, first_samples, measured
 from fewbits.channels.load import load_plan
 from fewbits.channels.select import ChannelChoice, Sizes, choose, unit_scores
 from fewbits.channels.surgery import prune_channels, zero_channels
@@ -83,7 +83,6 @@ def remove_channels(
     small = copy.deepcopy(full)
     train = fed(full, train)
     shape = _sample(train)
-    outputs = {name: len(t) for name, t in full.named_parameters() if t.dim()}
     whole = sizes_of(full, shape, part.over)
     limit = Limit(full, shape, part) if part.quantity is not None else None
     choices = []
@@ -94,7 +93,7 @@ def remove_channels(
             load_plan(small, codec.decode(gone_on["network"], like=small))
         else:
             way = done / part.rounds
-            choice = _chosen(small, train, part, whole, limit, way, outputs, shape, seed + done - 1, task)
+            choice = _chosen(small, train, part, whole, limit, way, shape, seed + done - 1, task)
             before = full if done == 1 else copy.deepcopy(small)
             _remove(small, choice.channels, train)
             choices.append(choice)
@@ -138,7 +137,6 @@ def _chosen(
     whole: Sizes,
     limit: Limit | None,
     way: float,
-    outputs: dict[str, int],
     shape: Any,
     seed: int,
     task: Task | None,
@@ -150,6 +148,7 @@ def _chosen(
     if part.measured:
         units = measured(model, first_samples(_epoch(train), part.samples), found, units)
     sizes = sizes_of(model, shape, part.over)
+    outputs = {name: whole.shapes[name][found.axis(name)] for name in found.outputs if name in whole.shapes}
 
     def chosen(left: float) -> ChannelChoice:
         return choose(
@@ -168,18 +167,19 @@ def _chosen(
     if limit is not None:
         choice = limit.choice(model, chosen, way)
     else:  # a share of the network at the start; of the present one it is as much larger
-        present, start = (_amount(s, part.over, found.outputs) for s in (sizes, whole))
+        present, start = (_amount(s, part.over, found) for s in (sizes, whole))
         choice = chosen(min(1.0, part.left**way * start / present))
     agreed = [choice]
     broadcast_object_list(agreed)  # rounding must not lead to different networks
     return agreed[0]
 
 
-def _amount(sizes: Sizes, over: str, outputs: tuple[str, ...]) -> int:
+def _amount(sizes: Sizes, over: str, found: Dependencies) -> int:
     numel = {name: torch.Size(shape).numel() for name, shape in sizes.shapes.items()}
     if over == "macs":
         return sizes.macs
-    return sum(numel.values()) if over == "parameters" else sum(sizes.shapes[name][0] for name in outputs)
+    outputs = (sizes.shapes[name][found.axis(name)] for name in found.outputs)
+    return sum(numel.values()) if over == "parameters" else sum(outputs)
 
 
 def _remove(model: nn.Module, channels: ChannelMasks, train: Any) -> None:
