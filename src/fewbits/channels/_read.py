@@ -272,7 +272,7 @@ class _Reader(fx.Interpreter):
         if node.target in tables.TIMES and any(isinstance(other, int | float) for other in map(self._of, node.args)):
             return held[0] if result.shape == held[0].shape else None
         if node.target in tables.SIZED and node.target != "expand" and isinstance(self._of(node.args[0]), Held):
-            given = node.args[1:]
+            given: Any = node.args[1:]
             sizes = given[0] if len(given) == 1 and isinstance(given[0], tuple | list) else given
             if len(sizes) != result.dim():
                 return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,8 @@ def rows_of(module: nn.Module) -> int | None:
     """Outputs of a linear layer; ``None`` of any other."""
     if not isinstance(module, nn.Linear) and not is_turned(module):
         return None
-    return int(module.weight.shape[int(is_turned(module))])  # type: ignore[union-attr]
+    weight: Any = module.weight
+    return int(weight.shape[int(is_turned(module))])
 
 
 def fewer(heads: Heads, kept: Mapping[str, Tensor]) -> dict[str, int]:

@@ -22,7 +22,7 @@ def is_response(module: nn.Module) -> bool:
     return named and isinstance(getattr(module, "weight", None), Tensor) and module.weight.dim() == 1  # type: ignore[operator]
 
 
-def with_fewer(module: nn.Module, kept: Tensor) -> dict[str, Any]:
+def with_fewer(module: Any, kept: Tensor) -> dict[str, Any]:
     """The attributes that change where channels go.
 
     Args:

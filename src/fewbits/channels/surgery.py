@@ -170,7 +170,7 @@ def _made_up(model: nn.Module, channels: ChannelMasks, smaller: dict[int, Tensor
 
 def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
     """Give a layer the sizes that its tensors have. They are labels for people and exporters; the tensors compute."""
-    weight = getattr(module, "weight", None)
+    weight: Any = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, CONVOLUTIONS):
@@ -184,11 +184,12 @@ def _tell(module: nn.Module, groups: dict[nn.Module, int]) -> None:
         if sized is not None:
             module.num_features = len(sized)
     elif isinstance(module, nn.RNNBase):
-        module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
+        inputs, hidden = (getattr(module, name).shape[1] for name in ("weight_ih_l0", "weight_hh_l0"))
+        module.input_size, module.hidden_size = inputs, hidden
         module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
         module.flatten_parameters()
     elif is_turned(module):
-        vars(module)["nx"], vars(module)["nf"] = module.weight.shape  # type: ignore[union-attr]
+        vars(module)["nx"], vars(module)["nf"] = weight.shape
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.PReLU):
