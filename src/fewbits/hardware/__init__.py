@@ -1,5 +1,6 @@
 """What a network costs: parameters and multiplications, machines as data, and time and energy of a plan on them."""
 
+from fewbits.hardware.arithmetic import Arithmetic, arithmetic_of
 from fewbits.hardware.cost import COSTS, MACHINE_COSTS, Cost, CostMaker, cost_of, maker_of
 from fewbits.hardware.count import Count, LayerCount, count
 from fewbits.hardware.layers import Known, Layer, layers
@@ -14,12 +15,14 @@ from fewbits.hardware.machine import (
     Storage,
     Zero,
 )
+from fewbits.hardware.operations import Operation, OperationPrice, not_priced, operations
 from fewbits.hardware.price import LayerPrice, Price, price
 from fewbits.hardware.reading import machine_names, machine_of, machine_text
 
 __all__ = [
     "COSTS",
     "MACHINE_COSTS",
+    "Arithmetic",
     "Array",
     "Constant",
     "Cost",
@@ -34,9 +37,12 @@ __all__ = [
     "Machine",
     "Memory",
     "Numbers",
+    "Operation",
+    "OperationPrice",
     "Price",
     "Storage",
     "Zero",
+    "arithmetic_of",
     "cost_of",
     "count",
     "layers",
@@ -44,5 +50,7 @@ __all__ = [
     "machine_of",
     "machine_text",
     "maker_of",
+    "not_priced",
+    "operations",
     "price",
 ]

@@ -14,11 +14,13 @@ from fewbits.errors import did_you_mean
 from fewbits.recipe.notation import parse_pattern
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Data of a description: no unknown key, and never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Constant(_Strict):
+class Constant(Strict):
     """A number, and the key of the source that it was read in."""
 
     value: float = Field(ge=0, allow_inf_nan=False, strict=True)
@@ -54,7 +56,7 @@ class Zero(StrEnum):
     SKIP = "skip"
 
 
-class Array(_Strict):
+class Array(Strict):
     """The multipliers.
 
     Attributes:
@@ -130,7 +132,7 @@ class Array(_Strict):
         return self
 
 
-class Memory(_Strict):
+class Memory(Strict):
     """One level of memory.
 
     Attributes:
@@ -159,7 +161,7 @@ class Memory(_Strict):
         return self
 
 
-class Numbers(_Strict):
+class Numbers(Strict):
     """Widths of the numbers that are computed with.
 
     Attributes:
@@ -174,14 +176,14 @@ class Numbers(_Strict):
     low_bit_weights: bool = False
 
 
-class Decoder(_Strict):
+class Decoder(Strict):
     """What turns entropy-coded weights into numbers, at the edge of the outer memory."""
 
     pj_per_weight: Constant | None = None
     weights_per_cycle: Constant | None = None
 
 
-class Machine(_Strict):
+class Machine(Strict):
     """A machine.
 
     Attributes:
@@ -192,6 +194,8 @@ class Machine(_Strict):
         passes_by: the memory that weights do not stop in, by its name.
         convolutions: whether it runs them; else only matrix products.
         activations_stay: inputs and outputs lie in the inner memory as a whole, and never leave it.
+        arithmetic: the table that non-linear operations are priced by, such as ``horowitz-45nm``; of the same process.
+        operation_lanes: how many steps of them are done in a cycle.
         sources: by key, what a constant was read in.
         checked: the published figures that its description reproduces, and where they are tested.
     """
@@ -207,6 +211,8 @@ class Machine(_Strict):
     passes_by: dict[Literal["weights"], str] = Field(default_factory=dict)
     convolutions: bool = True
     activations_stay: bool = False
+    arithmetic: str | None = None
+    operation_lanes: Constant | None = None
     decoder: Decoder | None = None
     sources: dict[str, str] = Field(min_length=1)
     checked: tuple[str, ...] = ()
@@ -237,7 +243,7 @@ class Machine(_Strict):
                 if name not in names:
                     known = ", ".join(names)
                     raise ValueError(f"{key}: no memory {name!r}{did_you_mean(name, names)}; there is {known}")
-        for place, constant in _constants(self):
+        for place, constant in constants(self):
             if constant.source not in self.sources:
                 known = ", ".join(self.sources)
                 raise ValueError(f"{place}: no source {constant.source!r} in sources; there is {known}")
@@ -245,6 +251,8 @@ class Machine(_Strict):
             raise ValueError("activations_stay is for a machine with two memories")
         if self.clock_mhz.value <= 0:
             raise ValueError("clock_mhz is above 0")
+        if self.operation_lanes is not None and (self.operation_lanes.value < 1 or self.operation_lanes.value % 1):
+            raise ValueError(f"operation_lanes is a whole number from 1, got {self.operation_lanes.value:g}")
         for name, storage in self.formats.items():
             if storage in (Storage.RUNS, Storage.CSR) and self.numbers.index_bits is None:
                 raise ValueError(f"formats: {name} is {storage}, which needs numbers.index_bits")
@@ -253,16 +261,17 @@ class Machine(_Strict):
         return self
 
 
-def _constants(model: BaseModel, place: str = "") -> list[tuple[str, Constant]]:
+def constants(model: BaseModel, place: str = "") -> list[tuple[str, Constant]]:
+    """Every constant of a description, by its place."""
     found: list[tuple[str, Constant]] = []
     for key in type(model).model_fields:
         value, here = getattr(model, key), f"{place}{key}"
         if isinstance(value, Constant):
             found.append((here, value))
         elif isinstance(value, BaseModel):
-            found += _constants(value, f"{here}.")
+            found += constants(value, f"{here}.")
         elif isinstance(value, tuple):
             for number, part in enumerate(value):
                 if isinstance(part, BaseModel):
-                    found += _constants(part, f"{here}.{number}.")
+                    found += constants(part, f"{here}.{number}.")
     return found

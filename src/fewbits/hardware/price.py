@@ -11,6 +11,8 @@ from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.hardware.dataflow import Kept, Work, lanes, row_stationary, stored_rows, systolic
 from fewbits.hardware.layers import Known, Layer
 from fewbits.hardware.machine import Dataflow, Machine, Memory, Storage, Zero
+from fewbits.hardware.operations import Operation, OperationPrice
+from fewbits.hardware.operations import priced as priced_operations
 from fewbits.hardware.storage import run_entries, stored_bits
 from fewbits.hardware.tiling import Traffic, Widths, smallest, tiled
 
@@ -60,12 +62,14 @@ class Price:
     Attributes:
         machine, clock_mhz: its name, and of its multipliers. layers: in order of first use.
         unpriced: parts that the machine has no energy of; their energy is left out of the sum.
+        operations: non-linear ones. They are in no sum: exact ones have no figures, so that sums could not be compared.
     """
 
     machine: str
     clock_mhz: float
     layers: tuple[LayerPrice, ...]
     unpriced: tuple[str, ...]
+    operations: tuple[OperationPrice, ...] = ()
 
     @property
     def cycles(self) -> float:
@@ -104,7 +108,7 @@ class Price:
         return {**totals, "energy_pj": self.energy_by_part, **asdict(self)}
 
 
-def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
+def price(layers: Sequence[Layer], machine: Machine, batch: int = 1, operations: Sequence[Operation] = ()) -> Price:
     """What layers take on a machine, one after another, for one sample.
 
     A layer takes as long as the slowest of its parts: the multipliers, each memory's bandwidth, the decoder (Williams
@@ -113,6 +117,7 @@ def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
 
     Args:
         batch: samples that go through a layer together; all figures are still of one sample.
+        operations: non-linear ones, as of :func:`fewbits.hardware.operations.operations`.
 
     Raises:
         UnsupportedError: a layer that does not fit a memory of the machine, or nothing to price.
@@ -130,7 +135,8 @@ def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
         if memory.holds_all_weights:
             _held(layers, machine, memory)
     priced = tuple(_layer(layer, machine, batch) for layer in layers)
-    return Price(machine.name, machine.clock_mhz.value, priced, _unpriced(machine))
+    swapped = priced_operations(operations, machine)
+    return Price(machine.name, machine.clock_mhz.value, priced, _unpriced(machine), swapped)
 
 
 def _held(layers: Sequence[Layer], machine: Machine, memory: Memory) -> None:

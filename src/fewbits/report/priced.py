@@ -42,6 +42,8 @@ def prices_page(name: str, found: Sequence[Priced]) -> str:
             "count as done, so that layers lie above the multipliers' line.",
         ))  # fmt: skip
         blocks.append(_layers(now))
+        if any(one.steps is not None for one in now.operations):
+            blocks.append(_operations(now))
         if now.unpriced:
             blocks.append(el("p", f"Energy leaves out what the machine has no figures of: {', '.join(now.unpriced)}."))
         blocks.append(_sources(machine))
@@ -79,6 +81,21 @@ def _layers(now: Price) -> Markup:
     headers = ["layer", "bound by", "multiplications", "without a zero", "cycles", "waiting", "moved", "energy"]
     words = ["zeros of weights", "zeros of inputs"]
     return table([*headers, *words], rows, caption="Layer by layer.", words=["bound by", *words])
+
+
+def _operations(now: Price) -> Markup:
+    rows = [
+        [
+            one.name, one.form, f"{one.values:,}", "-" if one.steps is None else f"{one.steps:.1f}",
+            "not priced" if one.cycles is None else f"{one.cycles:,.0f}",
+            "not priced" if one.energy_pj is None else si(one.energy_pj * 1e-12, "J"),
+            "not priced" if one.area_um2 is None else f"{one.area_um2:,.0f} um2",
+        ]
+        for one in now.operations
+    ]  # fmt: skip
+    headers = ["operation", "computed by", "values", "steps each", "cycles", "energy", "area"]
+    caption = "Non-linear operations, in no sum above. Not priced: nothing that is known says what it takes there."
+    return table(headers, rows, caption=caption, words=["computed by"])
 
 
 def _sources(machine: Machine) -> Markup:
