@@ -1,6 +1,5 @@
 """What a network costs: parameters and multiplications, machines as data, and time and energy of a plan on them."""
 
-from fewbits.hardware.arithmetic import Arithmetic, arithmetic_of
 from fewbits.hardware.cost import COSTS, MACHINE_COSTS, Cost, CostMaker, cost_of, maker_of
 from fewbits.hardware.count import Count, LayerCount, count
 from fewbits.hardware.layers import Known, Layer, layers
@@ -22,7 +21,6 @@ from fewbits.hardware.reading import machine_names, machine_of, machine_text
 __all__ = [
     "COSTS",
     "MACHINE_COSTS",
-    "Arithmetic",
     "Array",
     "Constant",
     "Cost",
@@ -42,7 +40,6 @@ __all__ = [
     "Price",
     "Storage",
     "Zero",
-    "arithmetic_of",
     "cost_of",
     "count",
     "layers",
