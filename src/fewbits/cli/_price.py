@@ -31,7 +31,8 @@ def machines(
     show(f"{CKKS:<{width}}  this machine, on encrypted inputs; timed by a short probe, with the extra private")
     for each in machine_names():
         found = machine_of(each)
-        show(f"{each:<{width}}  {found.about}")
+        area = "" if found.area_mm2 is None else f"; {found.area_mm2.value:g} mm2"
+        show(f"{each:<{width}}  {found.about}{area}")
         for line in found.checked:
             show(f"{'':<{width}}    checked: {line}")
 

@@ -35,6 +35,7 @@ class Dataflow(StrEnum):
     OUTPUTS = "outputs-stationary"
     ROWS = "row-stationary"
     LANES = "lanes"
+    MEMORY = "in-memory"
 
 
 class Storage(StrEnum):
@@ -64,6 +65,10 @@ class Array(Strict):
         keeps_inputs, keeps_weights, keeps_outputs: numbers that each keeps, of a row-stationary array.
         zero_weights, zero_inputs: what becomes of multiplications by them.
         pattern: N:M of weights that is skipped, as ``2:4``. blocks: groups of M that are stored together.
+        arrays: of cells, of an in-memory machine; rows and columns are those of one. cell_bits: of a weight, in a cell.
+        input_step_bits: of an input, that come in one cycle.
+        array_cycle_pj: of the cells of an array in a cycle. dac_pj, adc_pj: of a conversion for a row, and of a column.
+        periphery_cycle_pj: of all else in a cycle, buffers and buses included, for each array at work.
         serial_weight_bits: bits of a weight that a multiplier takes each cycle, of bit-serial lanes.
         splits_to_bits: a lane splits into twice as many of half the bits, down to this width (bit-composable).
         mac_pj: of a multiplication with its addition, at the full width; of fewer bits in proportion.
@@ -82,6 +87,13 @@ class Array(Strict):
     zero_inputs: Zero = Zero.COMPUTE
     pattern: str | None = None
     blocks: int = Field(default=1, ge=1)
+    arrays: Constant | None = None
+    cell_bits: Constant | None = None
+    input_step_bits: Constant | None = None
+    array_cycle_pj: Constant | None = None
+    adc_pj: Constant | None = None
+    dac_pj: Constant | None = None
+    periphery_cycle_pj: Constant | None = None
     serial_weight_bits: Constant | None = None
     splits_to_bits: Constant | None = None
     mac_pj: Constant | None = None
@@ -95,19 +107,38 @@ class Array(Strict):
 
     @property
     def multipliers(self) -> int:
-        """How many there are."""
+        """How many there are; of an in-memory machine, its cells."""
         if self.lanes is not None:
             return int(self.lanes.value)
         assert self.rows is not None
         assert self.columns is not None
-        return int(self.rows.value * self.columns.value)
+        arrays = 1 if self.arrays is None else self.arrays.value
+        return int(self.rows.value * self.columns.value * arrays)
+
+    def _given(self, name: str) -> bool:
+        return getattr(self, name) is not None
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether a multiplication has a figure."""
+        return self.mac_pj is not None or self.adc_pj is not None
 
     @model_validator(mode="after")
     def _complete(self) -> Array:
         needed = {"lanes"} if self.dataflow is Dataflow.LANES else {"rows", "columns"}
         if self.dataflow is Dataflow.ROWS:
             needed |= {"keeps_inputs", "keeps_weights", "keeps_outputs"}
-        shape = {"rows", "columns", "lanes", "keeps_inputs", "keeps_weights", "keeps_outputs"}
+        crossbars = {"arrays", "cell_bits", "input_step_bits"}
+        if self.dataflow is Dataflow.MEMORY:
+            needed |= crossbars
+            digital = ("mac_pj", "gated_mac_pj", "operands_pj_per_mac")
+            if (self.zero_weights, self.zero_inputs) != (Zero.COMPUTE, Zero.COMPUTE) or any(map(self._given, digital)):
+                raise ValueError(f"a machine with dataflow {self.dataflow} skips no zero, and has no {digital[0]}")
+        else:
+            for name in ("array_cycle_pj", "adc_pj", "dac_pj", "periphery_cycle_pj"):
+                if self._given(name):
+                    raise ValueError(f"{name} is for dataflow {Dataflow.MEMORY}")
+        shape = {"rows", "columns", "lanes", "keeps_inputs", "keeps_weights", "keeps_outputs"} | crossbars
         given = {name for name in shape if getattr(self, name) is not None}
         if given != needed:
             wrong = f"lacks {', '.join(sorted(needed - given))}"
@@ -189,6 +220,7 @@ class Machine(Strict):
     Attributes:
         name, about: what it is called, and what it is, in a line.
         node_nm: of the process that its energies are for. clock_mhz: of the multipliers.
+        area_mm2: of the whole chip.
         memories: from the outermost in; the last one feeds the array. One or two of them.
         formats: how weights lie in a memory, by its name; dense in others.
         passes_by: the memory that weights do not stop in, by its name.
@@ -203,6 +235,7 @@ class Machine(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     about: str
     node_nm: Constant | None = None
+    area_mm2: Constant | None = None
     clock_mhz: Constant
     array: Array
     numbers: Numbers

@@ -8,6 +8,7 @@ from math import ceil
 from typing import Any
 
 from fewbits.errors import RecipeError, UnsupportedError
+from fewbits.hardware import in_memory
 from fewbits.hardware.dataflow import Kept, Work, lanes, row_stationary, stored_rows, systolic
 from fewbits.hardware.layers import Known, Layer
 from fewbits.hardware.machine import Dataflow, Machine, Memory, Storage, Zero
@@ -60,7 +61,8 @@ class Price:
     """What a network takes on a machine, for one sample.
 
     Attributes:
-        machine, clock_mhz: its name, and of its multipliers. layers: in order of first use.
+        machine, clock_mhz: its name, and of its multipliers. area_mm2: of the whole chip, where a source has it.
+        layers: in order of first use.
         unpriced: parts that the machine has no energy of; their energy is left out of the sum.
         operations: non-linear ones. They are in no sum: exact ones have no figures, so that sums could not be compared.
     """
@@ -70,6 +72,7 @@ class Price:
     layers: tuple[LayerPrice, ...]
     unpriced: tuple[str, ...]
     operations: tuple[OperationPrice, ...] = ()
+    area_mm2: float | None = None
 
     @property
     def cycles(self) -> float:
@@ -131,12 +134,15 @@ def price(layers: Sequence[Layer], machine: Machine, batch: int = 1, operations:
         for layer in layers:
             if layer.kernel:
                 raise UnsupportedError(f"{layer.name} is a convolution, and {machine.name} runs matrix products only")
+    if machine.array.dataflow is Dataflow.MEMORY:
+        in_memory.held(layers, machine)
     for memory in machine.memories:
         if memory.holds_all_weights:
             _held(layers, machine, memory)
     priced = tuple(_layer(layer, machine, batch) for layer in layers)
+    area = None if machine.area_mm2 is None else machine.area_mm2.value
     swapped = priced_operations(operations, machine)
-    return Price(machine.name, machine.clock_mhz.value, priced, _unpriced(machine), swapped)
+    return Price(machine.name, machine.clock_mhz.value, priced, _unpriced(machine), swapped, area)
 
 
 def _held(layers: Sequence[Layer], machine: Machine, memory: Memory) -> None:
@@ -208,6 +214,10 @@ def _work(one: Layer, machine: Machine, batch: int) -> Work:
     stored = None if pattern is None else stored_rows(layer, *pattern, array.blocks)
     if array.dataflow is Dataflow.LANES:
         return lanes(layer, array.multipliers, sum(multiplied(layer, machine)) * _slots(layer, machine))
+    if array.dataflow is Dataflow.MEMORY:  # weights are read by nobody
+        cycles = in_memory.crossing(layer, machine).cycles
+        busy = layer.macs / (in_memory.peak(machine) * cycles)
+        return Work(cycles, busy, 0.0, layer.input_numbers, layer.output_numbers)
     assert array.rows is not None
     assert array.columns is not None
     rows, columns = int(array.rows.value), int(array.columns.value)
@@ -303,8 +313,8 @@ def _inner(layer: Layer, work: Work, widths: Widths, traffic: Traffic | None) ->
 
 
 def _energy(layer: Layer, machine: Machine, moved: dict[str, tuple[float, float]]) -> dict[str, float]:
-    found: dict[str, float] = {}
     array = machine.array
+    found = in_memory.energy(layer, machine) if array.dataflow is Dataflow.MEMORY else {}
     if array.mac_pj is not None:
         computed, gated = multiplied(layer, machine)
         each = array.mac_pj.value * width_share(layer, machine) + (
@@ -321,7 +331,9 @@ def _energy(layer: Layer, machine: Machine, moved: dict[str, tuple[float, float]
 
 
 def _unpriced(machine: Machine) -> tuple[str, ...]:
-    parts = [ARRAY] if machine.array.mac_pj is None else []
+    parts = [] if machine.array.has_energy else [ARRAY]
+    if machine.array.periphery_cycle_pj is not None:  # which has the memories, too
+        return tuple(parts)
     parts += [m.name for m in machine.memories if m.read_pj_per_bit is None or m.write_pj_per_bit is None]
     return (*parts, DECODER) if machine.decoder is not None and machine.decoder.pj_per_weight is None else tuple(parts)
 

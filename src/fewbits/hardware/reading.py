@@ -15,8 +15,8 @@ from fewbits.hardware.machine import Array, Constant, Decoder, Machine, Memory, 
 from fewbits.recipe.yaml_text import mapping_of
 
 _UNITS = (
-    "_mhz", "_nm", "_kib", "_gb_per_s", "_bytes_per_cycle", "_weights_per_cycle", "_pj_per_bit", "_pj_per_mac", "_pj",
-    "_bits",
+    "_cycle_pj", "_mm2", "_mhz", "_nm", "_kib", "_gb_per_s", "_bytes_per_cycle", "_weights_per_cycle", "_pj_per_bit",
+    "_pj_per_mac", "_pj", "_bits",
 )  # fmt: skip
 
 

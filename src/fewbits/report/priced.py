@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fewbits.hardware import LayerPrice, Machine, Price
+from fewbits.hardware.in_memory import peak as peak_of
 from fewbits.report._document import document, picture, section, table
 from fewbits.report._markup import Markup, el
 from fewbits.report._style import FAINT, PALETTE, drawing, figure, log_axis
@@ -130,7 +131,7 @@ def energies(now: Price, before: Price | None) -> Figure:
 
 def roofline(machine: Machine, now: Price, before: Price | None) -> Figure:
     """Every layer under what multipliers and the outer memory allow (Williams et al. 2009)."""
-    outer, peak = machine.outer, machine.array.multipliers
+    outer, peak = machine.outer, peak_of(machine)
     speed = machine.bytes_per_cycle(outer)
 
     def at(layers: Sequence[LayerPrice]) -> tuple[list[float], list[float]]:
@@ -152,7 +153,7 @@ def roofline(machine: Machine, now: Price, before: Price | None) -> Figure:
             axes.plot(x, y, style, color=colour, markerfacecolor=fill, label=label, zorder=3)
             across, up = across + x, up + y
         low, high = min(across) / 1.5, max(across) * 1.5
-        axes.axhline(peak, color=PALETTE[1], linewidth=1.2, label=f"{peak:,} multipliers")
+        axes.axhline(peak, color=PALETTE[1], linewidth=1.2, label=f"{peak:,.4g} multiplications a cycle")
         if speed:
             axes.plot([low, high], [low * speed, high * speed], color=PALETTE[2], linewidth=1.2,
                       label=f"{outer.name}: {speed:.3g} bytes a cycle")  # fmt: skip
