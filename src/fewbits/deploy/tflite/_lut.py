@@ -139,6 +139,22 @@ def constant(model: Any, tensor: Any) -> Array | None:
     return found
 
 
+def weights(data: bytes) -> dict[str, tuple[str, Array]]:
+    """By the names of weights, the operation that reads each, and its levels in the file's order."""
+    s = schema()
+    model = s.ModelT.InitFromObj(s.Model.GetRootAs(data, 0))
+    names = {code: name for name, code in vars(s.BuiltinOperator).items() if isinstance(code, int)}
+    found = {}
+    for operator in model.subgraphs[0].operators:
+        name = names[model.operatorCodes[operator.opcodeIndex].builtinCode]
+        if name in WEIGHTED:
+            tensor = model.subgraphs[0].tensors[int(operator.inputs[1])]
+            levels = constant(model, tensor)
+            if levels is not None:
+                found[_name(tensor)] = name, levels
+    return found
+
+
 def memory(graph: Any) -> int:
     """Bytes of values that have to be there at once, each from the operator that makes it to the last that reads it."""
     begin = dict.fromkeys(map(int, graph.inputs), 0)
