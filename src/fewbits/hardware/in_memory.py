@@ -39,7 +39,7 @@ def crossing(layer: Layer, machine: Machine) -> Crossing:
 
     Inputs come in parts of ``step`` bits, one a cycle, and each column's sum is converted in each cycle: a layer of R
     products an output and C columns takes ``ceil(R / rows) ceil(C / columns)`` arrays (Shafiee et al., ISAAC, ISCA
-    2016, section IV). Small groups share an array, along its diagonal. No layer is held twice.
+    2016). Small groups share an array, along its diagonal. No layer is held twice.
 
     Raises:
         UnsupportedError: a product of two values, of which none lies in cells.

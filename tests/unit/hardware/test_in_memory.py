@@ -26,7 +26,7 @@ def changed(**array: Any) -> Machine:
 
 
 def test_a_full_tile_takes_what_is_published() -> None:
-    """Shafiee et al., ISAAC, table I and section VIII: a tile of 330 mW, 58 % of it in ADCs."""
+    """Shafiee et al., ISAAC, table I and text: a tile of 330 mW, 58 % of it in ADCs."""
     tile = product(16 * 8, 128 * 12, 1, bits=16)
     assert crossing(tile, ISAAC).arrays == 96
     found = price([tile], ISAAC)
