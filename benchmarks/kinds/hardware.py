@@ -63,6 +63,8 @@ def figure(layers: list[Layer], machine: Machine, what: str, batch: int) -> floa
         "cycles": found.cycles * batch,
         "samples a second": 1 / found.seconds,
         "microjoules": 1e6 * (found.joules or 0.0) * batch,
+        "milliwatts": 1e3 * (found.joules or 0.0) / found.seconds,
+        "percent of energy in ADCs": 1e-10 * found.energy_by_part.get("ADC", 0.0) / (found.joules or 1.0),
         "outer numbers a multiplication": found.bytes_by_memory[outer] / 2 / found.macs,  # of 16 bits
     }[what]
 

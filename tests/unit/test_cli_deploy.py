@@ -112,3 +112,9 @@ def test_export_to_vela(made: Path) -> None:
     assert "--memory-mode go with --to vela" in fewbits("export", net, "--to", "nnc", "--accelerator", "x").err
     ran = fewbits("export", net, "--to", "vela", "--recipe", recipe, "--accelerator", "u55")
     assert "no accelerator 'u55'" in ran.err
+
+
+def test_tables_go_with_tflite() -> None:
+    ran = fewbits("export", "net.few", "--to", "onnx", "--lut")
+    assert ran.code == 2
+    assert "--lut goes with --to tflite" in ran.err

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_cli import fewbits
 
-from fewbits import codec, zoo
+from fewbits import codec, ops, zoo
 from fewbits.hardware import machine_names, machine_text
 from fewbits.plan import Clustered, Dense, Plan
 
@@ -117,6 +117,28 @@ def test_a_network_that_cannot_be_encrypted_is_told_with_published_times(file: P
     assert "ResNet-20 403 s" in ran.err
     both = fewbits("price", file, "--machine", "ckks", "--machine", "stc")
     assert "ckks is priced alone" in both.err
+
+
+def test_swapped_operations_have_a_price_and_exact_ones_are_said(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(NETWORK_WITH_A_SQUARE.replace("self.first(x) ** 2", "self.first(x).tanh()"))
+    network = _own(tmp_path / "mine.py").Net()
+    entries = {name: Dense(tensor) for name, tensor in network.state_dict().items()}
+    own = ["--network", f"{tmp_path}/mine.py:Net", "--data", f"{tmp_path}/mine.py:loaders"]
+    swapped = {"tanh": ops.fit("tanh", (-4, 4), pieces=8)}
+    for name, approximations in (("plain", {}), ("swapped", swapped)):
+        (tmp_path / f"{name}.few").write_bytes(codec.encode(Plan(entries, approximations=approximations)))
+    command = ["--machine", "eyeriss", "--machine", "tpu-v1", *own, "--html", tmp_path / "p.html"]
+    ran = fewbits("price", tmp_path / "swapped.few", *command, "--json", tmp_path / "p.json")
+    assert ran.code == 0, ran.err
+    eyeriss, tpu = (row["operations"] for row in json.loads((tmp_path / "p.json").read_text())["prices"])
+    assert [(one["name"], one["form"], one["values"]) for one in eyeriss] == [("tanh", "8 lines", 8)]
+    assert eyeriss[0]["energy_pj"] > 0
+    assert tpu[0]["energy_pj"] is None
+    assert "8 lines" in ran.out
+    assert "not priced" in ran.out
+    assert "8 lines" in (tmp_path / "p.html").read_text()
+    ran = fewbits("price", tmp_path / "plain.few", *command)
+    assert "not priced, as nothing says what the exact ones take: tanh" in ran.out
 
 
 NETWORK_WITH_A_SQUARE = """

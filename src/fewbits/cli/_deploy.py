@@ -105,13 +105,13 @@ def told(file: Path, out: Path, written: Exported, recipe: Loaded | None) -> Non
 
 
 def to_tflite(
-    file: Path, out: Path, recipe: Loaded | None, base: Path | None = None, member: str | None = None
+    file: Path, out: Path, recipe: Loaded | None, base: Path | None = None, member: str | None = None, lut: bool = False
 ) -> TfliteExport:
     """Export a ``.few`` file with integer activations; see :func:`fewbits.deploy.tflite.to_tflite`."""
     from fewbits.deploy.tflite import to_tflite as export
 
     _, network, plan, inputs = restored(file, recipe, base, member)
-    return export(network, inputs, out, plan=plan)
+    return export(network, inputs, out, plan=plan, lut=lut)
 
 
 def told_of_tflite(file: Path, out: Path, written: TfliteExport, recipe: Loaded | None) -> None:
@@ -124,6 +124,12 @@ def told_of_tflite(file: Path, out: Path, written: TfliteExport, recipe: Loaded 
         f"the output levels of LiteRT are torch's, and {100 * written.near:.3g} % within one, on {data}"
     )
     show("operations: " + ", ".join(f"{name} {count}" for name, count in sorted(written.operations.items())))
+    if written.tables is not None:
+        tables = written.tables
+        show(
+            f"{tables.tables} weights as look-up tables, for TFLite-Micro only: {human(tables.plain_bytes)} without; "
+            f"values take at least {human(tables.memory)} of RAM, and {human(tables.plain_memory)} without tables"
+        )
     for note in written.notes:
         show(f"note: {note}")
 

@@ -118,6 +118,9 @@ def export(
     levels: Annotated[
         bool, typer.Option("--levels", help="safetensors: integer levels and step sizes, not float weights.")
     ] = False,
+    lut: Annotated[
+        bool, typer.Option("--lut", help="tflite: weights as look-up tables, which TFLite-Micro alone unpacks.")
+    ] = False,
     recipe: Recipe = None,
     network: Network = None,
     data: Data = None,
@@ -142,6 +145,8 @@ def export(
     """
     if levels and to is not Format.SAFETENSORS:
         raise typer.BadParameter("--levels goes with --to safetensors")
+    if lut and to is not Format.TFLITE:
+        raise typer.BadParameter("--lut goes with --to tflite")
     for option, value in (("--recipe", recipe), ("--network", network), ("--data", data)):
         if value is not None and to not in RUNS:
             raise typer.BadParameter(f"{option} goes with --to {', '.join(RUNS)}")
@@ -164,7 +169,7 @@ def export(
         target = out or file.with_suffix(".tflite")
         writable(target)
         loaded = named(recipe, network, data)
-        told_of_tflite(file, target, to_tflite(file, target, loaded, base, member), loaded)
+        told_of_tflite(file, target, to_tflite(file, target, loaded, base, member, lut), loaded)
         return
     if to is Format.VELA:
         target = out or file.with_name(f"{file.stem}_vela.tflite")

@@ -31,7 +31,8 @@ def machines(
     show(f"{CKKS:<{width}}  this machine, on encrypted inputs; timed by a short probe, with the extra private")
     for each in machine_names():
         found = machine_of(each)
-        show(f"{each:<{width}}  {found.about}")
+        area = "" if found.area_mm2 is None else f"; {found.area_mm2.value:g} mm2"
+        show(f"{each:<{width}}  {found.about}{area}")
         for line in found.checked:
             show(f"{'':<{width}}    checked: {line}")
 
@@ -67,7 +68,7 @@ def price(
     from fewbits.hardware import layers, machine_names, machine_of
     from fewbits.hardware import price as priced
     from fewbits.job.folder import write_text
-    from fewbits.pipeline import layers_of, opened
+    from fewbits.pipeline import layers_of, opened, operations_of
     from fewbits.pipeline.restore import decoded, integer
     from fewbits.report import prices_page, write_page
 
@@ -86,11 +87,12 @@ def price(
     real = loaded is not None and input_density is None and not integer(plan, like)
     shape = tuple(inputs.shape[1:]) if hasattr(inputs, "shape") else inputs
     records = layers_of(plan, like, inputs if real else shape, input_density)
+    called = operations_of(plan, like, inputs)
     dense = layers(like, shape)
     found: list[tuple[Price, Price | None]] = []
     for each in wanted:
         try:
-            now = priced(records, each, batch)
+            now = priced(records, each, batch, called)
         except UnsupportedError as error:
             if len(wanted) == 1:
                 raise
@@ -111,6 +113,11 @@ def price(
     for now, _ in found:
         if now.unpriced:
             show(f"{now.machine}: its energy leaves out what it has no figures of: {', '.join(now.unpriced)}")
+    if any(one.approximation for one in called):
+        show_table(_operations([now for now, _ in found]))
+        show("operations are in no sum above; 'not priced': nothing that is known says what it takes there")
+    elif called:
+        show(f"not priced, as nothing says what the exact ones take: {', '.join(one.name for one in called)}")
     if html is not None:
         shown = {each.name: each for each in wanted}
         write_page(html, prices_page(file.name, [(shown[now.machine], now, before) for now, before in found]))
@@ -164,6 +171,22 @@ def _machines(found: list[tuple[Price, Price | None]]) -> Table:
         most = max(parts, key=parts.__getitem__) if parts else ""
         share = f"{most} {100 * parts[most] / sum(parts.values()):.0f} %" if most and sum(parts.values()) else "-"
         table.add_row(now.machine, *cells, f"{100 * waiting:.0f} %", share)
+    return table
+
+
+def _operations(found: list[Price]) -> Table:
+    from fewbits.report.words import si
+
+    table = _table(("machine", "operation", "computed by"), ("values", "steps each", "cycles", "energy", "area"))
+    for now in found:
+        for one in now.operations:
+            table.add_row(
+                now.machine, one.name, one.form, f"{one.values:,}",
+                "-" if one.steps is None else f"{one.steps:.1f}",
+                "not priced" if one.cycles is None else f"{one.cycles:,.0f}",
+                "not priced" if one.energy_pj is None else si(one.energy_pj * 1e-12, "J"),
+                "not priced" if one.area_um2 is None else f"{one.area_um2:,.0f} um2",
+            )  # fmt: skip
     return table
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from fewbits import files
 from fewbits.deploy.tflite import TfliteExport, to_tflite
+from fewbits.deploy.tflite._lut import weights
 from fewbits.errors import ExportError, MissingExtraError, RecipeError, did_you_mean
 from fewbits.plan import Plan
 
@@ -40,6 +41,7 @@ class VelaExport:
         sram, flash, dram: bytes that are needed there.
         cycles: in all. npu_cycles: of the accelerator's multipliers. seconds: at its clock.
         npu, cpu: operations on the accelerator, and left to the processor.
+        patterned: weights with zeros in a 2:4 pattern along the inputs, in the file's order; Ethos-U85 skips them.
         tflite: the file that was compiled.
     """
 
@@ -57,6 +59,7 @@ class VelaExport:
     seconds: float
     npu: int
     cpu: int
+    patterned: int
     tflite: TfliteExport
 
 
@@ -94,6 +97,7 @@ def to_vela(
         with table.open(newline="") as rows:
             (row,) = csv.DictReader(rows)
         data = (Path(folder) / "net_vela.tflite").read_bytes()
+        patterned = sum(has_pattern(name, levels) for name, levels in weights(given.read_bytes()).values())
     files.write(path, data)
 
     def kib(*columns: str) -> int:
@@ -105,8 +109,16 @@ def to_vela(
         sram=kib("sram_memory_used"), dram=kib("dram_memory_used"),
         flash=kib("on_chip_flash_memory_used", "off_chip_flash_memory_used"),
         cycles=int(float(row["cycles_total"])), npu_cycles=int(float(row["cycles_npu"])),
-        seconds=float(row["inference_time"]), npu=_operators("NPU", told), cpu=_operators("CPU", told), tflite=written,
+        seconds=float(row["inference_time"]), npu=_operators("NPU", told), cpu=_operators("CPU", told),
+        patterned=patterned, tflite=written,
     )  # fmt: skip
+
+
+def has_pattern(operation: str, levels: Any) -> bool:
+    """Whether each four consecutive inputs (the last dimension) have at most two that are not zero."""
+    if operation == "DEPTHWISE_CONV_2D" or levels.shape[-1] % 4:
+        return False
+    return bool(((levels != 0).reshape(-1, 4).sum(1) <= 2).all())
 
 
 def _compiled(file: Path, accelerator: str, system: str, memory_mode: str) -> str:

@@ -14,6 +14,7 @@ from fewbits.hardware.machine import (
     Storage,
     Zero,
 )
+from fewbits.hardware.operations import Operation, OperationPrice, not_priced, operations
 from fewbits.hardware.price import LayerPrice, Price, price
 from fewbits.hardware.reading import machine_names, machine_of, machine_text
 
@@ -34,6 +35,8 @@ __all__ = [
     "Machine",
     "Memory",
     "Numbers",
+    "Operation",
+    "OperationPrice",
     "Price",
     "Storage",
     "Zero",
@@ -44,5 +47,7 @@ __all__ = [
     "machine_of",
     "machine_text",
     "maker_of",
+    "not_priced",
+    "operations",
     "price",
 ]

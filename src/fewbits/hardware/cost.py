@@ -82,7 +82,7 @@ def on_machine(quantity: str, machine: Machine) -> CostMaker:
     Raises:
         RecipeError: the machine has no figures of energy.
     """
-    if quantity == "energy" and machine.array.mac_pj is None:
+    if quantity == "energy" and not machine.array.has_energy:
         raise RecipeError(f"{machine.name} has no energy of a multiplication: it can have a latency, or traffic")
 
     def maker(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:

@@ -14,11 +14,13 @@ from fewbits.errors import did_you_mean
 from fewbits.recipe.notation import parse_pattern
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Data of a description: no unknown key, and never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Constant(_Strict):
+class Constant(Strict):
     """A number, and the key of the source that it was read in."""
 
     value: float = Field(ge=0, allow_inf_nan=False, strict=True)
@@ -33,6 +35,7 @@ class Dataflow(StrEnum):
     OUTPUTS = "outputs-stationary"
     ROWS = "row-stationary"
     LANES = "lanes"
+    MEMORY = "in-memory"
 
 
 class Storage(StrEnum):
@@ -54,7 +57,7 @@ class Zero(StrEnum):
     SKIP = "skip"
 
 
-class Array(_Strict):
+class Array(Strict):
     """The multipliers.
 
     Attributes:
@@ -62,6 +65,10 @@ class Array(_Strict):
         keeps_inputs, keeps_weights, keeps_outputs: numbers that each keeps, of a row-stationary array.
         zero_weights, zero_inputs: what becomes of multiplications by them.
         pattern: N:M of weights that is skipped, as ``2:4``. blocks: groups of M that are stored together.
+        arrays: of cells, of an in-memory machine; rows and columns are those of one. cell_bits: of a weight, in a cell.
+        input_step_bits: of an input, that come in one cycle.
+        array_cycle_pj: of the cells of an array in a cycle. dac_pj, adc_pj: of a conversion for a row, and of a column.
+        periphery_cycle_pj: of all else in a cycle, buffers and buses included, for each array at work.
         serial_weight_bits: bits of a weight that a multiplier takes each cycle, of bit-serial lanes.
         splits_to_bits: a lane splits into twice as many of half the bits, down to this width (bit-composable).
         mac_pj: of a multiplication with its addition, at the full width; of fewer bits in proportion.
@@ -80,6 +87,13 @@ class Array(_Strict):
     zero_inputs: Zero = Zero.COMPUTE
     pattern: str | None = None
     blocks: int = Field(default=1, ge=1)
+    arrays: Constant | None = None
+    cell_bits: Constant | None = None
+    input_step_bits: Constant | None = None
+    array_cycle_pj: Constant | None = None
+    adc_pj: Constant | None = None
+    dac_pj: Constant | None = None
+    periphery_cycle_pj: Constant | None = None
     serial_weight_bits: Constant | None = None
     splits_to_bits: Constant | None = None
     mac_pj: Constant | None = None
@@ -93,19 +107,38 @@ class Array(_Strict):
 
     @property
     def multipliers(self) -> int:
-        """How many there are."""
+        """How many there are; of an in-memory machine, its cells."""
         if self.lanes is not None:
             return int(self.lanes.value)
         assert self.rows is not None
         assert self.columns is not None
-        return int(self.rows.value * self.columns.value)
+        arrays = 1 if self.arrays is None else self.arrays.value
+        return int(self.rows.value * self.columns.value * arrays)
+
+    def _given(self, name: str) -> bool:
+        return getattr(self, name) is not None
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether a multiplication has a figure."""
+        return self.mac_pj is not None or self.adc_pj is not None
 
     @model_validator(mode="after")
     def _complete(self) -> Array:
         needed = {"lanes"} if self.dataflow is Dataflow.LANES else {"rows", "columns"}
         if self.dataflow is Dataflow.ROWS:
             needed |= {"keeps_inputs", "keeps_weights", "keeps_outputs"}
-        shape = {"rows", "columns", "lanes", "keeps_inputs", "keeps_weights", "keeps_outputs"}
+        crossbars = {"arrays", "cell_bits", "input_step_bits"}
+        if self.dataflow is Dataflow.MEMORY:
+            needed |= crossbars
+            digital = ("mac_pj", "gated_mac_pj", "operands_pj_per_mac")
+            if (self.zero_weights, self.zero_inputs) != (Zero.COMPUTE, Zero.COMPUTE) or any(map(self._given, digital)):
+                raise ValueError(f"a machine with dataflow {self.dataflow} skips no zero, and has no {digital[0]}")
+        else:
+            for name in ("array_cycle_pj", "adc_pj", "dac_pj", "periphery_cycle_pj"):
+                if self._given(name):
+                    raise ValueError(f"{name} is for dataflow {Dataflow.MEMORY}")
+        shape = {"rows", "columns", "lanes", "keeps_inputs", "keeps_weights", "keeps_outputs"} | crossbars
         given = {name for name in shape if getattr(self, name) is not None}
         if given != needed:
             wrong = f"lacks {', '.join(sorted(needed - given))}"
@@ -130,7 +163,7 @@ class Array(_Strict):
         return self
 
 
-class Memory(_Strict):
+class Memory(Strict):
     """One level of memory.
 
     Attributes:
@@ -159,7 +192,7 @@ class Memory(_Strict):
         return self
 
 
-class Numbers(_Strict):
+class Numbers(Strict):
     """Widths of the numbers that are computed with.
 
     Attributes:
@@ -174,24 +207,27 @@ class Numbers(_Strict):
     low_bit_weights: bool = False
 
 
-class Decoder(_Strict):
+class Decoder(Strict):
     """What turns entropy-coded weights into numbers, at the edge of the outer memory."""
 
     pj_per_weight: Constant | None = None
     weights_per_cycle: Constant | None = None
 
 
-class Machine(_Strict):
+class Machine(Strict):
     """A machine.
 
     Attributes:
         name, about: what it is called, and what it is, in a line.
         node_nm: of the process that its energies are for. clock_mhz: of the multipliers.
+        area_mm2: of the whole chip.
         memories: from the outermost in; the last one feeds the array. One or two of them.
         formats: how weights lie in a memory, by its name; dense in others.
         passes_by: the memory that weights do not stop in, by its name.
         convolutions: whether it runs them; else only matrix products.
         activations_stay: inputs and outputs lie in the inner memory as a whole, and never leave it.
+        arithmetic: the table that non-linear operations are priced by, such as ``horowitz-45nm``; of the same process.
+        operation_lanes: how many steps of them are done in a cycle.
         sources: by key, what a constant was read in.
         checked: the published figures that its description reproduces, and where they are tested.
     """
@@ -199,6 +235,7 @@ class Machine(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     about: str
     node_nm: Constant | None = None
+    area_mm2: Constant | None = None
     clock_mhz: Constant
     array: Array
     numbers: Numbers
@@ -207,6 +244,8 @@ class Machine(_Strict):
     passes_by: dict[Literal["weights"], str] = Field(default_factory=dict)
     convolutions: bool = True
     activations_stay: bool = False
+    arithmetic: str | None = None
+    operation_lanes: Constant | None = None
     decoder: Decoder | None = None
     sources: dict[str, str] = Field(min_length=1)
     checked: tuple[str, ...] = ()
@@ -237,7 +276,7 @@ class Machine(_Strict):
                 if name not in names:
                     known = ", ".join(names)
                     raise ValueError(f"{key}: no memory {name!r}{did_you_mean(name, names)}; there is {known}")
-        for place, constant in _constants(self):
+        for place, constant in constants(self):
             if constant.source not in self.sources:
                 known = ", ".join(self.sources)
                 raise ValueError(f"{place}: no source {constant.source!r} in sources; there is {known}")
@@ -245,6 +284,8 @@ class Machine(_Strict):
             raise ValueError("activations_stay is for a machine with two memories")
         if self.clock_mhz.value <= 0:
             raise ValueError("clock_mhz is above 0")
+        if self.operation_lanes is not None and (self.operation_lanes.value < 1 or self.operation_lanes.value % 1):
+            raise ValueError(f"operation_lanes is a whole number from 1, got {self.operation_lanes.value:g}")
         for name, storage in self.formats.items():
             if storage in (Storage.RUNS, Storage.CSR) and self.numbers.index_bits is None:
                 raise ValueError(f"formats: {name} is {storage}, which needs numbers.index_bits")
@@ -253,16 +294,17 @@ class Machine(_Strict):
         return self
 
 
-def _constants(model: BaseModel, place: str = "") -> list[tuple[str, Constant]]:
+def constants(model: BaseModel, place: str = "") -> list[tuple[str, Constant]]:
+    """Every constant of a description, by its place."""
     found: list[tuple[str, Constant]] = []
     for key in type(model).model_fields:
         value, here = getattr(model, key), f"{place}{key}"
         if isinstance(value, Constant):
             found.append((here, value))
         elif isinstance(value, BaseModel):
-            found += _constants(value, f"{here}.")
+            found += constants(value, f"{here}.")
         elif isinstance(value, tuple):
             for number, part in enumerate(value):
                 if isinstance(part, BaseModel):
-                    found += _constants(part, f"{here}.{number}.")
+                    found += constants(part, f"{here}.{number}.")
     return found

@@ -8,9 +8,12 @@ from math import ceil
 from typing import Any
 
 from fewbits.errors import RecipeError, UnsupportedError
+from fewbits.hardware import in_memory
 from fewbits.hardware.dataflow import Kept, Work, lanes, row_stationary, stored_rows, systolic
 from fewbits.hardware.layers import Known, Layer
 from fewbits.hardware.machine import Dataflow, Machine, Memory, Storage, Zero
+from fewbits.hardware.operations import Operation, OperationPrice
+from fewbits.hardware.operations import priced as priced_operations
 from fewbits.hardware.storage import run_entries, stored_bits
 from fewbits.hardware.tiling import Traffic, Widths, smallest, tiled
 
@@ -58,14 +61,18 @@ class Price:
     """What a network takes on a machine, for one sample.
 
     Attributes:
-        machine, clock_mhz: its name, and of its multipliers. layers: in order of first use.
+        machine, clock_mhz: its name, and of its multipliers. area_mm2: of the whole chip, where a source has it.
+        layers: in order of first use.
         unpriced: parts that the machine has no energy of; their energy is left out of the sum.
+        operations: non-linear ones. They are in no sum: exact ones have no figures, so that sums could not be compared.
     """
 
     machine: str
     clock_mhz: float
     layers: tuple[LayerPrice, ...]
     unpriced: tuple[str, ...]
+    operations: tuple[OperationPrice, ...] = ()
+    area_mm2: float | None = None
 
     @property
     def cycles(self) -> float:
@@ -104,7 +111,7 @@ class Price:
         return {**totals, "energy_pj": self.energy_by_part, **asdict(self)}
 
 
-def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
+def price(layers: Sequence[Layer], machine: Machine, batch: int = 1, operations: Sequence[Operation] = ()) -> Price:
     """What layers take on a machine, one after another, for one sample.
 
     A layer takes as long as the slowest of its parts: the multipliers, each memory's bandwidth, the decoder (Williams
@@ -113,6 +120,7 @@ def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
 
     Args:
         batch: samples that go through a layer together; all figures are still of one sample.
+        operations: non-linear ones, as of :func:`fewbits.hardware.operations.operations`.
 
     Raises:
         UnsupportedError: a layer that does not fit a memory of the machine, or nothing to price.
@@ -126,11 +134,15 @@ def price(layers: Sequence[Layer], machine: Machine, batch: int = 1) -> Price:
         for layer in layers:
             if layer.kernel:
                 raise UnsupportedError(f"{layer.name} is a convolution, and {machine.name} runs matrix products only")
+    if machine.array.dataflow is Dataflow.MEMORY:
+        in_memory.held(layers, machine)
     for memory in machine.memories:
         if memory.holds_all_weights:
             _held(layers, machine, memory)
     priced = tuple(_layer(layer, machine, batch) for layer in layers)
-    return Price(machine.name, machine.clock_mhz.value, priced, _unpriced(machine))
+    area = None if machine.area_mm2 is None else machine.area_mm2.value
+    swapped = priced_operations(operations, machine)
+    return Price(machine.name, machine.clock_mhz.value, priced, _unpriced(machine), swapped, area)
 
 
 def _held(layers: Sequence[Layer], machine: Machine, memory: Memory) -> None:
@@ -202,6 +214,10 @@ def _work(one: Layer, machine: Machine, batch: int) -> Work:
     stored = None if pattern is None else stored_rows(layer, *pattern, array.blocks)
     if array.dataflow is Dataflow.LANES:
         return lanes(layer, array.multipliers, sum(multiplied(layer, machine)) * _slots(layer, machine))
+    if array.dataflow is Dataflow.MEMORY:  # weights are read by nobody
+        cycles = in_memory.crossing(layer, machine).cycles
+        busy = layer.macs / (in_memory.peak(machine) * cycles)
+        return Work(cycles, busy, 0.0, layer.input_numbers, layer.output_numbers)
     assert array.rows is not None
     assert array.columns is not None
     rows, columns = int(array.rows.value), int(array.columns.value)
@@ -297,8 +313,8 @@ def _inner(layer: Layer, work: Work, widths: Widths, traffic: Traffic | None) ->
 
 
 def _energy(layer: Layer, machine: Machine, moved: dict[str, tuple[float, float]]) -> dict[str, float]:
-    found: dict[str, float] = {}
     array = machine.array
+    found = in_memory.energy(layer, machine) if array.dataflow is Dataflow.MEMORY else {}
     if array.mac_pj is not None:
         computed, gated = multiplied(layer, machine)
         each = array.mac_pj.value * width_share(layer, machine) + (
@@ -315,7 +331,9 @@ def _energy(layer: Layer, machine: Machine, moved: dict[str, tuple[float, float]
 
 
 def _unpriced(machine: Machine) -> tuple[str, ...]:
-    parts = [ARRAY] if machine.array.mac_pj is None else []
+    parts = [] if machine.array.has_energy else [ARRAY]
+    if machine.array.periphery_cycle_pj is not None:  # which has the memories, too
+        return tuple(parts)
     parts += [m.name for m in machine.memories if m.read_pj_per_bit is None or m.write_pj_per_bit is None]
     return (*parts, DECODER) if machine.decoder is not None and machine.decoder.pj_per_weight is None else tuple(parts)
 

@@ -10,12 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from fewbits import files
 from fewbits.errors import FileError, RecipeError, did_you_mean
+from fewbits.hardware.arithmetic import arithmetic_of
 from fewbits.hardware.machine import Array, Constant, Decoder, Machine, Memory, Numbers
 from fewbits.recipe.yaml_text import mapping_of
 
 _UNITS = (
-    "_mhz", "_nm", "_kib", "_gb_per_s", "_bytes_per_cycle", "_weights_per_cycle", "_pj_per_bit", "_pj_per_mac", "_pj",
-    "_bits",
+    "_cycle_pj", "_mm2", "_mhz", "_nm", "_kib", "_gb_per_s", "_bytes_per_cycle", "_weights_per_cycle", "_pj_per_bit",
+    "_pj_per_mac", "_pj", "_bits",
 )  # fmt: skip
 
 
@@ -68,9 +69,11 @@ def _read(path: str) -> str:
 
 def _checked(values: dict[str, Any], name: str) -> Machine:
     try:
-        return Machine.model_validate(values)
+        machine = Machine.model_validate(values)
     except ValidationError as caught:
         raise RecipeError(f"{name}: {_sentence(caught, values)}") from None
+    arithmetic_of(machine)
+    return machine
 
 
 def _sentence(caught: ValidationError, values: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from fewbits.pipeline._pilot import PilotChoice
 from fewbits.pipeline._run import compress, stages_of
 from fewbits.pipeline._sources import Opened, opened
 from fewbits.pipeline._train import train
-from fewbits.pipeline._verbs import Source, Verified, cost, explain, export, inspect, layers_of, verify
+from fewbits.pipeline._verbs import Source, Verified, cost, explain, export, inspect, layers_of, operations_of, verify
 from fewbits.pipeline.check import check
 from fewbits.pipeline.methods import METHODS, Method
 from fewbits.pipeline.pruners import PRUNERS, Pruner
@@ -39,6 +39,7 @@ __all__ = [
     "layers_of",
     "load",
     "opened",
+    "operations_of",
     "stages_of",
     "train",
     "verify",

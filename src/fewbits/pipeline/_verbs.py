@@ -18,8 +18,9 @@ from fewbits.codec import Base, Summary
 from fewbits.deploy.onnx import to_onnx
 from fewbits.deploy.tflite import to_tflite
 from fewbits.errors import RecipeError, did_you_mean
-from fewbits.hardware import Layer, Machine, Price, layers, machine_of, price
+from fewbits.hardware import Layer, Machine, Operation, Price, layers, machine_of, operations, price
 from fewbits.measure.relevance import Rules
+from fewbits.ops.swap import swap
 from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed
 from fewbits.pipeline._run import scoring
@@ -141,7 +142,9 @@ def cost(
     else:
         data, origin = _opened(source, base, member, like)
         plan = decoded(data, like, origin)
-    return price(layers_of(plan.whole(), like, inputs, input_density), found, batch)
+    whole = plan.whole()
+    records = layers_of(whole, like, inputs, input_density)
+    return price(records, found, batch, operations_of(whole, like, inputs))
 
 
 def layers_of(plan: Plan, like: nn.Module, inputs: Any, input_density: float | None = None) -> tuple[Layer, ...]:
@@ -157,6 +160,18 @@ def layers_of(plan: Plan, like: nn.Module, inputs: Any, input_density: float | N
             "inputs of a network with integer activations cannot be counted: give the shape of a sample, input_density"
         )
     return layers(network_of(plan, like), inputs, plan, input_density=input_density)
+
+
+def operations_of(plan: Plan, like: nn.Module, inputs: Any) -> tuple[Operation, ...]:
+    """The non-linear operations of a compressed network, and what is computed in their place; see :func:`cost`.
+
+    Args:
+        like: as of :func:`layers_of`. With integer activations, values of removed channels are counted, too.
+    """
+    narrower = plan.channels is not None and not integer(plan, like)
+    net = network_of(plan, like) if narrower else _copied(like)
+    swap(net, {})  # what is called counts, not what stands in for it
+    return operations(net, inputs, plan.approximations)
 
 
 def explain(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fewbits.hardware import LayerPrice, Machine, Price
+from fewbits.hardware.in_memory import peak as peak_of
 from fewbits.report._document import document, picture, section, table
 from fewbits.report._markup import Markup, el
 from fewbits.report._style import FAINT, PALETTE, drawing, figure, log_axis
@@ -42,6 +43,8 @@ def prices_page(name: str, found: Sequence[Priced]) -> str:
             "count as done, so that layers lie above the multipliers' line.",
         ))  # fmt: skip
         blocks.append(_layers(now))
+        if any(one.steps is not None for one in now.operations):
+            blocks.append(_operations(now))
         if now.unpriced:
             blocks.append(el("p", f"Energy leaves out what the machine has no figures of: {', '.join(now.unpriced)}."))
         blocks.append(_sources(machine))
@@ -81,6 +84,21 @@ def _layers(now: Price) -> Markup:
     return table([*headers, *words], rows, caption="Layer by layer.", words=["bound by", *words])
 
 
+def _operations(now: Price) -> Markup:
+    rows = [
+        [
+            one.name, one.form, f"{one.values:,}", "-" if one.steps is None else f"{one.steps:.1f}",
+            "not priced" if one.cycles is None else f"{one.cycles:,.0f}",
+            "not priced" if one.energy_pj is None else si(one.energy_pj * 1e-12, "J"),
+            "not priced" if one.area_um2 is None else f"{one.area_um2:,.0f} um2",
+        ]
+        for one in now.operations
+    ]  # fmt: skip
+    headers = ["operation", "computed by", "values", "steps each", "cycles", "energy", "area"]
+    caption = "Non-linear operations, in no sum above. Not priced: nothing that is known says what it takes there."
+    return table(headers, rows, caption=caption, words=["computed by"])
+
+
 def _sources(machine: Machine) -> Markup:
     rows = [[key, text] for key, text in machine.sources.items()]
     return table(["source", "what it is"], rows, caption="Where the constants come from.", words=["what it is"])
@@ -113,7 +131,7 @@ def energies(now: Price, before: Price | None) -> Figure:
 
 def roofline(machine: Machine, now: Price, before: Price | None) -> Figure:
     """Every layer under what multipliers and the outer memory allow (Williams et al. 2009)."""
-    outer, peak = machine.outer, machine.array.multipliers
+    outer, peak = machine.outer, peak_of(machine)
     speed = machine.bytes_per_cycle(outer)
 
     def at(layers: Sequence[LayerPrice]) -> tuple[list[float], list[float]]:
@@ -135,7 +153,7 @@ def roofline(machine: Machine, now: Price, before: Price | None) -> Figure:
             axes.plot(x, y, style, color=colour, markerfacecolor=fill, label=label, zorder=3)
             across, up = across + x, up + y
         low, high = min(across) / 1.5, max(across) * 1.5
-        axes.axhline(peak, color=PALETTE[1], linewidth=1.2, label=f"{peak:,} multipliers")
+        axes.axhline(peak, color=PALETTE[1], linewidth=1.2, label=f"{peak:,.4g} multiplications a cycle")
         if speed:
             axes.plot([low, high], [low * speed, high * speed], color=PALETTE[2], linewidth=1.2,
                       label=f"{outer.name}: {speed:.3g} bytes a cycle")  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_tflite import NETWORKS, integers
 
-from fewbits.deploy.vela import _operators, to_vela
+from fewbits.deploy.vela import _operators, has_pattern, to_vela
 from fewbits.errors import ExportError, MissingExtraError, RecipeError
 from fewbits.hardware import machine_of, price
 from fewbits.int8 import RangedQuantizer, affine_plan, calibrate, integer_form
@@ -69,6 +70,51 @@ def test_nothing_is_left_to_the_processor(name: str, accelerator: str, vela: Non
     assert found.cpu == 0
     assert found.npu > 3
     assert found.dram == 0
+
+
+def thinned(model: torch.nn.Module, pattern: bool) -> torch.nn.Module:
+    """A network with half of its weights: two of each four inputs, or anywhere."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear) and module.weight.shape[1] % 4 == 0:
+                weight = module.weight.movedim(1, -1)
+                groups = torch.rand(weight.shape, generator=generator).unflatten(-1, (-1, 4))
+                kept = groups >= groups.sort(-1, descending=True).values[..., 1:2] if pattern else groups < 0.5
+                module.weight.mul_(kept.flatten(-2).movedim(-1, 1))
+    return model
+
+
+@needed
+@pytest.mark.parametrize("kind", ["convolutions", "linear"])
+def test_a_pattern_saves_an_u85_cycles_and_scattered_zeros_do_not(kind: str, vela: None, tmp_path: Path) -> None:
+    nn, found = torch.nn, {}
+    for what in ("dense", "scattered", "2:4"):
+        torch.manual_seed(0)
+        if kind == "linear":
+            x, layers = torch.randn(4, 1, 8, 8), [nn.Flatten(), nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 256)]
+        else:
+            x, layers = torch.randn(4, 4, 8, 8), [nn.Conv2d(4, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3)]
+        model = nn.Sequential(*layers)
+        if what != "dense":
+            thinned(model, what == "2:4")
+        net, plan = integers(model, x, 0.02)
+        found[what] = to_vela(net, x, tmp_path / "net.tflite", plan=plan, accelerator="ethos-u85-256")
+    assert [one.patterned for one in found.values()] == [0, 0, 2]
+    assert all(one.cpu == 0 for one in found.values())
+    assert found["2:4"].npu_cycles < found["dense"].npu_cycles / 1.5
+    assert found["scattered"].npu_cycles > 0.9 * found["dense"].npu_cycles
+    assert found["2:4"].weight_bytes < found["dense"].weight_bytes
+    assert found["2:4"].cycles < found["dense"].cycles
+
+
+def test_a_pattern_is_one_of_the_last_dimension() -> None:
+    half = np.tile(np.array([1, 0, 0, 2], np.int8), (3, 2))
+    assert has_pattern("FULLY_CONNECTED", half)
+    assert not has_pattern("FULLY_CONNECTED", np.roll(half, 2, 1) | half), "four of four"
+    assert not has_pattern("FULLY_CONNECTED", half[:, :6])
+    assert not has_pattern("FULLY_CONNECTED", half.T.copy())
+    assert not has_pattern("DEPTHWISE_CONV_2D", half)
 
 
 @needed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fewbits import files
 from fewbits.deploy.onnx._compare import INTEGER, distance
 from fewbits.deploy.tflite import _layers, _pools, _shapes  # noqa: F401  # they fill the table of operations
 from fewbits.deploy.tflite._graph import Looking, Lowering
+from fewbits.deploy.tflite._lut import Decoding, with_tables
 from fewbits.deploy.tflite._package import Array, interpreter, run
 from fewbits.errors import ExportError, UnsupportedError
 from fewbits.int8.alone import refuse_alone
@@ -33,6 +34,7 @@ class TfliteExport:
         bytes: of the file. equal, near: shares of output levels that are those of torch, or next to them, 0 to 1.
         same_class: share of samples whose highest score is the same one's.
         operations: by the names of the schema, how often. notes: sentences on what is not as in the plan.
+        tables: what look-up tables made of the file; ``None`` without them.
     """
 
     bytes: int
@@ -41,9 +43,12 @@ class TfliteExport:
     same_class: float
     operations: dict[str, int]
     notes: tuple[str, ...]
+    tables: Decoding | None = None
 
 
-def to_tflite(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan: Plan) -> TfliteExport:
+def to_tflite(
+    model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan: Plan, lut: bool = False
+) -> TfliteExport:
     """Write a network in integer form as ``.tflite`` (int8, one sample at a time, channels last), after torch and
     LiteRT agreed on ``inputs``.
 
@@ -53,6 +58,8 @@ def to_tflite(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, pl
     Args:
         model: as :func:`fewbits.load` gives it. inputs: what both are run on; they also give ranges to values without
             a grid (outputs of ``int8``). plan: what the network was loaded from.
+        lut: weights are look-up tables, which only TFLite-Micro unpacks (its operator DECODE), into RAM. The file is
+            compared without them, and its tables are decoded again by NumPy.
 
     Raises:
         MissingExtraError: no ``ai-edge-litert``. UnsupportedError: the network is not in integer form, or an operation
@@ -72,6 +79,9 @@ def to_tflite(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, pl
     inputs = Feed(model).arranged(inputs)
     data, lowering = written(model, inputs, plan)
     found = compared(data, model, inputs, lowering)
+    if lut:
+        data, tables = with_tables(lowering.file)
+        found = replace(found, bytes=len(data), tables=tables)
     files.write(path, data)
     return found
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fewbits.deploy.tflite._package import Array, schema
 
+Bytes = bytes  # which is a method's name below
 ALIGNMENT = 16  # of every constant; microcontrollers read them where they lie
 
 
@@ -72,12 +73,16 @@ class TfliteFile:
 
     def bytes(self) -> bytes:
         """The file."""
+        return self.packed(self.model)
+
+    def packed(self, model: Any) -> Bytes:
+        """A model of the schema, with its constants aligned."""
         import flatbuffers
 
         builder = flatbuffers.Builder(1024)
-        for buffer in self.model.buffers:
+        for buffer in model.buffers:
             buffer.Pack = _aligned(buffer, self.schema)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
+        builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 
     def _tensor(
