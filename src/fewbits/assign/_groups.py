@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -125,7 +126,8 @@ def on_few_lines(power: Tensor, lines: Tensor, count: int) -> Tensor:
     table = power.new_zeros(len(rows), len(columns)).index_put_((row, column), power, accumulate=True)
     there = torch.zeros_like(table).index_put_((row, column), torch.ones_like(power), accumulate=True)
     free = rows == 0, columns == 0
-    for together in range(len(rows) + len(columns) + 1):
+    fewest = math.ceil(2 * math.sqrt(count / max(1, int(there.max()))))
+    for together in range(fewest, len(rows) + len(columns) + 1):
         best, most = None, -1.0
         for height in range(max(0, together - len(columns)), min(together, len(rows)) + 1):
             if height * (together - height) * int(there.max()) < count:

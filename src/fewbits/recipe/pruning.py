@@ -97,7 +97,8 @@ class Packing(Part):
     """How a network lies in the slots of ciphertexts, from which its diagonals follow.
 
     Attributes:
-        profile: of the program that is to be cheap, ``fast`` or ``precise``. degree: of its ring.
+        profile: of the program that is to be cheap, ``fast`` or ``precise``.
+        degree: of its ring.
     """
 
     profile: Literal["fast", "precise"] = "fast"
