@@ -48,10 +48,10 @@ def diagonals_of(model: nn.Module, shape: tuple[int, ...], *, degree: int, profi
     }
     found = Diagonals()
     for laid in arrangement.maps:
-        for source, matrix in laid.map.matrices.items():
+        for source, one in laid.reads.items():
             for name, weight in weights.items():
-                if name not in found.groups and _scaled(weight, matrix):
-                    which, _ = diagonals(arrangement.layouts[source], laid.spread, laid.shifts[source])
+                if name not in found.groups and _scaled(weight, one.matrix):
+                    which, _ = diagonals(one.layout, laid.spread, laid.shifts[source])
                     found.groups[name] = torch.from_numpy(which)
                     found.lines[name] = _lines(laid.shifts[source], laid.splits[source], laid.spread.slots)
     if not found.groups:

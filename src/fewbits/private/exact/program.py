@@ -115,10 +115,10 @@ def _program(network: IntegerNetwork, parameters: ExactParameters, arrangement: 
     steps: list[Step] = []
     slots: tuple[int, ...] = ()
     for place, (laid, layer) in enumerate(zip(arrangement.maps, network.layers, strict=True)):
-        found = in_slots(laid, arrangement.layouts)
+        found = in_slots(laid)
         layout = laid.spread.layout()
         bias = np.append(layer.bias, 0)[np.where(layout.numbers >= 0, layout.numbers, len(layer.bias))]
-        parts = tuple(Part(name, 1.0, terms) for name, terms in found.terms.items())
+        parts = tuple(Part(name, 1.0, terms, found.before[name]) for name, terms in found.terms.items())
         steps.append(Affine(_name(place), parts, found.folds, bias if any(bias) else None, 0, 1.0, True))
         if layer.squared:
             steps.append(Square(f"{_name(place)}.square", _name(place), 0, 1.0))
