@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.unit import Place, Row, Unit
 from fewbits.assign import grouped
 from fewbits.data import load
-from fewbits.private import Evaluator, Profile, Program, compile_network, context, diagonal_groups
+from fewbits.private import Evaluator, Profile, Program, compile_network, context, diagonals_of
 from fewbits.private.counts import ciphertext_bytes, key_bytes, total
 from fewbits.private.price import calibrate, predicted
 
@@ -123,7 +123,8 @@ def pruned(dense: nn.Module, data: tuple[Tensor, Tensor], asked: Row) -> nn.Modu
     """A copy whose diagonals fall while it trains, under group lasso, until what is left learns alone."""
     model = NETWORKS[asked["network"]](asked.get("widths", []), sum(isinstance(m, Square) for m in dense))
     model.load_state_dict(dense.state_dict())
-    groups = diagonal_groups(model, tuple(data[0].shape[1:]), degree=asked["degree"], profile="fast")
+    found = diagonals_of(model, tuple(data[0].shape[1:]), degree=asked["degree"], profile="fast")
+    groups, lines = found.groups, found.lines if asked.get("lines") else None
     weights = {
         name: dict(model.named_parameters())[name] for name in groups if name in asked["prune"] or not asked["prune"]
     }
@@ -135,7 +136,7 @@ def pruned(dense: nn.Module, data: tuple[Tensor, Tensor], asked: Row) -> nn.Modu
     def step(share: float) -> tuple[Any, Any]:
         target = asked["sparsity"] * min(1.0, 1 - (1 - min(1.0, share / 0.6)) ** 3)
         if share < 0.6 and target - state["at"] > 0.02:
-            assigner = grouped(target, groups)
+            assigner = grouped(target, groups, lines=lines)
             given = {name: weight.detach() for name, weight in weights.items()}
             plan, _ = assigner.update(given, None, assigner.init(given))
             masks.update({name: entry.kept.float() for name, entry in plan.compressed.items()})

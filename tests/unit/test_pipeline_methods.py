@@ -149,6 +149,10 @@ def test_every_pruner_says_what_it_takes(name: str) -> None:
             check(recipes.make(values))
         values["measure"] = {"name": row.measure}
     check(recipes.make(values))
+    for key, more in {"packing": {"profile": "fast"}, "lasso": 1e-4}.items():
+        if not row.packed:
+            with pytest.raises(RecipeError, match=f"prune: {key} goes with diagonals, not with {name}"):
+                check(recipes.make(values | {"prune": values["prune"] | {key: more}}))
     for other in amounts.keys() - {row.amount}:
         wrong = values | {"prune": values["prune"] | {other: amounts[other]}}
         with pytest.raises(RecipeError, match=f"and no {other}: leave it out"):

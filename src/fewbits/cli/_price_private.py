@@ -13,6 +13,7 @@ from fewbits.cli._deploy import restored
 
 if TYPE_CHECKING:
     from fewbits.private import Parameters
+    from fewbits.private.beyond import BeyondPrice
     from fewbits.private.price import PrivatePrice, Seconds
     from fewbits.recipe import Recipe as Loaded
 
@@ -22,13 +23,13 @@ CKKS = "ckks"
 def encrypted(file: Path, recipe: Loaded | None, base: Path | None, member: str | None, json_file: Path | None) -> None:
     """Operations, bytes, precision and seconds of a file's network in each profile.
 
-    Raises:
-        UnsupportedError: the network cannot be computed on encrypted inputs; with published times of such ones.
+    What a network would take that is refused, is told by published times.
     """
     from fewbits.errors import UnsupportedError
     from fewbits.job.folder import write_text
     from fewbits.private import PROFILES, compile_network
-    from fewbits.private.price import PUBLISHED, price_of
+    from fewbits.private.beyond import PUBLISHED_RUNS, beyond
+    from fewbits.private.price import price_of
 
     _, network, _, inputs = restored(file, recipe, base, member)
     found: dict[str, PrivatePrice] = {}
@@ -41,7 +42,16 @@ def encrypted(file: Path, recipe: Loaded | None, base: Path | None, member: str 
             continue
         found[profile] = price_of(program, inputs, _probed(program.profile.parameters))
     if not found:
-        raise UnsupportedError(f"{refused}. Published, with bootstrapping: {PUBLISHED}")
+        far = beyond(network, inputs)
+        show(f"not computed here: {refused}")
+        show_table(_beyond(far))
+        show("predicted from published times over their bootstraps, linear layers included; nothing was run:")
+        for one in PUBLISHED_RUNS:
+            show(f"  {one.network}: {one.seconds:g} s, {one.bootstraps} bootstraps; {one.where}")
+        if json_file is not None:
+            whole = {"file": file.name, "machine": CKKS, "refused": refused, "prices": [], "beyond": far.as_dict()}
+            write_text(json_file, json.dumps(whole, indent=1))
+        return
     show_table(_table(found))
     if len(found) < len(PROFILES):
         show(f"not in the other profile: {refused}")
@@ -62,6 +72,20 @@ def _probed(parameters: Parameters) -> Seconds | None:
         return calibrate(parameters)
     except MissingExtraError:
         return None
+
+
+def _beyond(far: BeyondPrice) -> Table:
+    from fewbits.report.words import si
+
+    def between(seconds: tuple[float, float]) -> str:
+        return " to ".join(si(second, "s") for second in seconds)
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("with", "how many", "predicted"):
+        table.add_column(title, no_wrap=True)
+    table.add_row("ckks, bootstrapping", f"{far.bootstraps:,} in {far.activations:,} steps", between(far.ckks_seconds))
+    table.add_row("tfhe, look-ups", f"{far.numbers:,}", f"{between(far.tfhe_seconds)} of one thread")
+    return table
 
 
 def _table(found: dict[str, PrivatePrice]) -> Table:

@@ -85,6 +85,8 @@ def check_based(recipe: Recipe, base: Base | None) -> None:
         raise RecipeError("a network that loses channels is no difference to its base: leave channels or base out")
     if recipe.ops:
         raise RecipeError("a file of differences holds no other operations than its base: leave ops or base out")
+    if recipe.prune is not None and pruner_row(recipe.prune).packed:
+        raise RecipeError("a difference without diagonals makes no network without them: leave prune or base out")
     if integer_form_of(recipe):
         raise RecipeError(
             "integer activations go without a base: leave activations (or assign.method int8) or base out"
@@ -121,6 +123,16 @@ def _pruning(recipe: Recipe) -> None:
     if part.min_kept and not row.min_kept:
         able = " and ".join(name for name, other in PRUNERS.items() if other.min_kept)
         raise RecipeError(f"prune: min_kept goes with {able}, not with {part.method}")
+    for key in ("packing", "lasso"):
+        if getattr(part, key) and not row.packed:
+            able = " and ".join(name for name, other in PRUNERS.items() if other.packed)
+            raise RecipeError(f"prune: {key} goes with {able}, not with {part.method}: leave it out")
+    if row.packed and part.over != "weights":
+        raise RecipeError(f"prune: sparsity of {part.method} is a share of each layer's diagonals: leave over out")
+    if part.lasso and not recipe.train.epochs:
+        raise RecipeError("prune: a lasso acts while the network trains, and train has no epochs: leave lasso out")
+    if part.lasso and part.schedule == "one-shot":
+        raise RecipeError("prune: a lasso acts before diagonals fall: add schedule cubic, or leave lasso out")
     if row.measure not in (None, recipe.measure.name):
         raise RecipeError(
             f"prune: method {part.method!r} needs other scores than {recipe.measure.name}: add measure: "

@@ -14,6 +14,7 @@ from fewbits.measure.relevance import rules_of
 from fewbits.pipeline.methods import bits_of, method_of
 from fewbits.pipeline.pruners import pruner_of, pruner_row
 from fewbits.pipeline.rate_control import Fixed, MaxDrop, RateController, TargetSize
+from fewbits.private import Diagonals
 from fewbits.recipe import RENAMED, Recipe
 from fewbits.task import Task
 from fewbits.train.hold import AssignerAt
@@ -27,19 +28,24 @@ def scored_by(recipe: Recipe) -> str | None:
 
 
 def assigners(
-    recipe: Recipe, original: nn.Module, bits: int | None = None, bases: Mapping[str, Tensor] | None = None
+    recipe: Recipe,
+    original: nn.Module,
+    bits: int | None = None,
+    bases: Mapping[str, Tensor] | None = None,
+    diagonals: Diagonals | None = None,
 ) -> AssignerAt:
     """The recipe's assigner, at any lambda and share of the training.
 
     Args:
         bits: what was chosen where the recipe says ``auto``.
         bases: of another network; the assigner is then one of differences to them.
+        diagonals: of the network's packing, for a pruner of them.
 
     Raises:
         RecipeError: an option that the assigner does not take.
     """
     method, options = method_of(recipe), recipe.assign.options
-    pruner_at = pruner_of(recipe, parameters_of(original))
+    pruner_at = pruner_of(recipe, parameters_of(original), diagonals)
     name = recipe.assign.method
     for option in options:
         if option not in method.options:

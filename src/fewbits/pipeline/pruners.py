@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from fewbits import assign
 from fewbits.assign.magnitude import feather_theta
-from fewbits.errors import RecipeError, did_you_mean
+from fewbits.errors import RecipeError, SelectionError, did_you_mean
 from fewbits.pipeline.methods import method_of
+from fewbits.private import Diagonals, diagonals_of
 from fewbits.recipe import Recipe
-from fewbits.recipe.pruning import Prune
+from fewbits.recipe.pruning import Packing, Prune
 
 PrunerAt = Callable[[float], assign.Assigner]
 """The pruner at a share of the training, 0 to 1."""
@@ -29,6 +33,7 @@ class Pruner:
         measure: the only ``measure.name`` it goes with; ``None``: any, if it reads scores.
         shrinks: whether it changes survivors, which clusters then cannot hold.
         rises: whether its sparsity may rise by a schedule.
+        packed: whether it prunes diagonals of a packing, which :func:`diagonals_for` finds.
     """
 
     make: Callable[..., assign.Assigner]
@@ -38,6 +43,7 @@ class Pruner:
     measure: str | None = None
     shrinks: bool = False
     rises: bool = True
+    packed: bool = False
 
 
 def _sparse(make: Callable[..., assign.Assigner], *more: str) -> Callable[..., assign.Assigner]:
@@ -70,6 +76,17 @@ def _pattern(part: Prune, share: float, *, of: int | None, seed: int, **common: 
     return assign.n_of_m(part.pattern, **common)
 
 
+def _diagonals(
+    part: Prune, share: float, *, of: int | None, seed: int, diagonals: Diagonals, **common: Any
+) -> assign.Assigner:
+    assert part.sparsity is not None
+
+    def groups(name: str, weight: Tensor) -> Tensor:
+        return diagonals.groups.get(name, torch.zeros(weight.shape, dtype=torch.int64))  # one group, which stays
+
+    return assign.grouped(part.sparsity * share, groups, lines=diagonals.lines, **common)
+
+
 PRUNERS: dict[str, Pruner] = {
     "global-magnitude": Pruner(_sparse(assign.global_magnitude, "min_kept"), min_kept=True),
     "lamp": Pruner(_sparse(assign.lamp)),
@@ -81,6 +98,7 @@ PRUNERS: dict[str, Pruner] = {
     "scores": Pruner(_sparse(assign.scored), scores=True),
     "wanda": Pruner(_sparse(assign.wanda), scores=True, measure="inputs"),
     "n:m": Pruner(_pattern, amount="pattern", rises=False),
+    "diagonals": Pruner(_diagonals, packed=True),
 }
 """By the name that a recipe gives in ``prune.method``. A row more is a criterion more."""
 
@@ -97,11 +115,33 @@ def pruner_row(part: Prune) -> Pruner:
     return PRUNERS[part.method]
 
 
-def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
+def diagonals_for(recipe: Recipe, model: nn.Module, weights: Iterable[str], shape: tuple[int, ...]) -> Diagonals:
+    """The diagonals of the selected weights.
+
+    Args:
+        weights: names of those that are selected. shape: of a sample.
+
+    Raises:
+        UnsupportedError: the network cannot be computed on encrypted inputs. SelectionError: no selected weight has
+            diagonals.
+    """
+    assert recipe.prune is not None
+    packing = recipe.prune.packing or Packing()
+    found = diagonals_of(model, shape, degree=packing.degree, profile=packing.profile)
+    names = [name for name in weights if name in found.groups]
+    if not names:
+        raise SelectionError(
+            f"prune: no selected weight has diagonals; {', '.join(found.groups)} would, so select one of them"
+        )
+    return Diagonals({name: found.groups[name] for name in names}, {name: found.lines[name] for name in names})
+
+
+def pruner_of(recipe: Recipe, parameters: int, diagonals: Diagonals | None = None) -> PrunerAt | None:
     """``None`` if the recipe does not prune.
 
     Args:
         parameters: of the whole network, for a sparsity that is a share of them.
+        diagonals: from :func:`diagonals_for`, for a row that prunes them.
     """
     part = recipe.prune
     if part is None:
@@ -110,4 +150,6 @@ def pruner_of(recipe: Recipe, parameters: int) -> PrunerAt | None:
     common: dict[str, Any] = {"regrow": part.regrow, "of": parameters if part.over == "parameters" else None}
     if method_of(recipe).survivors:  # floats need a gradient to come back; background weights of clusters have theirs
         common["straight_through"] = float(part.regrow)
+    if row.packed:
+        common["diagonals"] = diagonals or Diagonals()
     return lambda share: row.make(part, rising(share), seed=recipe.seed, **common)

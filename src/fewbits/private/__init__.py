@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fewbits.private.connection import Connection
     from fewbits.private.cost import encrypted_latency
     from fewbits.private.evaluator import Encodings, Evaluator
-    from fewbits.private.groups import diagonal_groups
+    from fewbits.private.groups import Diagonals, diagonal_groups, diagonals_of
     from fewbits.private.keys import Keys, generate
     from fewbits.private.limits import Limits
     from fewbits.private.mac import new_mac_key, open_mac_key
@@ -29,6 +29,7 @@ __all__ = [
     "SENTINEL",
     "Client",
     "Connection",
+    "Diagonals",
     "Encodings",
     "Evaluator",
     "Keys",
@@ -41,6 +42,7 @@ __all__ = [
     "compile_network",
     "context",
     "diagonal_groups",
+    "diagonals_of",
     "encrypted_latency",
     "generate",
     "listen",
@@ -59,7 +61,7 @@ _HOMES = {  # imported at the first use: a client needs no torch, which takes tw
     "connection": ("Connection",),
     "cost": ("encrypted_latency",),
     "evaluator": ("Encodings", "Evaluator"),
-    "groups": ("diagonal_groups",),
+    "groups": ("Diagonals", "diagonal_groups", "diagonals_of"),
     "keys": ("Keys", "generate"),
     "limits": ("Limits",),
     "mac": ("new_mac_key", "open_mac_key"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 
 import numpy as np
@@ -17,10 +18,12 @@ from fewbits.hardware.packing import (
     Spread,
     covering,
     diagonals,
+    folded_cells,
     greedy,
     grids,
     grouped,
     split,
+    summed_cells,
 )
 from fewbits.hardware.packing.costs import layer_cost, least_cost
 from fewbits.hardware.packing.shifts import fewest
@@ -29,6 +32,7 @@ from fewbits.private.read import INPUT
 BEAM = 4
 LOOKED = 24  # placements that are looked at for a map, the most promising first
 NEAR, FEW = 3, 40  # so many shifts are always looked at
+FEW_WEIGHTS = 0.25  # share of a matrix, below which it is a convolution's rather than a linear layer's
 SLACK = 1.5  # layouts that cost more than the cheapest by this factor are not looked at
 
 
@@ -41,6 +45,7 @@ class Map:
         bias: float64 [outputs]. last: whether its result is the answer. primes, after: left at products and at folds.
         like: the target whose placement it must have.
         shape: of the result. shapes: of the sources, by name.
+        halved: whether cells of 2 by 2 of its result, squared or not, are all that is read of it.
     """
 
     target: str
@@ -53,14 +58,37 @@ class Map:
     like: str | None = None
     shape: tuple[int, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    halved: bool = False
+
+    @cached_property
+    def local(self) -> bool:
+        """Whether it makes an image, each pixel of few numbers: a spread would bring all of them to each."""
+        few = all(np.count_nonzero(matrix) < FEW_WEIGHTS * matrix.size for matrix in self.matrices.values())
+        return len(self.shape) == 3 and not self.last and few
+
+    @cached_property
+    def summed(self) -> dict[str, np.ndarray]:
+        """By source that is read in sums of cells, the matrix of these sums."""
+        found = {name: summed_cells(matrix, self.shapes.get(name, ())) for name, matrix in self.matrices.items()}
+        return {name: matrix for name, matrix in found.items() if matrix is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A source as a map reads it: where its numbers lie after ``folds``, and the matrix of what lies there then."""
+
+    layout: Layout
+    matrix: np.ndarray
+    folds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Laid:
-    """A map in slots: by source its shifts (those without weights left out), and their split."""
+    """A map in slots: by source how it is read, its shifts (those without weights left out), and their split."""
 
     map: Map
     spread: Placement
+    reads: Mapping[str, Read]
     shifts: Mapping[str, np.ndarray]
     splits: Mapping[str, Split]
     cost: float
@@ -112,7 +140,17 @@ def _best(found: list[Arrangement]) -> list[Arrangement]:
 
 
 def _extended(state: Arrangement, step: Map, slots: int) -> list[Arrangement]:
-    offered = [(placement, {**state.layouts, **layouts}) for placement, layouts in _placements(state, step, slots)]
+    for which in ("images", "spreads") if step.local else ("all",):
+        found = _tried(state, step, slots, which)
+        if found:
+            return found
+    return []
+
+
+def _tried(state: Arrangement, step: Map, slots: int, which: str) -> list[Arrangement]:
+    offered = [
+        (placement, {**state.layouts, **layouts}) for placement, layouts in _placements(state, step, slots, which)
+    ]
     least = [_least(step, placement, known) for placement, known in offered]
     order = sorted(range(len(offered)), key=least.__getitem__)
     for slack in (NEAR, slots):  # shifts, as a multiple of the fewest
@@ -136,19 +174,23 @@ def _least(step: Map, placement: Placement, given: Mapping[str, Layout]) -> floa
     """No layout of these costs less: what is known before its shifts are."""
     cost = layer_cost(Split(()), len(placement.folds), step.primes, step.after)
     for name in step.matrices:
-        if isinstance(placement, Spread) and name in given:
+        if isinstance(placement, Spread) and name in given and name not in step.summed:
             shifts = fewest(given[name], placement)
             cost += least_cost(shifts, step.primes)
     return cost
 
 
-def _placements(state: Arrangement, step: Map, slots: int) -> Iterator[tuple[Placement, dict[str, Layout]]]:
+def _placements(state: Arrangement, step: Map, slots: int, which: str) -> Iterator[tuple[Placement, dict[str, Layout]]]:
     """Where outputs may go, each with where the input lies, as long as that is open."""
     is_open = INPUT in step.matrices and INPUT not in state.layouts
     if step.like is not None:
         for laid in state.maps:
             if laid.map.target == step.like and not is_open:
                 yield laid.spread, {}
+        return
+    if which != "spreads" and len(step.shape) == 3 and not step.last:
+        yield from _images(state, step, slots, is_open)
+    if which == "images":
         return
     periods = {state.layouts[name].period for name in step.matrices if name in state.layouts}
     for spread in _spreads(step, slots, slots if is_open else max(periods)):
@@ -158,8 +200,6 @@ def _placements(state: Arrangement, step: Map, slots: int) -> Iterator[tuple[Pla
         size, block = step.matrices[INPUT].shape[1], spread.rows * spread.stride
         if size <= slots and -(-size // (slots // block)) <= block and spread.inner == spread.stride == 1:
             yield spread, {INPUT: grouped(size, block, slots)}
-    if len(step.shape) == 3 and not step.last:
-        yield from _images(state, step, slots, is_open)
 
 
 def _spreads(step: Map, slots: int, period: int) -> list[Spread]:
@@ -197,12 +237,26 @@ def _images(
                 for spacing in (1, 2):
                     for one in grids((channels, height, width), slots, block, row, spacing):
                         yield one, {INPUT: given.layout()}
+        if step.halved and high % 2 == wide % 2 == 0:
+            yield from _in_cells(step, slots, planes, high, wide)
         return
     known = [laid.spread for laid in state.maps if isinstance(laid.spread, Grid)]
     for block, row, spacing in {(grid.block, grid.row, grid.spacing) for grid in known[-1:]}:
         for coarser in (1, 2):
             for one in grids((channels, height, width), slots, block, row, spacing * coarser):
                 yield one, {}
+
+
+def _in_cells(
+    step: Map, slots: int, planes: int, high: int, wide: int
+) -> Iterator[tuple[Placement, dict[str, Layout]]]:  # fmt: skip
+    """Where cells may lie in regions, of the input and of the result alike."""
+    channels, height, width = step.shape
+    for row in sorted({wide // 2, 1 << (wide // 2 - 1).bit_length()}):
+        block = 1 << (high // 2 * row - 1).bit_length()
+        for given in grids((planes, high, wide), slots, block, row, 1, 2)[-1:]:
+            for one in grids((channels, height, width), slots, block, row, 1, 2):
+                yield one, {INPUT: given.layout()}
 
 
 _covers: dict[tuple[bytes, Spread, int], np.ndarray | None] = {}
@@ -218,22 +272,47 @@ def _covering(layout: Layout, spread: Spread, slack: int) -> np.ndarray | None:
 
 
 def _laid(step: Map, placement: Placement, given: Mapping[str, Layout], slack: int) -> Laid | None:
-    shifts, splits, cost = {}, {}, 0.0
-    for name, matrix in step.matrices.items():
+    reads, shifts, splits, cost = {}, {}, {}, 0.0
+    for name in step.matrices:
         if name not in given:
             return None
-        if isinstance(placement, Spread):
-            found = _covering(given[name], placement, slack)
-        else:
-            found = greedy(given[name], placement.partial(), matrix != 0)
-        if found is None:
+        best: tuple[float, Read, np.ndarray, Split] | None = None
+        for one in _reads(step, name, given[name]):
+            found = _shifts(one, placement, slack)
+            if found is None:
+                continue
+            bases = (placement.row, placement.row * placement.spacing) if isinstance(placement, Grid) else ()
+            parts = split(found, placement.slots, bases)
+            price = layer_cost(parts, 0, step.primes, step.after)
+            price += layer_cost(Split(()), len(one.folds), step.primes, step.primes) if one.folds else 0.0
+            if best is None or price < best[0]:
+                best = price, one, found, parts
+        if best is None:
             return None
-        which, _ = diagonals(given[name], placement, found)
-        used = np.zeros(len(found), bool)
-        used[which[matrix != 0]] = True
-        shifts[name] = found[used]
-        bases = (placement.row, placement.row * placement.spacing) if isinstance(placement, Grid) else ()
-        splits[name] = split(shifts[name], placement.slots, bases)
-        cost += layer_cost(splits[name], 0, step.primes, step.after)
+        price, reads[name], shifts[name], splits[name] = best
+        cost += price
     cost += layer_cost(Split(()), len(placement.folds), step.primes, step.after)
-    return Laid(step, placement, shifts, splits, cost)
+    return Laid(step, placement, reads, shifts, splits, cost)
+
+
+def _reads(step: Map, name: str, layout: Layout) -> Iterator[Read]:
+    """A source as it lies, and in sums of cells where two folds make them."""
+    yield Read(layout, step.matrices[name])
+    if name in step.summed:
+        folded = folded_cells(layout, step.shapes[name])
+        if folded is not None:
+            yield Read(folded[0], step.summed[name], folded[1])
+
+
+def _shifts(one: Read, placement: Placement, slack: int) -> np.ndarray | None:
+    """Shifts that bring all pairs with weights together; ``None`` where there are none."""
+    if isinstance(placement, Spread):
+        found = _covering(one.layout, placement, slack)
+    else:
+        found = greedy(one.layout, placement.partial(), one.matrix != 0)
+    if found is None:
+        return None
+    which, _ = diagonals(one.layout, placement, found)
+    used = np.zeros(len(found), bool)
+    used[which[one.matrix != 0]] = True
+    return np.asarray(found[used])

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fewbits.errors import RecipeError, UnsupportedError
+from fewbits.hardware.packing import summed_cells
 from fewbits.private.arrange import Arrangement, Map, arranged
 from fewbits.private.noise import Noise, stated
 from fewbits.private.parameters import DEGREES, SECURITY, Parameters
@@ -169,6 +170,7 @@ def _arranged(reading: Reading, ops: tuple[_Op, ...], depth: int, slots: int) ->
     used = _used(ops)
     steps: list[Map | tuple[str, str]] = []
     shapes = {INPUT: reading.shape} | {node.name: node.shape for node in reading.nodes}
+    halved = _halved(ops, shapes)
     for op in ops:
         if op.form is None or op.kind == "offset":
             steps.append((op.target, op.sources[0]))
@@ -179,8 +181,23 @@ def _arranged(reading: Reading, ops: tuple[_Op, ...], depth: int, slots: int) ->
         bias = op.form.bias.numpy()
         last = op.target == OUTPUT
         given = {name: shapes[name] for name in matrices}
-        steps.append(Map(op.target, op.where, matrices, bias, primes, after, last, op.like, op.shape, given))
+        steps.append(
+            Map(op.target, op.where, matrices, bias, primes, after, last, op.like, op.shape, given, halved[op.target])
+        )
     return arranged(tuple(steps), slots)
+
+
+def _halved(ops: tuple[_Op, ...], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, bool]:
+    """Of which values cells of 2 by 2 pixels are all that maps read, themselves or their squares."""
+    read = {op.target: False for op in ops}
+    for op in ops:
+        if op.form is not None and op.kind == "map":
+            for name, term in op.form.terms.items():
+                read[name] = summed_cells(term.numpy().T, shapes.get(name, ())) is not None
+    for op in reversed(ops):
+        if op.kind == "square" and op.other is None:
+            read[op.sources[0]] = read[op.target]
+    return read
 
 
 def _parameters(
@@ -188,7 +205,7 @@ def _parameters(
     degree: int, error: float | None, like: Profile | None,
 ) -> Program | str:  # fmt: skip
     """The program with the least noise at this degree, or why there is none."""
-    laid = {one.map.target: in_slots(one, arrangement.layouts) for one in arrangement.maps}
+    laid = {one.map.target: in_slots(one) for one in arrangement.maps}
     packed = _packed(inputs, arrangement)
     plain = _values(ops, arrangement, laid, packed[:RANGES])
     last = laid[OUTPUT]

@@ -42,7 +42,8 @@ def _affine(step: Affine, after: int, found: Counter[tuple[str, int]]) -> None:
     for part in step.parts:
         babies = {baby for _, each in part.terms for baby, _ in each} - {0}
         giants = [giant for giant, _ in part.terms if giant]
-        found["rotate", step.level] += len(babies) + len(giants)
+        found["rotate", step.level] += len(babies) + len(giants) + len(part.folds)
+        found["add", step.level] += len(part.folds)
         products += sum(len(each) for _, each in part.terms)
     found["multiply", step.level] += products
     found["add", step.level] += products - 1

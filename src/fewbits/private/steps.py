@@ -29,11 +29,13 @@ class Part:
     Attributes:
         source: the value that it reads. scale: what its vectors are encoded with.
         terms: by giant, the babies and their vectors, float64 [slots], each already rotated back by the giant.
+        folds: rotations of the source that are added to it before all that, one after the other.
     """
 
     source: str
     scale: float
     terms: tuple[tuple[int, tuple[tuple[int, np.ndarray], ...]], ...]
+    folds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,8 @@ def _affine(step: Affine, machine: Machine, values: Mapping[str, Any]) -> Any:
     total: Any = None
     for part in step.parts:
         source = machine.drop(values[part.source], step.level)
+        for fold in part.folds:
+            source = machine.add(source, machine.rotate(source, fold))
         turned: dict[int, Any] = {0: source}
         for giant, babies in part.terms:
             inner: Any = None
@@ -125,6 +129,7 @@ def rotations(steps: tuple[Step, ...]) -> tuple[int, ...]:
         if isinstance(step, Affine):
             found.update(step.folds)
             for part in step.parts:
+                found.update(part.folds)
                 found.update(giant for giant, _ in part.terms)
                 found.update(baby for _, babies in part.terms for baby, _ in babies)
     return tuple(sorted(found - {0}))

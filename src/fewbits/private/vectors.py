@@ -22,6 +22,7 @@ class InSlots:
     Attributes:
         target: the value that it makes. terms: by source, as :class:`Part` has them. folds: rotations that are added.
         bias: float64 [slots], the sentinel included, or ``None``. slots: of its numbers. free: a slot that is zero.
+        before: by source, rotations of it that are added before products.
     """
 
     target: str
@@ -30,19 +31,22 @@ class InSlots:
     bias: np.ndarray | None
     slots: tuple[int, ...]
     free: int
+    before: Mapping[str, tuple[int, ...]]
 
     def step(self, level: int, scale: float, product: float, scales: Mapping[str, float], rescale: bool) -> Affine:
         """The step, with products at a level and of a scale, and a result of another where it is rescaled."""
-        parts = tuple(Part(name, product / scales[name], terms) for name, terms in self.terms.items())
+        parts = tuple(
+            Part(name, product / scales[name], terms, self.before[name]) for name, terms in self.terms.items()
+        )
         return Affine(self.target, parts, self.folds, self.bias, level, scale, rescale)
 
 
-def in_slots(laid: Laid, layouts: Mapping[str, Layout]) -> InSlots:
+def in_slots(laid: Laid) -> InSlots:
     """The vectors of a map, those of a giant rotated back by it."""
     slots, terms = laid.spread.slots, {}
-    for name, matrix in laid.map.matrices.items():
-        shifts = laid.shifts[name]
-        which, where = diagonals(layouts[name], laid.spread, shifts)
+    for name, one in laid.reads.items():
+        shifts, matrix = laid.shifts[name], one.matrix
+        which, where = diagonals(one.layout, laid.spread, shifts)
         vectors = np.zeros((len(shifts), slots))
         used = matrix != 0
         vectors[which[used], where[used]] = matrix[used]
@@ -58,7 +62,8 @@ def in_slots(laid: Laid, layouts: Mapping[str, Layout]) -> InSlots:
     if laid.map.last:
         bias[free] = SENTINEL
     first = tuple(int(slot) for slot in layout.first())
-    return InSlots(laid.map.target, terms, laid.spread.folds, bias if bias.any() else None, first, free)
+    before = {name: one.folds for name, one in laid.reads.items()}
+    return InSlots(laid.map.target, terms, laid.spread.folds, bias if bias.any() else None, first, free, before)
 
 
 def spread_out(bias: np.ndarray, layout: Layout) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from fewbits.recipe._recipe import RENAMED, Recipe, load, make, names, text_of
 from fewbits.recipe.operations import Operation
-from fewbits.recipe.pruning import ChannelPruning, Prune
+from fewbits.recipe.pruning import ChannelPruning, Packing, Prune
 from fewbits.recipe.sections import (
     Assign,
     Augment,
@@ -31,6 +31,7 @@ __all__ = [
     "Network",
     "Normalise",
     "Operation",
+    "Packing",
     "Part",
     "Pretraining",
     "Prune",

@@ -93,19 +93,35 @@ class ChannelPruning(Part):
         return next(share for share in self._shares if share is not None)
 
 
+class Packing(Part):
+    """How a network lies in the slots of ciphertexts, from which its diagonals follow.
+
+    Attributes:
+        profile: of the program that is to be cheap, ``fast`` or ``precise``.
+        degree: of its ring.
+    """
+
+    profile: Literal["fast", "precise"] = "fast"
+    degree: Literal[4096, 8192, 16384, 32768] = 8192
+
+
 class Prune(Part):
     """Which of the selected weights become zero before the others are assigned.
 
     Attributes:
         method: ``global-magnitude`` (Global MP), ``lamp``, ``erk``, ``uniform``, ``feather``, ``n:m``,
-            ``random``, ``layers``, ``scores`` (the smallest of ``measure``) or ``wanda`` (weights times inputs).
+            ``random``, ``layers``, ``scores`` (the smallest of ``measure``), ``wanda`` (weights times inputs), or
+            ``diagonals``, for encrypted inputs.
         sparsity: share of zeros, 0 to 1, of the numbers that ``over`` names; exact. Not for ``n:m`` and ``layers``.
+            For ``diagonals`` it is the share of each layer's diagonals.
         over: ``weights`` (those selected) or ``parameters`` (all of the network).
         min_kept: the minimum threshold, of ``global-magnitude`` and ``feather``: so many weights of each layer stay, or
             so many percent of all selected weights (``0.02%``); a smaller layer stays whole.
         rates: of ``layers``: share of zeros by weight name or shell pattern; the first that matches counts. `fewbits
             prune-search` finds some.
         pattern: of ``n:m``, for example ``"2:4"``.
+        packing: of ``diagonals``: which program they are those of.
+        lasso: of ``diagonals``: strength of a group lasso on them until ``end``; 1e-4 is a beginning.
         schedule: ``one-shot``, ``linear`` or ``cubic``: how sparsity rises.
         begin: share of the training after which sparsity begins to rise.
         end: share of the training after which it has risen.
@@ -118,6 +134,8 @@ class Prune(Part):
     min_kept: int | str = 0
     rates: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
     pattern: str | None = None
+    packing: Packing | None = None
+    lasso: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["one-shot", "linear", "cubic"] = "one-shot"
     begin: Annotated[float, Field(ge=0, le=1)] = 0.0
     end: Annotated[float, Field(ge=0, le=1)] = 0.5

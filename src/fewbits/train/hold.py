@@ -16,6 +16,7 @@ from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.measure.scorer import Scorer, TrainingStep
 from fewbits.plan import Plan
 from fewbits.recipe.training import Finetuning
+from fewbits.train.group_lasso import GroupLasso
 from fewbits.train.loop import Callback, sync_buffers
 
 AssignerAt = Callable[[float, float], Assigner]
@@ -60,6 +61,7 @@ class QATCallback(Callback):
         optimizer: over :func:`finetuning_groups`: learning rates of steps follow the steps that an assigner widens.
         holder: how the plan is held; default: as weights of the network itself.
         settles: whether assignments stay at the end of the training, while floats go on.
+        lasso: what draws groups of weights to zero, or ``None``.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class QATCallback(Callback):
         holder: Holder | None = None,
         settles: bool = True,
         on_step: Callable[[QATCallback, int, int], None] | None = None,
+        lasso: GroupLasso | None = None,
     ) -> None:
         self.model, self.assigner_at, self.state, self.lam = model, assigner_at, state, lam
         self.scorer, self.every, self.settings = scorer, every, settings
         self.accelerator, self.on_round, self.rounds = accelerator, on_round, rounds
         self.holder, self.settles, self.on_step = holder or Parametrized(), settles, on_step
+        self.lasso = lasso
         self.settled = False
         self.steps = 0
         self.share = 0.0
@@ -116,6 +120,11 @@ class QATCallback(Callback):
         """Whether this step measures scores."""
         return self.scorer is not None and not self.settled and self.steps % self.every == 0
 
+    @property
+    def draws(self) -> bool:
+        """Whether this step draws groups of weights to zero."""
+        return self.lasso is not None and not self.settled and self.lasso.acts(self.share)
+
     def watch(self) -> AbstractContextManager[Any]:
         return self.scorer.watch() if self.scorer is not None and self.measures else nullcontext()
 
@@ -126,7 +135,7 @@ class QATCallback(Callback):
         return self.scorer is not None and self.scorer.keeps_graph and self.measures
 
     def alone(self) -> Iterable[nn.Parameter]:
-        return () if self.measures or self.settings.gradient_scale else self.weights.values()
+        return () if self.measures or self.settings.gradient_scale or self.draws else self.weights.values()
 
     def unused(self) -> Iterable[nn.Parameter]:
         if not self.settled:
@@ -148,6 +157,8 @@ class QATCallback(Callback):
             if self.accelerator.num_processes > 1:  # every process must make the same plan
                 scores = self.accelerator.reduce(scores, reduction="mean")
             self._scores = scores
+        if self.lasso is not None and self.draws:
+            self.lasso.add(weights)
         if self.settings.gradient_scale:
             for name, holder in held(self.model).items():
                 gradient = weights[name].grad

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from fewbits.assign import grouped
@@ -87,3 +89,27 @@ class _Square(nn.Module):
 def _updated(assigner, weights):  # type: ignore[no-untyped-def]
     plan, state = assigner.update(weights, None, assigner.init(weights))
     return plan.compressed, state
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
+def test_survivors_lie_on_as_few_lines_as_can_hold_them(rows: int, columns: int, sparsity: float, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    groups = rows * columns
+    lines = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(groups, 2)
+    weight, numbers = torch.rand(2, groups, generator=g) + 0.1, torch.arange(groups).expand(2, groups)
+    plan, _ = _updated(grouped(sparsity, {"a": numbers}, lines={"a": lines}, least=1), {"a": weight})
+    kept = plan["a"].kept[0].nonzero().flatten()
+    assert len(kept) == groups - min(round(sparsity * groups), groups - 1)
+    used = len(lines[kept, 0].unique()) + len(lines[kept, 1].unique())
+    fewest = min(a + b for a in range(1, rows + 1) for b in range(1, columns + 1) if a * b >= len(kept))
+    assert used <= fewest
+    assert {0} <= set(lines[kept, 0].tolist()) | set(lines[kept, 1].tolist()) or len(kept) < 2
+
+
+def test_groups_without_lines_are_refused() -> None:
+    with pytest.raises(SelectionError, match=r"lines of shape \(2, 2\) are not two for each of 3 groups"):
+        _updated(
+            grouped(0.5, {"a": torch.arange(3).expand(2, 3)}, lines={"a": torch.zeros(2, 2).long()}),
+            {"a": torch.randn(2, 3)},
+        )

@@ -1,5 +1,6 @@
 """Where numbers lie in the slots of a ciphertext, and what a linear layer on them costs: nothing is encrypted here."""
 
+from fewbits.hardware.packing.cells import folded_cells, summed_cells
 from fewbits.hardware.packing.cover import greedy
 from fewbits.hardware.packing.grid import Grid, grids
 from fewbits.hardware.packing.layout import EMPTY, JUNK, Layout, Spread, grouped
@@ -15,8 +16,10 @@ __all__ = [
     "Spread",
     "covering",
     "diagonals",
+    "folded_cells",
     "greedy",
     "grids",
     "grouped",
     "split",
+    "summed_cells",
 ]

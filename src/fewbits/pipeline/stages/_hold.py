@@ -19,12 +19,14 @@ from fewbits.pipeline._finish import finish
 from fewbits.pipeline._pilot import LARGER, PilotChoice
 from fewbits.pipeline._rounds import Rounds
 from fewbits.pipeline.methods import method_of
-from fewbits.pipeline.pruners import pruner_of, pruner_row
+from fewbits.pipeline.pruners import diagonals_for, pruner_of, pruner_row
 from fewbits.pipeline.rate_control import rank_key
 from fewbits.pipeline.stages import _state as state
-from fewbits.pipeline.stages._once import once_of
+from fewbits.pipeline.stages._once import once_of, sample_shape
 from fewbits.pipeline.stages._work import Context, Work, between_rounds
+from fewbits.private import Diagonals
 from fewbits.recipe import Recipe
+from fewbits.train.group_lasso import GroupLasso
 from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.learning import learning
 from fewbits.train.loop import fit, optimizer_of, total_steps
@@ -106,15 +108,18 @@ class HeldTraining:
         recipe, work, settings = self.recipe, self.work, self.recipe.train
         scorer = parts.scorer(recipe, self.model, work.task)
         bases = self.candidates.bases
-        assigner_at = parts.assigners(recipe, work.model, work.choice.bits, bases)
         weights = select(work.model, recipe.select.include, recipe.select.exclude)
+        diagonals = None
+        if recipe.prune is not None and pruner_row(recipe.prune).packed:
+            diagonals = diagonals_for(recipe, work.model, weights, sample_shape(work))
+        assigner_at = parts.assigners(recipe, work.model, work.choice.bits, bases, diagonals)
         weights = same_weights(work.model, self.model, weights)
         for weight in weights.values():  # what is compressed is trained, frozen or not
             weight.requires_grad_(True)
         scores = None
         if scorer is not None and (not settings.epochs or _pruned_by_scores(recipe)):
             scores = measured_on(self.model, scorer, weights, work.train, work.task, recipe.measure.batches)
-        pruner_at = pruner_of(recipe, parameters_of(work.model))
+        pruner_at = pruner_of(recipe, parameters_of(work.model), diagonals)
         if pruner_at is not None:  # a min_kept that the final sparsity does not allow is refused now, not half-way
             pruner_at(1.0).update(weights, scores, pruner_at(1.0).init(weights))
         weights = {n: w.detach() - bases[n].to(w.device) if n in bases else w for n, w in weights.items()}
@@ -131,6 +136,7 @@ class HeldTraining:
             accelerator=self.context.accelerator, on_round=self.round, rounds=recipe.rounds,
             optimizer=self.optimizer, holder=self.holder, settles=method_of(recipe).settles,
             on_step=None if between_rounds(self.context.progress) is None else self.step,
+            lasso=_lasso(recipe, diagonals),
         )  # fmt: skip
         self.rounds = Rounds(
             recipe, self.candidates, parts.controller(recipe, work.before, work.choice.size), work.before, work.metric
@@ -175,6 +181,12 @@ class HeldTraining:
             self.context.store.put("run", value)
         if self.context.progress is not None:  # last: it may be where the user interrupts
             self.context.progress(done, total, self.rounds.line(qat.loss))
+
+
+def _lasso(recipe: Recipe, diagonals: Diagonals | None) -> GroupLasso | None:
+    if recipe.prune is None or diagonals is None or not recipe.prune.lasso:
+        return None
+    return GroupLasso(diagonals.groups, recipe.prune.lasso, recipe.prune.end)
 
 
 def _pruned_by_scores(recipe: Recipe) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 from accelerate.utils import send_to_device
-from torch import nn
+from torch import Tensor, nn
 
-from fewbits.errors import UnsupportedError
+from fewbits.errors import DataError, UnsupportedError
 from fewbits.graph.norm_pairs import across
 from fewbits.pipeline.stages._work import Work
 from fewbits.task import Fed, run
@@ -28,6 +28,24 @@ def once_of(work: Work) -> Callable[[nn.Module], None] | None:
         run(model, send_to_device(inputs, next(model.parameters()).device))
 
     return forward
+
+
+def sample_shape(work: Work) -> tuple[int, ...]:
+    """Of one sample of the training data, without the batch.
+
+    Raises:
+        DataError: there is no data, or its samples are no tensor.
+    """
+    train = work.train
+    if train is None or isinstance(train.loader if isinstance(train, Fed) else train, NoBatches):
+        raise DataError(
+            "prune: diagonals follow from the shape of a sample, and there is no training data: give some batches"
+        )
+    with torch.random.fork_rng():
+        inputs = next(iter(train))[0]
+    if not isinstance(inputs, Tensor):
+        raise DataError(f"prune: diagonals are of networks that take one tensor, and this one takes {inputs}")
+    return tuple(inputs.shape[1:])
 
 
 def check_folding(work: Work) -> None:

@@ -1,0 +1,63 @@
+"""Exact encrypted inference: networks of integers in BFV, their accuracy and latency over bits."""
+
+import time
+from statistics import median
+
+import numpy as np
+import torch
+
+from benchmarks.kinds.private import CALIBRATION, accuracy, fit, mlp
+from benchmarks.unit import Place, Row, Unit
+from fewbits.data import load
+from fewbits.errors import UnsupportedError
+from fewbits.private.exact import ExactProgram, compile_exact, integer_network
+
+
+def measure(unit: Unit, place: Place) -> list[Row]:
+    """A row for each number of bits of weights; all are roundings of one network."""
+    asked = unit.options
+    data = load("mnist", place.data)
+    train = data.train.inputs.float() / 255, data.train.targets
+    split = data.validation if place.validation else data.test
+    test = split.inputs.float() / 255, split.targets
+    torch.manual_seed(unit.seed)
+    model = mlp(asked["widths"], asked["squares"])
+    fit(model, train, asked["epochs"])
+    labels = unit.labels | {"scheme": "bfv", "split": "validation" if place.validation else "test"}
+    labels |= {"baseline_accuracy": accuracy(model, test), "input_bits": asked["input_bits"]}
+    rows = []
+    for bits in asked["bits"]:
+        network = integer_network(model, train[0][:CALIBRATION], bits=bits, input_bits=asked["input_bits"])
+        integers = network.integers(test[0])
+        outputs = network(integers)
+        right = np.array([row.argmax() for row in outputs]) == test[1].numpy()
+        _, low, high = network.ranges()[-1]
+        row = labels | {"bits": bits, "accuracy": 100 * float(right.mean()), "output_bits": (high - low).bit_length()}
+        try:
+            program = compile_exact(network)
+        except UnsupportedError as error:
+            rows.append(row | {"refused": str(error)})
+            continue
+        rows.append(row | timed(program, integers[: asked["encrypted"]], outputs))
+    return rows
+
+
+def timed(program: ExactProgram, integers: np.ndarray, wanted: np.ndarray) -> Row:
+    """CPU time of one thread for each sample, all plain moduli together, and on how many outputs answers are equal."""
+    keys, seconds, equal, budget = program.keys(), [], 0, []
+    program.run(keys, keys.encrypt(program.packed(integers[0])))  # encodes the weights
+    for one, outputs in zip(integers, wanted, strict=False):
+        given = keys.encrypt(program.packed(one))
+        keys.evaluators[0].counts.clear()
+        start = time.process_time()
+        answers = program.run(keys, given)
+        seconds.append(time.process_time() - start)
+        equal += int((program.outputs(keys.decrypt(answers)) == outputs).all())
+        budget.append(keys.budget(answers))
+    ring, counts = program.parameters.ring, keys.evaluators[0].counts
+    return {
+        "milliseconds": 1000 * median(seconds), "encrypted": len(integers), "equal": equal, "degree": ring.degree,
+        "prime_bits": [prime.bit_length() for prime in ring.primes], "modulus_bits": ring.bits,
+        "plain_bits": [modulus.bit_length() for modulus in program.parameters.moduli], "budget_left": min(budget),
+        "rotations": counts["rotate"], "products": counts["multiply"],
+    }  # fmt: skip
