@@ -274,6 +274,7 @@ KINDS = {
     "suppression": "options: {sets: 40, boxes: 8, objects: 2, jitter: 0.1, labels: 2, single: 10, part: 20, "
     "threshold: 0.5}\n"
     "label: {boxes of: 2 objects}",
+    "faithfulness": "options: {images: 8}",
     "detector": "options: {steps: 2, canvases: 4, thresholds: [0.5], least: 0.0}\nlabel: {boxes of: cells}",
     "tasks": "options: {data: digits, widths: [4, 4], modules: 3, per_layer: 1, merge: sum, norm: task, "
     "optimizers: per-task, batch: 64, training: {epochs: 1}, search: 0.5, transfer: affinity}\n"
