@@ -24,8 +24,8 @@ Key = tuple[str, str]
 def measure(unit: Unit, place: Place) -> list[Row]:
     """A row for every operation, kind and runtime: time over the original's, both medians of one run.
 
-    Options of the experiment: ``width``, ``tokens``, ``layers`` of the network; ``batch``; ``rounds``; ``kinds``: what
-    each operation is fitted with, by name; a list in the order gelu, softmax, layer_norm.
+    Options of the experiment: ``width``, ``tokens``, ``layers`` of the network; ``batch``; ``rounds``; ``fits``: what
+    GELU, softmax and normalisation are fitted with.
     """
     asked = unit.options
     torch.manual_seed(unit.seed)
@@ -33,15 +33,14 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     inputs = torch.randn(asked["batch"], asked["tokens"], asked["width"])
     networks: dict[Key, nn.Module] = {("none", "original"): original}
     known = places(original, [inputs])
-    for kind, options in asked["kinds"].items():
-        fitted = chosen(dict(zip(OPERATIONS, options, strict=True)), known)
-        for name in (*OPERATIONS, "all three"):
-            made = copy.deepcopy(original)
-            swap(made, {one: found for one, found in fitted.items() if name in (one, "all three")})
-            networks[name, kind] = made
+    fitted = chosen(dict(zip(OPERATIONS, asked["fits"], strict=True)), known)
+    for name in (*OPERATIONS, "all three"):
+        made = copy.deepcopy(original)
+        swap(made, {one: form for one, form in fitted.items() if name in (one, "all three")})
+        networks[name, unit.labels["kind"]] = made
     off = {key: distance(net, original, inputs) for key, net in networks.items()}
     timed: dict[str, dict[Key, float]] = {"torch": in_torch(networks, inputs, asked["rounds"]), "ONNX Runtime": {}}
-    file, models = place.work / "swapped.onnx", dict[str, bytes]()
+    file, models = place.work / f"{unit.key}.onnx", dict[str, bytes]()
     for key, net in networks.items():
         to_onnx(net, inputs, file)
         models["/".join(key)] = file.read_bytes()
