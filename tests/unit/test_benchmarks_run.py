@@ -276,7 +276,8 @@ KINDS = {
     "label: {boxes of: 2 objects}",
     "faithfulness": "options: {images: 8}",
     "detector": "options: {steps: 2, canvases: 4, thresholds: [0.5], least: 0.0}\nlabel: {boxes of: cells}",
-    "swapped": "options: {width: 8, tokens: 4, layers: 1, batch: 2, rounds: 1, fits: [{bits: 8}, {bits: 8}, {bits: 10}]}\n"
+    "swapped": "options: {width: 8, tokens: 4, layers: 1, batch: 2, rounds: 1, "
+    "fits: [{bits: 8}, {bits: 8}, {bits: 10}]}\n"
     "label: {model: blocks, kind: integer}",
     "tasks": "options: {data: digits, widths: [4, 4], modules: 3, per_layer: 1, merge: sum, norm: task, "
     "optimizers: per-task, batch: 64, training: {epochs: 1}, search: 0.5, transfer: affinity}\n"
