@@ -55,3 +55,30 @@ class TwoInputs(nn.Module):
     def forward(self, image: Tensor, numbers: Tensor) -> Tensor:
         seen = F.adaptive_avg_pool2d(F.relu(self.conv(image)), 1).flatten(1)
         return self.head(torch.cat([seen, torch.tanh(self.dense(numbers))], 1))
+
+
+class Blocks(nn.Module):
+    """Blocks of a transformer over ``[n, tokens, width]``, with softmax, GELU and normalisation as plain functions."""
+
+    def __init__(self, width: int, layers: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({
+                "before": nn.LayerNorm(width), "projections": nn.Linear(width, 3 * width),
+                "out": nn.Linear(width, width), "between": nn.LayerNorm(width),
+                "up": nn.Linear(width, 4 * width), "down": nn.Linear(4 * width, width),
+            })
+            for _ in range(layers)
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            q, k, v = (
+                part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                for part in block["projections"](block["before"](x)).chunk(3, -1)
+            )
+            seen = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1) @ v
+            x = x + block["out"](seen.transpose(1, 2).flatten(2))
+            x = x + block["down"](F.gelu(block["up"](block["between"](x))))
+        return x

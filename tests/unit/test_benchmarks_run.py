@@ -271,6 +271,14 @@ KINDS = {
     "options: {images: 200, fraction: 0.5, lr: [0.01], shown: 50}\nlabel: {rule: backprop}",
     "rule_cost": "options: {layers: 3, width: 4, size: 8, batch: 4, repeats: 1}\nlabel: {layers: 3}",
     "selection": "options: {weights: 1000000}",
+    "suppression": "options: {sets: 40, boxes: 8, objects: 2, jitter: 0.1, labels: 2, single: 10, part: 20, "
+    "threshold: 0.5}\n"
+    "label: {boxes of: 2 objects}",
+    "faithfulness": "options: {images: 8}",
+    "detector": "options: {steps: 2, canvases: 4, thresholds: [0.5], least: 0.0}\nlabel: {boxes of: cells}",
+    "swapped": "options: {width: 8, tokens: 4, layers: 1, batch: 2, rounds: 1, "
+    "fits: [{bits: 8}, {bits: 8}, {bits: 10}]}\n"
+    "label: {model: blocks, kind: integer}",
     "tasks": "options: {data: digits, widths: [4, 4], modules: 3, per_layer: 1, merge: sum, norm: task, "
     "optimizers: per-task, batch: 64, training: {epochs: 1}, search: 0.5, transfer: affinity}\n"
     "label: {method: affinity}",

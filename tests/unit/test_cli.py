@@ -220,7 +220,7 @@ def test_explain_draws_pictures_from_the_float_network_beside_the_file(
     before = (made / "report.html").read_text().count("<img")
     ran = fewbits("explain", recipe, "--net", made / "net.few", "--json", tmp_path / "e.json")
     assert ran.code == 0, ran.err
-    pictures = [f"relevance-layers.{n}.weight.png" for n in (1, 3, 5)] + ["heatmaps.png", "kept.png"]
+    pictures = [f"relevance-layers.{n}.weight.png" for n in (1, 3, 5)] + ["flipping.png", "heatmaps.png", "kept.png"]
     for name in pictures:
         assert (made / name).read_bytes().startswith(b"\x89PNG"), name
         assert name in ran.out
@@ -423,6 +423,14 @@ MISTAKES: dict[str, Case] = {
     "explain by no rules": (
         lambda r, m: ["explain", r, "--net", m / "net.few", "--rules", "plsu"],
         "did you mean 'plus'",
+    ),
+    "explain with no vocabulary": (
+        lambda r, m: ["explain", r, "--net", m / "net.few", "--vocabulary", m / "no.txt"],
+        r"the vocabulary .*no\.txt cannot be read",
+    ),
+    "explain with what is no vocabulary": (
+        lambda r, m: ["explain", r, "--net", m / "net.few", "--vocabulary", m / "report.json"],
+        'is neither {"token": number} nor a list of tokens',
     ),
     "explain with other weights": (
         lambda r, m: ["explain", r, "--net", m / "net.few", "--weights", m / "no.safetensors"],

@@ -12,7 +12,7 @@ from rich.table import Table
 from fewbits.cli._common import Base, Data, Member, Network, Set, given
 from fewbits.cli._console import Json, out_console, say, show
 from fewbits.cli._progress import progress
-from fewbits.errors import visible
+from fewbits.errors import FileError, visible
 
 
 def explain(
@@ -27,6 +27,10 @@ def explain(
     rules: Annotated[
         str, typer.Option(help="Relevance rules: plus, paper, alpha-beta, gamma, epsilon, released.")
     ] = "plus",
+    vocabulary: Annotated[
+        Path | None,
+        typer.Option(help='Texts of tokens: JSON of {"token": number} or a list, or a file with a token on each line.'),
+    ] = None,
     network: Network = None,
     data: Data = None,
     base: Base = None,
@@ -36,6 +40,7 @@ def explain(
 ) -> None:
     """Which weights mattered: relevance before and after compression, in pictures and numbers."""
     loaded = given(recipe, changes, network, data)
+    words = None if vocabulary is None else _vocabulary(vocabulary)
 
     from fewbits import codec
     from fewbits import job as jobs
@@ -51,7 +56,7 @@ def explain(
     trained = weights or (beside if beside.is_file() else None)
     with progress() as stage:
         job = jobs.prepare(loaded, progress=stage("train"), trained=trained, say=say)
-    explanation = jobs.explain(job, file, rules, base, member)
+    explanation = jobs.explain(job, file, rules, base, member, words)
     target = outputs.folder(out or file.parent)
     written = outputs.write_pictures(explanation, target)
     report_file = file.parent / "report.json"
@@ -68,6 +73,24 @@ def explain(
     show(f"written to {target}: {', '.join(written)}")
     if json_file is not None:
         outputs.write_text(json_file, json.dumps(explanation.as_dict(), indent=1))
+
+
+def _vocabulary(path: Path) -> dict[int, str]:
+    """The text of each token by its number.
+
+    Raises:
+        FileError: the file cannot be read, or is no vocabulary.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise FileError(f"the vocabulary {path} cannot be read: {error}") from error
+    if isinstance(found, list) and all(isinstance(word, str) for word in found):
+        return dict(enumerate(found))
+    if isinstance(found, dict) and all(isinstance(number, int) for number in found.values()):
+        return {number: word for word, number in found.items()}
+    raise FileError(f'the vocabulary {path} is neither {{"token": number}} nor a list of tokens: give one of these')
 
 
 def _explained(explanation: Any) -> Table:

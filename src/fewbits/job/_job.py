@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -362,8 +362,8 @@ def _missed(report: Report) -> str:
     return f"the budget was not met; reached: {' and '.join(parts)}"
 
 
-def _images(batches: list[Any]) -> tuple[Tensor | None, Tensor | None]:
-    """The first inputs and targets, if they are images and classes."""
+def _shown(batches: list[Any]) -> tuple[Any, Tensor | None]:
+    """The first inputs and targets, if they are images or texts, and classes."""
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
     count = 0
@@ -376,13 +376,25 @@ def _images(batches: list[Any]) -> tuple[Tensor | None, Tensor | None]:
         inputs.append(batch[0])
         targets.append(batch[1])
         count += len(batch[0])
-    return (torch.cat(inputs), torch.cat(targets)) if inputs else (None, None)
+    if inputs:
+        return torch.cat(inputs), torch.cat(targets)
+    first = batches[0] if batches else (None, None)
+    texts = isinstance(first[1], Tensor) and first[1].dim() == 1
+    return (first[0], first[1]) if texts else (None, None)
 
 
-def explain(job: Job, file: Path, rules: str, base: Path | None = None, member: str | None = None) -> Explanation:
-    """Relevance before and after compression, on the validation data; heat maps of its first images.
+def explain(
+    job: Job,
+    file: Path,
+    rules: str,
+    base: Path | None = None,
+    member: str | None = None,
+    vocabulary: Mapping[int, str] | None = None,
+) -> Explanation:
+    """Relevance before and after compression, on the validation data; heat maps of its first images or texts.
 
     Args:
+        vocabulary: the text of each token; their numbers by default.
         base, member: as of :meth:`Job.decoded`.
 
     Raises:
@@ -391,15 +403,16 @@ def explain(job: Job, file: Path, rules: str, base: Path | None = None, member: 
     found = job.opened(file, base, member)
     after, plan = restore(found.data, job.network, found.base)
     batches = job_data.some_batches(job.dataset, job.feed, EXPLAINED)
-    images, targets = _images(batches) if isinstance(job.task, Classification) else (None, None)
+    shown, targets = _shown(batches) if isinstance(job.task, Classification) else (None, None)
     return explain_network(
         job.network,
         after,
         plan,
         batches,
-        images,
+        shown,
         targets,
         classes=job.dataset.classes,
+        vocabulary=vocabulary,
         rules=rules,
         task=job.task,
     )

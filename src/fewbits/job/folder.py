@@ -150,6 +150,10 @@ def write_pictures(explanation: Explanation, out: Path) -> list[str]:
     figures = {"kept.png": plots.kept(explanation)}
     if explanation.maps:
         figures["heatmaps.png"] = plots.heatmaps(explanation)
+    if explanation.tokens:
+        figures["tokens.png"] = plots.tokens(explanation)
+    if any(one.before for one in explanation.faithfulness):
+        figures["flipping.png"] = plots.flipping(explanation)
     for layer in explanation.layers:
         figures[f"relevance-{layer.name}.png"] = plots.relevance_v_magnitude(explanation, layer.name)
     for name, figure in figures.items():

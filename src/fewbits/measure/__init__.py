@@ -1,13 +1,18 @@
 """What matters: a score for every weight of a network."""
 
 from fewbits.measure._scores import Scores, fisher, magnitude, random, taylor
+from fewbits.measure.attribution import ATTRIBUTIONS, Attribution
 from fewbits.measure.curvature import Curvature, curvature, sensitivity
+from fewbits.measure.flipping import FlippingCurve, flipping_curve
 from fewbits.measure.relevance import Relevance, Rules, relevance
 from fewbits.measure.scorer import CONTROLS, RelevanceScorer, Scorer, TrainingStep, control
 
 __all__ = [
+    "ATTRIBUTIONS",
     "CONTROLS",
+    "Attribution",
     "Curvature",
+    "FlippingCurve",
     "Relevance",
     "RelevanceScorer",
     "Rules",
@@ -17,6 +22,7 @@ __all__ = [
     "control",
     "curvature",
     "fisher",
+    "flipping_curve",
     "magnitude",
     "random",
     "relevance",

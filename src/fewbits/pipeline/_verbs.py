@@ -28,6 +28,7 @@ from fewbits.pipeline._sources import Opened, opened
 from fewbits.pipeline.restore import decoded, integer, network_of, restore
 from fewbits.plan import Plan
 from fewbits.report import Explanation
+from fewbits.report.explain import Vocabulary
 from fewbits.report.explain import explain as explain_networks
 from fewbits.task import Classification, Task, fed, task_of
 from fewbits.task.batches import Inputs
@@ -182,6 +183,7 @@ def explain(
     task: Task | str | None = None,
     rules: Rules | str = "plus",
     classes: tuple[str, ...] | None = None,
+    vocabulary: Vocabulary | None = None,
     base: BaseGiven = None,
     member: str | None = None,
 ) -> Explanation:
@@ -189,8 +191,9 @@ def explain(
 
     Args:
         model: the float network that was compressed. source: what became of it.
-        batches: a few of them; pictures of the first one get heat maps, one for each of at most eight classes.
+        batches: a few of them; images or texts of the first one get heat maps, one for each of at most eight classes.
         task: as of :func:`fewbits.compress`. rules: of relevance. classes: their names.
+        vocabulary: of texts, the text of each token.
         base, member: as of :func:`inspect`.
 
     Raises:
@@ -200,10 +203,11 @@ def explain(
     data, found = _opened(source, base, member, before)
     after, plan = restore(data, before, found)
     known = list(islice(fed(before, batches, "the data"), 64))
-    images = targets = None
-    if known and isinstance(known[0].inputs, Tensor) and known[0].inputs.dim() == 4:
-        images, targets = known[0]
-    return explain_networks(before, after, plan, known, images, targets, classes=classes, rules=rules, task=_task(task))
+    shown, targets = known[0] if known and isinstance(known[0].targets, Tensor) else (None, None)
+    return explain_networks(
+        before, after, plan, known, shown, targets,
+        classes=classes, vocabulary=vocabulary, rules=rules, task=_task(task),
+    )  # fmt: skip
 
 
 def export(

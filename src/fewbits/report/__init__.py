@@ -1,7 +1,7 @@
 """What a compression did: data, tables, pictures and one HTML page."""
 
 from fewbits.report.explain import explain
-from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
+from fewbits.report.explanation import Explanation, Faithfulness, HeatMap, LayerExplanation, Opinion, Sampled, TokenMap
 from fewbits.report.page import page, write_page
 from fewbits.report.priced import prices_page
 from fewbits.report.provenance import provenance
@@ -12,6 +12,7 @@ from fewbits.report.tasks import TaskTest, TaskView, tasks_page
 
 __all__ = [
     "Explanation",
+    "Faithfulness",
     "HeatMap",
     "LayerExplanation",
     "OperationRow",
@@ -25,6 +26,7 @@ __all__ = [
     "TaskTest",
     "TaskView",
     "TensorRow",
+    "TokenMap",
     "Try",
     "explain",
     "load_results",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fewbits.report import plots
 from fewbits.report._document import picture, section, table
 from fewbits.report._markup import Markup, el
-from fewbits.report.explanation import Explanation, LayerExplanation
+from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, TokenMap
 from fewbits.report.words import accuracy, measure_word, percent, shorten
 
 SCATTERED = 4  # layers that get a scatter plot: those with the most weights
@@ -30,6 +32,15 @@ _LOOK = (
     "Relevance of each pixel for the image's own class: red for it, blue against it. Both maps of an image "
     "have the same colour scale, so a paler map carries less relevance. Above each map: the class that the "
     "network predicts, and its softmax probability; orange if it is wrong."
+)
+_FLIP = (
+    "Pixels are set to the mean colour, those first that a method calls most relevant; each network by its own maps. "
+    "The faster the probability of the class falls, the more faithful the method. under: mean height of the curve, "
+    "less is more faithful. over: mean fall from where it begins, more is more faithful."
+)
+_TOKENS = (
+    "Relevance of each token for the text's own class: red for it, blue against it. Both lines of a text have the same "
+    "colour scale. Above them: what the networks predict, and its softmax probability."
 )
 
 
@@ -61,13 +72,45 @@ def explained(found: Explanation) -> Markup:
     )
 
 
-def looked(found: Explanation) -> Markup:
-    """Heat maps of the inputs."""
-    known = [m.correlation for m in found.maps if m.correlation is not None]
+def looked(found: Explanation) -> list[Markup]:
+    """Heat maps of the inputs, and how faithful those of pixels are: a section for each that there is."""
+    sections = []
+    if found.maps:
+        alt = f"Heat maps of input relevance before and after compression for the classes {_alike(found.maps)}."
+        sections.append(section("Where the networks look", picture(plots.heatmaps(found), alt, _LOOK)))
+    if found.tokens:
+        alt = f"Tokens coloured by relevance before and after compression for the classes {_alike(found.tokens)}."
+        sections.append(section("Which tokens matter", picture(plots.tokens(found), alt, _TOKENS)))
+    if any(one.before for one in found.faithfulness):
+        sections.append(_flipped(found))
+    return sections
+
+
+def _alike(maps: Sequence[HeatMap | TokenMap]) -> str:
+    known = [m.correlation for m in maps if m.correlation is not None]
     mean = f"; their mean correlation is {sum(known) / len(known):+.2f}" if known else ""
-    classes = ", ".join(m.target for m in found.maps)
-    alt = f"Heat maps of input relevance before and after compression for the classes {classes}{mean}."
-    return section("Where the networks look", picture(plots.heatmaps(found), alt, _LOOK))
+    return ", ".join(m.target for m in maps) + mean
+
+
+def _flipped(found: Explanation) -> Markup:
+    """Curves of pixel flipping with their areas."""
+    rows = [
+        [one.method, *(f"{value:.3f}" for value in (b.under, a.under, b.over, a.over))]
+        for one in found.faithfulness
+        if (b := one.before) and (a := one.after)
+    ]
+    best = min(rows, key=lambda row: row[1])
+    alt = (
+        f"Probability of the class over the pixels taken away, by {len(rows)} methods; {best[0]} falls fastest before."
+    )
+    left = [f"No curve of {one.method}: {one.why}." for one in found.faithfulness if one.why]
+    headers = ("method", "under, before", "under, after", "over, before", "over, after")
+    return section(
+        "How faithful maps of pixels are",
+        picture(plots.flipping(found), alt, "The horizontal scale gives the first pixels more room."),
+        table(headers, rows, caption=_FLIP),
+        *(el("p", text) for text in left),
+    )
 
 
 def _how(found: Explanation) -> str:

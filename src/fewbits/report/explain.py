@@ -1,4 +1,4 @@
-"""Which weights and which pixels a network's decisions rest on, and what compression kept of them."""
+"""Which weights, pixels and tokens a network's decisions rest on, and what compression kept of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fewbits.errors import DataError, MismatchError
 from fewbits.int8.quantizer import Quantizer
 from fewbits.measure.relevance import How, Rules, relevance
 from fewbits.plan import Dense, Plan
+from fewbits.report._inputs import Vocabulary, faithfulness, pixel_maps, token_maps
 from fewbits.report.correlation import pearson, spearman
-from fewbits.report.explanation import Explanation, HeatMap, LayerExplanation, Opinion, Sampled
-from fewbits.task import Classification, Task, handing, main_output, measured_over
+from fewbits.report.explanation import Explanation, LayerExplanation, Sampled
+from fewbits.task import Classification, Task, handing, measured_over, samples_in
 
-MAX_IMAGES = 8
 SAMPLED = 2000  # weights per layer that a scatter plot shows
 
 
@@ -27,10 +27,11 @@ def explain(
     after: nn.Module,
     plan: Plan,
     batches: Iterable[Any],
-    images: Tensor | None = None,
+    shown: Any = None,
     targets: Tensor | None = None,
     *,
     classes: Sequence[str] | None = None,
+    vocabulary: Vocabulary | None = None,
     rules: Rules | str = "plus",
     start: str = "score",
     operations: Mapping[Any, How] | None = None,
@@ -44,9 +45,10 @@ def explain(
             relevance passes quantizers of activations unchanged.
         batches: of any kind that :class:`fewbits.task.Feed` splits; relevance of weights is their mean, in evaluation
             mode.
-        images, targets: [N, C, H, W] and int64 [N]: the first image of each class, at most eight
-            classes, gets heat maps of the relevance for its own class. Inputs of another shape get none.
-        classes: the name of each class; numbers by default.
+        shown, targets: inputs and int64 [N]. The first sample of each class, at most eight classes, gets a heat map of
+            the relevance for its own class. Images [N, C, H, W] also get curves of pixel flipping; of texts (integers
+            [N, length], alone or among several inputs) each token gets its relevance. Other inputs get none.
+        classes: the name of each class; numbers by default. vocabulary: the text of each token, likewise.
         task: what the outputs are for; default: classification. Other tasks get no heat maps.
         rules, start, operations: as in :func:`fewbits.measure.relevance`.
 
@@ -54,8 +56,8 @@ def explain(
         DataError: no samples, or images without targets. MismatchError: the plan is not of this network.
         UnsupportedError, NonFiniteError: as :func:`fewbits.measure.relevance`.
     """
-    if images is not None and (targets is None or len(targets) != len(images)):
-        raise DataError("images are explained for their own class: give one target per image")
+    if shown is not None and (targets is None or len(targets) != samples_in(shown)):
+        raise DataError("samples are explained for their own class: give one target for each image or text")
     task = task or Classification()
     views = _Views(before, after, batches, task)
     modes = [(model, model.training) for model in (before, after)]
@@ -64,12 +66,11 @@ def explain(
         found = relevance(before, views, rules=rules, start=start, operations=operations, task=task)
         kept = _kept(plan)
         layers = tuple(_layer(name, mask, before, found.weights) for name, mask in kept.items())
-        maps: tuple[HeatMap, ...] = ()
-        if images is not None and targets is not None and images.dim() == 4 and type(task) is Classification:
+        inputs: dict[str, Any] = {}
+        if shown is not None and targets is not None and type(task) is Classification:
             before.eval()
-            chosen = _one_per_class(targets)
             how = {"rules": rules, "start": start, "operations": {Quantizer: "elementwise", **(operations or {})}}
-            maps = _maps(before, after, images[chosen], targets[chosen].cpu(), classes, how)
+            inputs = _of_inputs((before, after), shown, targets, classes, vocabulary, how)
     finally:
         for model, training in modes:
             model.train(training)
@@ -82,9 +83,28 @@ def explain(
         metric=task.scale.name,
         rules=rules if isinstance(rules, str) else repr(rules),
         start=start,
-        maps=maps,
         kind="clustered" if plan.clustered else "quantized" if plan.affine else "pruned",
+        **inputs,
     )
+
+
+def _of_inputs(
+    networks: tuple[nn.Module, nn.Module],
+    shown: Any,
+    targets: Tensor,
+    classes: Sequence[str] | None,
+    vocabulary: Vocabulary | None,
+    how: dict[str, Any],
+) -> dict[str, Any]:
+    """What there is to show of these inputs, by the names of an explanation."""
+
+    def label(index: int) -> str:
+        return str(classes[index]) if classes is not None and index < len(classes) else str(index)
+
+    if isinstance(shown, Tensor) and shown.dim() == 4 and len(shown):
+        maps = pixel_maps(networks, shown, targets, label, how)
+        return {"maps": maps, "faithfulness": faithfulness(networks, shown, targets, how)}
+    return {"tokens": token_maps(networks, shown, targets, label, how, vocabulary)}
 
 
 class _Views:
@@ -120,11 +140,6 @@ class _Views:
         moved = send_to_device(batch, next(network.parameters()).device)
         with handing(network, moved[0], self.data.place):
             return self.task.forward(network, moved), moved
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    return main_output(model(inputs.to(next(model.parameters()).device))).cpu()
 
 
 def _kept(plan: Plan) -> dict[str, Tensor]:
@@ -176,47 +191,3 @@ def _some(count: int) -> Tensor:
     if count <= SAMPLED:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLED]
-
-
-def _one_per_class(targets: Tensor) -> Tensor:
-    """Index of the first sample of each class, in the order of classes, at most ``MAX_IMAGES``."""
-    first: dict[int, int] = {}
-    for index, target in enumerate(targets.tolist()):
-        first.setdefault(target, index)
-    return torch.tensor([first[target] for target in sorted(first)][:MAX_IMAGES], dtype=torch.int64)
-
-
-def _maps(
-    before: nn.Module,
-    after: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    classes: Sequence[str] | None,
-    how: dict[str, Any],
-) -> tuple[HeatMap, ...]:
-    if len(images) == 0:
-        return ()
-
-    def label(index: int) -> str:
-        return str(classes[index]) if classes is not None and index < len(classes) else str(index)
-
-    views = []
-    for model in (before, after):
-        inputs = relevance(model, [(images, targets)], inputs=True, **how).inputs
-        assert inputs is not None  # asked for
-        confidence, predicted = _logits(model, images).softmax(1).max(1)
-        opinions = [Opinion(label(int(p)), float(c)) for p, c in zip(predicted, confidence, strict=True)]
-        views.append((inputs.detach().sum(1).float().cpu(), opinions))
-    (first, said_before), (second, said_after) = views
-    return tuple(
-        HeatMap(
-            label(int(target)),
-            images[n].detach().float().cpu(),
-            first[n],
-            second[n],
-            said_before[n],
-            said_after[n],
-            pearson(first[n].flatten().double(), second[n].flatten().double()),
-        )
-        for n, target in enumerate(targets)
-    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fewbits.measure.flipping import FlippingCurve
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,41 @@ class HeatMap:
     correlation: float | None
 
 
+@dataclass(frozen=True)
+class TokenMap:
+    """Relevance of a text's tokens for one class, in both networks.
+
+    Attributes:
+        target: the class that is explained in both: the sample's own.
+        tokens: text of each, or its number. before, after: their relevance, in units of the class score.
+        length: tokens of the whole text, of which these are the first.
+        correlation: Pearson correlation over all tokens; ``None`` where one side is constant.
+    """
+
+    target: str
+    tokens: tuple[str, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    length: int
+    opinion_before: Opinion
+    opinion_after: Opinion
+    correlation: float | None
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Curves of pixel flipping by one method, each network by its own maps.
+
+    Attributes:
+        why: there are no curves, if not ``None``.
+    """
+
+    method: str
+    before: FlippingCurve | None
+    after: FlippingCurve | None
+    why: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Which weights mattered in the float network, and what became of them.
@@ -93,6 +130,7 @@ class Explanation:
             outputs are numbers.
         accuracy_before, accuracy_after: on the same samples. metric: their scale, as of a report.
         rules, start: how relevance was propagated, and what it started from.
+        maps, tokens: heat maps of images, or of texts. faithfulness: of maps of pixels, by several methods.
         kind: what was done to the weights, in a word: ``clustered``, ``quantized`` (INT8), or ``pruned`` where they
             stayed numbers.
     """
@@ -105,6 +143,8 @@ class Explanation:
     rules: str
     start: str
     maps: tuple[HeatMap, ...] = ()
+    tokens: tuple[TokenMap, ...] = ()
+    faithfulness: tuple[Faithfulness, ...] = ()
     kind: str = "clustered"
     metric: str = "percent"
 
@@ -126,23 +166,32 @@ class Explanation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; tensors become nested lists."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("layers", "maps")}
+        plain = {name: value for name, value in vars(self).items() if name not in _PARTS}
         plain["layers"] = [vars(layer) | {"sampled": vars(layer.sampled)} for layer in self.layers]
         plain["maps"] = [_plain(m) for m in self.maps]
+        plain["tokens"] = [asdict(m) for m in self.tokens]
+        plain["faithfulness"] = [asdict(m) for m in self.faithfulness]
         return plain | {"weights_kept": self.weights_kept, "relevance_kept": self.relevance_kept}
 
     @staticmethod
     def from_dict(plain: Mapping[str, Any]) -> Explanation:
         """The explanation that :meth:`as_dict` gave, also by way of JSON."""
-        derived = ("weights_kept", "relevance_kept", "layers", "maps")
+        derived = ("weights_kept", "relevance_kept", *_PARTS)
         layers = tuple(
             LayerExplanation(**x | {"sampled": Sampled(**{k: tuple(v) for k, v in x["sampled"].items()})})
             for x in plain["layers"]
         )
         rest = {name: value for name, value in plain.items() if name not in derived}
-        return Explanation(layers=layers, maps=tuple(_heat_map(m) for m in plain["maps"]), **rest)
+        return Explanation(
+            layers=layers,
+            maps=tuple(_heat_map(m) for m in plain["maps"]),
+            tokens=tuple(_token_map(m) for m in plain.get("tokens", ())),
+            faithfulness=tuple(_faithfulness(m) for m in plain.get("faithfulness", ())),
+            **rest,
+        )
 
 
+_PARTS = ("layers", "maps", "tokens", "faithfulness")
 _TENSORS = ("image", "before", "after")
 _OPINIONS = ("opinion_before", "opinion_after")
 
@@ -156,3 +205,15 @@ def _heat_map(plain: Mapping[str, Any]) -> HeatMap:
     tensors = {name: torch.tensor(plain[name], dtype=torch.float32) for name in _TENSORS}
     opinions = {name: Opinion(**plain[name]) for name in _OPINIONS}
     return HeatMap(**{**plain, **tensors, **opinions})
+
+
+def _token_map(plain: Mapping[str, Any]) -> TokenMap:
+    rows = {name: tuple(plain[name]) for name in ("tokens", "before", "after")}
+    return TokenMap(**{**plain, **rows, **{name: Opinion(**plain[name]) for name in _OPINIONS}})
+
+
+def _faithfulness(plain: Mapping[str, Any]) -> Faithfulness:
+    def curve(of: Mapping[str, Any] | None) -> FlippingCurve | None:
+        return None if of is None else FlippingCurve(tuple(of["shares"]), tuple(of["scores"]))
+
+    return Faithfulness(plain["method"], curve(plain["before"]), curve(plain["after"]), plain["why"])

@@ -52,8 +52,7 @@ def page(report: Report, explanation: Explanation | None = None, results: Sequen
     parts.append(_others(report))
     if explanation is not None:
         parts.append(explained(explanation))
-        if explanation.maps:
-            parts.append(looked(explanation))
+        parts.extend(looked(explanation))
     if results:
         parts.extend(sections(results))
     parts.append(_recipe(report))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fewbits.errors import DataError
+from fewbits.report._input_pictures import flipping, tokens
 from fewbits.report._pictures import heatmaps, kept, relevance_v_magnitude
 from fewbits.report._points import Row, is_number
 from fewbits.report._points import points as points_of
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "accuracy_v_bytes",
     "figure_png",
+    "flipping",
     "heatmaps",
     "history",
     "kept",
     "layers",
     "relevance_v_magnitude",
+    "tokens",
 ]
 
 _NAME = 34  # characters of a tensor's name beside its bar

@@ -18,6 +18,8 @@ from fewbits.errors import MissingExtraError, UnsupportedError
 from fewbits.int8 import RangedQuantizer, affine_plan, calibrate, integer_form
 from fewbits.int8.clusters import clustered_plan, ranges_of
 from fewbits.int8.form import hold_affine
+from fewbits.ops import fit
+from fewbits.ops.swap import swap
 from fewbits.pipeline.restore import network_of
 from fewbits.plan import Clustered, Dense, Plan
 from tflite_emulation import Emulated
@@ -212,3 +214,15 @@ def test_export_by_the_suffix(litert: Any, trained: nn.Module, handwriting: Any,
     x, _ = next(iter(handwriting.loader("test", 32)))
     size = fb.export(small, tmp_path / "net.tflite", like=trained, inputs=x)
     assert size == (tmp_path / "net.tflite").stat().st_size
+
+
+def test_a_swapped_network_is_refused_by_the_name_of_its_operation() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 16, 3)).eval()
+    x = torch.randn(4, 1, 6, 6)
+    swap(net, {"gelu": fit("gelu", pieces=8)})
+    held = integer_form(net, RangedQuantizer)
+    calibrate(held, [x])
+    hold_affine(held)
+    plan = affine_plan(held)
+    with pytest.raises(UnsupportedError, match="it computes gelu by lines, for which there are no int8 operators"):
+        to_tflite(network_of(plan, net), x, "no/such/folder.tflite", plan=plan)

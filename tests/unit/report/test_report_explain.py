@@ -18,8 +18,9 @@ from fewbits.errors import DataError, MismatchError
 from fewbits.measure.relevance import relevance
 from fewbits.plan import Clustered, Plan
 from fewbits.report import Explanation, explain
+from fewbits.report._inputs import MAX_SHOWN
 from fewbits.report.correlation import pearson, ranks, spearman
-from fewbits.report.explain import MAX_IMAGES, SAMPLED
+from fewbits.report.explain import SAMPLED
 from fewbits.weights import select
 
 
@@ -118,7 +119,7 @@ def test_at_most_eight_images() -> None:
     plan = Plan({"1.weight": Clustered(torch.zeros(12, 4, dtype=torch.int16), 2, step=0.1)})
     x, y = torch.rand(24, 1, 2, 2), torch.arange(24).flip(0) % 12
     found = explain(model, model, plan, [(x, y)], x, y)
-    assert [heat.target for heat in found.maps] == [str(n) for n in range(MAX_IMAGES)]
+    assert [heat.target for heat in found.maps] == [str(n) for n in range(MAX_SHOWN)]
     assert found.layers[0].relevance_kept == 0  # nothing is kept
     assert found.agreement == 1
 
@@ -137,7 +138,7 @@ def test_large_layers_are_sampled_the_same_way_every_time() -> None:
 
 def test_mistakes_have_sentences(example: Any) -> None:
     x = example
-    with pytest.raises(DataError, match="one target per image"):
+    with pytest.raises(DataError, match="one target for each image or text"):
         explain(x.before, x.after, x.plan, x.batches, x.images)
     with pytest.raises(DataError, match="at least one sample"):
         explain(x.before, x.after, x.plan, [])

@@ -88,7 +88,7 @@ def test_it_needs_nothing_else(html: str) -> None:
 
 def test_every_picture_is_a_png_with_words(html: str) -> None:
     images = Reader(html).all("img")
-    assert len(images) == 7  # layers, history, kept, two scatters, heat maps, results
+    assert len(images) == 8  # layers, history, kept, two scatters, heat maps, flipping, results
     for image in images:
         assert base64.b64decode(image["src"].partition(",")[2], validate=True).startswith(b"\x89PNG")
         assert len(image["alt"]) > 30
@@ -98,7 +98,7 @@ def test_headings_and_language(html: str) -> None:
     found = Reader(html)
     assert found.all("html") == [{"lang": "en"}]
     assert len(found.all("h1")) == 1
-    assert len(found.all("h2")) == 8
+    assert len(found.all("h2")) == 9
     assert all(attributes["scope"] in ("col", "row") for attributes in found.all("th"))
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewbits import files
+from fewbits.approximation import approximations_of
 from fewbits.deploy.onnx._compare import INTEGER, distance
 from fewbits.deploy.tflite import _layers, _pools, _shapes  # noqa: F401  # they fill the table of operations
 from fewbits.deploy.tflite._graph import Looking, Lowering
@@ -66,6 +67,12 @@ def to_tflite(
         cannot be written; the message names it. ExportError: outputs differ. FileError: the file cannot be written.
     """
     refuse_alone(model, "TFLite operators")
+    if swapped := approximations_of(model):
+        which = ", ".join(f"{name} by {found.kind}" for name, found in swapped.items())
+        raise UnsupportedError(
+            f"no int8 .tflite of {type(model).__name__}: it computes {which}, for which there are no int8 operators; "
+            "export --to onnx has them, and without the section ops there are files of what else has operators"
+        )
     if is_integer(model) and not isinstance(model, fx.GraphModule):
         raise UnsupportedError(
             f"{type(model).__name__} has integers in its layers and floats between them, since torch.fx cannot trace "
