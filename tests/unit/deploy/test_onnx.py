@@ -120,6 +120,32 @@ def test_int8_is_integers_with_grids(name, tmp_path):
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators(path)
 
 
+def test_sums_of_the_largest_integers_fit_in_the_runtime(tmp_path):
+    # On x86 without VNNI it holds two products of 8 bits in 16 by default, and 2 * 255 * 127 is more than that holds.
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten()).eval()
+    with torch.no_grad():
+        for conv in (model[0], model[2]):
+            conv.weight.fill_(0.1)
+            conv.weight[:, ::2] = 0.099
+    x = torch.linspace(0.9, 1, 8 * 64).reshape(1, 8, 8, 8)
+    net, plan = quantized(model, x)
+    assert to_onnx(net, x, tmp_path / "int8.onnx", plan=plan).agreement.difference < 1e-3
+
+
+def test_layers_in_another_place_of_the_graph_are_not_compared(graphs, monkeypatch):
+    model, x = residual(3)
+    names = compare.layer_outputs(graphs["float32"])
+    moved, *_, last = names
+    monkeypatch.setattr(compare, "layer_outputs", lambda model: names | {moved: names[last]})
+    damaged = copy.deepcopy(graphs["float32"])
+    weight = next(t for t in damaged.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1)
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) + 1, weight.name))
+    with pytest.raises(ExportError, match="differ by") as told:
+        compare.compare(folded(model)[0], damaged, x, integer=False)
+    assert repr(moved) not in str(told.value)
+    assert "inf" not in str(told.value)
+
+
 def test_the_runtime_fuses_the_grids_into_integer_operations(graphs, tmp_path, monkeypatch):
     import onnxruntime as ort
 

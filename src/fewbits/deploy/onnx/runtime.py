@@ -45,6 +45,8 @@ def session(model: bytes, *, threads: int = 1, optimized: bool = True) -> Any:
     options.log_severity_level = 3
     # Products of 4-bit weights in float32; by default the runtime rounds their activations to 8 bits.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    # On x86 without VNNI sums of two products of 8 bits are held in 16, which is too few; this option takes wider ones.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     try:
