@@ -12,6 +12,7 @@ from fewbits.errors import DataError, UnsupportedError
 from fewbits.graph.norm_pairs import across
 from fewbits.pipeline.stages._work import Work
 from fewbits.task import Fed, run
+from fewbits.task.batches import described
 from fewbits.task.stream import NoBatches
 
 
@@ -44,7 +45,9 @@ def sample_shape(work: Work) -> tuple[int, ...]:
     with torch.random.fork_rng():
         inputs = next(iter(train))[0]
     if not isinstance(inputs, Tensor):
-        raise DataError(f"prune: diagonals are of networks that take one tensor, and this one takes {inputs}")
+        raise DataError(
+            f"prune: diagonals are of networks that take one tensor, and this one takes {described(inputs)}"
+        )
     return tuple(inputs.shape[1:])
 
 
