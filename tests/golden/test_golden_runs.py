@@ -6,21 +6,24 @@ import platform
 import sys
 
 import pytest
-from golden_runs import RESUMED, Hashes, differences, fresh, names, stored, stored_versions, versions
+from golden_runs import RESUMED, Hashes, differences, fewest, fresh, names, stored, stored_versions, versions
 
 
 def test_every_run_has_hashes_and_every_hash_a_run() -> None:
-    assert sorted(stored()) == names()
-    assert all(any(file.endswith(".few") for file in files) for files in stored().values())
+    assert stored()
+    for one in stored():
+        assert sorted(one) == names()
+        assert all(any(file.endswith(".few") for file in files) for files in one.values())
 
 
 def test_an_interrupted_run_ends_in_the_same_bytes() -> None:
     (name,) = RESUMED
 
-    def alone(run: str) -> dict[str, str]:
-        return {file.removeprefix(f"{run}/"): digest for file, digest in stored()[run].items()}
+    def alone(one: Hashes, run: str) -> dict[str, str]:
+        return {file.removeprefix(f"{run}/"): digest for file, digest in one[run].items()}
 
-    assert alone(name) == alone(RESUMED[name])
+    for one in stored():
+        assert alone(one, name) == alone(one, RESUMED[name])
 
 
 def test_a_difference_is_named() -> None:
@@ -28,6 +31,9 @@ def test_a_difference_is_named() -> None:
     now: Hashes = {"a": {"net": "9", "float": "2"}, "b": {"net": "3"}, "d": {"net": "5"}}
     assert differences(now, before) == ["a: net", "c: net", "d: net"]
     assert differences(before, before) == []
+    assert fewest(before, [now, before]) == []
+    mixed: Hashes = {"a": now["a"], "b": {"net": "7"}, "c": before["c"]}  # of no one processor
+    assert fewest(mixed, [now, before]) == ["a: net", "b: net"]
 
 
 @pytest.mark.slow
@@ -35,7 +41,7 @@ def test_a_difference_is_named() -> None:
     sys.platform != "linux" or platform.machine() != "x86_64", reason="the bytes are those of Linux on x86-64"
 )
 def test_the_bytes_are_what_they_were() -> None:
-    other = differences(fresh(), stored())
+    other = fewest(fresh(), stored())
     assert not other, (
         f"other bytes: {'; '.join(other)}. If they must change: python tests/golden/golden_runs.py --write, in one "
         f"commit that names the cause. (Written with {stored_versions()}, here {versions()}.)"

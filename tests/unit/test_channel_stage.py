@@ -288,7 +288,7 @@ def test_what_cannot_be_removed_is_refused_in_one_sentence(trained: nn.Module, h
         remove_channels(Fixed(), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
     with pytest.raises(UnsupportedError, match=r"truediv \(truediv\) computes with their number"):
         remove_channels(Fixed(seen=True), batches, ChannelPruning(channels=0.6, train=None, criterion="magnitude"))
-    model = nn.Sequential(nn.Linear(4, 6), nn.LSTM(6, 2))
+    model = nn.Sequential(nn.Linear(4, 6), nn.LSTM(6, 2, proj_size=1))
     with pytest.raises(UnsupportedError, match=r"no channel of Sequential can be removed .*LSTM"):
         remove_channels(model, batches, ChannelPruning(macs=0.6, train=None, criterion="magnitude"))
     with pytest.raises(UnsupportedError, match=r"matrices; with channels\.parameters in place of channels\.macs"):

@@ -205,7 +205,8 @@ class Readout(Part):
         epochs, lr: of ``sgd``.
         once: of ``sgd``: compute the features of the training data once and keep them in memory. An epoch then costs
             as much as one layer; augmentation is drawn once, and dropout of the network is off.
-        dropout: of features that are kept. batch_size: of them; default: that of the data.
+        dropout: of features that are kept.
+        batch_size: of features that are kept; default: that of the data.
     """
 
     name: Literal["ridge", "sgd", "none"] = "ridge"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fewbits.errors import DataError
+from fewbits.measure.attribution import ATTRIBUTIONS, chance
 from fewbits.report._style import FAINT, INK, PALETTE, drawing, figure
 from fewbits.report.explanation import Explanation, TokenMap
 from fewbits.report.words import shorten
@@ -34,7 +35,7 @@ def flipping(explanation: Explanation) -> Figure:
         handles = []
         for axes, when in zip(fig.subplots(1, 2, sharey=True), ("before", "after"), strict=True):
             for number, one in enumerate(shown):
-                random = one.method == "random"
+                random = ATTRIBUTIONS.get(one.method) is chance
                 look: Any = {"color": FAINT if random else PALETTE[number], "linestyle": "--" if random else "-"}
                 curve = getattr(one, when)
                 # Shares are squares of equal steps: drawn so, the fall at the beginning has room.
