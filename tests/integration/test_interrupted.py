@@ -37,6 +37,7 @@ def start(folder: Path, out: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long  # the golden run "resumed" does the same within one process
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
