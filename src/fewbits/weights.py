@@ -192,8 +192,14 @@ def _weights_of(module: nn.Module) -> tuple[str, ...]:
 
 
 def is_turned(module: nn.Module) -> bool:
-    """Whether a layer's weight is ``[inputs, outputs]``, as that of transformers' ``Conv1D``."""
-    return any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
+    """Whether a layer's weight is ``[inputs, outputs]``, as that of transformers' ``Conv1D``.
+
+    Others call convolutions, or what wraps one, by that name.
+    """
+    if isinstance(module, PLAIN) or all(cls.__name__ != "Conv1D" for cls in type(module).__mro__):
+        return False
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.dim() == 2
 
 
 def _meant(pattern: str, found: dict[str, list[Place]], others: dict[str, list[Place]], model: nn.Module) -> list[str]:

@@ -14,6 +14,7 @@ from channel_networks import disagreement
 from fewbits.channels import Dependencies, criterion, dependencies, prune_channels, unit_scores
 from fewbits.errors import UnsupportedError
 from fewbits.task import Task
+from fewbits.weights import is_turned
 
 SAME = 1e-12
 
@@ -223,3 +224,29 @@ def test_eps_of_two_removals_is_that_of_one() -> None:
         prune_channels(twice, dependencies(twice, (3, 5, 4)).without(list(range(3 if left == 8 else 2))))
     assert once.norm.eps == twice.norm.eps == 0.1 * 8 / 3
     assert torch.allclose(once.norm.weight, twice.norm.weight)
+
+
+def test_a_wrapper_that_is_called_like_transformers_layer_is_none() -> None:
+    class Conv1D(nn.Module):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(*sizes)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_heads, self.head_dim = 2, 4
+            self.first, self.second = Conv1D(3, 8, 1), Conv1D(8, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).relu())
+
+    model = Block().double().eval()
+    found = dependencies(model, (3, 5))
+    assert found.outputs == ("first.conv.weight", "second.conv.weight")
+    assert found.count == 8
+    named = type("Conv1D", (nn.Conv1d,), {})(3, 8, 1)
+    assert not is_turned(named)
