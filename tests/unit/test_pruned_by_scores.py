@@ -27,8 +27,9 @@ TRAIN = {"epochs": 1, "lr": 1e-3}
         SCORES | {"train": TRAIN, "measure": {"name": "fisher"}, "assign": {"method": "ecq", "lam": 0.0, "bits": 4}},
         SCORES | {"train": TRAIN, "measure": {"name": "relevance"}, "assign": {"method": "ecqx", "lam": 0.1}},
         WANDA | {"train": None},
+        SCORES | {"train": TRAIN, "measure": {"name": "obs"}, "assign": {"method": "ecqx", "lam": 0.1}},
     ],
-    ids=["taylor", "untrained", "rising", "fisher ecq", "relevance ecqx", "wanda"],
+    ids=["taylor", "untrained", "rising", "fisher ecq", "relevance ecqx", "wanda", "obs ecqx"],
 )
 def test_half_of_the_weights_go_and_the_file_decodes(trained, train, recipe) -> None:
     small = fb.compress(trained, train, recipe=make(recipe))

@@ -61,7 +61,7 @@ def test_a_layer_used_twice_and_one_never_used() -> None:
     only = {"twice.weight": model.twice.weight}
     expected = (x.square().sum(0) + model.twice(x).square().sum(0)).sqrt().detach()
     torch.testing.assert_close(norms(model, x, only)["twice.weight"], expected.expand(3, 3).contiguous())
-    with pytest.raises(UnsupportedError, match=r"never\.weight: its layer saw no inputs"):
+    with pytest.raises(UnsupportedError, match=r"never\.weight: its layer was not called"):
         norms(model, x)
 
 
@@ -72,9 +72,34 @@ def test_the_same_with_a_plan_attached() -> None:
     assert torch.equal(norms(model, x, weights)["0.weight"], expected["0.weight"])
 
 
-def test_without_a_network_there_are_no_inputs() -> None:
-    with pytest.raises(RecipeError, match="inputs watches a network"):
-        control("inputs", 0)
+@pytest.mark.parametrize("name", ["inputs", "obs"])
+def test_without_a_network_there_are_no_inputs(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"{name} watches a network"):
+        control(name, 0)
+
+
+def test_an_input_given_by_its_name_and_a_weight_of_inputs_by_outputs() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.turned = nn.Linear(3, 2), Conv1D()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.turned(x=self.layer(input=x))
+
+    class Conv1D(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(2, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    model, x = Named(), torch.randn(5, 3)
+    found = norms(model, x)
+    torch.testing.assert_close(found["layer.weight"], x.norm(dim=0).expand(2, 3).contiguous())
+    seen = model.layer(x).detach().norm(dim=0)
+    torch.testing.assert_close(found["turned.weight"], seen.view(2, 1).expand(2, 4).contiguous())
 
 
 def test_an_embedding_sees_one_hot_inputs() -> None:
