@@ -12,6 +12,7 @@ there; float networks stay there, too. With --minutes no row is started that, by
 import argparse
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -44,6 +45,8 @@ def main(given: Sequence[str] | None = None) -> int:
     left = list(found.values())
     if options.dry or not (options.names or options.gpu):
         return _told(wanted, left, options)
+    if options.data is not None:
+        os.environ["FEWBITS_DATA"] = str(options.data)  # where an experiment's own code looks
     more = dict(text.split("=", 1) for text in options.more)
     place = Place(options.work, options.weights, options.data, options.validation, more)
     place.work.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,13 @@ def tasks_of(options: Row, folder: Path | None, seed: int) -> dict[str, DataSet]
     return {f"task{n}": make(read(name), own) for n, (name, own) in enumerate(_classes(data, read, seed))}
 
 
+def some_classes(name: str, labels: Sequence[int]) -> DataSet:
+    """A data set's samples of these classes alone, by their old numbers."""
+    whole, own = load(name), torch.tensor(labels)
+    parts = {which: whole.split(which) for which in SPLITS}
+    return replace(whole, **{k: p.subset(torch.isin(p.targets, own).nonzero().flatten()) for k, p in parts.items()})
+
+
 def _classes(data: str, read: Callable[[str], DataSet], seed: int) -> Sequence[tuple[str, mt.ClassMap]]:
     released: Any = json.loads(RELEASED.read_text())["settings"]
     if data in released:

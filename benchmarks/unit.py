@@ -140,9 +140,9 @@ class Place:
     more: Mapping[str, str] = field(default_factory=dict)
 
     def located(self, recipe: Recipe) -> Recipe:
-        """The recipe with this machine's folders in it."""
+        """The recipe with this machine's folders in it. Data of an experiment's own code look for theirs."""
         values = recipe.model_dump(by_alias=True, exclude_unset=True)
-        if self.data is not None and recipe.data is not None:
+        if self.data is not None and recipe.data is not None and ":" not in recipe.data.name:
             values["data"]["folder"] = str(self.data)
         for part in (values.get("network"), values.get("train", {}).get("teacher")):
             if part and part.get("weights"):

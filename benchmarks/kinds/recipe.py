@@ -14,6 +14,7 @@ from fewbits.data import Normalisation
 from fewbits.errors import RecipeError
 from fewbits.hardware import count
 from fewbits.int8 import folded
+from fewbits.job import batches as job_data
 from fewbits.job import folder as outputs
 from fewbits.pipeline import Compressed
 from fewbits.recipe import Recipe
@@ -83,8 +84,8 @@ def row_of(unit: Unit, job: jobs.Job, result: Compressed) -> Row:
 
 def counted(job: jobs.Job, result: Compressed) -> Row:
     """Sparsity over both denominators, multiplications, and layers that lost everything."""
-    shape = job.dataset.input_shape
-    dense, pruned = count(job.network, shape), count(result.into(job.skeleton()), shape, result.plan)
+    sample = job_data.one_sample(job.dataset, job.feed)
+    dense, pruned = count(job.network, sample), count(result.into(job.skeleton()), sample, result.plan)
     return {
         "sparsity_denominator": "weights of linear and convolutional layers",
         "weights": pruned.weights, "zeros": pruned.zeros, "parameters": pruned.parameters,

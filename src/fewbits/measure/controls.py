@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.measure._scores import Scores
-from fewbits.measure.inputs import InputScorer
+from fewbits.measure.inputs import InputScorer, WandaScorer
 from fewbits.measure.scorer import Scorer, TrainingStep
 from fewbits.measure.surgeon import SurgeonScorer
 
@@ -50,14 +50,14 @@ class RandomScorer(Scorer):
         return {name: torch.rand(w.shape, generator=self._generator).to(w.device) for name, w in step.weights.items()}
 
 
-CONTROLS = ("taylor", "fisher", "magnitude", "random", "inputs", "obs")
+CONTROLS = ("taylor", "fisher", "magnitude", "random", "inputs", "wanda", "obs")
 
 
 def control(name: str, seed: int, model: nn.Module | None = None) -> Scorer:
     """A scorer that needs no relevance, by name.
 
     Args:
-        seed: of ``random``. model: the network that computes, for ``inputs`` and ``surgeon``, which watch it.
+        seed: of ``random``. model: the network that computes, for ``inputs``, ``wanda`` and ``obs``.
 
     Raises:
         RecipeError: no such name.
@@ -71,8 +71,8 @@ def control(name: str, seed: int, model: nn.Module | None = None) -> Scorer:
             return MagnitudeScorer()
         case "random":
             return RandomScorer(seed)
-        case "inputs" | "obs":
+        case "inputs" | "wanda" | "obs":
             if model is None:
                 raise RecipeError(f"measure {name} watches a network: give control() one")
-            return InputScorer(model) if name == "inputs" else SurgeonScorer(model)
+            return {"inputs": InputScorer, "wanda": WandaScorer, "obs": SurgeonScorer}[name](model)
     raise RecipeError(f"no measure named {name!r}{did_you_mean(name, CONTROLS)}")

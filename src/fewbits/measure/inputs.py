@@ -40,3 +40,11 @@ class InputScorer(LayerScorer):
             return None
         norms = self._squares[name].sqrt()
         return norms.view(*norms.shape, *[1] * (weight.dim() - 2)).expand(weight.shape).contiguous()
+
+
+class WandaScorer(InputScorer):
+    """``|w|`` times the norm of its inputs (Wanda), of all layers together."""
+
+    def score(self, name: str, weight: Tensor) -> Tensor | None:
+        norms = super().score(name, weight)
+        return None if norms is None else weight.abs() * norms

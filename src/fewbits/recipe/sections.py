@@ -271,8 +271,9 @@ class Measure(Part):
     """The scores that ECQx weighs zeroing with, and that some pruners prune by.
 
     Attributes:
-        name: ``relevance``, or a control: ``taylor``, ``fisher``, ``magnitude``, ``random``, ``obs`` (Optimal Brain
-            Surgeon); or ``inputs``, the norms of each layer's inputs, which ``prune.method: wanda`` reads.
+        name: ``relevance``, or a control: ``taylor``, ``fisher``, ``magnitude``, ``random``, ``wanda`` (weights times
+            norms of their inputs), ``obs`` (Optimal Brain Surgeon); or ``inputs``, the norms of each layer's inputs,
+            which ``prune.method: wanda`` reads.
         rules: a composite of relevance rules.
         start: relevance of the outputs, see ``RelevanceScorer``.
         on: the weights whose relevance is taken: ``background`` ones, or the ``quantized`` ones that the layer uses.
@@ -287,7 +288,7 @@ class Measure(Part):
         batches: batches on which scores are measured where they are needed before a training, or without one.
     """
 
-    name: Literal["relevance", "taylor", "fisher", "magnitude", "random", "inputs", "obs"] = "relevance"
+    name: Literal["relevance", "taylor", "fisher", "magnitude", "random", "inputs", "wanda", "obs"] = "relevance"
     rules: str = "plus"
     start: Literal["score", "probability", "ones"] = "score"
     on: Literal["background", "quantized"] = "background"

@@ -72,7 +72,16 @@ def test_the_same_with_a_plan_attached() -> None:
     assert torch.equal(norms(model, x, weights)["0.weight"], expected["0.weight"])
 
 
-@pytest.mark.parametrize("name", ["inputs", "obs"])
+def test_wanda_is_the_weight_times_the_norm() -> None:
+    model, x = nn.Sequential(nn.Linear(5, 4)), torch.randn(7, 5)
+    scorer = control("wanda", 0, model)
+    with scorer.watch():
+        outputs = model(x)
+    found = scorer.scores(TrainingStep(outputs, None, select(model), {}))["0.weight"]
+    torch.testing.assert_close(found, (model[0].weight.detach() * x.norm(dim=0)).abs())
+
+
+@pytest.mark.parametrize("name", ["inputs", "wanda", "obs"])
 def test_without_a_network_there_are_no_inputs(name: str) -> None:
     with pytest.raises(RecipeError, match=f"{name} watches a network"):
         control(name, 0)
