@@ -42,7 +42,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .32rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
   vertical-align: baseline; }
 th:first-child, td:first-child, .words { text-align: left; padding-left: 0; }
-.words { padding-left: .7rem; }
+.words { padding-left: .7rem; } td.words { white-space: normal; }
 thead th { white-space: normal; vertical-align: bottom; color: var(--soft); font-weight: 600;
   border-bottom: 2px solid var(--line); }
 tbody th { font-weight: 500; }

@@ -125,7 +125,7 @@ def energies(now: Price, before: Price | None) -> Figure:
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel("microjoules for one sample (pale: the dense network)")
-        axes.legend(loc="lower right", frameon=False)
+        fig.legend(loc="outside upper center", ncols=4, frameon=False)
     return fig
 
 
@@ -164,5 +164,5 @@ def roofline(machine: Machine, now: Price, before: Price | None) -> Figure:
         log_axis(axes.yaxis, bottom, top)
         axes.set_xlabel(f"multiplications for each byte of {outer.name}")
         axes.set_ylabel("multiplications a cycle")
-        axes.legend(loc="lower right", frameon=False)
+        fig.legend(loc="outside upper center", ncols=4, frameon=False)
     return fig
