@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fewbits.errors import UnsupportedError
+
 
 class Machine(Protocol):
     """What executes steps: SEAL, NumPy, or an estimate of noise."""
@@ -20,7 +22,7 @@ class Machine(Protocol):
 
     def product(self, left: Any, right: Any) -> Any:
         """Of two values; a machine whose programs have squares only does without."""
-        raise NotImplementedError
+        raise UnsupportedError("this machine has squares, and no products of two values; CKKS has both")
 
     def rescale(self, value: Any, scale: float) -> Any: ...
     def drop(self, value: Any, level: int) -> Any: ...
