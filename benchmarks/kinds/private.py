@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.kinds.private_networks import Images, Pairs, accuracy, images, trained
 from benchmarks.kinds.private_runners import Orion, Own, Runner, TenSeal
-from benchmarks.kinds.private_smaller import milliseconds, narrowed, pruned
+from benchmarks.kinds.private_smaller import narrowed, predicted_of, pruned
 from benchmarks.unit import Place, Row, Unit
 from fewbits.private import Profile, Program, compile_network
 
@@ -80,10 +80,10 @@ class Models:
             return pruned(start, self.data, self.asked)
         if maps is None:
             return trained(self.asked, squares, self.data, self.seed)
-        whole = milliseconds(self._of(self.squares, None, False), self.data.train[0][:CALIBRATION])
+        whole = predicted_of(self._of(self.squares, None, False), self.data.train[0][:CALIBRATION])
         start = self._of(squares, None, False)
         torch.manual_seed(self.seed)
-        return narrowed(start, self.data, maps * whole, self.asked)
+        return narrowed(start, self.data, maps * whole.milliseconds, self.asked)
 
 
 def compiled(models: list[nn.Module], cases: list[Row], samples: Tensor) -> list[Program | None]:

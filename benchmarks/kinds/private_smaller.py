@@ -1,6 +1,7 @@
 """Smaller networks for encrypted inference: fewer maps at a predicted cost, fewer generalized diagonals."""
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +28,12 @@ class FallingDiagonals:
 
     Args:
         model: the network; its diagonals are those of its dense program in the fast profile.
-        asked: ``degree`` of the ring, ``prune`` (names of weights; none for all), ``sparsity``, ``lasso``, and
+        degree: of the ring. asked: ``prune`` (names of weights; none for all), ``sparsity``, ``lasso``, and
             ``lines``: whether diagonals are chosen that share rotations.
     """
 
-    def __init__(self, model: nn.Module, shape: tuple[int, ...], asked: Row) -> None:
-        found = diagonals_of(model, shape, degree=asked["degree"], profile="fast")
+    def __init__(self, model: nn.Module, shape: tuple[int, ...], degree: int, asked: Row) -> None:
+        found = diagonals_of(model, shape, degree=degree, profile="fast")
         named = dict(model.named_parameters())
         self.held = {name: named[name] for name in found.groups if name in asked["prune"] or not asked["prune"]}
         self.groups = {name: found.groups[name] for name in self.held}
@@ -65,7 +66,8 @@ def pruned(dense: nn.Module, data: Images, asked: Row) -> nn.Module:
     """A copy with fewer diagonals, taught by the dense network where ``distill`` gives its weight."""
     model = copy.deepcopy(dense)
     objective = distillation(copy.deepcopy(dense), asked["distill"]) if asked.get("distill") else None
-    falling = FallingDiagonals(model, tuple(data.train[0].shape[1:]), asked)
+    degree = asked.get("degree") or predicted_of(dense, data.train[0][:BATCH]).degree
+    falling = FallingDiagonals(model, tuple(data.train[0].shape[1:]), degree, asked)
     fit(model, data.train, asked["pruned_epochs"], asked.get("pruned_lr", 1e-3), falling, objective)
     return model
 
@@ -85,7 +87,7 @@ def narrowed(dense: nn.Module, data: Images, most: float, asked: Row) -> nn.Modu
     for left in LEFT:
         small = copy.deepcopy(dense)
         prune_channels(small, choose(found, scores, sizes, left=left, exclude=linear, per_saving=True).channels)
-        if milliseconds(small, inputs[:BATCH]) <= most:
+        if predicted_of(small, inputs[:BATCH]).milliseconds <= most:
             break
     else:
         raise BudgetError(f"no network of fewer maps is predicted to take {most:g} milliseconds or less")
@@ -93,13 +95,22 @@ def narrowed(dense: nn.Module, data: Images, most: float, asked: Row) -> nn.Modu
     return small
 
 
-_known: dict[tuple[tuple[int, ...], ...], float] = {}
+@dataclass(frozen=True)
+class Predicted:
+    """Of a fast program: the degree of its ring, and milliseconds."""
+
+    degree: int
+    milliseconds: float
 
 
-def milliseconds(model: nn.Module, samples: Tensor) -> float:
-    """Predicted, of a fast program of a network of these sizes."""
-    key = tuple(tuple(weight.shape) for weight in model.parameters())
+_known: dict[tuple[tuple[int, ...], ...], Predicted] = {}
+
+
+def predicted_of(model: nn.Module, samples: Tensor) -> Predicted:
+    """What a network of these sizes would take; compiled once for each."""
+    key = (*(tuple(weight.shape) for weight in model.parameters()), (len(list(model.modules())),))
     if key not in _known:
         program = compile_network(model, samples, profile="fast")
-        _known[key] = 1000 * predicted(program.counts, estimated(program.profile.parameters))
+        parameters = program.profile.parameters
+        _known[key] = Predicted(parameters.degree, 1000 * predicted(program.counts, estimated(parameters)))
     return _known[key]
