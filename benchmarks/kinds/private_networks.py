@@ -1,5 +1,6 @@
 """Networks with squares for encrypted inference on MNIST, and how they are trained."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -51,6 +52,38 @@ def lenet(widths: list[int], squares: int) -> nn.Module:
 
 
 NETWORKS = {"mlp": mlp, "lenet-5": lenet}
+
+
+@torch.no_grad()
+def without_pooling(model: nn.Module) -> nn.Module:
+    """The same function, in which every average pooling of 2 by 2 is part of the convolution or linear layer behind it.
+
+    Each weight becomes four, a quarter as large: a kernel of k by k one of 2k by 2k that moves two pixels at a time.
+    """
+    layers, pooled, maps = [], False, 1
+    for module in copy.deepcopy(model):  # type: ignore[attr-defined]
+        if isinstance(module, nn.AvgPool2d):
+            pooled = True
+            continue
+        if pooled and isinstance(module, nn.Conv2d):
+            outputs, inputs, size, _ = module.weight.shape
+            wider = nn.Conv2d(inputs, outputs, 2 * size, stride=2)
+            wider.weight.copy_(_fourfold(module.weight))
+            wider.bias, module, pooled = module.bias, wider, False
+        elif pooled and isinstance(module, nn.Linear):
+            side = round((module.in_features / maps) ** 0.5)
+            kernels = _fourfold(module.weight.view(module.out_features, maps, side, side))
+            wide = nn.Linear(4 * module.in_features, module.out_features)
+            wide.weight.copy_(kernels.flatten(1))
+            wide.bias, module, pooled = module.bias, wide, False
+        if isinstance(module, nn.Conv2d):
+            maps = module.out_channels
+        layers.append(module)
+    return nn.Sequential(*layers)
+
+
+def _fourfold(weight: Tensor) -> Tensor:
+    return weight.repeat_interleave(2, -1).repeat_interleave(2, -2) / 4
 
 
 @dataclass(frozen=True)

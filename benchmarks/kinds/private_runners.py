@@ -16,6 +16,7 @@ import tenseal
 import tenseal.sealapi as seal
 from torch import nn
 
+from benchmarks.kinds.private_networks import without_pooling
 from benchmarks.unit import Row
 from fewbits.errors import RecipeError
 from fewbits.private import Evaluator, Program, context
@@ -121,6 +122,7 @@ class Orion:
         if python is None:
             raise RecipeError("the program of Orion asks for --more orion=PYTHON, an interpreter that has orion-fhe")
         folder.mkdir(parents=True, exist_ok=True)
+        model = without_pooling(model)  # a level less for each, and faster
         given = folder / "orion.npz"
         layers = list(_layers(model))
         weights = {name: value.detach().float().numpy() for name, value in model.state_dict().items()}
@@ -156,10 +158,9 @@ def _layers(model: nn.Module) -> Iterable[tuple[str, str, list[int]]]:
     """Name, kind and sizes of each layer of a chain."""
     for name, module in model.named_children():
         if isinstance(module, nn.Conv2d):
-            yield name, "conv", [module.in_channels, module.out_channels, module.kernel_size[0], int(module.padding[0])]
+            size, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
+            yield name, "conv", [module.in_channels, module.out_channels, size, stride, padding]
         elif isinstance(module, nn.Linear):
             yield name, "linear", [module.in_features, module.out_features]
-        elif isinstance(module, nn.AvgPool2d):
-            yield name, "pool", [int(module.kernel_size)]
         else:
             yield name, type(module).__name__.lower(), []

@@ -13,6 +13,7 @@ from fewbits.channels import by_taylor, choose, dependencies, prune_channels, un
 from fewbits.errors import BudgetError
 from fewbits.pipeline.stages.channels import sizes_of
 from fewbits.private import compile_network, diagonals_of
+from fewbits.private.compile import ERRORS
 from fewbits.private.price import estimated, predicted
 from fewbits.train.group_lasso import GroupLasso
 from fewbits.train.objectives import distillation
@@ -84,10 +85,12 @@ def narrowed(dense: nn.Module, data: Images, most: float, asked: Row) -> nn.Modu
     batches = [(inputs[at : at + BATCH], targets[at : at + BATCH]) for at in range(0, SCORED, BATCH)]
     scores = unit_scores(found, by_taylor(dense, batches))
     linear = [name for name, weight in dense.named_parameters() if weight.dim() == 2]
+    with torch.no_grad():  # maps that go make outputs smaller until the network is trained on, and noise stays
+        error = ERRORS["fast"] * float(dense(inputs[:BATCH]).abs().max())
     for left in LEFT:
         small = copy.deepcopy(dense)
         prune_channels(small, choose(found, scores, sizes, left=left, exclude=linear, per_saving=True).channels)
-        if predicted_of(small, inputs[:BATCH]).milliseconds <= most:
+        if predicted_of(small, inputs[:BATCH], error).milliseconds <= most:
             break
     else:
         raise BudgetError(f"no network of fewer maps is predicted to take {most:g} milliseconds or less")
@@ -106,11 +109,11 @@ class Predicted:
 _known: dict[tuple[tuple[int, ...], ...], Predicted] = {}
 
 
-def predicted_of(model: nn.Module, samples: Tensor) -> Predicted:
-    """What a network of these sizes would take; compiled once for each."""
+def predicted_of(model: nn.Module, samples: Tensor, error: float | None = None) -> Predicted:
+    """What a network of these sizes would take, with outputs off by ``error`` at most; compiled once for each."""
     key = (*(tuple(weight.shape) for weight in model.parameters()), (len(list(model.modules())),))
     if key not in _known:
-        program = compile_network(model, samples, profile="fast")
+        program = compile_network(model, samples, profile="fast", error=error)
         parameters = program.profile.parameters
         _known[key] = Predicted(parameters.degree, 1000 * predicted(program.counts, estimated(parameters)))
     return _known[key]

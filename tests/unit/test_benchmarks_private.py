@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.derived import against_orion
 from benchmarks.kinds import private_smaller
-from benchmarks.kinds.private_networks import Images, Square, fit, lenet
+from benchmarks.kinds.private_networks import Images, Square, fit, lenet, without_pooling
 from fewbits.errors import BudgetError
 
 DATA = torch.rand(256, 1, 28, 28), torch.randint(10, (256,))
@@ -31,6 +31,15 @@ def test_lenet_has_the_squares_that_are_asked_for_and_the_same_weights(squares: 
     torch.testing.assert_close(twice, 2.0 ** (2**squares) * once)
 
 
+@pytest.mark.parametrize("squares", [2, 4])
+def test_pooling_is_part_of_what_follows_it(squares: int) -> None:
+    torch.manual_seed(0)
+    model, x = lenet([3, 4, 8, 8], squares).double(), DATA[0][:3].double()
+    found = without_pooling(model)
+    assert not any(isinstance(module, nn.AvgPool2d) for module in found)
+    torch.testing.assert_close(found.double()(x), model(x))
+
+
 def test_diagonals_fall_to_the_sparsity_and_stay_zero() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(256, 128), Square(), nn.Linear(128, 4))
@@ -47,7 +56,7 @@ def test_diagonals_fall_to_the_sparsity_and_stay_zero() -> None:
 def test_maps_go_until_the_predicted_time_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def priced(model: nn.Module, samples: torch.Tensor) -> private_smaller.Predicted:
+    def priced(model: nn.Module, samples: torch.Tensor, error: float) -> private_smaller.Predicted:
         seen.append(model[3].weight.numel())
         return private_smaller.Predicted(8192, seen[-1])
 
