@@ -176,3 +176,10 @@ def _verdict(paper: pd.Series, tuned: pd.Series) -> str:
     if (tuned <= 0).all():
         return "only against under-trained backprop" if (paper > 0).all() else "does not hold"
     return "undecided"
+
+
+def against_orion(frame: pd.DataFrame) -> pd.DataFrame:
+    """``against_orion``: the time of Orion's program of the same network and seed over that of the row."""
+    theirs = frame[frame["program"].str.contains("Orion")].set_index(["model", "seed"])["milliseconds"]
+    keys = zip(frame["model"], frame["seed"], strict=True)
+    return frame.assign(against_orion=[theirs.get(key) for key in keys] / frame["milliseconds"])

@@ -4,33 +4,27 @@ import time
 from statistics import median
 
 import numpy as np
-import torch
 
-from benchmarks.kinds.private import CALIBRATION, accuracy, fit, mlp
+from benchmarks.kinds.private import CALIBRATION
+from benchmarks.kinds.private_networks import accuracy, images, trained
 from benchmarks.unit import Place, Row, Unit
-from fewbits.data import load
 from fewbits.errors import UnsupportedError
 from fewbits.private.exact import ExactProgram, compile_exact, integer_network
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
     """A row for each number of bits of weights; all are roundings of one network."""
-    asked = unit.options
-    data = load("mnist", place.data)
-    train = data.train.inputs.float() / 255, data.train.targets
-    split = data.validation if place.validation else data.test
-    test = split.inputs.float() / 255, split.targets
-    torch.manual_seed(unit.seed)
-    model = mlp(asked["widths"], asked["squares"])
-    fit(model, train, asked["epochs"])
-    labels = unit.labels | {"scheme": "bfv", "split": "validation" if place.validation else "test"}
-    labels |= {"baseline_accuracy": accuracy(model, test), "input_bits": asked["input_bits"]}
+    asked, data = unit.options, images(place)
+    inputs, targets = data.test
+    model = trained(asked | {"network": "mlp"}, asked["squares"], data, unit.seed)
+    labels = unit.labels | {"scheme": "bfv", "split": data.split, "input_bits": asked["input_bits"]}
+    labels |= {"baseline_accuracy": accuracy(model, data.test)}
     rows = []
     for bits in asked["bits"]:
-        network = integer_network(model, train[0][:CALIBRATION], bits=bits, input_bits=asked["input_bits"])
-        integers = network.integers(test[0])
+        network = integer_network(model, data.train[0][:CALIBRATION], bits=bits, input_bits=asked["input_bits"])
+        integers = network.integers(inputs)
         outputs = network(integers)
-        right = np.array([row.argmax() for row in outputs]) == test[1].numpy()
+        right = np.array([row.argmax() for row in outputs]) == targets.numpy()
         _, low, high = network.ranges()[-1]
         row = labels | {"bits": bits, "accuracy": 100 * float(right.mean()), "output_bits": (high - low).bit_length()}
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -13,38 +12,23 @@ import torch
 from torch import nn
 
 from fewbits.errors import RecipeError, UnsupportedError
-from fewbits.hardware.packing import summed_cells
-from fewbits.private.arrange import Arrangement, Map, arranged
+from fewbits.private._laid import Arrangement, Map
+from fewbits.private._ops import OUTPUT, Op, depth_of, drops, halved_of, ops_of, used_of
+from fewbits.private.arrange import arranged
 from fewbits.private.noise import Noise, stated
 from fewbits.private.parameters import DEGREES, SECURITY, Parameters
 from fewbits.private.plain import Plain
 from fewbits.private.profile import SENTINEL, Profile
 from fewbits.private.program import Program
-from fewbits.private.read import INPUT, Form, Node, Reading, read
+from fewbits.private.read import INPUT, Reading, read
 from fewbits.private.steps import Offset, Square, Step, execute, rotations
 from fewbits.private.vectors import InSlots, in_slots, spread_out
 
 PROFILES = ("precise", "fast")
 ERRORS = {"precise": 2e-3, "fast": 2e-2}  # share of the largest output that may be lost to noise
-OUTPUT = "output"
 RANGES = 256  # calibration samples that ranges are measured on
 LOUD = 4  # of these, those with the largest outputs, on which noise is estimated
 MARGIN = 2.0  # how much larger than on the calibration samples a number may be
-
-
-@dataclass(frozen=True)
-class _Op:
-    """A step before it has slots: an affine map, a square or product, or a source with an offset."""
-
-    target: str
-    kind: str  # "map", "square", "offset"
-    sources: tuple[str, ...]
-    where: str = ""
-    form: Form | None = None
-    bare: bool = False  # not rescaled
-    like: str | None = None
-    other: str | None = None  # the second factor of a product
-    shape: tuple[int, ...] = ()
 
 
 def compile_network(
@@ -76,8 +60,8 @@ def compile_network(
         raise RecipeError(f"no profile {profile!r}; there is {' and '.join(PROFILES)}")
     given = torch.as_tensor(samples, dtype=torch.float64)
     reading = read(model, tuple(given.shape[1:]))
-    ops = _ops(reading, profile)
-    depth = _depth(ops)
+    ops = ops_of(reading, profile)
+    depth = depth_of(ops)
     inputs = given.reshape(len(given), -1).numpy()
     tried: list[str] = []
     if like is not None:
@@ -110,67 +94,15 @@ def laid_out(model: nn.Module, shape: tuple[int, ...], degree: int, profile: str
         UnsupportedError: as for :func:`compile_network`.
     """
     reading = read(model, shape)
-    ops = _ops(reading, profile)
-    return _arranged(reading, ops, _depth(ops), degree // 2)
+    ops = ops_of(reading, profile)
+    return _arranged(reading, ops, depth_of(ops), degree // 2)
 
 
-def _ops(reading: Reading, profile: str) -> tuple[_Op, ...]:
-    ops: list[_Op] = []
-    fast = profile == "fast"
-
-    def value(name: str, node: Node, form: Form, bare: bool, like: str | None = None) -> str:
-        carried = _carried(form)
-        if carried is not None and carried != INPUT and not bare:
-            if not bool(form.bias.any()):
-                return carried
-            ops.append(_Op(name, "offset", (carried,), node.where, form))
-        else:
-            ops.append(_Op(name, "map", tuple(form.terms), node.where, form, bare, like, shape=node.shape))
-        return name
-
-    for node in reading.nodes:
-        if node.other is not None:
-            first = value(f"{node.name}.a", node, node.form, fast)
-            second = value(f"{node.name}.b", node, node.other, fast, like=first)
-            ops.append(_Op(node.name, "square", (first, second), node.where, other=second))
-        elif node.squared:
-            ops.append(_Op(node.name, "square", (value(f"{node.name}.x", node, node.form, fast),), node.where))
-        else:
-            ops.append(_Op(node.name, "map", tuple(node.form.terms), node.where, node.form, shape=node.shape))
-    ops.append(_Op(OUTPUT, "map", tuple(reading.output.terms), "the output", reading.output, fast))
-    return tuple(ops)
-
-
-def _carried(form: Form) -> str | None:
-    """The source that a form is, but for its bias."""
-    if len(form.terms) != 1:
-        return None
-    (name, matrix), *_ = form.terms.items()
-    same = matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
-    return name if same else None
-
-
-def _drops(op: _Op) -> int:
-    return int(op.kind == "square" or (op.kind == "map" and not op.bare))
-
-
-def _used(ops: tuple[_Op, ...]) -> dict[str, int]:
-    """How many primes have been dropped when each value is there."""
-    used = {INPUT: 0}
-    for op in ops:
-        used[op.target] = max(used[source] for source in op.sources) + _drops(op)
-    return used
-
-
-def _depth(ops: tuple[_Op, ...]) -> int:
-    return _used(ops)[OUTPUT]
-
-
-def _arranged(reading: Reading, ops: tuple[_Op, ...], depth: int, slots: int) -> Arrangement:
-    used = _used(ops)
+def _arranged(reading: Reading, ops: tuple[Op, ...], depth: int, slots: int) -> Arrangement:
+    used = used_of(ops)
     steps: list[Map | tuple[str, str]] = []
     shapes = {INPUT: reading.shape} | {node.name: node.shape for node in reading.nodes}
-    halved = _halved(ops, shapes)
+    halved = halved_of(ops, shapes)
     for op in ops:
         if op.form is None or op.kind == "offset":
             steps.append((op.target, op.sources[0]))
@@ -187,21 +119,8 @@ def _arranged(reading: Reading, ops: tuple[_Op, ...], depth: int, slots: int) ->
     return arranged(tuple(steps), slots)
 
 
-def _halved(ops: tuple[_Op, ...], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, bool]:
-    """Of which values cells of 2 by 2 pixels are all that maps read, themselves or their squares."""
-    read = {op.target: False for op in ops}
-    for op in ops:
-        if op.form is not None and op.kind == "map":
-            for name, term in op.form.terms.items():
-                read[name] = summed_cells(term.numpy().T, shapes.get(name, ())) is not None
-    for op in reversed(ops):
-        if op.kind == "square" and op.other is None:
-            read[op.sources[0]] = read[op.target]
-    return read
-
-
 def _parameters(
-    reading: Reading, ops: tuple[_Op, ...], depth: int, arrangement: Arrangement, profile: str, inputs: np.ndarray,
+    reading: Reading, ops: tuple[Op, ...], depth: int, arrangement: Arrangement, profile: str, inputs: np.ndarray,
     degree: int, error: float | None, like: Profile | None,
 ) -> Program | str:  # fmt: skip
     """The program with the least noise at this degree, or why there is none."""
@@ -266,7 +185,7 @@ def _chains(profile: str, depth: int, degree: int, largest: float) -> list[tuple
 
 
 def _steps(
-    ops: tuple[_Op, ...], arrangement: Arrangement, laid: Mapping[str, InSlots], parameters: Parameters, unit: float
+    ops: tuple[Op, ...], arrangement: Arrangement, laid: Mapping[str, InSlots], parameters: Parameters, unit: float
 ) -> tuple[Step, ...]:  # fmt: skip
     scales, levels = {INPUT: unit}, {INPUT: parameters.levels}
     steps: list[Step] = []
@@ -285,11 +204,11 @@ def _steps(
                 scale = float(np.sqrt(unit * prime))  # behind the square and its rescaling, the unit again
             product = scale if op.bare else scale * prime
             steps.append(laid[op.target].step(level, scale, product, scales, not op.bare))
-        scales[op.target], levels[op.target] = scale, level - _drops(op)
+        scales[op.target], levels[op.target] = scale, level - drops(op)
     return tuple(steps)
 
 
-def _offset(op: _Op, arrangement: Arrangement) -> Offset:
+def _offset(op: Op, arrangement: Arrangement) -> Offset:
     assert op.form is not None
     return Offset(op.target, op.sources[0], spread_out(op.form.bias.numpy(), arrangement.layouts[op.target]))
 
@@ -318,7 +237,7 @@ def _packed(inputs: np.ndarray, arrangement: Arrangement) -> np.ndarray:
 
 
 def _values(
-    ops: tuple[_Op, ...], arrangement: Arrangement, laid: Mapping[str, InSlots], packed: np.ndarray
+    ops: tuple[Op, ...], arrangement: Arrangement, laid: Mapping[str, InSlots], packed: np.ndarray
 ) -> dict[str, np.ndarray]:
     """All values in slots, of the calibration samples."""
     steps: list[Step] = []

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fewbits.errors import UnsupportedError
+
 
 class Machine(Protocol):
     """What executes steps: SEAL, NumPy, or an estimate of noise."""
@@ -17,7 +19,11 @@ class Machine(Protocol):
     def add(self, left: Any, right: Any) -> Any: ...
     def add_vector(self, value: Any, vector: np.ndarray) -> Any: ...
     def square(self, value: Any) -> Any: ...
-    def product(self, left: Any, right: Any) -> Any: ...
+
+    def product(self, left: Any, right: Any) -> Any:
+        """Of two values; a machine whose programs have squares only does without."""
+        raise UnsupportedError("this machine has squares, and no products of two values; CKKS has both")
+
     def rescale(self, value: Any, scale: float) -> Any: ...
     def drop(self, value: Any, level: int) -> Any: ...
 

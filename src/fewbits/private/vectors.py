@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewbits.hardware.packing import Layout, diagonals
-from fewbits.private.arrange import Laid
+from fewbits.private._laid import Laid
 from fewbits.private.profile import SENTINEL
 from fewbits.private.steps import Affine, Part
 

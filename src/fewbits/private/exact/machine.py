@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fewbits.private._seal import seal
+from fewbits.private.steps import Machine
 
 
 def centred(values: np.ndarray, modulus: int) -> list[int]:
@@ -16,7 +17,7 @@ def centred(values: np.ndarray, modulus: int) -> list[int]:
     return [int((int(value) + half) % modulus - half) for value in values]
 
 
-class ExactEvaluator:
+class ExactEvaluator(Machine):
     """A machine of :mod:`fewbits.private.steps`, without a secret key. Rescales and drops are nothing in BFV.
 
     Products with weights are made where polynomials are transformed; what is rotated or squared is transformed back.
@@ -72,9 +73,6 @@ class ExactEvaluator:
         self._evaluator.square(self._plain(value), found)
         self._evaluator.relinearize_inplace(found, self._relinearise)
         return found
-
-    def product(self, left: Any, right: Any) -> Any:
-        raise NotImplementedError("exact programs have squares only")
 
     def rescale(self, value: Any, scale: float) -> Any:
         return self._plain(value)

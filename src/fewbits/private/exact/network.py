@@ -61,7 +61,7 @@ class IntegerNetwork:
         """The outputs of int [n, numbers], as Python integers, object [n, outputs]: exact at any size."""
         value = np.asarray(integers).astype(object)
         for layer in self.layers:
-            value = value @ layer.matrix.T.astype(object) + layer.bias
+            value = _product(value, layer.matrix) + layer.bias
             value = value * value if layer.squared else value
         return value
 
@@ -128,6 +128,14 @@ def _layer(
     scale *= step
     bias = np.array([round(float(b) / scale) for b in form.bias.numpy()], dtype=object)
     return IntegerLayer(where, levels, bias, squared), scale * scale if squared else scale
+
+
+def _product(value: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """``value @ matrix.T`` of Python integers; in float64 where no sum of it is rounded, which is much faster."""
+    largest = max(map(abs, value.flat), default=0)
+    if largest * int(np.abs(matrix).sum(1).max(initial=0)) < 2**53:
+        return (value.astype(np.float64) @ matrix.T.astype(np.float64)).astype(np.int64).astype(object)
+    return np.asarray(value @ matrix.T.astype(object))
 
 
 def on_grid(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, float]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fewbits.errors import UnsupportedError
-from fewbits.private.arrange import Arrangement, Map, arranged
+from fewbits.private._laid import Arrangement, Map
+from fewbits.private.arrange import arranged
 from fewbits.private.exact.keys import ExactKeys
 from fewbits.private.exact.network import IntegerNetwork
 from fewbits.private.exact.parameters import EXACT_DEGREES, ExactParameters, candidates, refused
