@@ -45,19 +45,25 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     ]  # fmt: skip
 
 
-def both(title: str, model: nn.Module, place: Path) -> dict[str, bytes]:
+def both(title: str, model: nn.Module, file: Path) -> dict[str, bytes]:
     """An untrained network as float32 and INT8 models: only their time means something."""
+    names = (f"{title}float32", f"{title}int8")
+    return dict(zip(names, float_and_int8(model, SHAPE, file), strict=True))
+
+
+def float_and_int8(model: nn.Module, shape: tuple[int, ...], file: Path) -> tuple[bytes, bytes]:
+    """A network as it is and with integers, as ONNX. The file is what both go through."""
     torch.manual_seed(0)
-    inputs = torch.randn(16, *SHAPE)
+    inputs = torch.randn(16, *shape)
     model.eval()
-    to_onnx(model, inputs, place)
-    models = {f"{title}float32": place.read_bytes()}
+    to_onnx(model, inputs, file)
+    whole = file.read_bytes()
     net = integer_form(model, RangedQuantizer)
     calibrate(net, [inputs])
     hold_affine(net)
     plan = affine_plan(net)
-    to_onnx(network_of(plan, model), inputs, place, plan=plan)
-    return models | {f"{title}int8": place.read_bytes()}
+    to_onnx(network_of(plan, model), inputs, file, plan=plan)
+    return whole, file.read_bytes()
 
 
 def resnet_20(widths: list[int], inner: list[int] | None = None) -> nn.Module:

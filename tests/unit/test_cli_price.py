@@ -75,7 +75,7 @@ def test_inputs_are_counted_on_a_recipes_data(file: Path, tmp_path: Path) -> Non
 def test_what_is_wrong_is_said_in_a_sentence(file: Path, tmp_path: Path) -> None:
     ran = fewbits("price", file)
     assert ran.code == 2
-    assert "name a machine, as --machine eie" in ran.err
+    assert "name a machine, as --machine edge-tpu" in ran.err
     ran = fewbits("price", file, "--machine", "eyeris")
     assert (ran.code, "did you mean 'eyeriss'?" in ran.err) == (2, True)
     ran = fewbits("price", file, "--machine", "eie")

@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fewbits.errors import RecipeError, did_you_mean
-from fewbits.hardware.machine import Constant, Machine, Strict, constants
+from fewbits.hardware.array import Constant, Strict
+from fewbits.hardware.machine import Machine, constants
 from fewbits.recipe.yaml_text import mapping_of
 
 What = Literal["add", "multiply"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
+from fewbits.hardware.array import Registers, Unrolled
 from fewbits.hardware.layers import Layer
 
 
@@ -116,6 +117,54 @@ def lanes(layer: Layer, multipliers: int, products: float) -> Work:
     cycles = ceil(products / multipliers)
     busy = products / (multipliers * cycles) if cycles else 0.0
     return Work(cycles, busy, layer.weights, layer.input_numbers, layer.output_numbers)
+
+
+def vectors(layer: Layer, held: Registers) -> Work:
+    """A processor: the sums of a tile lie in vector registers, and each step adds products to all of them.
+
+    A tile of v registers for each of p positions takes ``ceil(K / k) max(latency, v p / u)`` cycles for the K products
+    of an output, with k products and u registers at once: too few sums wait for each other's additions (Low et al.,
+    Analytical Modeling Is Enough for High-Performance BLIS, ACM TOMS 43(2), 2016, section 4). Tiles end with the row
+    of positions. Copying inputs and beginning a call come before. A depthwise layer has its groups along registers, and
+    copies none.
+    """
+    wide, tall = int(held.vector.value), int(held.vectors.value)
+    depthwise = layer.outputs == layer.groups > 1
+    groups, outputs = (1, layer.outputs) if depthwise else (layer.groups, layer.outputs // layer.groups)
+    channels, taps = layer.inputs // layer.groups, prod(layer.kernel)
+    if held.fills_inputs and channels >= wide:
+        channels = ceil(channels / wide) * wide
+    steps = ceil(channels * taps / held.products_per_update.value)
+    filled = ceil(outputs / wide)
+    tiles = [1] * filled if depthwise else [tall] * (filled // tall) + [filled % tall] * (filled % tall > 0)
+    along, *others = reversed(layer.size_out)
+    full, rest = divmod(along, int(held.positions.value))
+    across = [held.positions.value] * full + [rest] * (rest > 0)
+    per_step = sum(max(held.update_cycles.value, v * p / held.updates_per_cycle.value) for v in tiles for p in across)
+    cycles = groups * prod(others) * steps * per_step
+    if held.cycles_per_copied_number is not None and not depthwise:
+        cycles += held.cycles_per_copied_number.value * layer.positions * layer.reduction * layer.groups
+    if held.cycles_per_call is not None:
+        cycles += held.cycles_per_call.value
+    most = wide * held.updates_per_cycle.value * held.products_per_update.value
+    return Work(ceil(cycles), layer.macs / (most * cycles), layer.weights, layer.input_numbers, layer.output_numbers)
+
+
+def unrolled(layer: Layer, sides: Unrolled) -> Work:
+    """Multipliers that run loops side by side, all others after each other; a side that is not filled idles.
+
+    Sums stay until they are done, and a memory beside the multipliers keeps weights. So an input is read once for each
+    set of outputs and place in the kernel. These are the cycles of ZigZag (Mei et al., IEEE Trans. Computers 70(8),
+    2021) without stalls, and the reads of the order that it finds for convolutions.
+    """
+    outputs, inputs = layer.outputs // layer.groups, layer.inputs // layer.groups
+    columns, *rows = reversed(layer.size_out)
+    sets = ceil(outputs / sides.outputs.value)
+    places = ceil(columns / sides.columns.value) * ceil(prod(rows) / sides.rows.value)
+    cycles = layer.groups * sets * ceil(inputs / sides.inputs.value) * prod(layer.kernel) * places
+    most = sides.outputs.value * sides.inputs.value * sides.rows.value * sides.columns.value
+    reads = layer.groups * sets * layer.reduction * layer.positions
+    return Work(cycles, layer.macs / (most * cycles), layer.weights, reads, layer.output_numbers)
 
 
 def stored_rows(layer: Layer, kept: int, of: int, multiple: int = 1) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from fewbits.errors import UnsupportedError
+from fewbits.hardware.array import Dataflow
 from fewbits.hardware.layers import Layer
-from fewbits.hardware.machine import Dataflow, Machine
+from fewbits.hardware.machine import Machine
 from fewbits.hardware.storage import weight_bits
 
 CELLS, ADC, DAC, PERIPHERY = "cells", "ADC", "DAC", "periphery"

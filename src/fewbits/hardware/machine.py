@@ -8,34 +8,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from fewbits.errors import did_you_mean
-from fewbits.recipe.notation import parse_pattern
-
-
-class Strict(BaseModel):
-    """Data of a description: no unknown key, and never changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Constant(Strict):
-    """A number, and the key of the source that it was read in."""
-
-    value: float = Field(ge=0, allow_inf_nan=False, strict=True)
-    source: str
-
-
-class Dataflow(StrEnum):
-    """How a layer is laid out on the multipliers."""
-
-    WEIGHTS = "weights-stationary"
-    INPUTS = "inputs-stationary"
-    OUTPUTS = "outputs-stationary"
-    ROWS = "row-stationary"
-    LANES = "lanes"
-    MEMORY = "in-memory"
+from fewbits.hardware.array import Array, Constant, Strict
 
 
 class Storage(StrEnum):
@@ -47,120 +23,6 @@ class Storage(StrEnum):
     RUNS = "run-length"
     PATTERN = "pattern"
     ENTROPY = "entropy-coded"
-
-
-class Zero(StrEnum):
-    """What becomes of a multiplication by zero: it takes time and energy, only time, or neither."""
-
-    COMPUTE = "compute"
-    GATE = "gate"
-    SKIP = "skip"
-
-
-class Array(Strict):
-    """The multipliers.
-
-    Attributes:
-        dataflow: how a layer is laid out on them. rows, columns: of an array. lanes: of multipliers without a shape.
-        keeps_inputs, keeps_weights, keeps_outputs: numbers that each keeps, of a row-stationary array.
-        zero_weights, zero_inputs: what becomes of multiplications by them.
-        pattern: N:M of weights that is skipped, as ``2:4``. blocks: groups of M that are stored together.
-        arrays: of cells, of an in-memory machine; rows and columns are those of one. cell_bits: of a weight, in a cell.
-        input_step_bits: of an input, that come in one cycle.
-        array_cycle_pj: of the cells of an array in a cycle. dac_pj, adc_pj: of a conversion for a row, and of a column.
-        periphery_cycle_pj: of all else in a cycle, buffers and buses included, for each array at work.
-        serial_weight_bits: bits of a weight that a multiplier takes each cycle, of bit-serial lanes.
-        splits_to_bits: a lane splits into twice as many of half the bits, down to this width (bit-composable).
-        mac_pj: of a multiplication with its addition, at the full width; of fewer bits in proportion.
-        gated_mac_pj: of one that is gated.
-        operands_pj_per_mac: of reading and writing what lies at the multiplier itself.
-    """
-
-    dataflow: Dataflow
-    rows: Constant | None = None
-    columns: Constant | None = None
-    lanes: Constant | None = None
-    keeps_inputs: Constant | None = None
-    keeps_weights: Constant | None = None
-    keeps_outputs: Constant | None = None
-    zero_weights: Zero = Zero.COMPUTE
-    zero_inputs: Zero = Zero.COMPUTE
-    pattern: str | None = None
-    blocks: int = Field(default=1, ge=1)
-    arrays: Constant | None = None
-    cell_bits: Constant | None = None
-    input_step_bits: Constant | None = None
-    array_cycle_pj: Constant | None = None
-    adc_pj: Constant | None = None
-    dac_pj: Constant | None = None
-    periphery_cycle_pj: Constant | None = None
-    serial_weight_bits: Constant | None = None
-    splits_to_bits: Constant | None = None
-    mac_pj: Constant | None = None
-    gated_mac_pj: Constant | None = None
-    operands_pj_per_mac: Constant | None = None
-
-    @property
-    def kept(self) -> tuple[int, int] | None:
-        """N and M of the pattern."""
-        return None if self.pattern is None else parse_pattern(self.pattern)
-
-    @property
-    def multipliers(self) -> int:
-        """How many there are; of an in-memory machine, its cells."""
-        if self.lanes is not None:
-            return int(self.lanes.value)
-        assert self.rows is not None
-        assert self.columns is not None
-        arrays = 1 if self.arrays is None else self.arrays.value
-        return int(self.rows.value * self.columns.value * arrays)
-
-    def _given(self, name: str) -> bool:
-        return getattr(self, name) is not None
-
-    @property
-    def has_energy(self) -> bool:
-        """Whether a multiplication has a figure."""
-        return self.mac_pj is not None or self.adc_pj is not None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Array:
-        needed = {"lanes"} if self.dataflow is Dataflow.LANES else {"rows", "columns"}
-        if self.dataflow is Dataflow.ROWS:
-            needed |= {"keeps_inputs", "keeps_weights", "keeps_outputs"}
-        crossbars = {"arrays", "cell_bits", "input_step_bits"}
-        if self.dataflow is Dataflow.MEMORY:
-            needed |= crossbars
-            digital = ("mac_pj", "gated_mac_pj", "operands_pj_per_mac")
-            if (self.zero_weights, self.zero_inputs) != (Zero.COMPUTE, Zero.COMPUTE) or any(map(self._given, digital)):
-                raise ValueError(f"a machine with dataflow {self.dataflow} skips no zero, and has no {digital[0]}")
-        else:
-            for name in ("array_cycle_pj", "adc_pj", "dac_pj", "periphery_cycle_pj"):
-                if self._given(name):
-                    raise ValueError(f"{name} is for dataflow {Dataflow.MEMORY}")
-        shape = {"rows", "columns", "lanes", "keeps_inputs", "keeps_weights", "keeps_outputs"} | crossbars
-        given = {name for name in shape if getattr(self, name) is not None}
-        if given != needed:
-            wrong = f"lacks {', '.join(sorted(needed - given))}"
-            if needed <= given:
-                wrong = f"has no {', '.join(sorted(given - needed))}"
-            raise ValueError(f"a machine with dataflow {self.dataflow} {wrong}")
-        for name in sorted(needed):
-            number = getattr(self, name).value
-            if number < 1 or number % 1:
-                raise ValueError(f"{name} is a whole number from 1, got {number:g}")
-        for name in ("serial_weight_bits", "splits_to_bits"):
-            found = getattr(self, name)
-            if found is not None and (found.value < 1 or found.value % 1 or self.dataflow is not Dataflow.LANES):
-                raise ValueError(f"{name} is a whole number from 1, for dataflow {Dataflow.LANES}")
-        if self.serial_weight_bits is not None and self.splits_to_bits is not None:
-            raise ValueError("multipliers are bit-serial or split, not both: serial_weight_bits and splits_to_bits")
-        if self.kept is not None and self.dataflow not in (Dataflow.WEIGHTS, Dataflow.LANES):
-            raise ValueError(f"a pattern is for dataflow {Dataflow.WEIGHTS} or {Dataflow.LANES}")
-        skipping = Zero.SKIP in (self.zero_weights, self.zero_inputs)
-        if skipping and self.dataflow is not Dataflow.LANES:
-            raise ValueError(f"multiplications by zero are skipped by dataflow {Dataflow.LANES} only; others gate them")
-        return self
 
 
 class Memory(Strict):

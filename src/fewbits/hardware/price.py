@@ -9,9 +9,10 @@ from typing import Any
 
 from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.hardware import in_memory
-from fewbits.hardware.dataflow import Kept, Work, lanes, row_stationary, stored_rows, systolic
+from fewbits.hardware.array import Dataflow, Zero
+from fewbits.hardware.dataflow import Kept, Work, lanes, row_stationary, stored_rows, systolic, unrolled, vectors
 from fewbits.hardware.layers import Known, Layer
-from fewbits.hardware.machine import Dataflow, Machine, Memory, Storage, Zero
+from fewbits.hardware.machine import Machine, Memory, Storage
 from fewbits.hardware.operations import Operation, OperationPrice
 from fewbits.hardware.operations import priced as priced_operations
 from fewbits.hardware.storage import run_entries, stored_bits
@@ -214,6 +215,10 @@ def _work(one: Layer, machine: Machine, batch: int) -> Work:
     stored = None if pattern is None else stored_rows(layer, *pattern, array.blocks)
     if array.dataflow is Dataflow.LANES:
         return lanes(layer, array.multipliers, sum(multiplied(layer, machine)) * _slots(layer, machine))
+    if array.registers is not None:
+        return vectors(layer, array.registers)
+    if array.unrolled is not None:
+        return unrolled(layer, array.unrolled)
     if array.dataflow is Dataflow.MEMORY:  # weights are read by nobody
         cycles = in_memory.crossing(layer, machine).cycles
         busy = layer.macs / (in_memory.peak(machine) * cycles)

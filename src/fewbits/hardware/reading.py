@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from fewbits import files
 from fewbits.errors import FileError, RecipeError, did_you_mean
 from fewbits.hardware.arithmetic import arithmetic_of
-from fewbits.hardware.machine import Array, Constant, Decoder, Machine, Memory, Numbers
+from fewbits.hardware.array import Array, Constant, Registers, Unrolled
+from fewbits.hardware.machine import Decoder, Machine, Memory, Numbers
 from fewbits.recipe.yaml_text import mapping_of
 
 _UNITS = (
@@ -104,6 +105,13 @@ def _named(key: str, other: str, unit: str) -> bool:
 def _keys(parents: list[int | str]) -> list[str]:
     """The keys that a mapping at this place may have."""
     models: dict[int | str, type[BaseModel]]
-    models = {"array": Array, "memories": Memory, "numbers": Numbers, "decoder": Decoder}
+    models = {
+        "array": Array,
+        "registers": Registers,
+        "unrolled": Unrolled,
+        "memories": Memory,
+        "numbers": Numbers,
+        "decoder": Decoder,
+    }
     named = [part for part in parents if isinstance(part, str)]
     return list((models.get(named[-1], Constant) if named else Machine).model_fields)

@@ -44,12 +44,24 @@ def test_rows_medians_and_ratios():
 
 def test_models_take_turns_forward_and_backward(monkeypatch):
     order = []
-    monkeypatch.setattr(latency, "_burst", lambda made, inputs: order.append(made) or [1.0])
+    monkeypatch.setattr(latency, "_burst", lambda made, inputs, clock: order.append(made) or [1.0])
     monkeypatch.setattr(latency, "session", lambda data, threads: data)
     monkeypatch.setattr(latency, "_input", lambda *args: {})
     rows = measure_latency({"a": b"A", "b": b"B"}, batches=(1,), rounds=2)
     assert order == [b"B", b"A", b"A", b"B", b"B", b"A", b"A", b"B"]
     assert rows[0] == Latency("a", 1, 1, 1, 1.0, 1.0, 1.0, 2, 1.0)  # two warm-up bursts are not counted
+
+
+def test_seconds_are_those_of_the_clock(monkeypatch):
+    class Made:
+        def run(self, outputs, inputs):
+            pass
+
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(latency, "session", lambda data, threads: Made())
+    monkeypatch.setattr(latency, "_input", lambda *args: {})
+    (row,) = measure_latency({"a": b"A"}, batches=(1,), rounds=3, clock=lambda: 0.5 * next(ticks))
+    assert (row.seconds, row.fast, row.slow, row.calls) == (0.5, 0.5, 0.5, 3)
 
 
 @pytest.mark.parametrize(
