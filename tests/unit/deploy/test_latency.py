@@ -7,6 +7,7 @@ import pytest
 
 from fewbits.deploy import latency
 from fewbits.deploy.latency import Latency, measure_latency
+from fewbits.deploy.onnx.runtime import session
 from fewbits.errors import ExportError, RecipeError
 
 onnx = pytest.importorskip("onnx")
@@ -62,6 +63,39 @@ def test_seconds_are_those_of_the_clock(monkeypatch):
     monkeypatch.setattr(latency, "_input", lambda *args: {})
     (row,) = measure_latency({"a": b"A"}, batches=(1,), rounds=3, clock=lambda: 0.5 * next(ticks))
     assert (row.seconds, row.fast, row.slow, row.calls) == (0.5, 0.5, 0.5, 3)
+
+
+def clustered(*, integer_activations: bool) -> bytes:
+    """A product with int8 weights that are scaled, by inputs that are rounded to 8 bits or not."""
+    helper, array = onnx.helper, onnx.numpy_helper.from_array
+    weights = [array(np.eye(3, dtype=np.int8), "w"), array(np.float32(0.5), "s"), array(np.int8(0), "z")]
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"])]
+    if integer_activations:
+        nodes += [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"])]
+        nodes += [helper.make_node("DequantizeLinear", ["q", "s", "z"], ["r"])]
+    nodes += [helper.make_node("MatMul", ["r" if integer_activations else "x", "d"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+
+
+@pytest.mark.parametrize("integer_activations", [False, True])
+def test_clusters_become_floats_once_where_activations_are_floats(integer_activations, monkeypatch, tmp_path):
+    import onnxruntime as ort
+
+    original, kept = ort.InferenceSession, tmp_path / "optimized.onnx"
+
+    def written(data, options, **rest):
+        options.optimized_model_filepath = str(kept)
+        return original(data, options, **rest)
+
+    monkeypatch.setattr(ort, "InferenceSession", written)
+    made = session(clustered(integer_activations=integer_activations))
+    x = np.float32([[1, -2, 3]])
+    np.testing.assert_allclose(made.run(None, {"x": x})[0], x / 2)
+    left = {node.op_type for node in onnx.load(kept).graph.node}
+    assert ("QuantizeLinear" in left) == integer_activations
+    assert integer_activations or left <= {"MatMul", "FusedMatMul", "Gemm"}
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,9 @@ def session(model: bytes, *, threads: int = 1, optimized: bool = True) -> Any:
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     # On x86 without VNNI sums of two products of 8 bits are held in 16, which is too few; this option takes wider ones.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    if b"QuantizeLinear" not in model:  # which has another first letter than DequantizeLinear
+        # Clusters without integer activations: else the runtime makes floats of them anew at every call.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     try:
