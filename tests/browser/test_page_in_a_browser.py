@@ -100,7 +100,7 @@ def many_tasks() -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "pictures", "width"), [("compression", 7, 360), ("compression", 7, 1000), ("tasks", 6, 360)]
+    ("kind", "pictures", "width"), [("compression", 8, 360), ("compression", 8, 1000), ("tasks", 6, 360)]
 )
 def test_it_never_scrolls_sideways(tmp_path: Path, document: str, kind: str, pictures: int, width: int) -> None:
     document = document if kind == "compression" else many_tasks()

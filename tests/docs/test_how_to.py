@@ -45,8 +45,8 @@ PROMISED = {
 }
 """How many files each may ask for."""
 SLOW = {  # what they use has unit tests
-    "a-cost", "a-family", "a-grid", "a-machine", "a-pruning-criterion", "a-quantizer", "cheaper-operations",
-    "encrypted-network", "many-tasks", "own-network",
+    "a-cost", "a-family", "a-grid", "a-learning-rule", "a-machine", "a-pruning-criterion", "a-quantizer",
+    "any-network-and-task", "cheaper-operations", "encrypted-network", "many-tasks", "own-network",
 }  # fmt: skip
 
 

@@ -270,6 +270,7 @@ def test_a_target_goes_before_the_lambda_of_the_recipe(recipe: Path, tmp_path: P
     assert report["file_bytes"] <= 12_000
 
 
+@pytest.mark.long
 def test_both_budgets(recipe: Path, tmp_path: Path) -> None:
     ran = fewbits("compress", recipe, "--target", "20 KB", "--max-drop", "15", "--out", tmp_path, "--set", "rounds=4")
     assert ran.code == 0, ran.err
@@ -278,6 +279,7 @@ def test_both_budgets(recipe: Path, tmp_path: Path) -> None:
     assert report["file_bytes"] < 20_000
 
 
+@pytest.mark.long
 def test_any_drop_gives_the_smallest_file_rather_than_an_error(recipe: Path, tmp_path: Path) -> None:
     ran = fewbits("compress", recipe, "--max-drop", "100", "--out", tmp_path, "--set", "rounds=7")
     assert ran.code == 0, ran.err

@@ -140,6 +140,7 @@ def test_channels_removed_before_int8_are_in_the_same_file(trained, handwriting,
     assert len(layers(net)["0"].weight) < len(trained[0].weight)
 
 
+@pytest.mark.long
 def test_channels_of_a_padded_shortcut_and_int8():
     """Shortcuts that pad channels with zeros, and biases that folding made."""
     torch.manual_seed(0)

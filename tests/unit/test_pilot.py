@@ -174,6 +174,7 @@ def test_what_is_chosen_was_seen_to_keep_the_floor(needed: int, tries: int, limi
     assert found.size == min(kept, default=None)
 
 
+@pytest.mark.long
 def test_a_run_is_that_of_the_chosen_bits(trained: nn.Module, handwriting: DataSet, tmp_path) -> None:
     """Pilot runs leave no trace in the training, interrupted or not."""
 

@@ -117,6 +117,7 @@ def test_no_submodule_has_a_public_name() -> None:
     assert {module.name for module in pkgutil.iter_modules(fewbits.__path__)} & set(fewbits.__all__) == {"train"}
 
 
+@pytest.mark.long
 def test_verbs_and_rooms_of_one_name_are_what_they_are_in_every_order_of_imports() -> None:
     """``train`` is a room and a verb; ``compress`` is a function, though a module of that name holds it."""
     python("""

@@ -192,6 +192,7 @@ def test_the_callers_settings_stay(report: Report) -> None:
         mpl.rcParams["font.size"] = mpl.rcParamsDefault["font.size"]
 
 
+@pytest.mark.long
 def test_pyplot_is_never_loaded() -> None:
     code = (
         "import sys; from fewbits.report import plots; "
