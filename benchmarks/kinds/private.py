@@ -11,6 +11,7 @@ from benchmarks.kinds.private_networks import Images, Pairs, accuracy, images, t
 from benchmarks.kinds.private_runners import Orion, Own, Runner, TenSeal
 from benchmarks.kinds.private_smaller import narrowed, predicted_of, pruned
 from benchmarks.unit import Place, Row, Unit
+from fewbits.errors import RecipeError
 from fewbits.private import Profile, Program, compile_network
 
 CALIBRATION = 256
@@ -24,7 +25,10 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     ``maps``, the share of the dense network's predicted time that fewer maps may take; ``pruned``, fewer diagonals;
     ``by``, another library; ``encrypted``, how many images it answers if those are fewer.
     """
-    asked, data = unit.options, images(place)
+    asked = unit.options
+    if any(case.get("by") == "orion" for case in asked["programs"]) and "orion" not in place.more:
+        raise RecipeError("the program of Orion asks for --more orion=PYTHON, an interpreter that has orion-fhe")
+    data = images(place)
     model_of = Models(asked, data, unit.seed)
     cases = asked["programs"]
     models = [model_of(case) for case in cases]
@@ -107,7 +111,7 @@ def runner(case: Row, model: nn.Module, program: Program | None, data: Images, p
         return Own(program)
     if case["by"] == "tenseal":
         return TenSeal(model)
-    return Orion(place.more.get("orion"), model, data.train[0][:CALIBRATION].numpy(), place.work / "orion")
+    return Orion(place.more["orion"], model, data.train[0][:CALIBRATION].numpy(), place.work / "orion")
 
 
 def turns(

@@ -18,7 +18,6 @@ from torch import nn
 
 from benchmarks.kinds.private_networks import without_pooling
 from benchmarks.unit import Row
-from fewbits.errors import RecipeError
 from fewbits.private import Evaluator, Program, context
 from fewbits.private.counts import ciphertext_bytes, key_bytes, total
 from fewbits.private.price import calibrate, predicted
@@ -118,9 +117,7 @@ class Orion:
         folder: where the weights and images for its fit may lie.
     """
 
-    def __init__(self, python: str | None, model: nn.Module, images: np.ndarray, folder: Path) -> None:
-        if python is None:
-            raise RecipeError("the program of Orion asks for --more orion=PYTHON, an interpreter that has orion-fhe")
+    def __init__(self, python: str, model: nn.Module, images: np.ndarray, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         model = without_pooling(model)  # a level less for each, and faster
         given = folder / "orion.npz"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.derived import against_orion
-from benchmarks.kinds import private_smaller
+from benchmarks.kinds import private, private_smaller
 from benchmarks.kinds.private_networks import Images, Square, fit, lenet, without_pooling
-from fewbits.errors import BudgetError
+from benchmarks.unit import Place, Unit
+from fewbits.errors import BudgetError, RecipeError
 
 DATA = torch.rand(256, 1, 28, 28), torch.randint(10, (256,))
 
@@ -78,3 +81,10 @@ def test_times_are_over_those_of_orion_in_the_same_run() -> None:
     frame["milliseconds"] = [10, 50, 10, 70, 20, 30, 5, 30]
     assert list(against_orion(frame)["against_orion"]) == [5, 1, 7, 1, 1.5, 1, 6, 1]
     assert against_orion(frame[frame["program"] == "ours"])["against_orion"].isna().all()
+
+
+def test_orion_is_asked_for_before_anything_is_trained(tmp_path: Path) -> None:
+    asked = {"programs": [{"name": "dense, Orion", "squares": 2, "profile": "Orion's own", "by": "orion"}]}
+    unit = Unit("private-peers", "private_peers", "private", 0, None, asked, {})
+    with pytest.raises(RecipeError, match="--more orion=PYTHON"):
+        private.measure(unit, Place(tmp_path, data=tmp_path / "nothing lies here"))
