@@ -11,6 +11,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from fewbits import files
 from fewbits.data.load import home
 from fewbits.errors import DataError
 
@@ -78,7 +80,9 @@ def _reviews(tokens: int) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
             marks = {entry["t"]: entry["s"] for entry in json.load(member)}
         ids, mask = _tokens(list(marks), tokens)
         hashes = np.array([int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in marks], np.uint32)
-        np.savez(kept, ids=ids, mask=mask, marks=np.array(list(marks.values()), np.uint8), hashes=hashes)
+        packed_ids = BytesIO()
+        np.savez(packed_ids, ids=ids, mask=mask, marks=np.array(list(marks.values()), np.uint8), hashes=hashes)
+        files.write(kept, packed_ids.getvalue())  # whole or not at all
     with np.load(kept) as held:
         ids, mask, marks = (torch.from_numpy(held[key].astype(np.int32)) for key in ("ids", "mask", "marks"))
         return ids, mask, marks, held["hashes"]

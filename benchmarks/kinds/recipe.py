@@ -71,7 +71,8 @@ def row_of(unit: Unit, job: jobs.Job, result: Compressed) -> Row:
         "every": recipe.measure.every if recipe.assign.method == "ecqx" else None,
         "momentum": recipe.assign.options.get("momentum"), "precision": recipe.train.precision,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "gzip_float": report.others["gzip -9, float32"], "zstd_int8": report.others["zstd -19, int8"],
+        "gzip_float": report.others["gzip -9, float32"],
+        "zstd_int8": report.others.get("zstd -19, int8"),  # where there are clusters
         "validation_accuracy": job.evaluate("validation")(result.into(job.skeleton())),
         "validation_baseline": job.evaluate("validation")(job.network),
     }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -50,29 +52,26 @@ class RandomScorer(Scorer):
         return {name: torch.rand(w.shape, generator=self._generator).to(w.device) for name, w in step.weights.items()}
 
 
-CONTROLS = ("taylor", "fisher", "magnitude", "random", "inputs", "wanda", "obs")
+PLAIN: dict[str, Callable[[], Scorer]] = {"taylor": TaylorScorer, "fisher": FisherScorer, "magnitude": MagnitudeScorer}
+WATCHING: dict[str, Callable[[nn.Module], Scorer]] = {"inputs": InputScorer, "wanda": WandaScorer, "obs": SurgeonScorer}
+CONTROLS = (*PLAIN, "random", *WATCHING)
 
 
 def control(name: str, seed: int, model: nn.Module | None = None) -> Scorer:
     """A scorer that needs no relevance, by name.
 
     Args:
-        seed: of ``random``. model: the network that computes, for ``inputs``, ``wanda`` and ``obs``.
+        seed: of ``random``. model: the network that computes, for those that watch it.
 
     Raises:
-        RecipeError: no such name.
+        RecipeError: no such name, or no network to watch.
     """
-    match name:
-        case "taylor":
-            return TaylorScorer()
-        case "fisher":
-            return FisherScorer()
-        case "magnitude":
-            return MagnitudeScorer()
-        case "random":
-            return RandomScorer(seed)
-        case "inputs" | "wanda" | "obs":
-            if model is None:
-                raise RecipeError(f"measure {name} watches a network: give control() one")
-            return {"inputs": InputScorer, "wanda": WandaScorer, "obs": SurgeonScorer}[name](model)
-    raise RecipeError(f"no measure named {name!r}{did_you_mean(name, CONTROLS)}")
+    if name in PLAIN:
+        return PLAIN[name]()
+    if name == "random":
+        return RandomScorer(seed)
+    if name not in WATCHING:
+        raise RecipeError(f"no measure named {name!r}{did_you_mean(name, CONTROLS)}")
+    if model is None:
+        raise RecipeError(f"measure {name} watches a network: give control() one")
+    return WATCHING[name](model)
