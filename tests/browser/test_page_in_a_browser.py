@@ -21,7 +21,10 @@ from fewbits.report.sizes import float_bytes, general_purpose, tensor_rows
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of these browsers is installed: {', '.join(BROWSERS)}")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(BROWSER is None, reason=f"none of these browsers is installed: {', '.join(BROWSERS)}"),
+]
 
 # Holds the page in a frame as wide as a phone, and writes what it measured there into its own body.
 PROBE = """<!DOCTYPE html><body>

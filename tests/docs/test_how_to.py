@@ -47,6 +47,7 @@ PROMISED = {
 SLOW = {  # what they use has unit tests
     "a-cost", "a-family", "a-grid", "a-learning-rule", "a-machine", "a-pruning-criterion", "a-quantizer",
     "any-network-and-task", "cheaper-operations", "encrypted-network", "many-tasks", "own-network",
+    "your-own-loop",
 }  # fmt: skip
 
 

@@ -157,6 +157,7 @@ def test_verify_finds_the_accuracy_of_the_report(made: Path) -> None:
     assert json.loads(Path("v.json").read_text())["samples"] == 60
 
 
+@pytest.mark.long
 def test_explain(made: Path, tmp_path: Path) -> None:
     ran = fewbits("explain", "recipe.yaml", "--net", "out/net.few", "--out", tmp_path, "--json", tmp_path / "e.json")
     assert ran.code == 0, ran.err
@@ -276,6 +277,7 @@ def test_other_tasks(here: Path, task: str) -> None:
     assert "a search counts right classes" in ran.err
 
 
+@pytest.mark.long
 def test_a_search_and_a_sweep(here: Path) -> None:
     Path("sub").mkdir()
     options = ("--evaluations", 3, "--proxy", 60, "--calibration", 30, "--method", "uniform")

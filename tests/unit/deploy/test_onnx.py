@@ -67,6 +67,7 @@ class Recurrent(nn.Module):
         return self.head(self.cell(self.table(ids))[0][:, -1])
 
 
+@pytest.mark.long
 def test_weights_that_the_exporter_rearranges_become_floats_and_shared_ones_stay_integers(tmp_path):
     torch.manual_seed(0)
     model = Recurrent().eval()
