@@ -131,8 +131,18 @@ def with_method(values: Row, method: str | None) -> Row:
 
 
 def where(units: list[Unit], condition: str | None) -> list[Unit]:
-    """Those whose settings meet a condition as pandas reads it, such as ``method == 'ecq' and seed < 2``."""
+    """Those whose settings meet a condition as pandas reads it, such as ``method == 'ecq' and seed < 2``.
+
+    Raises:
+        RecipeError: no condition, or one on settings that no unit has.
+    """
     if condition is None or not units:
         return units
     frame = pd.DataFrame([unit.settings for unit in units])
-    return [units[i] for i in frame.query(condition, engine="python").index]
+    try:
+        met = frame.eval(condition, engine="python")
+    except (NameError, SyntaxError, TypeError, ValueError) as error:  # pandas' own for unknown names is a NameError
+        raise RecipeError(f"where {condition!r}: {error}; settings are: {', '.join(map(str, frame))}") from None
+    if getattr(met, "dtype", None) != bool:
+        raise RecipeError(f"where {condition!r} is no condition: it is not true or false for each row")
+    return [units[i] for i in frame.index[met]]

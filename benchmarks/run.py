@@ -26,6 +26,7 @@ import yaml
 
 from benchmarks import experiments, results
 from benchmarks.unit import Place, Row, Unit
+from fewbits.errors import RecipeError
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -37,7 +38,10 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"{results.take(options.take)} rows added")
         return 0
     known = results.Known([options.out] if options.again else [results.FOLDER, options.out])
-    wanted = list((_listed if options.gpu else _named)(options))
+    try:
+        wanted = list((_listed if options.gpu else _named)(options))
+    except RecipeError as error:
+        parser().error(str(error))
     found: dict[tuple[str, str], Unit] = {}
     for unit in wanted:
         if options.validation or unit not in known:

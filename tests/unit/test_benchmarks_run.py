@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -324,3 +325,19 @@ def test_the_list_of_a_gpu_names_rows_that_exist(capsys: pytest.CaptureFixture[s
     assert "floats" in lines[0]
     assert "vgg16-frontier, seed 0, target 129 KB, method ecq" in lines[1]
     assert len({line.split()[0] for line in lines}) == len(lines)
+
+
+@pytest.mark.parametrize(
+    "condition, says",
+    [
+        ("speed > 2", "settings are: .*model"),
+        ("model ==", "settings are: .*model"),
+        ("seed + 1", "no condition"),
+    ],
+)
+def test_a_condition_on_nothing_that_there_is_says_what_there_is(
+    folder: Path, condition: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(folder, "fake", "--where", condition)
+    assert re.search(says, " ".join(capsys.readouterr().err.split()))

@@ -195,6 +195,15 @@ def test_what_a_file_cannot_hold_is_one_sentence(name: str, litert: Any, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@needed
+def test_inputs_of_whole_numbers_are_refused_by_name(litert: Any, tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    x = torch.randint(0, 256, (4, 4, 8, 8), dtype=torch.uint8)
+    net, plan = integers(Made(lambda net, image: net.a(image / 255), a=nn.Conv2d(4, 4, 3)), x)
+    with pytest.raises(UnsupportedError, match="its input %.* is no tensor of floats"):
+        to_tflite(net, x, tmp_path / "net.tflite", plan=plan)
+
+
 def test_floats_are_refused_and_so_is_a_missing_extra(
     trained: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

@@ -111,6 +111,11 @@ class Lowering:
             if node.op == "placeholder":
                 if not node.users:
                     continue
+                if node not in self.seen:
+                    raise UnsupportedError(
+                        f"no int8 .tflite of this network: its input %{node.name} is no tensor of floats, and those of "
+                        "such a file are; let the network begin behind the conversion to floats, or export --to onnx"
+                    )
                 grid = self.grid(node)
                 inputs.append(self.give(node, grid, self.seen[node].shape).tensor)
             elif node.op == "output":
