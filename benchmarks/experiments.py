@@ -143,6 +143,6 @@ def where(units: list[Unit], condition: str | None) -> list[Unit]:
         met = frame.eval(condition, engine="python")
     except (NameError, SyntaxError, TypeError, ValueError) as error:  # pandas' own for unknown names is a NameError
         raise RecipeError(f"where {condition!r}: {error}; settings are: {', '.join(map(str, frame))}") from None
-    if getattr(met, "dtype", None) != bool:
+    if not (isinstance(met, pd.Series) and pd.api.types.is_bool_dtype(met)):
         raise RecipeError(f"where {condition!r} is no condition: it is not true or false for each row")
     return [units[i] for i in frame.index[met]]

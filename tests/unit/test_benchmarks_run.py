@@ -328,7 +328,7 @@ def test_the_list_of_a_gpu_names_rows_that_exist(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    "condition, says",
+    ("condition", "says"),
     [
         ("speed > 2", "settings are: .*model"),
         ("model ==", "settings are: .*model"),

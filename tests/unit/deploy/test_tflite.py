@@ -200,7 +200,7 @@ def test_inputs_of_whole_numbers_are_refused_by_name(litert: Any, tmp_path: Any)
     torch.manual_seed(0)
     x = torch.randint(0, 256, (4, 4, 8, 8), dtype=torch.uint8)
     net, plan = integers(Made(lambda net, image: net.a(image / 255), a=nn.Conv2d(4, 4, 3)), x)
-    with pytest.raises(UnsupportedError, match="its input %.* is no tensor of floats"):
+    with pytest.raises(UnsupportedError, match=r"its input %.* is no tensor of floats"):
         to_tflite(net, x, tmp_path / "net.tflite", plan=plan)
 
 
