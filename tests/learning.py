@@ -92,6 +92,23 @@ class Skipping(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Mixing(nn.Module):
+    """Linear layers over places and over features, as in MLP-Mixer, for images ``[n, 1, 8, 8]``: rows are tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over_places = nn.Linear(8, 8)
+        self.wide = nn.Linear(8, 12)
+        self.narrow = nn.Linear(12, 8, bias=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.squeeze(1)
+        x = x + F.relu(self.over_places(x.transpose(1, 2)), inplace=True).transpose(1, 2)
+        x = x + self.narrow(F.gelu(self.wide(x)))
+        return self.head(x.mean(1))
+
+
 def convolutional() -> nn.Module:
     """Layers of every kind one behind the other, for images ``[n, 1, 8, 8]``, 3 classes."""
     return nn.Sequential(

@@ -50,17 +50,21 @@ def transposed(layer: Any, weight: Tensor, y: Tensor, shape: torch.Size) -> Tens
 
 
 class _Route(torch.autograd.Function):
-    """Passes outputs on; their errors go to the weights as they are, and to the inputs by ``back``."""
+    """Passes outputs on; their errors go to the weights as they are, and to the inputs by ``back``.
+
+    ``y`` is changed in place, as it were (handed on as a view, it would forbid activations in place). Where it is a view
+    already, as a linear layer's outputs on sequences are, autograd takes the first gradient for its own.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, y: Tensor, x: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.back = back
-        ctx.mark_dirty(y)  # a view would forbid activations in place
+        ctx.mark_dirty(y)
         return y
 
     @staticmethod
     def backward(ctx: Any, errors: Tensor) -> tuple[Tensor, Tensor, None]:
-        return ctx.back(errors), errors, None
+        return errors, ctx.back(errors), None
 
 
 @contextmanager
@@ -78,7 +82,7 @@ def rerouted(network: nn.Module, back: Back) -> Iterator[None]:
             x = inputs.pop()
             if not x.requires_grad:
                 return y
-            found: Tensor = _Route.apply(x, y, lambda errors: back(path, module, x, errors))
+            found: Tensor = _Route.apply(y, x, lambda errors: back(path, module, x, errors))
             return found
 
         handles += [layer.register_forward_pre_hook(enter, with_kwargs=True), layer.register_forward_hook(leave)]

@@ -14,7 +14,7 @@ from fewbits.errors import RecipeError, UnsupportedError
 from fewbits.train.rules import Batch, rule_of
 from fewbits.train.rules._feedback import transposed
 from fewbits.weights import layers
-from learning import Functional, Skipping, backprops, batch_of, convolutional, cosine, dense, directions
+from learning import Functional, Mixing, Skipping, backprops, batch_of, convolutional, cosine, dense, directions
 
 IMAGE = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TARGETS = torch.arange(6) % 3
@@ -49,7 +49,7 @@ def test_the_transpose_is_what_autograd_says(layer: Any) -> None:
     torch.testing.assert_close(transposed(layer, layer.weight, errors, x.shape), expected)
 
 
-@pytest.mark.parametrize("make", [dense, convolutional, Functional, Skipping])
+@pytest.mark.parametrize("make", [dense, convolutional, Functional, Skipping, Mixing])
 def test_feedback_by_the_transpose_is_backpropagation(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     network = make().double()
