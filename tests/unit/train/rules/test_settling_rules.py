@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.train.rules import blocks_of, rule_of
-from learning import Functional, Skipping, backprops, batch_of, convolutional, dense, directions
+from learning import Functional, Mixing, Skipping, backprops, batch_of, convolutional, dense, directions
 
 IMAGE = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TARGETS = torch.arange(6) % 3
@@ -46,7 +46,7 @@ def network_and_inputs(make: Callable[[], nn.Module]) -> tuple[nn.Module, Tensor
     return make().double(), (torch.randn(6, 5).double() if make is dense else IMAGE)
 
 
-NETWORKS = [dense, convolutional, Functional, Skipping]
+NETWORKS = [dense, convolutional, Functional, Skipping, Mixing]
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -126,6 +126,7 @@ def test_the_limit_is_backpropagation_to_the_stated_order(name: str, options: di
         (convolutional, "dual-propagation", {}),
         (Functional, "dual-propagation", {}),
         (Skipping, "dual-propagation", {}),
+        (Mixing, "dual-propagation", {}),
         (Skipping, "equilibrium-propagation", {"steps": 40, "step": 0.8}),
     ],
 )
