@@ -107,6 +107,19 @@ class _Proxy(fx.Proxy):
 class _Tracer(fx.Tracer):
     """Stops at layers whose kind is known, parametrized ones included; looks into everything else."""
 
+    def __init__(self, fixed: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._fixed = fixed
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Its arguments; those that are fixed as they are, and not torch.fx's way, which leaves checks in the graph."""
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        for place, given in enumerate(args):
+            if isinstance(given, fx.Proxy) and (name := str(given.node.target)) in self._fixed:
+                args[place] = self._fixed[name]
+                self.graph.erase_node(given.node)
+        return function, args
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
@@ -149,8 +162,11 @@ def kind_of_module(module: nn.Module) -> Kind | None:
     return None
 
 
-def graph_of(model: nn.Module) -> fx.Graph:
+def graph_of(model: nn.Module, *, fixed: Mapping[str, Any] | None = None) -> fx.Graph:
     """The bare graph of a network, whether or not relevance can go through it.
+
+    Args:
+        fixed: values of arguments of its forward, which then are no inputs of the graph.
 
     Raises:
         UnsupportedError: control flow that depends on data.
@@ -159,7 +175,7 @@ def graph_of(model: nn.Module) -> fx.Graph:
         delattr(model, name)  # of a tracing before: the same tensors come again, and have their names again
     try:
         with left_alone(model):
-            return _Tracer().trace(model)
+            return _Tracer(fixed or {}).trace(model)
     except Exception as error:  # torch.fx raises many types, depending on what the forward does
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UnsupportedError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.graph import graph_of
+from fewbits.task.batches import called
 from fewbits.train.rules._cuts import ends_of, free_nodes, is_activation, is_norm
 from fewbits.train.rules._walk import Walk
 from fewbits.weights import WEIGHTED
@@ -163,6 +165,7 @@ class Chain(Sequence[Block]):
                 "one tensor"
             )
         nodes = [node for node in graph.nodes if node.op != "placeholder"]
+        self._argument = str(given[0].target)
         self._blocks: list[Block] = []
         start, way_in = 0, given[0]
         for end in (*ends_of(nodes, given[0], self.modules, self.free, pooled), len(nodes) - 1):
@@ -187,10 +190,13 @@ class Chain(Sequence[Block]):
         Raises:
             UnsupportedError: they are more than one tensor.
         """
-        parts = [inputs] if isinstance(inputs, Tensor) else [*inputs.args, *inputs.kwargs.values()]
-        if len(parts) == 1 and isinstance(parts[0], Tensor):
-            return parts[0]
-        raise UnsupportedError("a batch has several inputs; a rule that goes layer by layer takes one tensor")
+        args, kwargs = called(inputs)
+        found = args[0] if args else kwargs.get(self._argument)
+        if len(args) + len(kwargs) == 1 and isinstance(found, Tensor):
+            return found
+        raise UnsupportedError(
+            f"a batch has other inputs than one tensor; a rule that goes layer by layer takes {self._argument} alone"
+        )
 
     @torch.no_grad()
     def activations(self, x: Tensor) -> list[Tensor]:
@@ -218,13 +224,22 @@ def blocks_of(network: nn.Module, *, pooled: bool = True) -> Chain:
         pooled: whether pooling that follows the activation belongs to the block, else to the next one.
 
     Raises:
-        UnsupportedError: torch.fx cannot read it, or it takes several inputs.
+        UnsupportedError: torch.fx cannot read it, or it takes several inputs (others that have defaults have these).
     """
     if isinstance(network, WEIGHTED):  # a layer is a network of one
         network = nn.Sequential(network)
     try:
-        graph = graph_of(network)
+        graph = graph_of(network, fixed=_defaults(network))
     except UnsupportedError as error:
         reason = str(error).removesuffix("; ecq, ecqx and pruning do without")
         raise UnsupportedError(f"{reason}; a rule that goes layer by layer cannot train it, backprop can") from error
     return Chain(network, graph, pooled=pooled)
+
+
+def _defaults(network: nn.Module) -> dict[str, Any]:
+    """Arguments of the forward that need not be given: all that have defaults, but one if there are no others."""
+    found = inspect.signature(network.forward).parameters.values()
+    own = [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if own and all(p.default is not p.empty for p in own):
+        own = own[1:]
+    return {p.name: p.default for p in own if p.default is not p.empty}

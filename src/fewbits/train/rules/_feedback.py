@@ -52,8 +52,8 @@ def transposed(layer: Any, weight: Tensor, y: Tensor, shape: torch.Size) -> Tens
 class _Route(torch.autograd.Function):
     """Passes outputs on; their errors go to the weights as they are, and to the inputs by ``back``.
 
-    ``y`` is changed in place, as it were (handed on as a view, it would forbid activations in place). Where it is a view
-    already, as a linear layer's outputs on sequences are, autograd takes the first gradient for its own.
+    ``y`` is handed on as if it were changed in place, since a view of it would forbid activations in place. Where it is
+    a view already, as a linear layer's outputs on sequences are, autograd takes the first gradient for its own.
     """
 
     @staticmethod

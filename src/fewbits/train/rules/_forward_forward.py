@@ -95,7 +95,12 @@ def mixed(inputs: Tensor, targets: Tensor, outputs: Tensor) -> tuple[Tensor, Ten
     """Inputs as they are, and each averaged with another one of the batch: that half the batch away in brightness.
 
     Which one depends on the samples alone, not on their order.
+
+    Raises:
+        UnsupportedError: whole numbers, such as tokens, which have no mean.
     """
+    if not inputs.is_floating_point():
+        raise UnsupportedError(f"scff averages inputs, and these are {str(inputs.dtype)[6:]}: take mono-forward")
     order = inputs.flatten(1).double().sum(1).argsort()
     other = torch.empty_like(order)
     other[order] = order.roll(len(order) // 2)

@@ -15,6 +15,7 @@ from accelerate.utils.operations import recursively_apply
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewbits.errors import UnsupportedError
 from fewbits.task.batches import called, outside_autograd
@@ -62,14 +63,16 @@ def along_direction(
 ) -> tuple[Any, Tensor, float]:
     """Outputs, loss, and the slope of the loss along a direction of all weights."""
     args, kwargs = called(batch.inputs)
-    with torch.no_grad(), forward_ad.dual_level(), batch.computing():
+    plain = sdpa_kernel(SDPBackend.MATH)  # attention's other forms are not differentiated forward
+    with torch.no_grad(), forward_ad.dual_level(), batch.computing(), plain:
         duals = {name: forward_ad.make_dual(p.detach(), along[name]) for name, p in weights.items()}
         try:
             returned = functional_call(network, duals, args, kwargs)
             loss, slope = forward_ad.unpack_dual(batch.loss_of(returned))
         except NotImplementedError as error:
             raise UnsupportedError(
-                f"forward-gradient: PyTorch does not differentiate an operation forward: {str(error)[:200]}"
+                "forward-gradient: PyTorch does not differentiate an operation forward: "
+                f"{str(error).splitlines()[0][:200]}"
             ) from error
         outputs = recursively_apply(lambda t: forward_ad.unpack_dual(t).primal.clone(), returned)
         if slope is None:

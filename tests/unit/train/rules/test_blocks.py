@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewbits.assign import global_magnitude
 from fewbits.attach import attach, background
 from fewbits.errors import UnsupportedError
+from fewbits.task import Inputs
 from fewbits.train.rules import Chain, blocks_of
 from fewbits.weights import select
 from fewbits.zoo.resnet import ResNet20
@@ -155,6 +156,20 @@ class Two(Forking):
         return self.layer(x) + y
 
 
+class Optional(Two):
+    """Other arguments than the inputs have defaults, as a mask of attention has."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: float = 2.0, *, turned: bool = False) -> Tensor:  # type: ignore[override]
+        x = self.layer(x) if mask is None else self.layer(x * mask)
+        return -x if turned else scale * x
+
+
+class Named(Two):
+    def forward(self, pixels: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        assert pixels is not None
+        return self.layer(pixels)
+
+
 class Around(Forking):
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.layer(x)) + x
@@ -194,3 +209,15 @@ def test_networks_that_are_no_chain_are_refused() -> None:
         blocks_of(Forking())
     with pytest.raises(UnsupportedError, match="Two takes 2 inputs"):
         blocks_of(Two())
+
+
+def test_arguments_that_have_defaults_keep_them() -> None:
+    x = torch.randn(2, 4)
+    for network in (Optional(), Named()):
+        (block,) = chain = blocks_of(network)
+        torch.testing.assert_close(block(x), network(x))
+        assert chain.enter(x) is x
+    assert chain.enter(Inputs((), {"pixels": x})) is x
+    for inputs in (Inputs((x, x), {}), Inputs((), {"mask": x})):
+        with pytest.raises(UnsupportedError, match="takes pixels alone"):
+            chain.enter(inputs)

@@ -81,3 +81,18 @@ def test_what_has_no_forward_derivative_is_named() -> None:
     network, rule = Doubling().double(), rule_of("forward-gradient")
     with pytest.raises(UnsupportedError, match=r"does not differentiate an operation forward: .*custom autograd"):
         rule.update(network, batch_of(network, X, TARGETS), rule.init(network))
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x).unsqueeze(1)
+        return nn.functional.scaled_dot_product_attention(y, y, y).squeeze(1)
+
+
+def test_attention_is_differentiated_forward_though_its_fast_form_is_not() -> None:
+    network = Attending().double()
+    assert directions(rule_of("forward-gradient"), network, batch_of(network, X, TARGETS))["layer.weight"].any()

@@ -117,6 +117,8 @@ def test_labels_are_written_over_the_first_values() -> None:
 def test_mixtures_are_of_two_different_samples_whatever_their_order() -> None:
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
     same, mixture = mixed(X, Y, X)
+    with pytest.raises(UnsupportedError, match="scff averages inputs, and these are int64: take mono-forward"):
+        mixed(torch.ones(12, 5, dtype=torch.long), Y, X)
     assert torch.equal(same, X)
     assert not bool((mixture == X).all(1).any())
     torch.testing.assert_close(mixed(X[order], Y, X)[1], mixture[order])
