@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -335,6 +336,34 @@ def test_one_sample_of_several_inputs_leaves_the_batch_open(tmp_path):
     to_onnx(Two().eval(), batch, tmp_path / "net.onnx")
     two = {"words": np.zeros((2, 4), np.int64), "context": np.ones((2, 3), np.float32)}
     assert [len(values) for values in run((tmp_path / "net.onnx").read_bytes(), two)] == [2, 2, 2]
+
+
+class Kept:
+    """A cache of an own class, as transformers' decoders return it."""
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+
+
+@dataclass
+class Found:
+    scores: Tensor
+    more: Kept | None = None
+
+
+def test_what_is_no_tensor_beside_the_outputs_is_left_out(tmp_path):
+    class Caching(Two):
+        def forward(self, words: Tensor, context: Tensor) -> Any:
+            found = super().forward(words, context)
+            return (Found(found["scores"], Kept(context)), Kept(words), found["rest"][0])
+
+    batch = {"words": torch.arange(12).reshape(3, 4), "context": torch.randn(3, 3)}
+    model = Caching().eval()
+    to_onnx(model, batch, tmp_path / "net.onnx")
+    one, two = run((tmp_path / "net.onnx").read_bytes(), {name: x.numpy() for name, x in batch.items()})
+    wanted = model(**batch)
+    assert np.allclose(one, wanted[0].scores.detach().numpy(), atol=1e-5)
+    assert np.allclose(two, wanted[2].detach().numpy(), atol=1e-5)
 
 
 def test_what_is_no_tensor_is_named(tmp_path):

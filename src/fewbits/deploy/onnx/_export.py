@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from fewbits import files
 from fewbits.deploy.onnx._compare import Agreement, allowed, compare, distance
@@ -74,6 +76,9 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
     expected = list(tensors_in(returned))
     if not expected:
         raise ExportError(f"{type(model).__name__} returns {described(returned)}, no tensor")
+    parts = [part for part in tree_leaves(returned) if part is not None]  # as torch's exporter sees them
+    more = [id(part) for part in parts] != [id(tensor) for tensor in expected]
+    make = partial(graph_of, outputs=len(expected), only_tensors=more)
     integer = is_integer(model)
     network: nn.Module = model
     # What is as the user wrote it may have normalisation, which torch would fold, and weights in two roles.
@@ -90,12 +95,12 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
     tensors, notes = _integers(network, entries, factors)
     source = repeated(network) if isinstance(network, fx.GraphModule) else network
     to_trace, marks = marked(source, tensors)
-    graph = graph_of(to_trace, inputs, outputs=len(expected), optimize=factors is not None)
+    graph = make(to_trace, inputs, optimize=factors is not None)
     changed = misplaced(graph, marks, aliases(to_trace)) - {f"{path}.weight" for path in layers(network)}
     if changed:  # of recurrent layers and attention, which runtimes have in an order of their own
         tensors = {name: integers for name, integers in tensors.items() if name not in changed}
         to_trace, marks = marked(source, tensors)
-        graph = graph_of(to_trace, inputs, outputs=len(expected), optimize=factors is not None)
+        graph = make(to_trace, inputs, optimize=factors is not None)
         several = f"{len(changed)} tensor{'s' * (len(changed) > 1)}"
         notes.append(f"{several} became float32: torch's exporter rearranges the weights of {_modules(changed)}")
     put(graph, tensors, marks, aliases(to_trace))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from fewbits.errors import ExportError
 from fewbits.int8.quantizer import Quantizer
 from fewbits.ops.swap import inline
 from fewbits.task import Inputs, samples_in
-from fewbits.task.batches import called, described
+from fewbits.task.batches import called, described, tensors_in
 from fewbits.task.signature import Signature
 
 OPSET = 21  # the first with 4-bit integers
@@ -61,12 +62,14 @@ def feeds_of(network: nn.Module, inputs: Any) -> dict[str, Tensor]:
     return {name: value.detach().cpu() for name, value in named.items()}
 
 
-def graph_of(network: nn.Module, inputs: Any, *, outputs: int = 1, optimize: bool = True) -> Any:
+def graph_of(
+    network: nn.Module, inputs: Any, *, outputs: int = 1, only_tensors: bool = False, optimize: bool = True
+) -> Any:
     """The ModelProto of a network in evaluation mode; any batch size goes.
 
     Args:
         network: what is exported. inputs: an example: one tensor ``[N, ...]``, or :class:`~fewbits.task.Inputs`.
-        outputs: how many tensors it gives.
+        outputs: how many tensors it gives. only_tensors: leave out what else it gives, such as a cache of keys.
         optimize: let torch's exporter fuse and fold; not where weights must come out as they are.
 
     Raises:
@@ -79,6 +82,8 @@ def graph_of(network: nn.Module, inputs: Any, *, outputs: int = 1, optimize: boo
             parent, _, name = path.rpartition(".")
             setattr(network.get_submodule(parent), name, _Pair(module))
     network = inline(network)
+    if only_tensors:
+        network.forward = _tensors_of(network.forward)
     samples, batch = samples_in(inputs), torch.export.Dim("batch")
     args, kwargs = called(_twice(inputs, samples) if samples == 1 else inputs)  # a batch of one would stay one
 
@@ -108,6 +113,16 @@ def graph_of(network: nn.Module, inputs: Any, *, outputs: int = 1, optimize: boo
         raise ExportError(f"torch cannot export {type(network).__name__} to ONNX: {reason}") from error
     assert program is not None
     return program.model_proto
+
+
+def _tensors_of(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward that gives nothing but the tensors, in order."""
+
+    @wraps(forward)
+    def bare(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return tuple(tensors_in(forward(*args, **kwargs)))
+
+    return bare
 
 
 def _twice(inputs: Any, samples: int) -> Any:
