@@ -178,6 +178,17 @@ def _verdict(paper: pd.Series, tuned: pd.Series) -> str:
     return "undecided"
 
 
+def on_the_way(frame: pd.DataFrame) -> pd.DataFrame:
+    """``after_5``, and so on: the accuracy after so many epochs of a row's ``curve``; ``near``: after how many of them
+    it was first within a point of the curve's best."""
+    made = [
+        {f"after_{epochs:g}": value for epochs, value in curve}
+        | {"near": min(epochs for epochs, value in curve if value >= max(v for _, v in curve) - 1)}
+        for curve in frame["curve"]
+    ]
+    return frame.join(pd.DataFrame(made, index=frame.index))
+
+
 def against_orion(frame: pd.DataFrame) -> pd.DataFrame:
     """``against_orion``: the time of Orion's program of the same network and seed over that of the row."""
     theirs = frame[frame["program"].str.contains("Orion")].set_index(["model", "seed"])["milliseconds"]

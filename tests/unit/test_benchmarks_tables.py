@@ -132,6 +132,14 @@ def test_gains_are_against_the_recipe_as_it_is_with_the_same_seed() -> None:
     assert [None if pd.isna(v) else v for v in found] == [None, None, 1.0, 3.0, 0.5, None]
 
 
+def test_what_a_curve_says_on_the_way() -> None:
+    curves = [[[1, 30.0], [5, 41.5], [20, 42.0]], [[1, 42.0], [5, 41.5]]]
+    found = derived.on_the_way(pd.DataFrame({"curve": curves}, index=[7, 3]))
+    assert list(found["near"]) == [5, 1]
+    assert list(found["after_5"]) == [41.5, 41.5]
+    assert pd.isna(found["after_20"].iloc[1])
+
+
 def test_a_claim_holds_where_its_interval_is_above_zero() -> None:
     """Differences 1, 2, 3 against 5, 4, 6: the interval is mean +- 4.303 s / sqrt 3."""
     rows = [
