@@ -162,11 +162,13 @@ def kind_of_module(module: nn.Module) -> Kind | None:
     return None
 
 
-def graph_of(model: nn.Module, *, fixed: Mapping[str, Any] | None = None) -> fx.Graph:
+def graph_of(
+    model: nn.Module, *, fixed: Mapping[str, Any] | None = None, way: str = "ecq, ecqx and pruning do without"
+) -> fx.Graph:
     """The bare graph of a network, whether or not relevance can go through it.
 
     Args:
-        fixed: values of arguments of its forward, which then are no inputs of the graph.
+        fixed: values of arguments of its forward, which then are no inputs of the graph. way: out, where there is none.
 
     Raises:
         UnsupportedError: control flow that depends on data.
@@ -179,9 +181,17 @@ def graph_of(model: nn.Module, *, fixed: Mapping[str, Any] | None = None) -> fx.
     except Exception as error:  # torch.fx raises many types, depending on what the forward does
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UnsupportedError(
-            f"cannot read the structure of {type(model).__name__} with torch.fx{_line_of(error)}: {reason[:200]}; ecq, "
-            "ecqx and pruning do without"
+            f"cannot read the structure of {type(model).__name__} with torch.fx{_line_of(error)}: {reason[:200]}; {way}"
         ) from error
+
+
+def defaults_of(model: nn.Module) -> dict[str, Any]:
+    """Arguments of the forward that need not be given: all that have defaults, but one if there are no others."""
+    found = inspect.signature(model.forward).parameters.values()
+    own = [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if own and all(p.default is not p.empty for p in own):
+        own = own[1:]
+    return {p.name: p.default for p in own if p.default is not p.empty}
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 from fewbits.approximation import Approximation, approximations_of
 from fewbits.attach.plain import plain_copy
 from fewbits.errors import UnsupportedError
-from fewbits.graph.traced import Kind, graph_of, kind_of_module
+from fewbits.graph.traced import defaults_of, graph_of
 from fewbits.ops.swap import Mode
 from fewbits.private.polynomial import Polynomial, polynomial_of
+from fewbits.weights import NORMS
 
 CHUNK = 64  # samples that go through an operation together
 INPUT = "input"
@@ -28,11 +29,15 @@ _MODULES = (
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
     nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Upsample,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d,
+    nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
+    nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d,
 )  # fmt: skip
 _FUNCTIONS = (
     torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze, torch.mean, torch.sum,
     torch.neg, operator.neg, operator.getitem, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d,
-    F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.dropout, F.dropout2d, F.pad, F.interpolate,
+    F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.dropout, F.dropout2d, F.pad, F.interpolate, F.linear, F.conv1d,
+    F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, torch.matmul, operator.matmul,
 )  # fmt: skip
 _METHODS = (
     "view", "reshape", "flatten", "permute", "transpose", "contiguous", "squeeze", "unsqueeze", "mean", "sum", "neg",
@@ -101,7 +106,7 @@ def read(model: nn.Module, shape: tuple[int, ...]) -> Reading:
 class _Reader:
     def __init__(self, model: nn.Module, shape: tuple[int, ...], approximations: Mapping[str, Approximation]) -> None:
         self.model, self.approximations = model, approximations
-        self.graph = graph_of(model)
+        self.graph = graph_of(model, fixed=defaults_of(model), way="write its forward so that it can be traced")
         self.modules = dict(model.named_modules())
         self.reading = Reading(shape)
         self.values: dict[fx.Node, Any] = {}
@@ -128,12 +133,17 @@ class _Reader:
                 found = self._value(node.args[0])
                 if not isinstance(found, Form):
                     raise UnsupportedError("an encrypted network returns one tensor")
+                if not found.terms:
+                    raise UnsupportedError(
+                        "the network's outputs are the same for all inputs: all weights on some way are zero"
+                    )
                 self.reading.output = _flat(found)
             elif node.op == "get_attr":
                 value: Any = self.model
                 for part in str(node.target).split("."):
                     value = getattr(value, part)
-                self.values[node] = value
+                constant = isinstance(value, Tensor) and value.is_floating_point()  # of the forward's own
+                self.values[node] = value.double() if constant else value
             else:
                 try:
                     self.values[node] = self._call(node)
@@ -169,16 +179,16 @@ class _Reader:
             return self._square(node, forms[0])
         if target in _POWER and args[1] in (1, 2, 3, 4):
             return self._polynomial(node, forms[0], Polynomial((0.0,) * int(args[1]) + (1.0,)))
-        if self._affine(target):
+        if len(forms) == 1 and args and args[0] is forms[0] and self._affine(target):
             return _mapped(forms[0], lambda x: self._run(node, target, (x, *args[1:]), kwargs))
         return self._approximated(node, target, forms[0], args, kwargs)
 
     def _affine(self, target: Any) -> bool:
         if isinstance(target, nn.Module):
-            kind = kind_of_module(target)
-            if kind is Kind.NORM:
-                return isinstance(target, _MODULES) and getattr(target, "running_mean", None) is not None
-            return kind is not None and isinstance(target, _MODULES)
+            own = next((kind for kind in type(target).__mro__ if kind in _MODULES), None)
+            if own is None or type(target).forward is not own.forward:
+                return False
+            return not isinstance(target, NORMS) or target.running_mean is not None
         return target in _FUNCTIONS or target in _METHODS
 
     def _run(self, node: fx.Node, target: Any, args: Any, kwargs: Any) -> Any:
@@ -235,7 +245,9 @@ class _Reader:
     def _new(self, node: fx.Node, form: Form, squared: bool, other: Form | None = None) -> Form:
         """A node of its own, and the value as an affine function of it."""
         if not form.terms:
-            raise self._refused(node, "computes with a constant only")
+            raise UnsupportedError(
+                f"{self._where(node)} computes with a constant only, since all weights before it are zero: take it out"
+            )
         if form.bias.numel() > MOST_NUMBERS:
             raise _TooLargeError(
                 f"its {form.bias.numel():,} numbers are more than a ciphertext's {MOST_NUMBERS:,} slots"
@@ -318,6 +330,7 @@ def _mapped(form: Form, run: Any) -> Form:
     if weights > MOST_WEIGHTS:
         raise _TooLargeError(f"its matrix of {weights:,} weights is more than {MOST_WEIGHTS:,}")
     terms = {name: _chunked(unit, run) - zero for name, unit in form.terms.items()}
+    terms = {name: matrix for name, matrix in terms.items() if matrix.any()}
     return Form(terms, _chunked(form.bias[None], run)[0])
 
 

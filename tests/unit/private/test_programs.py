@@ -93,6 +93,33 @@ def test_residual_sums_strides_and_normalisation() -> None:
     check(model, torch.randn(8, 1, 6, 6), profile="fast", error=1e3)
 
 
+class Linears(nn.Module):
+    """Linear operations of many kinds, as modules and functions; what has a default keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad, self.up, self.square = nn.ReflectionPad2d(1), nn.ConvTranspose2d(2, 3, 2, stride=2), Square()
+        self.down, self.last = nn.Parameter(torch.randn(2, 3, 3, 3)), nn.Parameter(torch.randn(4, 32))
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        x = x if mask is None else x * mask
+        x = self.square(nn.functional.conv2d(self.up(self.pad(x)), self.down, stride=2, padding=1))
+        return nn.functional.linear(x.flatten(1), self.last) @ torch.ones(4, 2).to(self.last)
+
+
+def test_linear_operations_of_many_kinds() -> None:
+    torch.manual_seed(6)
+    check(Linears(), torch.randn(8, 2, 2, 2), profile="fast", error=1e3)
+
+
+def test_what_weights_of_zero_make_constant_is_refused() -> None:
+    for place, message in ((0, "1.mul computes with a constant only"), (2, "outputs are the same for all inputs")):
+        model = mlp(6, 6, 2)
+        nn.init.zeros_(model[place].weight)
+        with pytest.raises(UnsupportedError, match=message):
+            compile_network(model, torch.randn(4, 6))
+
+
 def test_a_swapped_activation_is_its_polynomial() -> None:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 2)).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.graph import graph_of
+from fewbits.graph.traced import defaults_of
 from fewbits.task.batches import called
 from fewbits.train.rules._cuts import ends_of, free_nodes, is_activation, is_norm
 from fewbits.train.rules._walk import Walk
@@ -228,18 +228,5 @@ def blocks_of(network: nn.Module, *, pooled: bool = True) -> Chain:
     """
     if isinstance(network, WEIGHTED):  # a layer is a network of one
         network = nn.Sequential(network)
-    try:
-        graph = graph_of(network, fixed=_defaults(network))
-    except UnsupportedError as error:
-        reason = str(error).removesuffix("; ecq, ecqx and pruning do without")
-        raise UnsupportedError(f"{reason}; a rule that goes layer by layer cannot train it, backprop can") from error
-    return Chain(network, graph, pooled=pooled)
-
-
-def _defaults(network: nn.Module) -> dict[str, Any]:
-    """Arguments of the forward that need not be given: all that have defaults, but one if there are no others."""
-    found = inspect.signature(network.forward).parameters.values()
-    own = [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if own and all(p.default is not p.empty for p in own):
-        own = own[1:]
-    return {p.name: p.default for p in own if p.default is not p.empty}
+    way = "a rule that goes layer by layer cannot train it, backprop can"
+    return Chain(network, graph_of(network, fixed=defaults_of(network), way=way), pooled=pooled)
