@@ -70,8 +70,12 @@ def data(rows: Sequence[Row], looks: Mapping[str, int]) -> Figure | None:
         found = [row for row in plain if row.get("epochs") in (count, None)]
         lines = _gathered((str(row["rule"]), row["images"], row["accuracy"]) for row in found)
         if any(len(line) > 1 for line in lines.values()):
-            panels[f"{count:g} epoch{'s' * (count != 1)}"] = lines
+            panels[_epochs(count)] = lines
     return _drawn(panels, looks, "training images (log scale)", "accuracy (%)", log=True)
+
+
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch{'s' * (count != 1)}"
 
 
 def sparsity(rows: Sequence[Row], looks: Mapping[str, int]) -> Figure | None:
@@ -110,8 +114,8 @@ def _each(
         settings = Counter((images, count) for images, count, _ in trained)
         for images, count in sorted(key for key, _ in settings.most_common(2)):
             here = [r for r in kinds if r["images"] == images and r.get("epochs") in (count, None)]
-            title = f"{images:,} images, {count:g} epochs" + (f", with {here[0]['noise']} noise" if noisy and
-                    here[0].get("noise", "none") != "none" else "")  # fmt: skip
+            spoiled = noisy and here[0].get("noise", "none") != "none"
+            title = f"{images:,} images, {_epochs(count)}" + (f", with {here[0]['noise']} noise" if spoiled else "")
             panels[title] = _gathered((str(r["rule"]), x, r[key]) for r in here for x, key in keys.items())
     return _drawn(panels, looks, label, "accuracy (%)", words=words)
 

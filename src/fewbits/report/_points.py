@@ -43,6 +43,7 @@ _EARLIER = {"step": "step_rule", "floor": "min_kept"}
 
 def _said(words: str, value: Any) -> str:
     """A setting in words; one that is no number, such as ``0.5%``, as it was written."""
+    words = words.removesuffix("s") if is_number(value) and value == 1 else words
     return words.format(value) if is_number(value) else re.sub(r"\{:[^}]*\}", lambda _: str(value), words).format(value)
 
 

@@ -138,6 +138,7 @@ def test_a_learning_rate_is_told_only_where_it_tells_trainings_apart() -> None:
     def names(*trainings: dict[str, Any]) -> list[str]:
         return [p.method for p in points([{"method": "ecq", "accuracy": 90.0, "bytes": 9, **t} for t in trainings])]
 
+    assert names({"epochs": 1.0}, {"epochs": 2.0}) == ["ecq, 1 epoch", "ecq, 2 epochs"]
     assert names({"epochs": 2.0}, {"epochs": 10.0, "lr": 0.01}) == ["ecq, 2 epochs", "ecq, 10 epochs"]
     assert names({"epochs": 2.0, "lr": 0.1}, {"epochs": 2.0, "lr": 0.01}) == [
         "ecq, learning rate 0.1", "ecq, learning rate 0.01",
