@@ -134,9 +134,7 @@ class _Reader:
                 if not isinstance(found, Form):
                     raise UnsupportedError("an encrypted network returns one tensor")
                 if not found.terms:
-                    raise UnsupportedError(
-                        "the network's outputs are the same for all inputs: all weights on some way are zero"
-                    )
+                    raise _constant("the output")
                 self.reading.output = _flat(found)
             elif node.op == "get_attr":
                 value: Any = self.model
@@ -245,9 +243,7 @@ class _Reader:
     def _new(self, node: fx.Node, form: Form, squared: bool, other: Form | None = None) -> Form:
         """A node of its own, and the value as an affine function of it."""
         if not form.terms:
-            raise UnsupportedError(
-                f"{self._where(node)} computes with a constant only, since all weights before it are zero: take it out"
-            )
+            raise _constant(self._where(node))
         if form.bias.numel() > MOST_NUMBERS:
             raise _TooLargeError(
                 f"its {form.bias.numel():,} numbers are more than a ciphertext's {MOST_NUMBERS:,} slots"
@@ -319,6 +315,10 @@ class _Reader:
         )
 
 
+def _constant(where: str) -> UnsupportedError:
+    return UnsupportedError(f"{where}: all its weights are zero, so its outputs depend on no input: leave it out")
+
+
 class _TooLargeError(Exception):
     """A value of more numbers than can be computed with; where it is, is said by who knows."""
 
@@ -349,7 +349,7 @@ def _added(left: Form, right: Form, sign: float) -> Form:
     for name, term in right.terms.items():
         terms[name] = terms[name] + sign * term if name in terms else sign * term + torch.zeros_like(left.bias)
     bias = left.bias + sign * right.bias
-    return Form({name: term.expand(len(term), *bias.shape) for name, term in terms.items()}, bias)
+    return Form({name: term.expand(len(term), *bias.shape) for name, term in terms.items() if term.any()}, bias)
 
 
 def _flat(form: Form) -> Form:

@@ -122,8 +122,6 @@ def _layer(
             "(compile_network)"
         )
     matrix = form.terms[source].numpy().T
-    if not matrix.any():
-        raise UnsupportedError(f"{where}: all its weights are zero, so its outputs depend on no input: leave it out")
     levels, step = on_grid(matrix, bits)
     scale *= step
     bias = np.array([round(float(b) / scale) for b in form.bias.numpy()], dtype=object)
