@@ -146,9 +146,13 @@ FINDINGS = {
 }  # fmt: skip
 
 
+ENOUGH = 3  # seeds for a verdict
+
+
 def contests(frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each rule, seed, number of images and finding: points over each backprop with that seed, and what they
-    say of all seeds: ``holds``, ``does not hold``, ``only against under-trained backprop``, or ``undecided``."""
+    say of all seeds: ``holds``, ``does not hold``, ``only against under-trained backprop``, or ``undecided``; of fewer
+    than three, ``too few seeds``."""
     found = []
     rivals = frame[frame["rule"].isin(RIVALS.values())].set_index(["rule", "images", "seed"])
     for _, row in frame[~frame["rule"].isin(RIVALS.values())].iterrows():
@@ -171,6 +175,8 @@ def contests(frame: pd.DataFrame) -> pd.DataFrame:
 def _verdict(paper: pd.Series, tuned: pd.Series) -> str:
     if not len(paper) or not len(tuned):
         return "not measured"
+    if min(len(paper), len(tuned)) < ENOUGH:
+        return "too few seeds"
     if (tuned > 0).all():
         return "holds" if (paper > 0).all() else "undecided"
     if (tuned <= 0).all():

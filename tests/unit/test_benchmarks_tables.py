@@ -132,6 +132,31 @@ def test_gains_are_against_the_recipe_as_it_is_with_the_same_seed() -> None:
     assert [None if pd.isna(v) else v for v in found] == [None, None, 1.0, 3.0, 0.5, None]
 
 
+@pytest.mark.parametrize(
+    ("over_tuned", "over_paper", "verdict"),
+    [
+        ((1, 2, 3), (9, 9, 9), "holds"),
+        ((1, 2, 3), (9, -1, 9), "undecided"),
+        ((1, -2, 3), (9, 9, 9), "undecided"),
+        ((-1, -2, 0), (9, 9, 9), "only against under-trained backprop"),
+        ((-1, -2, 0), (9, -9, 9), "does not hold"),
+        ((1, 2), (9, 9), "too few seeds"),
+    ],
+)
+def test_a_rule_beats_backprop_where_all_of_three_seeds_say_so(
+    over_tuned: tuple[int, ...], over_paper: tuple[int, ...], verdict: str
+) -> None:
+    values = dict.fromkeys(derived.FINDINGS.values(), 50.0)
+    rows = [
+        values | {"id": 0, "rule": rule, "images": 9, "seed": seed} | dict.fromkeys(values, 50.0 - less)
+        for seed, (tuned, paper) in enumerate(zip(over_tuned, over_paper, strict=True))
+        for rule, less in (("mine", 0), ("backprop", tuned), ("backprop of the paper", paper))
+    ]
+    found = derived.contests(pd.DataFrame(rows))
+    assert set(found["verdict"]) == {verdict}
+    assert sorted(found["over_tuned"][found["finding"] == "blur"]) == sorted(over_tuned)
+
+
 def test_what_a_curve_says_on_the_way() -> None:
     curves = [[[1, 30.0], [5, 41.5], [20, 42.0]], [[1, 42.0], [5, 41.5]]]
     found = derived.on_the_way(pd.DataFrame({"curve": curves}, index=[7, 3]))
