@@ -195,7 +195,8 @@ class Chain(Sequence[Block]):
         if len(args) + len(kwargs) == 1 and isinstance(found, Tensor):
             return found
         raise UnsupportedError(
-            f"a batch has other inputs than one tensor; a rule that goes layer by layer takes {self._argument} alone"
+            f"a batch has other inputs than one tensor; a rule that goes layer by layer takes {self._argument} alone, "
+            "and backprop takes any"
         )
 
     @torch.no_grad()
