@@ -100,6 +100,19 @@ def conservation_error(model: nn.Module, x: Tensor, rules: Rules) -> float:
     return abs(end - float(start.sum())) / flowing
 
 
+class Conv1D(nn.Module):
+    """As transformers has it: weights ``[inputs, outputs]``."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.randn(nf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = (*x.size()[:-1], self.nf)
+        return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view(size)
+
+
 class Residual(nn.Module):
     """Convolution, normalisation, an addition in place, ReLU in place, pooling and a dense head."""
 

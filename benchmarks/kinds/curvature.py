@@ -72,7 +72,7 @@ class Judge:
 
     def cost(self, trace: dict[str, Tensor]) -> Tensor:
         """EHAP's criterion of every channel."""
-        return joined(sensitivity(Curvature(trace, {}, "channel", "", 0, 0), self.weights))
+        return joined(sensitivity(Curvature(trace, {}, "channel", "", 0, 0, self.exact.axes), self.weights))
 
     def row(self, method: str, draws: int, seconds: float, trace: dict[str, Tensor], precision: str = "float32") -> Row:
         """How well traces rank channels, and what they took."""

@@ -89,23 +89,26 @@ def layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv1d | nn.Conv2d | nn
     return {path: m for path, m in model.named_modules() if isinstance(m, WEIGHTED)}
 
 
+def turned(model: nn.Module) -> dict[str, nn.Module]:
+    """``{path: module}`` of every layer with a weight of ``[inputs, outputs]``, see :func:`is_turned`."""
+    return {path: m for path, m in model.named_modules() if is_turned(m)}
+
+
 def layer_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Those of :func:`select` that a linear or convolutional layer computes with: they have rows of output channels."""
-    first, paths = aliases(model), [f"{path}.weight".lstrip(".") for path in layers(model)]
+    """Those of :func:`select` that a linear or convolutional layer or a ``Conv1D`` computes with: it has channels."""
+    first, paths = aliases(model), [f"{path}.weight".lstrip(".") for path in (*layers(model), *turned(model))]
     names = {first.get(name, name) for name in paths}
     return {name: tensor for name, tensor in select(model).items() if name in names} if names else {}
 
 
 def channel_axes(model: nn.Module) -> dict[str, int]:
-    """``{weight name: the dimension of its output channels}`` of :func:`layer_weights`, ``Conv1D``, recurrent layers.
+    """``{weight name: the dimension of its output channels}`` of :func:`layer_weights` and recurrent layers.
 
     A recurrent layer has its hidden units once for each gate along dimension 0.
     """
-    found = dict.fromkeys(layer_weights(model), 0)
-    for name, own in _candidates(model)[0].items():
-        if name not in found and any(is_turned(p.module) or isinstance(p.module, nn.RNNBase) for p in own):
-            found[name] = int(is_turned(own[0].module))
-    return found
+    known, computing = _candidates(model)[0], layer_weights(model)
+    recurrent = [name for name, own in known.items() if any(isinstance(p.module, nn.RNNBase) for p in own)]
+    return {name: int(is_turned(known[name][0].module)) for name in dict.fromkeys([*computing, *recurrent])}
 
 
 def select(model: nn.Module, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> dict[str, Tensor]:

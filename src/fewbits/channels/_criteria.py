@@ -17,7 +17,7 @@ from fewbits.measure.curvature.gradients import Passes
 from fewbits.task import Batch, Classification, Task, first_of, handing, main_output, measured_over, run, samples_in
 from fewbits.task.batches import check_gradient
 from fewbits.task.structure import structure_of
-from fewbits.weights import NORMS, channel_axes, layer_weights, places
+from fewbits.weights import NORMS, channel_axes, is_turned, layer_weights, places, turned
 
 Batches = Iterable[Any]
 ChannelScores = dict[str, Tensor]
@@ -116,7 +116,8 @@ def by_output(model: nn.Module, batches: Batches, *, draws: int = 1, seed: int =
                     flat = [y for ys in outputs.values() for y in ys]
                     slopes = iter(torch.autograd.grad(loss, flat, retain_graph=again))
                     for name, ys in outputs.items():
-                        axis = -1 if isinstance(model.get_submodule(name.removesuffix(".weight")), nn.Linear) else 1
+                        layer = model.get_submodule(name.removesuffix(".weight"))
+                        axis = -1 if isinstance(layer, nn.Linear) or is_turned(layer) else 1
                         moved = [_summed((y.detach() * next(slopes)).movedim(axis, 1)) for y in ys]
                         cost = sum(moved).square().sum(0) / (2 * draws)  # type: ignore[union-attr]
                         totals[name] = totals[name] + cost if name in totals else cost
@@ -143,6 +144,9 @@ def _gated(model: nn.Module, inputs: Any) -> dict[str, str]:
             norm = len(users) == 1 and users[0].op == "call_module"
             norm = norm and isinstance(model.get_submodule(str(users[0].target)), NORMS)
             found.setdefault(f"{node.target}.weight", str(users[0].target if norm else node.target))
+    for path in turned(model):  # a tracer looks into them
+        if f"{path}.weight" in weights:
+            found.setdefault(f"{path}.weight", path)
     return found
 
 

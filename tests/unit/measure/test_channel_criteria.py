@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewbits.channels import by_chance, by_curvature, by_magnitude, by_output, by_taylor, criterion, first_samples
+from fewbits.channels._criteria import CRITERIA
 from fewbits.errors import DataError, RecipeError
 from fewbits.weights import select
-from networks import Residual, randomised
+from networks import Conv1D, Residual, randomised
 
 INPUTS = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(0)).double()
 TARGETS = torch.arange(6) % 4
@@ -96,6 +97,19 @@ def test_magnitudes_are_relative_to_their_layer(model: nn.Module) -> None:
             assert torch.allclose(found[name], norms / norms.mean())
     chance = by_chance(model, seed=4)
     assert torch.equal(chance["conv1.weight"], by_chance(model, seed=4)["conv1.weight"])
+
+
+@pytest.mark.parametrize("name", [name for name in CRITERIA if name != "random"])
+def test_weights_of_inputs_by_outputs_score_as_linear_layers(name: str) -> None:
+    plain = nn.Sequential(nn.Flatten(2), nn.Linear(36, 5), nn.Tanh(), nn.Linear(5, 3), nn.Flatten(), nn.Linear(6, 4))
+    plain = randomised(plain).eval()
+    turned = nn.Sequential(*(Conv1D(m.out_features, m.in_features) if i in (1, 3) else m for i, m in enumerate(plain)))
+    for i in (1, 3):
+        turned[i].weight.data, turned[i].bias.data = plain[i].weight.detach().T.contiguous(), plain[i].bias.detach()
+    found, wanted = criterion(name, turned.eval(), BATCHES), criterion(name, plain, BATCHES)
+    assert found.keys() == wanted.keys()
+    for weight, scores in wanted.items():
+        torch.testing.assert_close(found[weight], scores)
 
 
 def test_names_and_samples(model: nn.Module) -> None:

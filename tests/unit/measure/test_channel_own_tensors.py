@@ -15,6 +15,7 @@ from fewbits.channels import Dependencies, criterion, dependencies, prune_channe
 from fewbits.errors import UnsupportedError
 from fewbits.task import Task
 from fewbits.weights import is_turned
+from networks import Conv1D
 
 SAME = 1e-12
 
@@ -69,19 +70,6 @@ class Standardised(nn.Conv2d):
         rows = self.weight.reshape(1, self.out_channels, -1)
         weight = F.batch_norm(rows, None, None, weight=(self.gain * 0.3).view(-1), training=True, momentum=0.0)
         return F.conv2d(x, weight.reshape_as(self.weight), self.bias, self.stride, self.padding)
-
-
-class Conv1D(nn.Module):
-    """As transformers has it: weights ``[inputs, outputs]``."""
-
-    def __init__(self, nf: int, nx: int) -> None:
-        super().__init__()
-        self.nf, self.nx = nf, nx
-        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.randn(nf))
-
-    def forward(self, x: Tensor) -> Tensor:
-        size = (*x.size()[:-1], self.nf)
-        return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view(size)
 
 
 class Attention(nn.Module):

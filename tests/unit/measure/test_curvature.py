@@ -19,7 +19,7 @@ from fewbits.errors import DataError, MismatchError, NonFiniteError, RecipeError
 from fewbits.measure import curvature, sensitivity
 from fewbits.measure.curvature._root import Root
 from fewbits.weights import select
-from networks import Residual, plan_for, randomised
+from networks import Conv1D, Residual, plan_for, randomised
 
 hutchinson = sys.modules["fewbits.measure.curvature._hutchinson"]  # the package's name is the function's, too
 X = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -118,6 +118,45 @@ def test_exact_is_the_gauss_newton_diagonal(case, per, workspace):
         torch.testing.assert_close(found.trace[name], reduced(diagonal, per))
         assert not found.error[name].any()
         assert found.error[name].shape == found.trace[name].shape
+
+
+class Tokens(nn.Module):
+    """Layers on ``[n, places, features]``, whose weights are ``[inputs, outputs]``, or the other way round."""
+
+    def __init__(self, turned: bool) -> None:
+        super().__init__()
+        kind = (lambda i, o: Conv1D(o, i)) if turned else nn.Linear
+        self.up, self.down, self.head = kind(6, 7), kind(7, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.down(F.gelu(self.up(x.flatten(1, 2)))).tanh().mean(1))
+
+
+def tokens() -> tuple[nn.Module, nn.Module]:
+    """The same network with weights of inputs by outputs, and with linear layers."""
+    plain, turned = network(lambda: Tokens(False)), network(lambda: Tokens(True))
+    state = plain.state_dict()
+    turned.load_state_dict({k: v.T if k in ("up.weight", "down.weight") else v for k, v in state.items()})
+    return turned, plain
+
+
+@pytest.mark.parametrize("estimator", ["exact", "sketched", "sampled", "empirical", "hutchinson"])
+@pytest.mark.parametrize("per", ["channel", "weight", "layer"])
+def test_weights_of_inputs_by_outputs_have_what_linear_layers_have(estimator, per):
+    turned, plain = tokens()
+    data = [(x, y % 3) for x, y in BATCHES]
+    draws = {"draws": 600, "seed": 1} if estimator == "hutchinson" else {}
+    found, wanted = (curvature(m, data, per=per, estimator=estimator, **draws) for m in (turned, plain))
+    costs, expected = sensitivity(found, select(turned)), sensitivity(wanted, select(plain))
+    for name, value in wanted.trace.items():
+        flip = per == "weight" and name != "head.weight"
+        trace, cost, error = (d[name].T if flip else d[name] for d in (found.trace, costs, found.error))
+        assert trace.shape == value.shape
+        if estimator == "hutchinson":  # draws signs in the order of the weight
+            assert float(((trace - value).abs() / (error.square() + wanted.error[name].square()).sqrt()).max()) < 5
+        else:
+            torch.testing.assert_close(trace, value)
+            torch.testing.assert_close(cost, expected[name])
 
 
 def test_gauss_newton_is_the_hessian_within_a_layer_used_once(case):
@@ -486,6 +525,16 @@ class Odd(nn.Module):
         return self.inner(x.flatten(1))
 
 
+class Doubling(Odd):
+    class Scaled(Conv1D):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = self.Scaled(2, 72)
+
+
 class Overwritten(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -506,6 +555,7 @@ class Overwritten(nn.Module):
         (Flat(), r"inner.weight: its input has shape \(\d+, 6\) where the batch has 6 samples"),
         (Borrowed(), r"inner.weight: the network uses this weight outside of its layer's forward \(1 of 2"),
         (Odd(), r"inner.weight: Scaled has a forward of its own"),
+        (Doubling(), r"inner.weight: Scaled has a forward of its own"),
         (Overwritten(), r"inner.weight: the layer's input is overwritten"),
         (
             nn.Sequential(
@@ -514,7 +564,7 @@ class Overwritten(nn.Module):
             r"1.weight: its gradient for one sample depends on the other samples",
         ),
     ],
-    ids=["time", "flat", "borrowed", "odd", "overwritten", "batch statistics"],
+    ids=["time", "flat", "borrowed", "odd", "doubling", "overwritten", "batch statistics"],
 )
 def test_what_cannot_be_told_by_sample_is_an_error_that_names_the_layer(model, message):
     with pytest.raises(UnsupportedError, match=message):

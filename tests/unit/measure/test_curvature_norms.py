@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fewbits.measure.curvature._norms import squares
 from fewbits.measure.curvature._tap import Call
+from networks import Conv1D
 
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -30,7 +31,7 @@ def convolutions(draw) -> nn.Module:
 
 
 def check(layer: nn.Module, inputs: list[Tensor], rows: bool, workspace: int) -> None:
-    weight = layer.weight
+    weight, axis = layer.weight, int(isinstance(layer, Conv1D))
     calls, outputs, count = [], [], len(inputs[0])
     for x in inputs:
         outputs.append(layer(x))
@@ -39,7 +40,7 @@ def check(layer: nn.Module, inputs: list[Tensor], rows: bool, workspace: int) ->
     for n in range(count):
         loss = sum((out[n] * call.delta[n]).sum() for out, call in zip(outputs, calls, strict=True))
         (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
-        expected = gradient.square().flatten(1).sum(1) if rows else gradient.square()
+        expected = gradient.square().movedim(axis, 0).flatten(1).sum(1) if rows else gradient.square()
         torch.testing.assert_close(found[n], expected)
 
 
@@ -58,10 +59,11 @@ def test_convolutions(layer, uses, rows, workspace):
     shapes=st.lists(st.lists(st.integers(1, 4), max_size=2), min_size=1, max_size=3),
     rows=st.booleans(),
     workspace=st.sampled_from([1, 4000, 1 << 25]),
+    kind=st.sampled_from([nn.Linear, Conv1D]),
 )
-@settings(max_examples=40)
-def test_linear_layers_over_any_further_dimensions(fan, outputs, shapes, rows, workspace):
-    layer = nn.Linear(fan, outputs).double()
+@settings(max_examples=60)
+def test_linear_layers_over_any_further_dimensions(fan, outputs, shapes, rows, workspace, kind):
+    layer = (nn.Linear(fan, outputs) if kind is nn.Linear else Conv1D(outputs, fan)).double()
     check(layer, [torch.randn(4, *shape, fan).double() for shape in shapes], rows, workspace)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ def by_probes(
     probes: Probes,
     *,
     per: str,
+    axes: Mapping[str, int],
 ) -> int:
     """Fill the moments of each distinct weight, and say how many samples were seen.
 
@@ -71,12 +72,17 @@ def by_probes(
             for name, hv in _products(graph, weights, v, scale).items():
                 # Accumulated in float32 or better, whatever multiplied before.
                 t = v[name].to(hv.dtype) * hv
-                t = t if per == "weight" else t.flatten(1).sum(1) if per == "channel" else t.sum()
+                t = t if per == "weight" else by_channel(t, axes[name]).sum(1) if per == "channel" else t.sum()
                 moments[name].add(count * t.unsqueeze(0))
         for into in moments.values():
             into.close()
         seen += count
     return seen
+
+
+def by_channel(x: Tensor, axis: int) -> Tensor:
+    """``[O, ...]`` as ``[O, weights of a channel]``, channels along ``axis``."""
+    return x.movedim(axis, 0).flatten(1)
 
 
 def _gradients(

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fewbits.attach import evaluating
 from fewbits.errors import DataError, MismatchError, NonFiniteError, RecipeError, did_you_mean
-from fewbits.measure.curvature._hutchinson import PRECISIONS, Probes, by_probes
+from fewbits.measure.curvature._hutchinson import PRECISIONS, Probes, by_channel, by_probes
 from fewbits.measure.curvature._moments import Moments, OverDraws, OverSamples
 from fewbits.measure.curvature.gradients import Passes, by_gradients
-from fewbits.weights import select
+from fewbits.weights import channel_axes, select
 
 PER = ("channel", "weight", "layer")
 ESTIMATORS = ("sketched", "sampled", "exact", "hutchinson", "empirical")
@@ -25,11 +25,12 @@ class Curvature:
     """Traces of diagonal blocks of the Hessian (or Gauss-Newton matrix) of the mean cross-entropy.
 
     Attributes:
-        trace: by weight name: ``[O]`` per channel (output row), the weight's shape per weight, ``[]`` per layer.
+        trace: by weight name: ``[O]`` per channel, the weight's shape per weight, ``[]`` per layer.
         error: standard error of each entry, same shapes. Exact traces have 0, a single probe NaN.
         per, estimator: as asked for.
         samples: how many the batches had.
         draws: random passes behind each batch; 1 where nothing is drawn.
+        axes: by weight name, the dimension of its channels: 1 for transformers' ``Conv1D``, else 0.
     """
 
     trace: dict[str, Tensor]
@@ -38,6 +39,7 @@ class Curvature:
     estimator: str
     samples: int
     draws: int
+    axes: Mapping[str, int]
 
 
 def curvature(
@@ -83,7 +85,8 @@ def curvature(
     Args:
         model: a classifier with ``[n, classes]`` scores; with or without a plan attached.
         batches: inputs and class indices, as :class:`fewbits.task.Feed` splits them; the result streams over them.
-        per: ``"channel"`` (output rows of a weight), ``"weight"`` or ``"layer"``.
+        per: ``"channel"`` (the weights of an output, which are a row, and in transformers' ``Conv1D`` a column; rows
+            of everything else), ``"weight"`` or ``"layer"``.
         draws: passes per batch: sets of signs, labels, or probes.
         precision: of Hutchinson's passes.
         include, exclude: patterns of weight names, see :func:`fewbits.weights.select`.
@@ -100,17 +103,19 @@ def curvature(
     # Inside, a weight that carries a plan is one tensor in every forward pass.
     with evaluating(model), torch.enable_grad():
         weights = select(model, include, exclude)
+        axes = dict.fromkeys(weights, 0) | {name: axis for name, axis in channel_axes(model).items() if name in weights}
         frozen = [w for w in weights.values() if not w.requires_grad]
         for w in frozen:
             w.requires_grad_(True)
         try:
             if estimator == "hutchinson":
-                probed = {name: OverDraws(_shape(w, per), w.device) for name, w in weights.items()}
-                samples = by_probes(model, weights, batches, probed, Probes(draws, precision, generator), per=per)
+                probed = {name: OverDraws(_shape(w, per, axes[name]), w.device) for name, w in weights.items()}
+                probes = Probes(draws, precision, generator)
+                samples = by_probes(model, weights, batches, probed, probes, per=per, axes=axes)
                 moments: dict[str, Moments] = {**probed}
             else:
                 kind = OverDraws if draws > 1 else OverSamples
-                moments = {name: kind(_shape(w, per), w.device) for name, w in weights.items()}
+                moments = {name: kind(_shape(w, per, axes[name]), w.device) for name, w in weights.items()}
                 passes = Passes(estimator, draws, generator)
                 samples = by_gradients(model, weights, batches, moments, passes, per=per, workspace=workspace)
         finally:
@@ -126,7 +131,7 @@ def curvature(
         error[name] = torch.zeros_like(trace[name]) if estimator == "exact" else found.error(samples).to(dtype)
         if not bool(torch.isfinite(trace[name]).all()):
             raise NonFiniteError(f"{name}: the curvature is NaN or infinite")
-    return Curvature(trace, error, per, estimator, samples, draws)
+    return Curvature(trace, error, per, estimator, samples, draws, axes)
 
 
 def sensitivity(found: Curvature, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -143,7 +148,10 @@ def sensitivity(found: Curvature, weights: Mapping[str, Tensor]) -> dict[str, Te
     costs = {}
     for name, trace in found.trace.items():
         w = _given(weights, name).to(trace.dtype)
-        entries = w.unsqueeze(-1) if found.per == "weight" else w.flatten(1) if found.per == "channel" else w.flatten()
+        if found.per == "channel":
+            entries = by_channel(w, found.axes[name])
+        else:
+            entries = w.unsqueeze(-1) if found.per == "weight" else w.flatten()
         costs[name] = trace / (2 * entries.shape[-1]) * entries.square().sum(-1)
     return costs
 
@@ -174,5 +182,6 @@ def _checked(per: str, estimator: str, draws: int | None, precision: str, worksp
     return draws or (50 if estimator == "hutchinson" else 1)
 
 
-def _shape(weight: Tensor, per: str) -> torch.Size:
-    return weight.shape if per == "weight" else weight.shape[:1] if per == "channel" else torch.Size()
+def _shape(weight: Tensor, per: str, axis: int) -> torch.Size:
+    channels = weight.shape[axis : axis + 1]
+    return weight.shape if per == "weight" else channels if per == "channel" else torch.Size()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.measure.curvature._tap import Call
+from fewbits.weights import is_turned
 
 
 def squares(calls: list[Call], samples: int, *, rows: bool, workspace: int) -> Iterator[Tensor]:
@@ -24,7 +25,7 @@ def squares(calls: list[Call], samples: int, *, rows: bool, workspace: int) -> I
     Args:
         calls: all uses of one weight, with their gradients.
         samples: how many the batch has.
-        rows: squared norms per output row, ``[n, O]``; otherwise every weight's square, ``[n, *weight.shape]``.
+        rows: squared norms per output, ``[n, O]``; otherwise every weight's square, ``[n, *weight.shape]``.
         workspace: bytes of temporary tensors that a chunk may take; one sample is the least.
 
     Yields:
@@ -38,7 +39,9 @@ def squares(calls: list[Call], samples: int, *, rows: bool, workspace: int) -> I
     for call in calls:
         _check_samples(call, samples)
     groups = getattr(calls[0].layer, "groups", 1)
-    outputs, fan = weight.shape[0], weight[0].numel()
+    flipped = is_turned(calls[0].layer)  # [inputs, outputs]
+    outputs = weight.shape[int(flipped)]
+    fan = weight.numel() // outputs
     positions = sum(_positions(call) for call in calls)
     # Multiplications of either form, per sample.
     gram = rows and positions * (groups * fan + outputs) < outputs * fan
@@ -54,7 +57,10 @@ def squares(calls: list[Call], samples: int, *, rows: bool, workspace: int) -> I
             yield ((d @ (u.mT @ u)) * d).sum(-1).flatten(1).clamp(min=0)
             continue
         gradient = (d @ u.mT).flatten(1, 2)  # [n, O, K]
-        yield gradient.square().sum(-1) if rows else gradient.square().reshape(-1, *weight.shape)
+        if rows:
+            yield gradient.square().sum(-1)
+        else:
+            yield (gradient.mT if flipped else gradient).square().reshape(-1, *weight.shape)
 
 
 def _check_samples(call: Call, samples: int) -> None:
@@ -70,15 +76,15 @@ def _check_samples(call: Call, samples: int) -> None:
 def _positions(call: Call) -> int:
     assert call.delta is not None
     assert isinstance(call.layer.weight, Tensor)
-    return call.delta[0].numel() // call.layer.weight.shape[0]
+    return call.delta[0].numel() // call.layer.weight.shape[int(is_turned(call.layer))]
 
 
 def _deltas(call: Call, part: slice) -> Tensor:
     """Gradients at the outputs, ``[n, groups, O / groups, P]``."""
     assert call.delta is not None
     delta, layer = _wide(call.delta[part]), call.layer
-    if isinstance(layer, nn.Linear):
-        return delta.reshape(len(delta), -1, layer.out_features).mT.unsqueeze(1)
+    if isinstance(layer, nn.Linear) or is_turned(layer):
+        return delta.reshape(len(delta), -1, delta.shape[-1]).mT.unsqueeze(1)
     assert isinstance(layer.groups, int)
     return delta.reshape(len(delta), layer.groups, delta.shape[1] // layer.groups, -1)
 
@@ -86,8 +92,8 @@ def _deltas(call: Call, part: slice) -> Tensor:
 def _patches(call: Call, part: slice) -> Tensor:
     """Inputs that each output position saw, ``[n, groups, K, P]``."""
     x, layer = _wide(call.inputs[part]), call.layer
-    if isinstance(layer, nn.Linear):
-        return x.reshape(len(x), -1, layer.in_features).mT.unsqueeze(1)
+    if isinstance(layer, nn.Linear) or is_turned(layer):
+        return x.reshape(len(x), -1, x.shape[-1]).mT.unsqueeze(1)
     assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)

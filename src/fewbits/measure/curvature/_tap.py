@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
 from fewbits.task import main_output, run
-from fewbits.weights import aliases, layers
+from fewbits.weights import aliases, is_turned, layers, turned
 
 _FORWARDS = {kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)}
 _CONVOLVES = {kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}
@@ -78,7 +78,7 @@ class Taps:
     def __init__(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         first = aliases(model)
         self.layers: list[tuple[str, str, nn.Module]] = []  # the weight's name here and its first, the layer
-        for path, layer in layers(model).items():
+        for path, layer in (*layers(model).items(), *turned(model).items()):
             name = f"{path}.weight".lstrip(".")
             if first.get(name, name) in weights:
                 self.layers.append((name, first.get(name, name), layer))
@@ -86,8 +86,8 @@ class Taps:
         for name in weights:
             if name not in known:
                 raise UnsupportedError(
-                    f"{name}: gradients of single samples are known for linear and convolutional layers; "
-                    "estimator='hutchinson' takes any, or leave it out of include"
+                    f"{name}: gradients of single samples are known for linear and convolutional layers and "
+                    "transformers' Conv1D; estimator='hutchinson' takes any, or leave it out of include"
                 )
         for name, _, tapped in self.layers:
             _check_layer(name, tapped)
@@ -163,7 +163,8 @@ class Taps:
 
 def _check_layer(name: str, layer: nn.Module) -> None:
     own = type(layer)
-    plain = own.forward in _FORWARDS and getattr(own, "_conv_forward", None) in {None, *_CONVOLVES}
+    known = {cls.forward for cls in own.__mro__ if cls.__name__ == "Conv1D"} if is_turned(layer) else _FORWARDS
+    plain = own.forward in known and getattr(own, "_conv_forward", None) in {None, *_CONVOLVES}
     if not plain:
         raise UnsupportedError(
             f"{name}: {own.__name__} has a forward of its own, so gradients of single samples are unknown; "
