@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from fewbits.hardware.packing import summed_cells
-from fewbits.private.read import INPUT, Form, Node, Reading
+from fewbits.private.form import Form
+from fewbits.private.read import INPUT, Node, Reading
 
 OUTPUT = "output"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fewbits.approximation import Approximation, approximations_of
@@ -16,50 +17,18 @@ from fewbits.attach.plain import plain_copy
 from fewbits.errors import UnsupportedError
 from fewbits.graph.traced import defaults_of, graph_of
 from fewbits.ops.swap import Mode
+from fewbits.private._affine import JOINS, PARTS, PRODUCTS, SHAPED, TURNS, is_affine, keeps
+from fewbits.private.form import CHUNK, Form, MixedError, TooLargeError, added, flat, mapped
 from fewbits.private.polynomial import Polynomial, polynomial_of
-from fewbits.weights import NORMS
 
-CHUNK = 64  # samples that go through an operation together
 INPUT = "input"
 MOST_NUMBERS = 2**14  # of a value that is encrypted: the slots of the largest degree
-MOST_WEIGHTS = 2**27  # of the matrices of one value, a gigabyte
-_MODULES = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Flatten,
-    nn.Unflatten,
-    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
-    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Upsample,
-    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d,
-    nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
-    nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d,
-)  # fmt: skip
-_FUNCTIONS = (
-    torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze, torch.mean, torch.sum,
-    torch.neg, operator.neg, operator.getitem, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d,
-    F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.dropout, F.dropout2d, F.pad, F.interpolate, F.linear, F.conv1d,
-    F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, torch.matmul, operator.matmul,
-)  # fmt: skip
-_METHODS = (
-    "view", "reshape", "flatten", "permute", "transpose", "contiguous", "squeeze", "unsqueeze", "mean", "sum", "neg",
-)  # fmt: skip
 _ADD = (operator.add, operator.iadd, torch.add, "add", "add_")
 _SUBTRACT = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
 _MULTIPLY = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 _DIVIDE = (operator.truediv, operator.itruediv, torch.div, "div", "div_")
 _SQUARE = (torch.square, "square", "square_")
 _POWER = (operator.pow, torch.pow, "pow")
-
-
-@dataclass
-class Form:
-    """A value as an affine function of others: by source a float64 tensor [its numbers, *shape], and a bias."""
-
-    terms: dict[str, Tensor]
-    bias: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.bias.shape)
 
 
 @dataclass(frozen=True)
@@ -134,8 +103,8 @@ class _Reader:
                 if not isinstance(found, Form):
                     raise UnsupportedError("an encrypted network returns one tensor")
                 if not found.terms:
-                    raise _constant("the output")
-                self.reading.output = _flat(found)
+                    raise _no_input("the output")
+                self.reading.output = flat(found)
             elif node.op == "get_attr":
                 value: Any = self.model
                 for part in str(node.target).split("."):
@@ -145,9 +114,14 @@ class _Reader:
             else:
                 try:
                     self.values[node] = self._call(node)
-                except _TooLargeError as error:
+                except TooLargeError as error:
                     raise UnsupportedError(
                         f"{self._where(node)}: {error}; take a smaller image, fewer channels, or pool before it"
+                    ) from None
+                except MixedError:
+                    raise UnsupportedError(
+                        f"{self._where(node)}: a sample's values depend on the batch that it is in; an encrypted "
+                        "sample is computed with alone"
                     ) from None
         return self.reading
 
@@ -161,70 +135,81 @@ class _Reader:
         if node.op == "call_module":
             target = self.modules[str(target)]
         listed = [value for arg in args if isinstance(arg, list | tuple) for value in arg if isinstance(value, Form)]
-        if target in (torch.cat, torch.concat) and listed:
-            return self._joined(node, args, kwargs)
+        if listed and target is operator.getitem:
+            return args[0][args[1]]  # of several values
+        if listed and (target in JOINS or target is torch.stack):
+            return self._joined(node, list(args[0]), *args[1:], stacked=target is torch.stack, **kwargs)
         if not forms:
             return self._run(node, target, args, kwargs)
-        if target == "size" or (target is getattr and args[1] in ("shape", "ndim")) or target == "dim":
-            return self._about(forms[0], target, args)
+        if target is getattr and args[1] not in TURNS:
+            return getattr(_zeros(forms[0]), args[1])
+        if target in SHAPED or (keeps(target, args, kwargs) and not isinstance(args[0], Form)):
+            return self._run(node, target, *_given(args, kwargs, _zeros))
+        if keeps(target, args, kwargs):
+            return forms[0]
         if target in _ADD or target in _SUBTRACT:
             return self._sum(node, args, kwargs, -1.0 if target in _SUBTRACT else 1.0)
         if target in _MULTIPLY:
             return self._product(node, *args[:2])
         if target in _DIVIDE and not isinstance(args[1], Form):
-            return _mapped(forms[0], lambda x: x / args[1])
+            return mapped(forms[0], lambda x: x / args[1])
         if target in _SQUARE:
             return self._square(node, forms[0])
         if target in _POWER and args[1] in (1, 2, 3, 4):
             return self._polynomial(node, forms[0], Polynomial((0.0,) * int(args[1]) + (1.0,)))
-        if len(forms) == 1 and args and args[0] is forms[0] and self._affine(target):
-            return _mapped(forms[0], lambda x: self._run(node, target, (x, *args[1:]), kwargs))
+        if target in ("view_as", "reshape_as", "expand_as") and args[0] is forms[0]:
+            return mapped(forms[0], lambda x: getattr(x, target)(_zeros(args[1]) if len(forms) > 1 else args[1]))
+        if len(forms) == 1:
+            run = self._running(node, target, args, kwargs)
+            if target is getattr or target in PRODUCTS or (args[:1] == (forms[0],) and is_affine(target)):
+                return mapped(forms[0], run)
+            if target in PARTS and args[:1] == (forms[0],):
+                count = len(run(_zeros(forms[0])))
+                return tuple(mapped(forms[0], partial(_part, run, part)) for part in range(count))
+        if target in PRODUCTS:
+            raise UnsupportedError(
+                f"{self._where(node)}: it multiplies encrypted values with each other; they are multiplied by weights "
+                "(nn.Linear, x @ weight), and with each other one by one (x * y)"
+            )
         return self._approximated(node, target, forms[0], args, kwargs)
 
-    def _affine(self, target: Any) -> bool:
-        if isinstance(target, nn.Module):
-            own = next((kind for kind in type(target).__mro__ if kind in _MODULES), None)
-            if own is None or type(target).forward is not own.forward:
-                return False
-            return not isinstance(target, NORMS) or target.running_mean is not None
-        return target in _FUNCTIONS or target in _METHODS
+    def _running(self, node: fx.Node, target: Any, args: Any, kwargs: Any) -> Any:
+        """The operation as a function of the one value among its arguments."""
+        return lambda x: self._run(node, target, *_given(args, kwargs, lambda form: x))
 
     def _run(self, node: fx.Node, target: Any, args: Any, kwargs: Any) -> Any:
         if node.op == "call_method":
             return getattr(args[0], str(target))(*args[1:], **kwargs)
         return target(*args, **kwargs)
 
-    def _about(self, form: Form, target: Any, args: Any) -> Any:
-        sizes = torch.Size((CHUNK, *form.shape))
-        if target == "dim" or args[1:] == ("ndim",):
-            return len(sizes)
-        return sizes if args[1:] in ((), ("shape",)) else sizes[args[1]]
-
     def _sum(self, node: fx.Node, args: Any, kwargs: Any, sign: float) -> Form:
         left, right = args[:2]
         sign *= float(kwargs.get("alpha", 1.0))
         if not isinstance(left, Form):
-            return _mapped(_mapped(right, lambda x: sign * x), lambda x: x + left)
+            return mapped(mapped(right, lambda x: sign * x), lambda x: x + left)
         if not isinstance(right, Form):
-            return _mapped(left, lambda x: x + sign * right)
-        return _added(left, right, sign)
+            return mapped(left, lambda x: x + sign * right)
+        if len(left.shape) != len(right.shape):
+            raise MixedError
+        return added(left, right, sign)
 
-    def _joined(self, node: fx.Node, args: Any, kwargs: Any) -> Form:
-        parts = list(args[0])
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        if not all(isinstance(part, Form) for part in parts) or dim == 0:
-            raise self._refused(node, "joins something else than channels of values")
+    def _joined(self, node: fx.Node, parts: list[Any], dim: int = 0, *, stacked: bool) -> Form:
+        parts = [self._constant(part) if isinstance(part, Tensor) else part for part in parts]
+        if stacked:
+            parts = [mapped(part, lambda x: x.unsqueeze(dim)) for part in parts]
+        zeros = [_zeros(part) for part in parts]
         found: Form | None = None
         for place, part in enumerate(parts):
-            zeros = [torch.zeros(other.shape, dtype=torch.float64) for other in parts]
-
-            def run(x: Tensor, place: int = place, zeros: list[Tensor] = zeros) -> Tensor:
-                return torch.cat([x if n == place else z.expand(len(x), *z.shape) for n, z in enumerate(zeros)], dim)
-
-            one = _mapped(part, run)
-            found = one if found is None else _added(found, one, 1.0)
+            one = mapped(part, partial(_beside, zeros, place, dim))
+            found = one if found is None else added(found, one, 1.0)
         assert found is not None
         return found
+
+    def _constant(self, value: Tensor) -> Form:
+        """What is the same for each sample."""
+        if len(value) != CHUNK or not torch.equal(value, value[:1].expand_as(value)):
+            raise MixedError
+        return Form({}, value[0].double())
 
     def _product(self, node: fx.Node, left: Any, right: Any) -> Form:
         if left is right:
@@ -232,9 +217,12 @@ class _Reader:
         if not isinstance(left, Form):
             left, right = right, left
         if not isinstance(right, Form):
-            return _mapped(left, lambda x: x * right)
+            return mapped(left, lambda x: x * right)
+        if len(left.shape) != len(right.shape):
+            raise MixedError
         if left.shape != right.shape:
-            raise self._refused(node, "multiplies values of different shapes")
+            sizes = (CHUNK, *np.broadcast_shapes(left.shape, right.shape))
+            left, right = (mapped(value, partial(Tensor.expand, size=sizes)) for value in (left, right))
         return self._new(node, left, squared=False, other=right)
 
     def _square(self, node: fx.Node, form: Form) -> Form:
@@ -243,14 +231,14 @@ class _Reader:
     def _new(self, node: fx.Node, form: Form, squared: bool, other: Form | None = None) -> Form:
         """A node of its own, and the value as an affine function of it."""
         if not form.terms:
-            raise _constant(self._where(node))
+            raise _no_input(self._where(node))
         if form.bias.numel() > MOST_NUMBERS:
-            raise _TooLargeError(
+            raise TooLargeError(
                 f"its {form.bias.numel():,} numbers are more than a ciphertext's {MOST_NUMBERS:,} slots"
             )
         name = f"{node.name}.{len(self.reading.nodes)}"
-        flat = None if other is None else _flat(other)
-        self.reading.nodes.append(Node(name, self._where(node), _flat(form), squared, flat, form.shape))
+        second = None if other is None else flat(other)
+        self.reading.nodes.append(Node(name, self._where(node), flat(form), squared, second, form.shape))
         size = form.bias.numel()
         unit = torch.eye(size, dtype=torch.float64).reshape(size, *form.shape)
         return Form({name: unit}, torch.zeros_like(form.bias))
@@ -259,22 +247,22 @@ class _Reader:
         """Degree 2 is one square of a shifted value; 3 a square and a product; 4 two squares."""
         c = polynomial.coefficients
         if polynomial.degree == 1:
-            return _mapped(form, lambda x: c[0] + c[1] * x)
+            return mapped(form, lambda x: c[0] + c[1] * x)
         shift, rest = polynomial.depressed()
-        moved = _mapped(form, lambda x: x + shift)
+        moved = mapped(form, lambda x: x + shift)
         if polynomial.degree == 2:
             square = self._square(node, moved)
-            return _mapped(square, lambda x: rest[2] * x + rest[0])
+            return mapped(square, lambda x: rest[2] * x + rest[0])
         moved = self._new(node, moved, squared=False)  # read twice, so computed once
         square = self._square(node, moved)
         if polynomial.degree == 3:  # a u^3 + b u + c = a u (u^2 + b / a) + c
-            inner = _mapped(square, lambda x: x + rest[1] / rest[3])
+            inner = mapped(square, lambda x: x + rest[1] / rest[3])
             product = self._new(node, inner, squared=False, other=moved)
-            return _mapped(product, lambda x: rest[3] * x + rest[0])
+            return mapped(product, lambda x: rest[3] * x + rest[0])
         half = rest[2] / (2 * rest[4])  # a u^4 + b u^2 + c u + d = a (u^2 + b / 2a)^2 + c u + d - b^2 / 4a
-        outer = self._square(node, _mapped(square, lambda x: x + half))
-        found = _mapped(outer, lambda x: rest[4] * x + rest[0] - rest[4] * half**2)
-        return found if rest[1] == 0 else _added(found, _mapped(moved, lambda x: rest[1] * x), 1.0)
+        outer = self._square(node, mapped(square, lambda x: x + half))
+        found = mapped(outer, lambda x: rest[4] * x + rest[0] - rest[4] * half**2)
+        return found if rest[1] == 0 else added(found, mapped(moved, lambda x: rest[1] * x), 1.0)
 
     def _approximated(self, node: fx.Node, target: Any, form: Form, args: Any, kwargs: Any) -> Form:
         seen: list[str] = []
@@ -315,42 +303,25 @@ class _Reader:
         )
 
 
-def _constant(where: str) -> UnsupportedError:
+def _given(args: Any, kwargs: Any, as_tensor: Any) -> tuple[Any, Any]:
+    """Arguments with a tensor in the place of each value."""
+    change = lambda value: as_tensor(value) if isinstance(value, Form) else value  # noqa: E731
+    return tuple(map(change, args)), {name: change(value) for name, value in kwargs.items()}
+
+
+def _part(run: Any, number: int, x: Tensor) -> Tensor:
+    part: Tensor = run(x)[number]
+    return part
+
+
+def _beside(zeros: list[Tensor], place: int, dim: int, x: Tensor) -> Tensor:
+    """A value in its place between zeros."""
+    return torch.cat([*zeros[:place], x, *zeros[place + 1 :]], dim)
+
+
+def _zeros(form: Form) -> Tensor:
+    return torch.zeros(CHUNK, *form.shape, dtype=torch.float64)
+
+
+def _no_input(where: str) -> UnsupportedError:
     return UnsupportedError(f"{where}: all its weights are zero, so its outputs depend on no input: leave it out")
-
-
-class _TooLargeError(Exception):
-    """A value of more numbers than can be computed with; where it is, is said by who knows."""
-
-
-def _mapped(form: Form, run: Any) -> Form:
-    """A form behind an affine operation on samples."""
-    zero = _chunked(torch.zeros_like(form.bias)[None], run)[0]
-    weights = zero.numel() * sum(len(unit) for unit in form.terms.values())
-    if weights > MOST_WEIGHTS:
-        raise _TooLargeError(f"its matrix of {weights:,} weights is more than {MOST_WEIGHTS:,}")
-    terms = {name: _chunked(unit, run) - zero for name, unit in form.terms.items()}
-    terms = {name: matrix for name, matrix in terms.items() if matrix.any()}
-    return Form(terms, _chunked(form.bias[None], run)[0])
-
-
-def _chunked(rows: Tensor, run: Any) -> Tensor:
-    """An operation on samples, some at a time, always as many as ``CHUNK``: shapes in the graph count on it."""
-    found = []
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        padded = torch.cat([part, part.new_zeros(CHUNK - len(part), *part.shape[1:])]) if len(part) < CHUNK else part
-        found.append(run(padded)[: len(part)])
-    return torch.cat(found)
-
-
-def _added(left: Form, right: Form, sign: float) -> Form:
-    terms = dict(left.terms)
-    for name, term in right.terms.items():
-        terms[name] = terms[name] + sign * term if name in terms else sign * term + torch.zeros_like(left.bias)
-    bias = left.bias + sign * right.bias
-    return Form({name: term.expand(len(term), *bias.shape) for name, term in terms.items() if term.any()}, bias)
-
-
-def _flat(form: Form) -> Form:
-    return Form({name: term.reshape(len(term), -1) for name, term in form.terms.items()}, form.bias.reshape(-1))

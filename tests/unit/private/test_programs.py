@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,9 @@ from fewbits.ops import fit
 from fewbits.ops.swap import swap
 from fewbits.private import SENTINEL, Profile, Program, compile_network
 from fewbits.private.counts import total
+from fewbits.private.form import Form
 from fewbits.private.price import estimated, price_of
+from fewbits.private.read import INPUT, read
 
 
 def outputs(model: nn.Module, samples: torch.Tensor) -> np.ndarray:
@@ -100,16 +104,93 @@ class Linears(nn.Module):
         super().__init__()
         self.pad, self.up, self.square = nn.ReflectionPad2d(1), nn.ConvTranspose2d(2, 3, 2, stride=2), Square()
         self.down, self.last = nn.Parameter(torch.randn(2, 3, 3, 3)), nn.Parameter(torch.randn(4, 32))
+        self.left = nn.Parameter(torch.randn(3, 2))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         x = x if mask is None else x * mask
         x = self.square(nn.functional.conv2d(self.up(self.pad(x)), self.down, stride=2, padding=1))
-        return nn.functional.linear(x.flatten(1), self.last) @ torch.ones(4, 2).to(self.last)
+        x = self.left @ nn.functional.linear(x.flatten(1), self.last).unflatten(1, (2, 2))
+        return x.flatten(1).matmul(torch.ones(6, 2).to(self.last))
 
 
 def test_linear_operations_of_many_kinds() -> None:
     torch.manual_seed(6)
     check(Linears(), torch.randn(8, 2, 2, 2), profile="fast", error=1e3)
+
+
+class Between(nn.Module):
+    """An operation between two small layers, and a square."""
+
+    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor], width: int) -> None:
+        super().__init__()
+        self.first, self.run, self.last = nn.Linear(4, 4), run, nn.Linear(width, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.run(self.first(x))
+        return self.last(h * h)
+
+
+W = torch.arange(16.0).reshape(4, 4) / 16 - 0.4
+OPERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "flip": lambda x: x.flip(1),
+    "cumsum": lambda x: torch.cumsum(x, 1),
+    "transposed": lambda x: x.view(-1, 2, 2).mT.flatten(1),
+    "matrix on the left": lambda x: (W[:3, :2].to(x) @ x.unflatten(1, (2, 2))).flatten(1),
+    "matmul": lambda x: x.matmul(W.to(x.dtype)),
+    "einsum": lambda x: torch.einsum("nf,fg->ng", x, W.double()),
+    "addmm": lambda x: torch.addmm(W[0].double(), x, W.double()),
+    "expand": lambda x: x + x[:, :1].expand(-1, 4),
+    "expand as": lambda x: x[:, 1:2].expand_as(x) - x,
+    "chunks": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "split": lambda x: x.split([1, 3], 1)[1].repeat(1, 2),
+    "stack": lambda x: torch.stack([x, 2 * x], -1).mean(-1),
+    "constants": lambda x: torch.cat([x, torch.ones_like(x), W[:1].to(x).expand(x.shape[0], -1)], 1),
+    "gate": lambda x: x.view(-1, 2, 2) * x.view(-1, 2, 2).mean(2, keepdim=True),
+    "unfold": lambda x: torch.nn.functional.unfold(x.view(-1, 1, 2, 2), 2).squeeze(2),
+    "copy": lambda x: x.clone().detach().to(x.dtype).type_as(x).mul(2.0),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_is_affine_in_a_sample_is_computed(name: str) -> None:
+    torch.manual_seed(7)
+    run, samples = OPERATIONS[name], torch.randn(8, 4, dtype=torch.float64)
+    model = Between(run, run(samples).shape[-1])
+    reading = read(model, (4,))
+    values = {INPUT: samples}
+
+    def value(form: Form) -> torch.Tensor:
+        return sum((values[name] @ term.flatten(1) for name, term in form.terms.items()), form.bias.flatten())
+
+    for node in reading.nodes:
+        values[node.name] = value(node.form) * (value(node.form) if node.other is None else value(node.other))
+    np.testing.assert_allclose(value(reading.output).detach(), outputs(model, samples).reshape(8, -1), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda x: x - x.mean(0),
+        lambda x: x - x.mean(0, keepdim=True),
+        lambda x: x + x[[0]],
+        lambda x: x.roll(1, 0),
+        lambda x: x.view(2, -1).view(-1, 4),
+        lambda x: x * x.sum(),
+        lambda x: x + x.unsqueeze(1),
+        lambda x: x * x.unsqueeze(1),
+        lambda x: torch.cat([x, x]),
+        lambda x: x.split(2)[0],
+        lambda x: torch.matmul(torch.ones(64, 64, dtype=x.dtype), x),
+    ],
+)
+def test_a_value_that_depends_on_other_samples_is_refused(run: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with pytest.raises(UnsupportedError, match=r"\w+: a sample's values depend on the batch that it is in"):
+        read(Between(run, 4), (4,))
+
+
+def test_a_product_of_two_values_as_matrices_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"matmul: it multiplies encrypted values with each other; they are"):
+        read(Between(lambda x: x.view(-1, 2, 2) @ x.view(-1, 2, 2).mT, 2), (4,))
 
 
 class Cancelled(nn.Module):

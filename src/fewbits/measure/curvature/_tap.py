@@ -163,7 +163,8 @@ class Taps:
 
 def _check_layer(name: str, layer: nn.Module) -> None:
     own = type(layer)
-    known = {cls.forward for cls in own.__mro__ if cls.__name__ == "Conv1D"} if is_turned(layer) else _FORWARDS
+    forwards = {vars(cls).get("forward") for cls in own.__mro__ if cls.__name__ == "Conv1D"}
+    known = forwards if is_turned(layer) else _FORWARDS
     plain = own.forward in known and getattr(own, "_conv_forward", None) in {None, *_CONVOLVES}
     if not plain:
         raise UnsupportedError(

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from fewbits.errors import RecipeError, UnsupportedError
-from fewbits.private.read import INPUT, Form, read
+from fewbits.private.form import Form
+from fewbits.private.read import INPUT, read
 
 ON_GRID = 1e-4  # of a step, by which float32 weights of a grid may be off it
 
