@@ -63,6 +63,24 @@ def test_an_unknown_operation_can_be_named():
         relevance(model, [(X, Y)], operations={torch.sin: "elementwis"})
 
 
+class Spectra(nn.Module):
+    """What sound is turned into before any weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stft(x, 16, 8, window=torch.hann_window(16), return_complex=True).abs().log1p().flatten(1)
+
+
+def test_what_is_computed_before_the_first_weight_needs_no_rule():
+    torch.manual_seed(0)
+    front, sound = Spectra(), torch.randn(3, 64)
+    behind = nn.Sequential(nn.Linear(front(sound).shape[1], 5), nn.ReLU(), nn.Linear(5, 2))
+    found = relevance(nn.Sequential(front, behind), [(sound, Y)]).weights
+    for name, wanted in relevance(behind, [(front(sound), Y)]).weights.items():
+        torch.testing.assert_close(found[f"1.{name}"], wanted)
+    with pytest.raises(UnsupportedError, match=r"Log1PBackward0 in 0;"):
+        relevance(nn.Sequential(front, behind), [(sound, Y)], inputs=True)
+
+
 def test_an_own_layer_that_looks_inside_of_its_data():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), Cube(), nn.Linear(3, 2))

@@ -66,7 +66,7 @@ class Signals:
         self._signal[node] = source or (any(flows) and (linear or not self._stops(name)))
         if not self._signal[node] and (scale := self._scale_of(node, name, any(flows))) is not None:
             self._scaled[node] = scale
-        parameters = any(n is not None and not f for n, f in zip(below, flows, strict=True))
+        parameters = not given and any(n is not None and not f for n, f in zip(below, flows, strict=True))
         behind = [n for n, f in zip(below, flows, strict=True) if n is not None and f]
         multiplies = name in CONVOLUTIONS or name in ("Mm", "Addmm", "Bmm", "Baddbmm")
         self._weighted[node] = multiplies or any(self._weighted[n] for n in behind)
