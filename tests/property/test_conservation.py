@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -236,6 +237,38 @@ def test_random_networks_conserve_relevance(words, head, channels, composite, tr
     before = x.clone()
     assert conservation_error(model, x, COMPOSITES[composite]) < 1e-7
     torch.testing.assert_close(x, before, rtol=0, atol=0)
+
+
+class Spectral(nn.Module):
+    """Complex numbers between two layers."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.run, self.last = nn.Linear(8, 12), run, nn.LazyLinear(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.run(F.relu(self.first(x))).flatten(1))
+
+
+@pytest.mark.parametrize("composite", ["plus", "released"])
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda h: torch.fft.rfft(h).abs(),
+        lambda h: torch.fft.irfft(torch.fft.rfft(h) * torch.linspace(1, 0, 7, dtype=h.dtype)),
+        lambda h: torch.view_as_real(torch.fft.fft2(h.view(-1, 3, 4))),
+        lambda h: torch.cat([torch.fft.rfft(h).real, torch.fft.rfft(h).imag], 1),
+        lambda h: torch.complex(h[:, :6], h[:, 6:]).conj().abs(),
+        lambda h: torch.stft(h, 4, 2, window=torch.ones(4, dtype=h.dtype), return_complex=True).abs(),
+        lambda h: (torch.fft.rfft(h) * torch.polar(torch.ones(7), torch.linspace(0, 3, 7))).imag,
+    ],
+    ids=["magnitudes", "filter", "two dimensions", "parts", "complex", "short times", "phases"],
+)
+def test_spectra_conserve_relevance(run: Callable[[Tensor], Tensor], composite: str) -> None:
+    torch.manual_seed(0)
+    model, x = Spectral(run).double(), torch.randn(5, 8, dtype=torch.float64)
+    model(x)  # the lazy layer takes its shape
+    assert conservation_error(model.eval(), x, COMPOSITES[composite]) < 1e-9
 
 
 def test_missing_relevance_is_noticed():

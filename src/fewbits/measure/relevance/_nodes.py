@@ -36,6 +36,7 @@ NATIVE = kinds("""
     UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleNearestExact1D UpsampleNearestExact2D
     UpsampleLinear1D UpsampleBilinear2D UpsampleBilinear2DAa UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D
     GridSampler2D GridSampler3D Embedding EmbeddingBag PackPaddedSequence
+    FftR2C FftC2C FftC2R ViewAsReal ViewAsComplex Complex Conj
 """)
 # Elements are moved, chosen or cast; no two are added to each other, so relevance itself moves as relevance per value.
 MOVES = kinds("""
