@@ -30,6 +30,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+AS_REAL = "keep it as real numbers (torch.view_as_real), and make it complex in the forward"
+"""What to do with a complex parameter."""
+
 
 class FewbitsError(Exception):
     """Base of every error that fewbits raises on purpose."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewbits.assign._batched import Query, run_alone
 from fewbits.assign._diagram import Table, boundaries, locate
-from fewbits.errors import NonFiniteError, RecipeError, SelectionError
+from fewbits.errors import AS_REAL, NonFiniteError, RecipeError, SelectionError
 from fewbits.plan import MAX_BITS, Clustered
 
 LOSSLESS = 8
@@ -49,7 +49,8 @@ def flattening(name: str, weight: Tensor) -> Query[tuple[Tensor, float, float]]:
         NonFiniteError: NaN or infinity (also: a float64 number beyond float32).
     """
     if not weight.is_floating_point():
-        raise SelectionError(f"weight {name!r} must be floating-point, got {weight.dtype}")
+        way = f"; {AS_REAL}" if weight.is_complex() else ""
+        raise SelectionError(f"weight {name!r} must be floating-point, got {weight.dtype}{way}")
     x = weight.detach().reshape(-1).to(torch.float32)
     if not x.numel():
         return x, 0.0, 0.0

@@ -15,7 +15,7 @@ from fewbits.channel_masks import ChannelMasks
 from fewbits.codec import _dense as dense
 from fewbits.codec._record import CONSTANT, OWN, SHARED, SURVIVORS, Record, overflows
 from fewbits.codec.coder import Array
-from fewbits.errors import NonFiniteError, RecipeError
+from fewbits.errors import AS_REAL, NonFiniteError, RecipeError
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked
 
 SHARED_LIMIT = 4096  # dense tensors of fewer elements share a section
@@ -80,7 +80,8 @@ def _clustered(name: str, entry: Clustered) -> tuple[Record, Array]:
 def _dense(name: str, entry: Dense) -> tuple[Record, Array]:
     tensor = entry.data
     if tensor.dtype not in dense.DTYPES or tensor.layout != torch.strided:
-        raise RecipeError(f"tensor {name!r} has the type {tensor.dtype} ({tensor.layout}), which no file holds")
+        way = AS_REAL if tensor.is_complex() else "convert it first (Tensor.to, Tensor.to_dense)"
+        raise RecipeError(f"tensor {name!r} has the type {tensor.dtype} ({tensor.layout}), which no file holds; {way}")
     if tensor.dtype.is_floating_point and bool(torch.isnan(tensor).any()):
         raise NonFiniteError(f"tensor {name!r} holds NaN")
     rows = dense.to_bytes(tensor)
