@@ -103,7 +103,7 @@ def test_survivors_of_pruning_are_finite(bad: float, dtype: torch.dtype) -> None
         (clustered(0, step=None, codebook=()), RecipeError, "0 codebook values"),
         (clustered(0, step=None, bits=2, codebook=(1.0,) * 5), RecipeError, "5 codebook values at 2 bits"),
         (clustered(0, step=None, codebook=(1.0, 2.0), lowest=32767), RecipeError, "impossible level"),
-        (Dense(torch.zeros(2, dtype=torch.complex64)), RecipeError, "complex64.*no file holds; keep it as real numbers"),
+        (Dense(torch.zeros(2, dtype=torch.complex64)), RecipeError, "complex64.*no file holds; keep it as real"),
         (Dense(torch.eye(3).to_sparse()), RecipeError, "sparse"),
     ],
 )
