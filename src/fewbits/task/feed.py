@@ -29,6 +29,7 @@ class Feed:
     * Names: parts go to the parameters of ``forward`` with their names, and ``labels`` (or ``label``, ``targets``,
       ``target``, ``y``) is the target. Other parts are left out, as texts and numbers of samples are, once ``forward``
       has all that it needs. A network of one input takes the only other part, whatever its name.
+      transformers' encoder-decoders read ``decoder_input_ids`` from the labels, as with ``labels=`` they do themselves.
 
     Args:
         model: whose ``forward`` is read.
@@ -42,6 +43,8 @@ class Feed:
             if not (given is None or isinstance(given, str | int) or callable(given) or several):
                 raise RecipeError(f"{word} is a key, a place, several of them or a function, not {given!r:.60}")
         self.signature, self.given, self.wanted = Signature.of(model), inputs, targets
+        inner = model.module if type(model).__name__.endswith("DataParallel") else model
+        self.moved = getattr(inner, "prepare_decoder_input_ids_from_labels", None)
         floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
         self.dtype = floats[0] if floats else torch.float32
 
@@ -88,7 +91,8 @@ class Feed:
             return found, targets
         if named is not None and not callable(self.wanted):
             gone = {self.wanted} if isinstance(self.wanted, str | int) else set(self.wanted or ())
-            return self._named({k: v for k, v in named.items() if k not in gone}, target=False)[0], targets
+            inputs, _ = self._named({k: v for k, v in named.items() if k not in gone}, target=False)
+            return self._with_decoder(inputs, targets), targets
         if isinstance(batch, tuple | list) and isinstance(self.wanted, int):
             at = self.wanted % len(batch)
             rest = [part for i, part in enumerate(batch) if i != at]
@@ -121,13 +125,21 @@ class Feed:
         fit = fit or {name: part for name, part in rest.items() if name in self.signature.names}
         missing = [name for name in self.signature.required if name not in fit]
         if fit and not missing:
-            return fit, targets
+            return (self._with_decoder(fit, targets) if target else fit), targets
         if len(rest) == 1 and len(self.signature.required) <= 1:
             return next(iter(rest.values())), targets
         raise DataError(
             f"a batch has the parts {', '.join(map(repr, named))}, and {self.signature}: say which are what, for "
             f"example inputs={next(iter(rest), 'x')!r}, targets={(names or list(named))[-1]!r}"
         )
+
+    def _with_decoder(self, fit: Any, targets: Any) -> Any:
+        """With what a decoder reads: the labels, moved by a place."""
+        asked = self.moved is not None and "decoder_input_ids" in self.signature.names and targets is not None
+        if not asked or not isinstance(fit, dict) or {"decoder_input_ids", "decoder_inputs_embeds"} & fit.keys():
+            return fit
+        assert self.moved is not None
+        return fit | {"decoder_input_ids": self.moved(labels=_as_tensors(targets, None))}
 
     # -- as the network takes them -----------------------------------------------------------------------
 

@@ -86,6 +86,34 @@ def test_a_batch_is_split_as_the_network_takes_it(kind: str) -> None:
     assert torch.equal(found.targets, Y)
 
 
+class Translator(nn.Module):
+    """An encoder-decoder as transformers has them."""
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(labels[:, :1]), labels[:, :-1].clamp_min(0)], 1)
+
+    def forward(
+        self, input_ids: Tensor, decoder_input_ids: Tensor | None = None, decoder_inputs_embeds: Tensor | None = None
+    ) -> Tensor:
+        raise NotImplementedError
+
+
+def test_a_decoder_reads_the_labels_moved_by_a_place() -> None:
+    ids, labels = torch.arange(6).view(2, 3), torch.tensor([[4, 5, 1], [6, 1, -100]])
+    moved = torch.tensor([[0, 4, 5], [0, 6, 1]])
+    for given in ({}, {"targets": "labels"}):
+        for wrapped in (Translator(), nn.DataParallel(Translator())):
+            found = Feed(wrapped, **given)({"input_ids": ids, "labels": labels})
+            assert torch.equal(found.inputs.kwargs["decoder_input_ids"], moved)
+            assert torch.equal(found.targets, labels)
+    for own in ("decoder_input_ids", "decoder_inputs_embeds"):
+        found = Feed(Translator())({"input_ids": ids, own: ids + 9, "labels": labels}).inputs.kwargs
+        assert found.keys() == {"input_ids", own}
+        assert torch.equal(found[own], ids + 9)
+    assert torch.equal(Feed(Translator(), "input_ids")({"input_ids": ids, "labels": labels}).inputs, ids)  # as told
+    assert Feed(Translator())({"input_ids": ids}).inputs.kwargs.keys() == {"input_ids"}
+
+
 def test_parts_may_be_named() -> None:
     net = Two()
     for batch, inputs, targets in [
