@@ -61,6 +61,7 @@ class Ledger:
         unit_of = numbers[roots]
         if not bool(removable.any()):
             told = "; ".join(f"{name}: {self._why(tensor)}" for tensor, name in list(self.outputs.items())[:3])
+            told = told or "it has no layer that is known to have channels"
             raise UnsupportedError(
                 f"no channel of {type(self.model).__name__} can be removed ({told}); leave channels out: clusters, "
                 "pruning and int8 take its layers as they are"

@@ -252,6 +252,29 @@ def test_the_input_may_be_overwritten():
     assert found.inputs[x > 0].all()
 
 
+def test_a_network_may_ask_for_gradients_of_its_inputs_itself():
+    class Asking(nn.Module):
+        """As transformers' networks of sound do in training."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x[:, :4]
+            x.requires_grad = True
+            return self.linear(x)
+
+    asking, x = Asking(), torch.randn(3, 4)
+    found = []
+    for model in (asking, asking.linear):
+        tape, logits = record(model, x)
+        start = start_relevance(logits, torch.arange(3) % 2)
+        found.append(propagate(logits, start, COMPOSITES["plus"], tape, inputs=True).inputs)
+    assert found[0].any()
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 def test_functional_dropout_hands_on_what_it_did():
     class Dropping(nn.Module):
         def __init__(self) -> None:

@@ -189,6 +189,8 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func == _ASKS and args[0].requires_grad and args[1]:
+            return None  # an input that asks for gradients, as networks have it that checkpoint their blocks
         output = func(*args, **kwargs)
         tape = self.tape
         how = tape.operations.get(func) if tape.operations else None
@@ -216,6 +218,7 @@ class _Watch(TorchFunctionMode):
         return output
 
 
+_ASKS = Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 _SUMS = ("add", "radd", "sub", "subtract", "rsub")
 _WRITES = frozenset(["__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"])
 
