@@ -87,6 +87,43 @@ def test_without_a_network_there_are_no_inputs(name: str) -> None:
         control(name, 0)
 
 
+class Positions(nn.Embedding):
+    """As BART has it: given something else than the indices that it looks up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.arange(x.shape[1]) + 1)
+
+
+class Adapted(nn.Linear):
+    """A layer with a forward of its own, and layers inside."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.down, self.up = nn.Linear(3, 1, bias=False), nn.Linear(1, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(input=x.relu(), weight=self.weight) + self.up(self.down(x))
+
+
+def test_a_layer_with_a_forward_of_its_own_is_watched_inside() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions, self.linear = Positions(6, 3), Adapted()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x + self.positions(x[:, :, 0]))
+
+    model, x = Net(), torch.randn(4, 5, 3)
+    found = norms(model, x)
+    assert torch.equal(found["positions.weight"][:, 0], torch.tensor([0.0, 1, 1, 1, 1, 1]))
+    inside = (x + model.positions(x[:, :, 0])).detach().reshape(-1, 3)
+    torch.testing.assert_close(found["linear.weight"][0], inside.relu().norm(dim=0))
+    torch.testing.assert_close(found["linear.down.weight"][0], inside.norm(dim=0))
+    torch.testing.assert_close(found["linear.up.weight"][0], model.linear.down(inside).detach().norm(dim=0))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
 def test_an_input_given_by_its_name_and_a_weight_of_inputs_by_outputs() -> None:
     class Named(nn.Module):
         def __init__(self) -> None:
