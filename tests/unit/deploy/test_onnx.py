@@ -331,6 +331,34 @@ def test_several_inputs_and_outputs_have_their_names_and_order(tmp_path):
         assert np.allclose(mine.detach().numpy(), other, atol=1e-5)
 
 
+class Idle(nn.Module):
+    """A head that only training reads; the last argument is given by its name, past another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.spread, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        hidden = torch.relu(self.body(x))
+        spread = self.spread(hidden)
+        if self.training:
+            hidden = hidden + torch.randn_like(hidden) * spread.exp()
+        return self.head(hidden if shift is None else hidden + shift)
+
+
+def test_what_no_output_depends_on_is_left_out_and_arguments_may_be_passed_over(tmp_path):
+    torch.manual_seed(0)
+    model, batch = Idle().eval(), {"x": torch.randn(3, 4), "shift": torch.randn(3, 6)}
+    small = fb.compress(model, recipe={"assign": {"method": "ecq", "bits": 4}, "train": None}, progress=None)
+    restored, plan = restore(small.data, Idle())
+    written = to_onnx(restored, batch, tmp_path / "net.onnx", plan=plan)
+    assert written.agreement.difference < 1e-5
+    assert "left out, as no output depends on it: spread.weight" in written.notes
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    assert [value.name for value in graph.input] == ["x", "shift"]
+    assert {t.data_type for t in graph.initializer if "weight.levels" in t.name} == {onnx.TensorProto.INT4}
+
+
 def test_one_sample_of_several_inputs_leaves_the_batch_open(tmp_path):
     batch = {"words": torch.arange(4)[None], "context": torch.ones(1, 3)}
     to_onnx(Two().eval(), batch, tmp_path / "net.onnx")

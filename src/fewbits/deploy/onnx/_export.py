@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from fewbits.int8.places import repeated
 from fewbits.plan import Affine, Clustered, Masked, Plan
 from fewbits.task import Feed
 from fewbits.task.batches import called, described, run_apart, tensors_in
-from fewbits.weights import aliases, layers
+from fewbits.weights import aliases, layers, places
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,12 @@ def to_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str], *, plan
     source = repeated(network) if isinstance(network, fx.GraphModule) else network
     to_trace, marks = marked(source, tensors)
     graph = make(to_trace, inputs, optimize=factors is not None)
-    changed = misplaced(graph, marks, aliases(to_trace)) - {f"{path}.weight" for path in layers(network)}
+    changed = misplaced(graph, marks, aliases(to_trace))
+    idle = {name for name in changed if _is_idle(network, inputs, name)}
+    if idle:
+        tensors = {name: integers for name, integers in tensors.items() if name not in idle}
+        notes.append(f"left out, as no output depends on it: {', '.join(sorted(idle))}")
+    changed -= idle | {f"{path}.weight" for path in layers(network)}
     if changed:  # of recurrent layers and attention, which runtimes have in an order of their own
         tensors = {name: integers for name, integers in tensors.items() if name not in changed}
         to_trace, marks = marked(source, tensors)
@@ -118,6 +124,15 @@ def _own_graph(model: OnnxNetwork, inputs: Any, path: str | os.PathLike[str], pl
     data = serialized(graph)
     files.write(path, data)
     return Exported(len(data), found, tuple(notes + floats))
+
+
+def _is_idle(network: nn.Module, inputs: Any, name: str) -> bool:
+    """Whether a weight could as well be another: that of a head, say, which only training reads."""
+    other = copy.deepcopy(network)
+    places(other)[name][0].tensor.data.add_(1)
+    with torch.no_grad():
+        pairs = zip(tensors_in(run_apart(network, inputs)), tensors_in(run_apart(other, inputs)), strict=True)
+        return all(torch.equal(first, second) for first, second in pairs)
 
 
 def _modules(names: set[str]) -> str:

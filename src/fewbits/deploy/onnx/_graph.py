@@ -90,10 +90,10 @@ def graph_of(
     def shape(value: Any) -> Any:
         return {0: batch} if isinstance(value, Tensor) and value.dim() and len(value) == max(samples, 2) else None
 
-    shapes = (*map(shape, args), *map(shape, kwargs.values()))
+    shapes: Any = tuple(map(shape, args))
     if kwargs:
         names = Signature.of(network).names
-        shapes = {**dict(zip(names, shapes, strict=False)), **{name: shape(x) for name, x in kwargs.items()}}  # type: ignore[assignment]
+        shapes = dict(zip(names, shapes, strict=False)) | {name: shape(x) for name, x in kwargs.items()}
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
