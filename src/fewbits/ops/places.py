@@ -20,6 +20,8 @@ from fewbits.task import Inputs, run
 
 FAMILIES = {"gelu": ("gelu", "gelu_tanh")}
 """Operations that are asked for by one name."""
+MASK = 1e30  # a number of this size says that a place is masked
+GONE = 104.0  # e to minus this is zero in float32
 ROWS = ("softmax", "layer_norm", "rms_norm")
 
 
@@ -80,7 +82,7 @@ def places(model: nn.Module, inputs: Iterable[Any]) -> list[Place]:
     def seen(path: str, name: str, x: Tensor, options: dict[str, Any]) -> None:
         place = found.setdefault((path, name), Place(path, name))
         place.calls += 1
-        finite = x[torch.isfinite(x)]
+        finite = x[torch.isfinite(x) if name != "softmax" else _heeded(x, options["dim"])]
         if not finite.numel():
             return
         place.low, place.high = min(place.low, float(finite.min())), max(place.high, float(finite.max()))
@@ -98,6 +100,13 @@ def places(model: nn.Module, inputs: Iterable[Any]) -> list[Place]:
         for batch in inputs:
             _run(model, batch)
     return list(found.values())
+
+
+def _heeded(x: Tensor, dim: int) -> Tensor:
+    """Where a softmax has a share; masks are the least number of a type in some networks, and not infinity."""
+    sound = torch.isfinite(x) & (x.abs() < MASK)
+    highest = x.masked_fill(~sound, -torch.inf).amax(dim, keepdim=True)
+    return sound & (highest - x < GONE)
 
 
 @torch.no_grad()

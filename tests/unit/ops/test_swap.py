@@ -220,6 +220,26 @@ def test_places_have_the_ranges_and_the_errors_of_their_own_numbers(odd: Odd, x:
             assert 0 < one.error <= made[one.operation].bound
 
 
+class Masking(nn.Module):
+    """Masks that are the least number of the type, one of them of a whole row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        masks = torch.zeros_like(x)
+        masks[:, 2:] = torch.finfo(x.dtype).min
+        masks[0] = torch.finfo(x.dtype).min
+        return torch.softmax(x + masks, -1)
+
+
+@pytest.mark.parametrize("options", [{"kind": "integer", "bits": 8}, {"error": 1e-3}])
+def test_masked_numbers_are_none_of_a_softmax_range(options: dict[str, object]) -> None:
+    net, x = Masking(), torch.tensor([[1.0, 2, 3, 4], [-3, 5, 6, 7]])
+    (place,) = found = places(net, [x])
+    assert (place.low, place.high) == (-3.0, 5.0)
+    made = chosen({"softmax": options}, found)
+    measure(net, [x], found, made)
+    assert place.error <= made["softmax"].bound < 0.02
+
+
 def test_an_integer_normalisation_is_bounded_on_the_rows_that_it_has(odd: Odd, x: Tensor) -> None:
     found = places(odd, [x])
     made = chosen({"layer_norm": {"kind": "integer", "bits": 8}}, found)["layer_norm"]
