@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from fewbits.weights import NORMS
 
@@ -46,7 +46,7 @@ PARTS = (
     "unbind",
 )  # fmt: skip
 """Which return several values."""
-SAME = ("clone", "detach", "contiguous", "cpu", "double", "float", "requires_grad_", "type_as", torch.clone)
+SAME = ("clone", "detach", "contiguous", "cpu", "double", "float", "requires_grad_", torch.clone)
 """Which change no number (programs compute in float64)."""
 SHAPED = (
     torch.zeros_like, torch.ones_like, torch.full_like, "new_zeros", "new_ones", "new_full", "new_tensor", "size",
@@ -70,7 +70,8 @@ def is_affine(target: Any) -> bool:
 
 def keeps(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether it gives the numbers that it takes."""
-    if target in ("to", "type"):
-        given = (*args[1:], *kwargs.values())
-        return all(not isinstance(one, torch.dtype) or one.is_floating_point for one in given)
+    if target in ("to", "type", "type_as"):
+        kinds = [one.dtype if isinstance(one, Tensor) else one for one in (*args[1:], *kwargs.values())]
+        whole = [one for one in kinds if isinstance(one, torch.dtype) and not one.is_floating_point]
+        return not whole and (target == "to" or not any(isinstance(one, str | type) for one in kinds))
     return target in SAME

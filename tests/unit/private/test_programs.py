@@ -188,6 +188,20 @@ def test_a_value_that_depends_on_other_samples_is_refused(run: Callable[[torch.T
         read(Between(run, 4), (4,))
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda x: x.to(torch.int64).double(),
+        lambda x: x.type_as(torch.ones(1, dtype=torch.int32)).double(),
+        lambda x: x.type("torch.LongTensor").double(),
+        lambda x: x.long().double(),
+    ],
+)
+def test_whole_numbers_are_not_what_they_were_made_of(run: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with pytest.raises(UnsupportedError, match="cannot be computed on encrypted numbers"):
+        read(Between(run, 4), (4,))
+
+
 def test_a_product_of_two_values_as_matrices_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"matmul: it multiplies encrypted values with each other; they are"):
         read(Between(lambda x: x.view(-1, 2, 2) @ x.view(-1, 2, 2).mT, 2), (4,))
