@@ -139,6 +139,7 @@ def _drawn(
         heights = [max(3.2, 0.27 * len(lines) + 1.2) for lines in panels.values()]
         fig = figure(8.4, sum(heights))
         below = fig.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        ends = {}
         for axes, (title, lines) in zip(below, panels.items(), strict=True):
             places = sorted({x for line_ in lines.values() for x in line_})
             if log:
@@ -150,11 +151,11 @@ def _drawn(
                 axes.set_xticks(range(len(words)), words)
             if line is not None:
                 axes.axhline(line, color=FAINT, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
-            ends = [_line(axes, rule, dict(found), looks[rule]) for rule, found in lines.items()]
+            ends[axes] = [_line(axes, rule, dict(found), looks[rule]) for rule, found in lines.items()]
             axes.set_title(shorten(title, 60))
             axes.set_xlabel(across)
             axes.set_ylabel(up)
-            label_ends(axes, ends)
+        label_ends(ends)
     return fig
 
 

@@ -107,7 +107,7 @@ def accuracy_v_bytes(points: Sequence[Row], baseline: float | None = None) -> Fi
         _accuracy_axis(axes, [*(row["accuracy"] for row in usable), *([] if baseline is None else [baseline])])
         axes.set_xlabel("size of the file that decodes (bytes, log scale)")
         axes.set_title(shorten(_of(usable, "model") + " on " + _of(usable, "data"), 60))
-        label_ends(axes, ends)
+        label_ends({axes: ends})
     return fig
 
 
@@ -184,7 +184,7 @@ def history(report: Report) -> Figure:
         top.set_ylabel("file (bytes, log)")
         top.set_title("Size of the file")
         if report.target is not None:
-            label_ends(top, [(steps[-1], report.target, f"asked: {human(report.target)}", FAINT)])
+            label_ends({top: [(steps[-1], report.target, f"asked: {human(report.target)}", FAINT)]})
         known = [(r.steps, r.accuracy) for r in rounds if r.accuracy is not None]
         if known:
             middle.plot(*zip(*known, strict=True), "o-", color=PALETTE[1], markersize=4, linewidth=1.6)

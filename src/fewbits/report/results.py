@@ -128,8 +128,21 @@ def results_page(results: Results) -> str:
 
 
 def sections(rows: Sequence[Row]) -> list[Markup]:
-    """A section for each (model, data) of the rows."""
-    return [_task(f"{model} on {data}", mine) for (model, data), mine in by_task(rows).items()]
+    """A section for each (model, data) of the rows, and for each set of experiments with it, if rows name several."""
+    return [_task(name, mine) for (model, data), own in by_task(rows).items() for name, mine in _sets(model, data, own)]
+
+
+def _sets(model: str, data: str, rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
+    found = list(dict.fromkeys(row.get("set") for row in rows))
+    if len(found) < 2:
+        return [(f"{model} on {data}", rows)]
+    return [
+        (
+            f"{model} on {data}{'' if one in (None, data) else f', {one}'}",
+            [row for row in rows if row.get("set") == one],
+        )
+        for one in found
+    ]
 
 
 def _task(name: str, rows: Sequence[Row]) -> Markup:

@@ -145,7 +145,7 @@ def tokens() -> tuple[nn.Module, nn.Module]:
 def test_weights_of_inputs_by_outputs_have_what_linear_layers_have(estimator, per):
     turned, plain = tokens()
     data = [(x, y % 3) for x, y in BATCHES]
-    draws = {"draws": 600, "seed": 1} if estimator == "hutchinson" else {}
+    draws = {"draws": 150, "seed": 1} if estimator == "hutchinson" else {}
     found, wanted = (curvature(m, data, per=per, estimator=estimator, **draws) for m in (turned, plain))
     costs, expected = sensitivity(found, select(turned)), sensitivity(wanted, select(plain))
     for name, value in wanted.trace.items():

@@ -171,6 +171,16 @@ def test_the_page_has_mean_and_range(tmp_path: Path, rows: list[dict[str, Any]])
     assert html.count("<img ") == 1
 
 
+def test_sets_of_one_network_are_sections_of_their_own(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    both = [{**row, "set": one} for one in ("cifar10", "cifar10-published") for row in rows]
+    found = load_results(written(tmp_path, whole(both)))
+    assert isinstance(found, Results)
+    html = results_page(found)
+    task = f"{rows[0]['model']} on {rows[0]['data']}"
+    assert f"<h2>{task}, cifar10-published</h2>" in html
+    assert html.count("<img ") == 2 * results_page(load_results(written(tmp_path, whole(rows)))).count("<img ")
+
+
 def test_any_rows_can_be_shown() -> None:
     """Timings have no accuracy; two tasks are two sections."""
     rows = (
