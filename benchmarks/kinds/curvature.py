@@ -4,6 +4,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Judge:
 
     def cost(self, trace: dict[str, Tensor]) -> Tensor:
         """EHAP's criterion of every channel."""
-        return joined(sensitivity(Curvature(trace, {}, "channel", "", 0, 0, self.exact.axes), self.weights))
+        return joined(sensitivity(replace(self.exact, trace=trace), self.weights))
 
     def row(self, method: str, draws: int, seconds: float, trace: dict[str, Tensor], precision: str = "float32") -> Row:
         """How well traces rank channels, and what they took."""

@@ -24,7 +24,7 @@ MODULES = (
 )  # fmt: skip
 _METHODS = (
     "view", "reshape", "flatten", "unflatten", "ravel", "permute", "transpose", "swapaxes", "swapdims", "movedim",
-    "moveaxis", "t", "adjoint", "contiguous", "squeeze", "unsqueeze", "expand", "broadcast_to", "repeat", "tile",
+    "moveaxis", "t", "adjoint", "squeeze", "unsqueeze", "expand", "broadcast_to", "repeat", "tile",
     "repeat_interleave", "mean", "sum", "neg", "negative", "flip", "fliplr", "flipud", "roll", "rot90", "cumsum",
     "diff", "narrow", "select", "index_select", "unfold", "tril", "triu",
 )  # fmt: skip

@@ -129,7 +129,10 @@ class _Reader:
         return fx.node.map_arg(arg, lambda node: self.values[node])
 
     def _call(self, node: fx.Node) -> Any:
-        args, kwargs = self._value(node.args), self._value(node.kwargs)
+        args, kwargs = self._value(node.args), dict(self._value(node.kwargs))
+        first = next((name for name in ("input", "tensors") if name in kwargs), None)
+        if first is not None and not args:
+            args = (kwargs.pop(first),)
         forms = [value for value in (*args, *kwargs.values()) if isinstance(value, Form)]
         target: Any = node.target
         if node.op == "call_module":

@@ -134,15 +134,11 @@ def sections(rows: Sequence[Row]) -> list[Markup]:
 
 def _sets(model: str, data: str, rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
     found = list(dict.fromkeys(row.get("set") for row in rows))
+    name = f"{model} on {data}"
     if len(found) < 2:
-        return [(f"{model} on {data}", rows)]
-    return [
-        (
-            f"{model} on {data}{'' if one in (None, data) else f', {one}'}",
-            [row for row in rows if row.get("set") == one],
-        )
-        for one in found
-    ]
+        return [(name, rows)]
+    names = {one: name if one in (None, data) else f"{name}, {one}" for one in found}
+    return [(names[one], [row for row in rows if row.get("set") == one]) for one in found]
 
 
 def _task(name: str, rows: Sequence[Row]) -> Markup:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import DataError, RecipeError
 from fewbits.task.batches import Batch, Inputs, described, tensors_in
-from fewbits.task.signature import Signature
+from fewbits.task.signature import Signature, inside
 
 Part = str | int
 Given = Part | Sequence[Part] | Callable[[Any], Any] | None
@@ -43,8 +43,7 @@ class Feed:
             if not (given is None or isinstance(given, str | int) or callable(given) or several):
                 raise RecipeError(f"{word} is a key, a place, several of them or a function, not {given!r:.60}")
         self.signature, self.given, self.wanted = Signature.of(model), inputs, targets
-        inner = model.module if type(model).__name__.endswith("DataParallel") else model
-        self.moved = getattr(inner, "prepare_decoder_input_ids_from_labels", None)
+        self.moved = getattr(inside(model), "prepare_decoder_input_ids_from_labels", None)
         floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
         self.dtype = floats[0] if floats else torch.float32
 
@@ -135,10 +134,10 @@ class Feed:
 
     def _with_decoder(self, fit: Any, targets: Any) -> Any:
         """With what a decoder reads: the labels, moved by a place."""
-        asked = self.moved is not None and "decoder_input_ids" in self.signature.names and targets is not None
-        if not asked or not isinstance(fit, dict) or {"decoder_input_ids", "decoder_inputs_embeds"} & fit.keys():
+        if self.moved is None or targets is None or "decoder_input_ids" not in self.signature.names:
             return fit
-        assert self.moved is not None
+        if not isinstance(fit, dict) or {"decoder_input_ids", "decoder_inputs_embeds"} & fit.keys():
+            return fit
         return fit | {"decoder_input_ids": self.moved(labels=_as_tensors(targets, None))}
 
     # -- as the network takes them -----------------------------------------------------------------------

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 
 
+def inside(model: nn.Module) -> nn.Module:
+    """The network inside of ``DataParallel`` and ``DistributedDataParallel``, whose own forward says nothing."""
+    return getattr(model, "module", model) if type(model).__name__.endswith("DataParallel") else model
+
+
 @dataclass(frozen=True)
 class Signature:
     """What a network's ``forward`` takes.
@@ -27,7 +32,7 @@ class Signature:
     @staticmethod
     def of(model: nn.Module) -> Signature:
         """Read from the network; one that says nothing takes anything."""
-        inner = getattr(model, "module", model) if type(model).__name__.endswith("DataParallel") else model
+        inner = inside(model)
         try:
             told = getattr(inner, "__signature__", None) or inspect.signature(inner.forward)
             found = told.parameters.values()

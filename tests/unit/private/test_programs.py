@@ -141,6 +141,7 @@ OPERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "addmm": lambda x: torch.addmm(W[0].double(), x, W.double()),
     "expand": lambda x: x + x[:, :1].expand(-1, 4),
     "expand as": lambda x: x[:, 1:2].expand_as(x) - x,
+    "by name": lambda x: torch.cat(tensors=[torch.flip(input=x, dims=(1,)), x], dim=1),
     "chunks": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
     "split": lambda x: x.split([1, 3], 1)[1].repeat(1, 2),
     "stack": lambda x: torch.stack([x, 2 * x], -1).mean(-1),
