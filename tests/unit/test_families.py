@@ -239,6 +239,23 @@ def run(*words: object) -> str:
     return done.output
 
 
+def refused(why: str, *words: object) -> None:
+    with pytest.raises(RecipeError, match=why):
+        CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+def test_a_base_may_have_a_head_larger_than_the_network(batches: list[Any]) -> None:
+    """As networks of very many classes have, of which a small one is tuned."""
+    torch.manual_seed(0)
+
+    def network(classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, classes))
+
+    base = fb.compress(network(20_000), recipe=plain(0.0), progress=None)
+    tuned = fb.compress(network(10), batches[:2], base=base.data, recipe=recipe(rounds=1), progress=None)
+    assert fb.load(tuned.data, like=network(10), base=base.data) is not None
+
+
 def test_commands(files: Path, tuned: nn.Module, delta: fb.Compressed, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -266,6 +283,11 @@ def test_commands(files: Path, tuned: nn.Module, delta: fb.Compressed, monkeypat
     found = load_file(files / "mirrored.safetensors")
     assert torch.equal(found["5.weight"], delta.plan["5.weight"].values())
     run("family", "both.few", "base.few", "mirrored.few")
+    kept = {name: (files / name).read_bytes() for name in ("base.few", "both.few")}
+    refused(r"base.few is there and holds no family: name the new file first", "family", "base.few", "mirrored.few")
+    refused("both.few is one of the files", "family", "both.few", "base.few", "both.few")
+    refused("both.few is the file itself", "extract", "both.few", "--task", "mirrored", "--out", "both.few")
+    assert all((files / name).read_bytes() == data for name, data in kept.items())
     listed = run("tasks", "both.few", "--json", "tasks.json")
     assert "mirrored" in listed
     assert [one["base"] for one in json.loads((files / "tasks.json").read_text())["members"]] == [None, "base"]

@@ -77,6 +77,12 @@ def family(
     from fewbits import multitask
     from fewbits.errors import RecipeError
 
+    if out.exists() and not multitask.is_family(
+        out
+    ):  # the name of the new file was forgotten, and a network comes first
+        raise RecipeError(f"{out} is there and holds no family: name the new file first, then the .few files")
+    if out.resolve() in [file.resolve() for file in files]:
+        raise RecipeError(f"{out} is one of the files to be put together: name another new file")
     names = [file.stem for file in files]
     for name in names:
         if names.count(name) > 1:
@@ -98,10 +104,13 @@ def extract(
 ) -> None:
     """Write one task (or network) of a .few file as a file that stands alone. No more is read than it needs."""
     from fewbits import multitask
+    from fewbits.errors import RecipeError
     from fewbits.report.words import human
 
     target = out or file.with_name(f"{task}.few")
     writable(target)
+    if target.resolve() == file.resolve():
+        raise RecipeError(f"{target} is the file itself, and its other networks would be gone: give --out another name")
     if multitask.is_family(file):
         found = multitask.extract_member(file, task, target, with_base=with_base)
         along = "" if found.base is None else f" with its base, {found.base}"

@@ -63,11 +63,14 @@ def _gradient(net: SegmentNet, aim: Tasks, batches: Sequence[Any]) -> list[Tenso
     net.zero_grad()
     for batch in batches:
         (aim.loss(aim.forward(net, batch), batch) / len(batches)).backward()
-    found = [
-        torch.cat([p.grad.flatten() for p in layer.parameters() if p.grad is not None]).cpu() for layer in net.layers
-    ]
+    found = [_joined([p.grad for p in layer.parameters() if p.grad is not None]) for layer in net.layers]
     net.zero_grad()
     return found
+
+
+def _joined(gradients: list[Tensor]) -> Tensor:
+    """In one vector; a layer that trains nothing has one number, zero, and so agrees with nothing."""
+    return torch.cat([g.flatten() for g in gradients]).cpu() if gradients else torch.zeros(1)
 
 
 def _cosines(rows: Sequence[Tensor]) -> Tensor:
@@ -92,6 +95,8 @@ def affinity_paths(agreement: Tensor, names: Sequence[str], modules: int, per_la
     matrices = matrices[None] if matrices.ndim == 2 else matrices
     if not 1 <= per_layer <= modules:
         raise RecipeError(f"a path has 1 to {modules} segments in a layer of {modules}, got {per_layer}")
+    if not np.isfinite(matrices).all():
+        raise RecipeError("agreement has NaN or infinite numbers (a task whose outputs are constant has no similarity)")
     if matrices.shape[1:] != (len(names), len(names)):
         raise RecipeError(f"agreement is of {list(matrices.shape[1:])} tasks, and there are {len(names)}")
     draw = np.random.default_rng(seed)

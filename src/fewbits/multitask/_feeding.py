@@ -31,7 +31,7 @@ class TaskBatches:
     Args:
         loaders: by task: loaders with a length, for a network of one input.
         order: one of the above. each: batches of a turn. seed: of the order, anew in each epoch.
-        numbers: of the tasks; default: 0, 1, ...
+        numbers: of the tasks; default: 0, 1, ... in the order of the loaders.
 
     Raises:
         RecipeError: an unknown order, or no batch in a turn. DataError: a loader without batches or length.
@@ -132,12 +132,24 @@ def with_task(batch: Any, task: int) -> Batch:
     return Batch(Inputs((*args, numbers), kwargs), targets)
 
 
-def all_batches(loaders: Mapping[str, Any], *, numbers: Sequence[int] | None = None) -> list[Batch]:
+def all_batches(
+    loaders: Mapping[str, Any], *, numbers: Sequence[int] | None = None, tasks: Sequence[str] | None = None
+) -> list[Batch]:
     """All batches of several tasks, task by task, to evaluate on.
 
     Args:
         loaders, numbers: as of :class:`TaskBatches`.
+        tasks: names of all tasks in the order of their numbers, such as ``net.tasks``: loaders may then be of some of
+            them, in any order.
+
+    Raises:
+        RecipeError: data of no task among them.
     """
+    if tasks is not None:
+        for name in loaders:
+            if name not in tasks:
+                raise RecipeError(f"no task {name!r}{did_you_mean(name, tasks)} (there are {', '.join(tasks)})")
+        numbers = [list(tasks).index(name) for name in loaders]
     found = TaskBatches(loaders, numbers=numbers)
     pairs = zip(found.numbers, found.loaders, strict=True)
     return [with_task(batch, number) for number, loader in pairs for batch in loader]

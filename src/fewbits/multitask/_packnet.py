@@ -21,8 +21,8 @@ class PackNet(Keeping):
 
     A task learns with all free weights of its path. Then the smallest of each tensor become zero and free again, and
     the others go on learning until the end (Mallya and Lazebnik, arXiv 1711.05769, section 3). What has no weights to
-    share out (biases, normalisation that tasks share with its statistics) stays as the first task leaves it. A task is
-    used without the weights of later ones, so it is never forgotten.
+    share out (biases, normalisation that tasks share with its statistics) stays as the first task leaves it. What is
+    frozen is never touched. A task is used without the weights of later ones, so it is never forgotten.
 
     Args:
         keep: share of a tensor's free weights that a task keeps; default: what gives each task to come as many.
@@ -41,7 +41,8 @@ class PackNet(Keeping):
     def begin(self, net: SegmentNet, task: str, order: Sequence[str]) -> Callback:
         owners: dict[str, Tensor] = self.state.setdefault("owners", {})
         for name, p in packed(net).items():
-            owners.setdefault(name, torch.zeros(p.shape, dtype=torch.int16))
+            if p.requires_grad:
+                owners.setdefault(name, torch.zeros(p.shape, dtype=torch.int16))
         return _Packing(self, net, task, list(order))
 
     def end(self, net: SegmentNet, task: str, aim: Any, batches: Iterable[Any]) -> None:
@@ -84,9 +85,14 @@ def _through(net: SegmentNet, task: str) -> Iterator[nn.Module]:
 
 
 def packed(net: SegmentNet) -> dict[str, Tensor]:
-    """The weights that tasks share out: of two and more dimensions, in segments and in what is around them."""
+    """The weights that tasks share out: of two and more dimensions, in segments and in what is around them.
+
+    A normalisation of whole images has a weight of several dimensions; it is none of them.
+    """
     rooms = ("stem", "layers", "after")
-    return {name: p for name, p in net.named_parameters() if p.dim() >= 2 and name.split(".")[0] in rooms}
+    norms = {id(p) for part in net.modules() if isinstance(part, NORMALISING) for p in part.parameters()}
+    found = {name: p for name, p in net.named_parameters() if p.dim() >= 2 and id(p) not in norms}
+    return {name: p for name, p in found.items() if name.split(".")[0] in rooms}
 
 
 class _Packing(Callback):
@@ -97,7 +103,7 @@ class _Packing(Callback):
         self.number = order.index(task)
         earlier = order[: self.number]
         own = {id(p) for p in net.parameters_of(task)}
-        self.names = {name for name, p in packed(net).items() if id(p) in own}
+        self.names = {name for name, p in packed(net).items() if id(p) in own and p.requires_grad}
         self.held: dict[str, tuple[Tensor, Tensor]] = {}
         known = {id(p) for name in earlier for p in net.parameters_of(name)}
         others = {name: p for name, p in net.named_parameters() if name not in packed(net) and id(p) in known & own}
@@ -123,8 +129,8 @@ class _Packing(Callback):
     def _hold_packed(self) -> None:
         owners, mine = self.keeping.state["owners"], self.number + 1
         pruned = any(bool((owner == mine).any()) for owner in owners.values())  # then what is free stays zero
-        for name, p in packed(self.net).items():
-            owner = owners[name].to(p.device)
+        for name, owner in owners.items():
+            p, owner = self.net.get_parameter(name), owner.to(self.net.get_parameter(name).device)
             self._hold(name, p, owner != mine if pruned else owner != 0)
 
     @contextmanager

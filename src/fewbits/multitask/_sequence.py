@@ -16,7 +16,7 @@ from fewbits.multitask._network import SegmentNet
 from fewbits.multitask._over_time import OverTime, scores_of
 from fewbits.multitask._packnet import PackNet
 from fewbits.multitask._tasks import Tasks
-from fewbits.multitask._training import train_tasks
+from fewbits.multitask._training import check_whole_loss, train_tasks
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Task, fed
 from fewbits.train import Callback, KeptTraining, Store
@@ -86,6 +86,8 @@ def train_in_sequence(
         raise RecipeError(f"tasks to train are {order}, and to evaluate {list(evaluate)}: give the same")
     for name in order:
         net.path(name)
+    if keeping is not None and type(keeping) is not Keeping:
+        check_whole_loss(training, type(keeping).__name__)
     keeping, store = keeping or Keeping(), store or Store(None, "", Accelerator())
     aim = Tasks({name: (tasks or {}).get(name, Classification()) for name in net.tasks})
     data = {name: evaluate[name] for name in order}

@@ -58,6 +58,8 @@ def _update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tenso
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
     gradients = []
     for part, end in zip(given, ends, strict=True):
+        if not part.requires_grad:  # all that this task uses is frozen
+            continue
         own = torch.autograd.grad(part, list(named.values()), end.grad, allow_unused=True)
         gradients.append({name: g for name, g in zip(named, own, strict=True) if g is not None})
     for left in without_conflicts(gradients):

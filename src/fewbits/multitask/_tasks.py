@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -101,8 +101,12 @@ class Tasks(Task):
         """The metric of every task that has samples, on its own scale.
 
         Raises:
-            DataError: no samples, or targets that do not fit the network.
+            DataError: no samples, targets that do not fit the network, or a network that has its tasks in another
+                order: numbers would mean other tasks.
         """
+        theirs = getattr(model, "tasks", None)
+        if isinstance(theirs, Sequence) and sorted(theirs) == sorted(self.names) and list(theirs) != list(self.names):
+            raise DataError(f"the network's tasks are {list(theirs)}, and here {list(self.names)}: give the same order")
         totals: dict[int, Tensor] = {}
         with evaluating_in_float32(model) as place:
             data = measured_over(model, batches)

@@ -20,6 +20,7 @@ from fewbits.task import Classification, Task
 from fewbits.train import KeptTraining, Objective, Rule, Store, fit, plain
 from fewbits.train.learning import learning, settled
 from fewbits.train.loop import optimizer_of, parameter_groups
+from fewbits.train.rules import RULES
 
 OPTIMIZERS = ("one", "per-task")
 
@@ -51,7 +52,8 @@ def train_tasks(
         rule: of one's own, such as :data:`pcgrad`, in place of the one that ``training`` names.
 
     Raises:
-        RecipeError: data of no task of the network, or an unknown word. UnsupportedError: several processes.
+        RecipeError: data of no task of the network or of one that is frozen, an unknown word, or a penalty with a rule
+            that does not follow it. UnsupportedError: several processes.
         Else as :func:`fewbits.train.fit`.
     """
     if optimizers not in OPTIMIZERS:
@@ -60,12 +62,17 @@ def train_tasks(
         )
     for name in (*loaders, *(tasks or {})):
         net.path(name)
+    for name in loaders:
+        if not any(p.requires_grad for p in net.parameters_of(name)):
+            raise RecipeError(f"all that task {name!r} uses is frozen: leave its data out, or unfreeze its parameters")
     accelerator = Accelerator()
     if accelerator.num_processes > 1:
         raise UnsupportedError(
             "tasks are trained in one process: each step uses other weights; start it without launch"
         )
     training = settled(training)
+    if penalty is not None and rule is None:
+        check_whole_loss(training, "a penalty")
     rule = rule or learning(training)
     kept = kept or KeptTraining(Store(None, "", accelerator), "tasks")
     aim = Tasks({name: (tasks or {}).get(name, Classification()) for name in net.tasks})
@@ -83,6 +90,21 @@ def train_tasks(
         net, data, objective, optimizer, training, callback=kept, accelerator=accelerator, start=start, task=aim,
         rule=rule,
     )  # fmt: skip
+
+
+def check_whole_loss(training: Training, what: str) -> None:
+    """Refuse what is added to the loss of a batch where the rule would not follow it.
+
+    Raises:
+        RecipeError: such a rule; the message names those that can be taken.
+    """
+    row = RULES.get(training.rule.name)
+    if row is not None and not row.whole_loss:
+        known = ", ".join(name for name, other in RULES.items() if other.whole_loss)
+        raise RecipeError(
+            f"{what} is part of the loss of each batch, and {training.rule.name} learns from outputs alone; rules that "
+            f"follow the whole loss: {known}"
+        )
 
 
 def _with(objective: Objective, penalty: Callable[[], Tensor]) -> Objective:

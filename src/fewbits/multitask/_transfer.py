@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Transfer:
     @property
     def matrix(self) -> Tensor:
         """What task u gives to task t: ``[t, u]``, above zero where t is better with u; zero on the diagonal."""
-        return (self.whole[:, None] - self.without).nan_to_num(0.0)
+        return (self.whole[:, None] - self.without).fill_diagonal_(0.0)
 
     @property
     def mean(self) -> float:
@@ -51,7 +52,8 @@ def leave_one_out(train: Callable[[Sequence[str]], Mapping[str, float]], tasks: 
         tasks: two at least.
 
     Raises:
-        RecipeError: fewer than two tasks. DataError: ``train`` gives no score of a task that it was asked for.
+        RecipeError: fewer than two tasks. DataError: ``train`` gives no score of a task that it was asked for, or
+            one that is no finite number.
     """
     names = checked(tasks)
     if len(names) < 2:
@@ -61,6 +63,8 @@ def leave_one_out(train: Callable[[Sequence[str]], Mapping[str, float]], tasks: 
         found = train(asked)
         if missing := [name for name in asked if name not in found]:
             raise DataError(f"train gave no score of task {missing[0]!r}; it was asked for {asked}")
+        if odd := [name for name in asked if not math.isfinite(float(found[name]))]:
+            raise DataError(f"the score of task {odd[0]!r} is {float(found[odd[0]])}; trained were {asked}")
         return found
 
     first = scores(names)

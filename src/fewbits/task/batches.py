@@ -152,6 +152,12 @@ def check_gradient(model: nn.Module, loss: Tensor) -> None:
 def outside_autograd(model: nn.Module) -> UnsupportedError:
     """What is said of a network that no gradient reaches."""
     inner = getattr(model, "module", model)
+    trained = [p.requires_grad for p in inner.parameters()]
+    if trained and not any(trained):
+        return UnsupportedError(
+            f"no gradient of the loss reaches {type(inner).__name__}: all of its parameters are frozen (requires_grad "
+            "is False); set requires_grad_() on those to train"
+        )
     return UnsupportedError(
         f"no gradient of the loss reaches {type(inner).__name__}: it computes outside of autograd (ONNX Runtime, "
         "torch.no_grad, detach); ecq, and pruning by magnitude, do without: leave train out (in a recipe train: null)"

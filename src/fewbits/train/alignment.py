@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +21,9 @@ class Alignment(Callback):
 
     An angle below 90 degrees says that a small step along the direction lowers the loss (Lillicrap et al. 2016). Every
     measurement is a pass of a copy forth and back, so a local rule's memory is then that of backpropagation. The
-    training itself is not touched. Of several processes each compares with the gradient of its own samples.
+    training itself is not touched. The copy draws what the network drew (dropout) where the rule runs the network once
+    as a whole, as backpropagation and feedback alignment do; under other rules it draws anew. Of several processes each
+    compares with the gradient of its own samples.
 
     Args:
         model: the network that is trained. every: steps from one measurement to the next, from the first step on.
@@ -37,6 +41,14 @@ class Alignment(Callback):
         self.objective = objective or plain(task)
         self.angles: dict[str, list[tuple[int, float]]] = {}
         self._done = 0
+        self._drawn: tuple[Any, ...] | None = None  # random states before the network ran
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Around the network's own pass: the copy is to draw the same."""
+        if self._drawn is None:
+            self._drawn = torch.get_rng_state(), _cuda_states()
+        yield
 
     def before_update(self, outputs: Tensor, batch: Any) -> None:
         if self._done % self.every == 0:
@@ -45,15 +57,22 @@ class Alignment(Callback):
                 degrees = angle(parameter.grad, truth.get(name)) if parameter.dim() > 1 else None
                 if degrees is not None:
                     self.angles.setdefault(name, []).append((self._done, degrees))
-        self._done += 1
+        self._done, self._drawn = self._done + 1, None
 
     def _gradients(self, batch: Any) -> dict[str, Tensor]:
         network = copy.deepcopy(self.model)
         network.zero_grad()
         with torch.random.fork_rng(), torch.enable_grad():
+            if self._drawn is not None:
+                torch.set_rng_state(self._drawn[0])
+                torch.cuda.set_rng_state_all(self._drawn[1])
             outputs = self.task.answer(run(network, batch[0]))
             self.objective(outputs, batch).backward()
         return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def _cuda_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
 def angle(one: Tensor | None, other: Tensor | None) -> float | None:

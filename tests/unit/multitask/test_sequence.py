@@ -276,3 +276,48 @@ def test_tasks_in_parallel_are_scored_while_they_are_trained(tmp_path: Path) -> 
     last, again = kept(tmp_path / "state"), net()
     train_tasks(again, data, TRAINING, seed=5, kept=last)
     assert last.over_time == found
+
+
+class Whole(nn.Module):
+    """A block whose normalisation is of whole images, with a weight of three dimensions."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1 if layer == 0 else 4, 4, 3, padding=1)
+        self.norm = nn.LayerNorm([4, 6, 6])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).relu()
+
+
+def test_packing_leaves_alone_what_is_frozen_and_normalisation() -> None:
+    torch.manual_seed(0)
+    heads = {name: nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES)) for name in NAMES}
+    stem = nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False)
+    made = SegmentNet(Whole, branched_paths(NAMES, 1, [0]), heads, stem=stem)
+    frozen = stem.weight.clone()
+    train_in_sequence(made, loaders(), TRAINING, seed=0, evaluate=loaders(), keeping=PackNet())
+    assert torch.equal(stem.weight, frozen)
+    (norm,) = [part for part in made.modules() if isinstance(part, nn.LayerNorm)]
+    assert norm.weight.count_nonzero() == norm.weight.numel()
+
+
+def test_a_task_that_comes_later_is_packed_beside_old_ones_that_stay_to_the_bit() -> None:
+    made = net(branched_paths(NAMES[:2], 2, [0]), seed=1)
+    before = [made.eval()(X, name).detach() for name in NAMES[:2]]
+    path = torch.tensor([[True, False], [True, False]]) if made.path("cars").shape[1] == 2 else made.path("cars")
+    made.add("flowers", path, nn.Linear(16, CLASSES))
+    data = {"flowers": loaders()["flowers"]}
+    train_in_sequence(made, data, TRAINING, seed=0, evaluate=data, keeping=PackNet(keep=0.5))
+    for name, outputs in zip(NAMES, before, strict=False):
+        assert torch.equal(made.eval()(X, name), outputs)
+    with pytest.raises(RecipeError, match="task 'cars' uses is frozen: leave its data out"):
+        train_tasks(made, loaders(), TRAINING, seed=0)
+
+
+@pytest.mark.parametrize("rule", ["forward-gradient", "hebbian", "mono-forward"])
+@pytest.mark.parametrize("keeping", [Replay(), EWC(), PackNet()])
+def test_a_rule_that_does_not_follow_the_whole_loss_is_refused(rule: str, keeping: Keeping) -> None:
+    training = Training.model_validate({"epochs": 1, "rule": rule})
+    with pytest.raises(RecipeError, match=r"learns from outputs alone; .*: backprop, feedback-alignment"):
+        train_in_sequence(net(), loaders(), training, seed=0, evaluate=loaders(), keeping=keeping)

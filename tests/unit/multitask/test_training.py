@@ -212,3 +212,16 @@ def test_it_is_compressed_saved_and_loaded_as_one_network(tmp_path: Path) -> Non
         assert torch.equal(again.path(task), made.path(task))
     layers = [name for name in small.plan.clustered if name.startswith("layers.")]
     assert len(layers) == len(paths().users())
+
+
+def test_numbers_of_tasks_in_another_order_are_refused_and_names_can_be_given() -> None:
+    made, turned = net(), dict(reversed(loaders().items()))
+    aim = Tasks({name: Classification() for name in NAMES})
+    whole = aim.by_task(made, all_batches(loaders()))
+    assert aim.by_task(made, all_batches(turned, tasks=made.tasks)) == whole
+    some = {"flowers": loaders()["flowers"]}
+    assert aim.by_task(made, all_batches(some, tasks=made.tasks)) == {"flowers": whole["flowers"]}
+    with pytest.raises(DataError, match="give the same order"):
+        Tasks({name: Classification() for name in reversed(NAMES)}).by_task(made, all_batches(turned))
+    with pytest.raises(RecipeError, match="no task 'birdz'; did you mean 'birds'"):
+        all_batches({"birdz": some["flowers"]}, tasks=made.tasks)

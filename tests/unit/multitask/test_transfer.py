@@ -47,3 +47,9 @@ def test_what_cannot_be_is_refused() -> None:
         leave_one_out(train, ["a"])
     with pytest.raises(DataError, match="no score of task 'b'"):
         leave_one_out(lambda names: {"a": 1.0}, ["a", "b"])
+
+
+def test_a_score_that_is_no_number_is_named() -> None:
+    with pytest.raises(DataError, match="score of task 'b' is nan; trained were"):
+        leave_one_out(lambda asked: {name: float("nan") if name == "b" else 1.0 for name in asked}, ["a", "b"])
+    assert torch.equal(leave_one_out(lambda asked: dict.fromkeys(asked, 1.0), ["a", "b"]).matrix, torch.zeros(2, 2))

@@ -78,3 +78,11 @@ def test_backpropagation_is_its_own_direction_and_feedback_comes_to_lean_on_it()
     assert max(ends("backprop")) < 0.1
     first, last = ends("feedback-alignment")
     assert last < min(first, 80)
+
+
+def test_a_network_that_drops_at_random_is_compared_with_the_same_drops() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(BATCHES[0][0][0].numel(), 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    watch = Alignment(net)
+    trained("backprop", net, watch, epochs=2)
+    assert max(degrees for angles in watch.angles.values() for _, degrees in angles) < 0.1

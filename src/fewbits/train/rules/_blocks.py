@@ -115,6 +115,11 @@ class Block:
         """:meth:`pull` of :meth:`drive`."""
         return self._pulled(self.drive, x, errors, learn)
 
+    @torch.no_grad()
+    def pull_activation(self, x: Tensor, errors: Errors) -> None:
+        """What the activation itself trains learns from errors of the block's outputs, for inputs of the block."""
+        self._pulled(self.activate, self.drive(x), errors, learn=True)
+
     def _pulled(self, compute: Callable[[Tensor], Tensor], x: Tensor, errors: Errors, learn: bool) -> Tensor:
         x = x.detach().requires_grad_(x.is_floating_point())
         parameters = self.parameters() if learn else []

@@ -49,7 +49,7 @@ def direct_feedback_alignment(*, seed: Seed = 0) -> Rule:
             outputs.register_hook(error.append)
 
         def back(path: str, layer: Any, x: Tensor, errors: Tensor) -> Tensor:
-            e = error[-1].flatten(1)
+            e = error[-1].reshape(len(error[-1]), -1)
             size = (e.shape[1], x[0].numel())
             if path not in feedback:
                 feedback[path] = drawn(size, size[1] ** -0.5, seed, places[path], x)

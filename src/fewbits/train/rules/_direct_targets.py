@@ -60,7 +60,7 @@ def direct_difference_target_propagation(
             chain[-1].pull(hidden[-2], -errors / len(errors))
             for block, below, here in zip(chain[:-1], hidden, hidden[1:], strict=False):
                 with torch.no_grad():  # h_l - t_l, over eta
-                    wrong = -(errors.float().flatten(1) @ state["feedback"][str(block.number)]["value"]).view_as(here)
+                    wrong = -(rows(errors) @ state["feedback"][str(block.number)]["value"]).view_as(here)
                 block.pull(below, wrong / len(here))
             slopes = _slopes(chain, hidden, state, noise, feedback_blocks)
         if state["step"] < warm_up:
@@ -100,7 +100,12 @@ def _slopes(chain: Chain, hidden: list[Tensor], state: Any, noise: float, which:
         moved = hidden[place + 1] + noise * eps
         for block in chain[place + 1 :]:
             moved = block(moved)
-        away = (moved - hidden[-1]).float().flatten(1) / noise
-        wrong = away @ state["feedback"][str(place)]["value"] - eps.float().flatten(1)
+        away = rows(moved - hidden[-1]) / noise
+        wrong = away @ state["feedback"][str(place)]["value"] - rows(eps)
         found[str(place)] = 2 * away.T @ wrong / len(away)
     return found
+
+
+def rows(x: Tensor) -> Tensor:
+    """A row of float32 for each sample; outputs may have one number of each, and no axis for it."""
+    return x.float().reshape(len(x), -1)

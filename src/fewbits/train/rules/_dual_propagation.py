@@ -7,6 +7,8 @@ Every neuron has two states, whose mean goes forward and whose difference goes b
     z_l+- = f(a_l +- weight+- W_(l+1)^T (z_(l+1)+ - z_(l+1)-))        weight+ = alpha, weight- = 1 - alpha
     z_l   = alpha z_l+ + (1 - alpha) z_l-
     dW_l  = (z_l+ - z_l-) z_(l-1)^T / beta
+
+What an activation trains itself (PReLU) learns by what is pulled at its outputs, ``W_(l+1)^T (z_(l+1)+ - z_(l+1)-)``.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ def dual_propagation(*, beta: Positive = 0.1, alpha: Share = 0.5, sweeps: Count 
             outputs = means[-1]
             loss, errors = output_errors(batch, outputs)
             differences = [*(torch.zeros_like(mean) for mean in means[1:-1]), beta * errors]
+            pulls: list[Tensor] = [outputs] * (len(chain) - 1)
             for _ in range(sweeps):
                 for place in range(len(chain) - 2, -1, -1):
                     block, above = chain[place], chain[place + 1]
@@ -53,11 +56,13 @@ def dual_propagation(*, beta: Positive = 0.1, alpha: Share = 0.5, sweeps: Count 
                         drive = block.drive(means[place])
                         plus = block.activate(drive + alpha * back)
                         minus = block.activate(drive - (1 - alpha) * back)
-                    differences[place] = plus - minus
+                    differences[place], pulls[place] = plus - minus, back
                     means[place + 1] = alpha * plus + (1 - alpha) * minus
             for block, mean, difference in zip(chain, means, differences, strict=False):
                 pull = block.pull if block is chain[-1] else block.pull_drive
                 pull(mean, -difference / (beta * len(difference)))
+            for block, mean, back in zip(chain, means, pulls, strict=False):
+                block.pull_activation(mean, -back / (beta * len(back)))
         return outputs, loss, state
 
     return Rule(readable, update)

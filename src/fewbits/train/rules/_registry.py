@@ -37,23 +37,26 @@ class Row(NamedTuple):
         own_steps: whether it knows how far to go: SGD with a learning rate of 1, held constant and without momentum,
             applies it.
         features: whether its hidden layers learn without targets: a readout of what they learnt is to follow.
+        whole_loss: whether its directions are those of all that is in the loss of a batch, a penalty on weights or a
+            second pass among it.
     """
 
     make: Callable[..., Rule]
     own_steps: bool = False
     features: bool = False
+    whole_loss: bool = False
 
 
 RULES: dict[str, Row] = {
-    "backprop": Row(_backprop),
+    "backprop": Row(_backprop, whole_loss=True),
     "hebbian": Row(hebbian, own_steps=True, features=True),
     "soft-hebb": Row(soft_hebb, own_steps=True, features=True),
     "mono-forward": Row(mono_forward),
     "forward-forward": Row(forward_forward),
     "scff": Row(scff, features=True),
-    "feedback-alignment": Row(feedback_alignment),
+    "feedback-alignment": Row(feedback_alignment, whole_loss=True),
     "direct-feedback-alignment": Row(direct_feedback_alignment),
-    "sign-symmetry": Row(sign_symmetry),
+    "sign-symmetry": Row(sign_symmetry, whole_loss=True),
     "difference-target-propagation": Row(difference_target_propagation),
     "direct-difference-target-propagation": Row(direct_difference_target_propagation),
     "predictive-coding": Row(predictive_coding),

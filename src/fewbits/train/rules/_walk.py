@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from fewbits.graph import arguments
 from fewbits.graph.traced import DROPOUTS
 
-_WRITES = (operator.iadd, operator.imul, operator.itruediv)
+_WRITES = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 
 
 class Walk:

@@ -220,3 +220,22 @@ def test_options_are_checked() -> None:
         rule_of("feedback-alignment", {"seed": True})
     with pytest.raises(RecipeError, match=r"rule backprop: no option 'seed' \(it has none"):
         rule_of("backprop", {"seed": 1})
+
+
+@pytest.mark.parametrize("rule", ["direct-feedback-alignment", "direct-difference-target-propagation"])
+def test_outputs_may_be_one_number_of_each_sample(rule: str) -> None:
+    """As a row of one number: the same directions."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1))
+    flat = nn.Sequential(*network, nn.Flatten(0))
+    x, y = torch.randn(7, 6), torch.randn(7)
+    options = {} if rule == "direct-feedback-alignment" else {"warm_up": 0}
+
+    def found(net: nn.Module, targets: Tensor) -> dict[str, Tensor]:
+        torch.manual_seed(1)
+        return directions(rule_of(rule, options), net, batch_of(net, x, targets, nn.functional.mse_loss))
+
+    ours, wanted = found(flat, y), found(network, y[:, None])
+    assert ours.keys() == wanted.keys()
+    for name, slope in wanted.items():
+        torch.testing.assert_close(ours[name], slope)

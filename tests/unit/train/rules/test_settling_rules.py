@@ -120,6 +120,22 @@ def test_the_limit_is_backpropagation_to_the_stated_order(name: str, options: di
     assert ratios == pytest.approx([2**order] * 2, rel=0.12), errors
 
 
+class Sloped(nn.Module):
+    """Activations that learn themselves, and a difference that overwrites what is read again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.slope, self.other = nn.PReLU(8), nn.PReLU(init=0.6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x.flatten(1))
+        again = h
+        h -= h.mean(1, keepdim=True)
+        h = self.second(self.slope(h + again))
+        return self.last(self.other(h))
+
+
 @pytest.mark.parametrize(
     ("make", "name", "options"),
     [
@@ -127,12 +143,17 @@ def test_the_limit_is_backpropagation_to_the_stated_order(name: str, options: di
         (Functional, "dual-propagation", {}),
         (Skipping, "dual-propagation", {}),
         (Mixing, "dual-propagation", {}),
+        (Sloped, "dual-propagation", {}),
         (Skipping, "equilibrium-propagation", {"steps": 40, "step": 0.8}),
     ],
 )
 def test_any_network_has_that_limit(make: Callable[[], nn.Module], name: str, options: dict[str, Any]) -> None:
     network, x = network_and_inputs(make)
     assert error(network, x, name, {**options, "beta": 1e-4}) < 1e-3
+    with batch_of(network, x, TARGETS).blocks().steady() as chain:
+        torch.testing.assert_close(_through(chain, x).shape, network(x).shape)
+        if make is Sloped:  # nothing is drawn in it
+            torch.testing.assert_close(_through(chain, x), network(x))
 
 
 class Forking(nn.Module):
