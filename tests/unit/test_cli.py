@@ -208,6 +208,25 @@ def test_verify_allows_what_other_processors_round(
     assert (ran.code, words in ran.out) == (code, True), ran.out
 
 
+def test_a_report_of_another_file_is_not_read(made: Path, recipe: Path, tmp_path: Path) -> None:
+    values = json.loads((made / "report.json").read_text())
+    (made / "report.json").write_text(json.dumps(values | {"accuracy_after": 12.0, "sha256": 64 * "0"}))
+    ran = fewbits("verify", made / "net.few", "--recipe", recipe, "--json", tmp_path / "v.json")
+    assert ran.code == 0
+    assert "report.json beside it is of another file, and is not read" in ran.out
+    assert "reported" not in json.loads((tmp_path / "v.json").read_text())
+
+
+def test_an_export_does_not_write_over_what_it_reads(made: Path) -> None:
+    kept = {path: path.read_bytes() for path in made.iterdir() if path.is_file()}
+    (made / "float.few").write_bytes((made / "net.few").read_bytes())
+    for words in (["net.few", "--out", made / "net.few"], ["float.few"]):
+        ran = fewbits("export", made / words[0], "--to", "safetensors", *words[1:])
+        assert ran.code == 2
+        assert "is read here, and would be lost" in ran.err.replace("\n", " ").replace("│ ", "")
+    assert all(path.read_bytes() == data for path, data in kept.items())
+
+
 def test_verify_needs_no_report(made: Path, recipe: Path) -> None:
     (made / "report.json").unlink()
     ran = fewbits("verify", made / "net.few", "--recipe", recipe)

@@ -62,6 +62,19 @@ def writable(path: Path | None) -> Path | None:
     return path
 
 
+def separate(target: Path, *inputs: str | Path | None) -> Path:
+    """Refuse to write over what a command reads, and over the float network that lies beside a file.
+
+    Args:
+        inputs: paths, or what may be one: names of other things are no files.
+    """
+    for given in inputs:
+        if given is not None and Path(given).is_file() and target.resolve() == Path(given).resolve():
+            raise typer.BadParameter(f"{target} is read here, and would be lost: give --out another name")
+    writable(target)
+    return target
+
+
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the figures to this JSON file.", callback=writable),

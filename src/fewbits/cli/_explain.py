@@ -59,8 +59,9 @@ def explain(
     explanation = jobs.explain(job, file, rules, base, member, words)
     target = outputs.folder(out or file.parent)
     written = outputs.write_pictures(explanation, target)
-    report_file = file.parent / "report.json"
-    report = outputs.load_report(report_file) if report_file.is_file() else None
+    report, why = outputs.report_beside(file)
+    if why:
+        show(why)
     if report is not None:
         write_page(target / "report.html", make_page(report, explanation))
         written.append("report.html")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fewbits.cli._common import Base, Data, Member, Network
-from fewbits.cli._console import Json, show, show_rows, writable
+from fewbits.cli._console import Json, separate, show, show_rows, writable
 from fewbits.cli._deploy import Recipe, named, to_onnx, to_tflite, told, told_of_tflite
 from fewbits.cli._vela import told_of_vela
 
@@ -104,6 +104,7 @@ class Format(StrEnum):
     VELA = "vela"
 
 
+SUFFIXES = {to: f".{to.value}" for to in Format} | {Format.VELA: "_vela.tflite"}
 RUNS = (Format.ONNX, Format.TFLITE, Format.VELA)  # in a runtime, on inputs of the network's
 
 
@@ -159,27 +160,23 @@ def export(
     from fewbits.pipeline import opened
     from fewbits.report.words import human
 
+    if not file.name:
+        raise typer.BadParameter(f"{file} is not the path of a file")
+    target = out or file.with_name(f"{file.stem}{SUFFIXES[to]}")
+    separate(target, file, network, base, file.with_name("float.safetensors"))
     if to is Format.ONNX:
-        target = out or file.with_suffix(".onnx")
-        writable(target)
         loaded = named(recipe, network, data)
         told(file, target, to_onnx(file, target, loaded, base, member), loaded)
         return
     if to is Format.TFLITE:
-        target = out or file.with_suffix(".tflite")
-        writable(target)
         loaded = named(recipe, network, data)
         told_of_tflite(file, target, to_tflite(file, target, loaded, base, member, lut), loaded)
         return
     if to is Format.VELA:
-        target = out or file.with_name(f"{file.stem}_vela.tflite")
-        writable(target)
         told_of_vela(file, target, named(recipe, network, data), chosen, base, member)
         return
     coded, origin = opened(file, base, member)
     plan = codec.decode(coded, codec.shapes(coded, limit=limit, base=origin), base=origin).whole()
-    target = out or file.with_suffix(f".{to.value}")
-    writable(target)
     if to is Format.NNC:
         written = deploy.to_nnc(plan, target)
         show(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fewbits.cli._console import Json, show, show_rows, writable
+from fewbits.cli._console import Json, separate, show, show_rows, writable
 from fewbits.cli._file import File, Limit
 
 
@@ -107,10 +107,11 @@ def extract(
     from fewbits.errors import RecipeError
     from fewbits.report.words import human
 
-    target = out or file.with_name(f"{task}.few")
-    writable(target)
-    if target.resolve() == file.resolve():
-        raise RecipeError(f"{target} is the file itself, and its other networks would be gone: give --out another name")
+    if out is None and Path(task).name != task:
+        raise RecipeError(f"{task!r} is no name of a file: say where to, by --out")
+    target = separate(out or file.with_name(f"{task}.few"), file)
+    if out is None and target.exists():
+        raise RecipeError(f"{target} is there already: say where to, by --out, and it is overwritten")
     if multitask.is_family(file):
         found = multitask.extract_member(file, task, target, with_base=with_base)
         along = "" if found.base is None else f" with its base, {found.base}"

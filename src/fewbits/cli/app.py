@@ -231,8 +231,8 @@ def verify(
     Without a recipe, --network and --data say what it is decoded into and measured on; data of your own without a test
     part is measured on its validation part.
 
-    Beside a report.json the accuracy must be the reported one; one sample, or one in two thousand, may differ, as other
-    processors round otherwise.
+    Beside a report.json of this very file the accuracy must be the reported one; one sample, or one in two thousand,
+    may differ, as other processors round otherwise.
     """
     loaded = given(recipe, changes, network, data)
 
@@ -246,8 +246,7 @@ def verify(
     codec.inspect(
         *opened(file, base or loaded.base, member)
     )  # a wrong path or a damaged file is found before any data is loaded
-    beside = file.parent / "report.json"
-    report = outputs.load_report(beside) if beside.is_file() else None
+    report, why = outputs.report_beside(file)
     job = jobs.skeleton(loaded)
     split = job.final_split
     metric = job.task.scale.name
@@ -261,6 +260,8 @@ def verify(
         "split": split,
     }
     same = True
+    if why:
+        show(why)
     if report is not None:
         said = figures["reported"] = report.accuracy_after
         figures["samples"] = batches.samples(job.dataset, job.feed, split)

@@ -26,7 +26,8 @@ class Pieces:
             self._handle = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering=0)  # noqa: SIM115
             self.size = self._handle.seek(0, os.SEEK_END)
         except (OSError, ValueError) as error:
-            raise FileError(f"cannot read {source!r}: {error}") from error
+            words = getattr(error, "strerror", None) or error
+            raise FileError(f"cannot read {os.fspath(source)!r}: {words}") from error
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Iterable, Iterator
@@ -213,6 +214,20 @@ def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
             found[name] = tensor.detach().clone() if memory in seen else tensor.contiguous()
             seen.add(memory)
     return found
+
+
+def report_beside(file: Path) -> tuple[Report | None, str]:
+    """The report in a file's folder, and why there is none though a ``report.json`` is there: it is of another file.
+
+    Raises:
+        DataError: it is not a report. FileError: the file cannot be read.
+    """
+    path = file.parent / "report.json"
+    if not path.is_file():
+        return None, ""
+    report, data = load_report(path), files.read(file)
+    same = len(data) == report.file_bytes and report.sha256 in (None, hashlib.sha256(data).hexdigest())
+    return (report, "") if same else (None, f"{path.name} beside it is of another file, and is not read")
 
 
 def load_report(path: Path) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from fewbits import codec
@@ -62,6 +63,7 @@ def tables_of(candidates: Candidates, plan: Plan, data: bytes) -> dict[str, Any]
     return {
         "tensors": rows,
         "file_bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
         "floats_bytes": len(data) - sum(row.bytes for row in rows),
         "rest": rest_rows(plan, sizes, uncompressed(candidates.full, plan.compressed)),
     }

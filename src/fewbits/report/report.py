@@ -125,7 +125,8 @@ class Report:
     """A compression, from the float network to the file that decodes.
 
     Attributes:
-        file_bytes: size of the ``.few`` file, header and checksums included.
+        file_bytes: size of the ``.few`` file, header and checksums included. sha256: of that file, in hexadecimal;
+            ``None`` in reports of earlier versions.
         float_bytes: the same tensors as float32: all parameters and normalisation statistics, 4 bytes each.
         floats_bytes: share of the file that is not clustered or pruned weights: floats, header, checksums.
         parameters: trainable numbers of the whole network.
@@ -171,6 +172,7 @@ class Report:
     metric: str = "percent"
     rest: tuple[RestRow, ...] = ()
     operations: tuple[OperationRow, ...] = ()
+    sha256: str | None = None
 
     @property
     def ratio(self) -> float:
