@@ -10,7 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_cli import fewbits
+from torch import nn
 
+import fewbits as fb
+from fewbits.errors import DataError
 from fewbits.job import _job as jobs
 from fewbits.job import folder as outputs
 
@@ -125,3 +128,26 @@ def test_a_recipe_that_is_refused_makes_no_folder(recipe: Path, tmp_path: Path) 
     ran = fewbits("compress", recipe, "--out", tmp_path / "new" / "deep", "--set", "data.augment=true")
     assert ran.code == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
+    """Of the same class, with other weights."""
+    state = tmp_path / "state"
+    batches = [(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3)] * 4
+
+    def network(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def stop(done: int, total: int, line: str) -> None:
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    given = {"assign": {"method": "ecq", "bits": 4}, "train": {"epochs": 1}, "rounds": 4}
+    with pytest.raises(KeyboardInterrupt):
+        fb.compress(network(0), batches, recipe=given, state_file=state, progress=stop)
+    assert state.exists()
+    with pytest.raises(DataError, match="belongs to another recipe, network or data"):
+        fb.compress(network(1), batches, recipe=given, state_file=state, progress=None)
+    whole = fb.compress(network(0), batches, recipe=given, progress=None)
+    assert fb.compress(network(0), batches, recipe=given, state_file=state, progress=None).data == whole.data

@@ -219,3 +219,42 @@ def test_networks_that_are_not_plain_are_refused_before_anything_changes() -> No
         fb.compressing(net, recipe(), steps=4)
     with pytest.raises(UnsupportedError, match=r"model\.float\(\)"):
         fb.compressing(network().double(), recipe(), steps=4)
+
+
+def test_calls_outside_of_the_with_are_refused() -> None:
+    net = network()
+    job = fb.compressing(net, recipe=recipe(), steps=COUNT)
+    with pytest.raises(RecipeError, match=r"job.after_backward\(\) is called outside"):
+        job.after_backward()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with job:
+        trained(job, net, optimizer, data())
+    with pytest.raises(RecipeError, match=r"job.finish\(\) is called outside of 'with fb.compressing"):
+        job.finish()
+    with pytest.raises(RecipeError, match=r"job.after_step\(\) is called outside"):
+        job.after_step()
+
+
+def test_a_step_without_the_relevance_that_the_method_needs_is_refused() -> None:
+    net, (x, y) = network(), data()[0]
+    assign = {"method": "ecqx", "bits": 4}
+    with fb.compressing(net, recipe=recipe(assign=assign), steps=2) as job:
+        F.cross_entropy(net.train()(x), y).backward()
+        with pytest.raises(RecipeError, match=r"ecqx measures relevance in this step: call job.after_backward"):
+            job.after_step()
+
+
+def test_inputs_may_come_out_of_another_network_that_is_trained() -> None:
+    """As a discriminator's do, or a head's behind a trained stem."""
+    net, stem = network(), nn.Conv2d(1, 1, 3, padding=1)
+    optimizer = torch.optim.Adam([*net.parameters(), *stem.parameters()], 1e-3)
+    with fb.compressing(net, recipe=recipe(), steps=COUNT, optimizer=optimizer) as job:
+        for x, y in data():
+            F.cross_entropy(net.train()(stem(x)), y).backward()
+            job.after_backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            job.after_step()
+        done = job.finish()
+    assert done.report.identical
+    assert not job.inputs.requires_grad

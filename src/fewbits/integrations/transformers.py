@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fewbits.errors import DataError, MissingExtraError
+from fewbits.errors import DataError, MissingExtraError, RecipeError
 from fewbits.integrations._job import CallbackJob
 from fewbits.pipeline import Compressed
 from fewbits.train import checkpoint
@@ -48,6 +48,11 @@ class CompressCallback(TrainerCallback):
         return self._work.compressed
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.load_best_model_at_end:
+            raise RecipeError(
+                "load_best_model_at_end loads a checkpoint's float weights before the compressed network is made, and "
+                "would mix two networks: leave it out; max_drop keeps the accuracy instead"
+            )
         saved = None
         if state.global_step:
             given = args.resume_from_checkpoint

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fewbits.errors import DataError
 from fewbits.job._own_data import OwnData
 from fewbits.task.batches import tensors_in
+from fewbits.train.checkpoint import digest_of
 
 
 def given(network: nn.Module, data: Any, *, trained: bool) -> str:
@@ -45,16 +45,6 @@ def check(found: str, wanted: str, folder: Path, names: dict[str, str]) -> None:
             )
 
 
-def digest_of(named: dict[str, Any]) -> str:
-    """SHA-256 of names and numbers."""
-    digest = hashlib.sha256()
-    for key, tensor in named.items():
-        if isinstance(tensor, Tensor):
-            digest.update(key.encode())
-            digest.update(_bytes(tensor))
-    return digest.hexdigest()
-
-
 def _digest(found: list[Tensor]) -> str:
     return digest_of({f"{n} {t.dtype} {list(t.shape)}": t for n, t in enumerate(found)})
 
@@ -63,11 +53,6 @@ def _shapes(network: nn.Module) -> str:
     state = network.state_dict()
     words = [f"{name} {t.dtype} {list(t.shape)}" for name, t in state.items() if isinstance(t, Tensor)]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def _length(part: Any) -> list[int | None]:

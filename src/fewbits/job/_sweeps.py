@@ -17,7 +17,6 @@ from fewbits.errors import DataError, RecipeError
 from fewbits.hardware import CostMaker, maker_of
 from fewbits.job import _job as jobs
 from fewbits.job import folder as outputs
-from fewbits.job._identity import digest_of
 from fewbits.job._sweep_worker import Assignment, main
 from fewbits.job._trial import Trials, recipe_of
 from fewbits.pipeline import Progress, check
@@ -28,6 +27,7 @@ from fewbits.search.sweep.front import front
 from fewbits.search.sweep.queue import Queue
 from fewbits.search.sweep.space import SweepSpace
 from fewbits.search.sweep.worker import IDLE, words, work
+from fewbits.train.checkpoint import digest_of
 
 NAME = "sweep"
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.operations import recursively_apply
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -54,6 +55,7 @@ class Compressing:
         self.inputs: Any = None
         self.outputs: Any = None
         self.done: Compressed | None = None
+        self._open = self._gone_back = False
         self._hooks = ExitStack()
         self._watching = ExitStack()
         self._begin = time.perf_counter()
@@ -62,6 +64,7 @@ class Compressing:
 
     def __enter__(self) -> Self:
         self.training.prepare()
+        self._open = True
         leave_unsent(self.model)
         if self.owns_optimizer:
             self.training.optimizer = None  # the loop has one, which the job need not know
@@ -69,7 +72,9 @@ class Compressing:
 
         # functions, as a copy of the model copies them by reference, and bound methods with all that they belong to
         def given(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.inputs = args[0] if len(args) == 1 and not kwargs else Inputs(args, kwargs)
+            self.inputs = recursively_apply(  # what comes before this network has a graph of its own
+                torch.Tensor.detach, args[0] if len(args) == 1 and not kwargs else Inputs(args, kwargs)
+            )
 
         def gave(module: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
             self.outputs = outputs if module.training else None
@@ -82,6 +87,7 @@ class Compressing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._open = False
         self._watching.close()
         self._hooks.close()
         if self.done is None:  # the float weights as they are now, without the plan
@@ -94,8 +100,10 @@ class Compressing:
             targets: of the last forward pass; relevance begins there. Methods without relevance need none.
 
         Raises:
-            DataError: relevance, and no targets, or targets that do not fit the outputs.
+            DataError: relevance, and no targets, or targets that do not fit the outputs. RecipeError: outside of the
+                ``with``.
         """
+        self._within("after_backward")
         self._watching.close()
         outputs, batch = None, Batch(self.inputs, targets)
         if self.relevance:
@@ -104,14 +112,22 @@ class Compressing:
             outputs = self.work.task.answer(self.outputs)
             self.work.task.check(outputs, batch)
         self.training.qat.before_update(outputs, batch)  # type: ignore[arg-type]
+        self._gone_back = True
 
     def after_step(self, loss: float | Tensor = float("nan")) -> None:
         """After the optimizer stepped. ``loss`` is only told by progress.
 
         Raises:
-            RecipeError: more steps than were announced.
+            RecipeError: more steps than were announced, outside of the ``with``, or a step without the relevance that
+                the method needs.
         """
-        qat = self.training.qat
+        self._within("after_step")
+        if self.relevance and not self._gone_back:
+            raise RecipeError(
+                f"{self.work.recipe.assign.method} measures relevance in this step: call job.after_backward(targets) "
+                "between the backward pass and the optimizer's step"
+            )
+        self._gone_back, qat = False, self.training.qat
         if qat.steps >= self.steps:
             raise RecipeError(f"the loop goes beyond the {self.steps} steps that compressing(steps=...) was told")
         qat.after_update(qat.steps + 1, self.steps, float(loss.detach() if isinstance(loss, Tensor) else loss))
@@ -125,8 +141,10 @@ class Compressing:
             evaluate, metric: as of :func:`fewbits.compress`, where :func:`compressing` was not given them.
 
         Raises:
-            BudgetError: no file is as small as the target. DataError: the network never computed anything.
+            BudgetError: no file is as small as the target. DataError: the network never computed anything. RecipeError:
+                outside of the ``with``.
         """
+        self._within("finish")
         rounds, qat = self.training.rounds, self.training.qat
         if self.inputs is None:
             raise DataError("the network has computed nothing since compressing() began, so there is nothing to check")
@@ -161,6 +179,13 @@ class Compressing:
         """Go on from :meth:`state_dict`; inside the ``with``, before the first step."""
         made = self.training
         state.restore(saved, made.rounds, made.qat, made.optimizer)
+
+    def _within(self, what: str) -> None:
+        if not self._open:
+            raise RecipeError(
+                f"job.{what}() is called outside of 'with fb.compressing(...) as job:', where the model has its float "
+                "weights: indent the call"
+            )
 
     @property
     def relevance(self) -> bool:

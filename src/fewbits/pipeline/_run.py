@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fewbits import recipe as recipes
@@ -38,7 +38,7 @@ from fewbits.task import Fed, Metric, Task, fed, metric_of, task_of
 from fewbits.task.feed import Feed, Given
 from fewbits.task.metric import check_percent, number
 from fewbits.task.stream import NoBatches, for_steps
-from fewbits.train.checkpoint import Store
+from fewbits.train.checkpoint import Store, digest_of
 from fewbits.train.learning import settled
 from fewbits.weights import select
 
@@ -135,6 +135,9 @@ def compress(
     accelerator = accelerator or Accelerator()
     place = Path(state_file) if state_file is not None else None
     known = "" if origin is None else f" base {origin.identity.hex()}"
+    if place is not None and not keep_state:  # who keeps it says which network it is of
+        state = unwrapped(model).state_dict()
+        known += f" network {digest_of(dict(_floats(state)))}"
     store = Store(place, chosen.model_dump_json() + known, accelerator)
     full = plain_copy(model, shared=True).to(accelerator.device).eval()
     select(full, chosen.select.include, chosen.select.exclude)  # refused before anything is trained
@@ -158,6 +161,13 @@ def _base_of(base: Place | Base | Compressed | None, model: nn.Module) -> Base |
         return None
     numbers = sum(tensor.numel() for tensor in unwrapped(model).state_dict().values() if not is_lazy(tensor))
     return based(base.data if isinstance(base, Compressed) else base, 2 * numbers + FREE)
+
+
+def _floats(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """What says which network it is; counters of batches are not in every file."""
+    for name, part in state.items():
+        if isinstance(part, Tensor) and not is_lazy(part) and part.is_floating_point():
+            yield name, part
 
 
 def check_kinds(state_file: Any, progress: Any, accelerator: Any) -> None:

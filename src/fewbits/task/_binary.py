@@ -14,6 +14,10 @@ from fewbits.task.batches import targets_of
 from fewbits.task.classification import check_same, checked_start
 from fewbits.task.metric import METRICS
 
+_RESHAPING = tuple(
+    f"{name}Backward" for name in ("Squeeze", "Unsqueeze", "View", "Reshape", "Select", "Slice", "ToCopy")
+)
+
 
 class Binary(Task):
     """Scores ``[n]`` or ``[n, 1]`` (or a map of them), and targets of 0 and 1 of either shape.
@@ -31,7 +35,12 @@ class Binary(Task):
         return main_output(returned)
 
     def check(self, outputs: Tensor, batch: Any) -> None:
-        """Raise DataError unless there is one target from 0 to 1 for each score."""
+        """Raise DataError unless there is one target from 0 to 1 for each score, and scores are no chances already."""
+        if _is_sigmoid(outputs):
+            raise DataError(
+                f"task {self.name}: the network ends in a sigmoid, and scores before it are needed (positive for yes): "
+                "leave it out, or take fb.Task(loss=torch.nn.functional.binary_cross_entropy, metric=...)"
+            )
         targets = targets_of(batch)
         if _squeezed(outputs).shape != _squeezed(targets).shape:
             raise DataError(
@@ -118,3 +127,11 @@ def _squeezed(x: Tensor) -> Tensor:
 
 def _like(targets: Tensor, outputs: Tensor) -> Tensor:
     return targets.reshape(outputs.shape).to(outputs.dtype)
+
+
+def _is_sigmoid(outputs: Tensor) -> bool:
+    """Whether autograd says that outputs come from a sigmoid; where it is off, nothing does."""
+    node = outputs.grad_fn
+    while node is not None and node.name().startswith(_RESHAPING):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith("SigmoidBackward")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from fewbits import files
 from fewbits.errors import DataError
@@ -122,3 +124,18 @@ class Store:
         self._values = {}
         if self.path is not None and self.accelerator.is_main_process:
             self.path.unlink(missing_ok=True)
+
+
+def digest_of(named: dict[str, Any]) -> str:
+    """SHA-256 of names and numbers."""
+    digest = hashlib.sha256()
+    for key, tensor in named.items():
+        if isinstance(tensor, Tensor):
+            digest.update(key.encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes()

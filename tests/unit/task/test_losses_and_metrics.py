@@ -170,3 +170,16 @@ def test_a_probability_of_no_class_is_refused() -> None:
 def test_a_network_without_parameters_is_evaluated_where_the_data_is() -> None:
     batch = Batch(torch.eye(3), torch.arange(3))
     assert task_of("classification").evaluate(nn.Identity(), [batch]) == 100.0
+
+
+@pytest.mark.parametrize("task", ["binary", "multi-label"])
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Flatten(0), nn.Unflatten(1, (2, 1))])
+def test_chances_are_no_scores(task: str, last: nn.Module) -> None:
+    """A network that ends in a sigmoid would be right by chance, and its loss that of another one."""
+    scores = nn.Sequential(nn.Linear(3, 2), last)
+    chances = nn.Sequential(nn.Linear(3, 2), nn.Sigmoid(), last)
+    x = torch.rand(5, 3)
+    batch = Batch(x, torch.zeros_like(last(torch.zeros(5, 2))))
+    task_of(task).check(scores(x), batch)
+    with pytest.raises(DataError, match="ends in a sigmoid, and scores before it are needed"):
+        task_of(task).check(chances(x), batch)
