@@ -430,3 +430,34 @@ def test_a_missing_extra_is_one_sentence(tmp_path):
         ),
     ):
         to_onnx(model, x, tmp_path / "net.onnx")
+
+
+class Twice(nn.Module):
+    """A convolution and a linear layer that are each called twice, as heads at several scales are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.linear = (
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Linear(8, 8),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.again(self.again(self.first(x).relu()).relu()).relu()
+        return self.linear(self.linear(x.mean(1)).relu())
+
+
+def test_integer_layers_that_are_called_twice(tmp_path: Path) -> None:
+    """The runtime's option for wide sums writes their weights anew under one name, and failed on them."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 1, 8, 8)
+    small = fb.compress(
+        Twice(), [(x, torch.zeros(16, 8))], recipe={"assign": {"method": "int8"}, "train": None}, task="regression"
+    )
+    net, file = small.into(Twice()), tmp_path / "net.onnx"
+    to_onnx(net, x, file, plan=small.plan)
+    (found,) = run(file.read_bytes(), {"input": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), net(x).detach(), rtol=0.0, atol=0.02)
+    names = [each.name for each in onnx.load(file).graph.initializer]
+    assert not any("apart" in name for name in names), "the file has each weight once"

@@ -47,7 +47,9 @@ def session(model: bytes, *, threads: int = 1, optimized: bool = True) -> Any:
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     # On x86 without VNNI sums of two products of 8 bits are held in 16, which is too few; this option takes wider ones.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    if b"QuantizeLinear" not in model:  # which has another first letter than DequantizeLinear
+    if b"QuantizeLinear" in model:  # which has another first letter than DequantizeLinear
+        model = _weights_apart(model)
+    else:
         # Clusters without integer activations: else the runtime makes floats of them anew at every call.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     levels = ort.GraphOptimizationLevel
@@ -56,6 +58,40 @@ def session(model: bytes, *, threads: int = 1, optimized: bool = True) -> Any:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own types, which share no public parent
         raise ExportError(f"ONNX Runtime does not take this model: {error}") from error
+
+
+def _weights_apart(model: bytes) -> bytes:
+    """A model in which each use of integer weights has its own copy of them, for the runtime alone.
+
+    ``session.x64quantprecision`` writes weights and zero points anew, once for each use under one name, and so fails on
+    layers that are called twice.
+    """
+    made = onnx().load_from_string(model)
+    graph, constants = made.graph, {each.name: each for each in made.graph.initializer}
+    uses: dict[str, list[tuple[Any, int]]] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            uses.setdefault(name, []).append((node, place))
+    copies = []
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        for number, (user, place) in enumerate(uses.get(node.output[0], [])[1:]):
+            again = type(node)()
+            again.CopyFrom(node)
+            again.name = again.output[0] = user.input[place] = f"{node.output[0]}.apart{number}"
+            for at, name in enumerate(node.input):
+                own = graph.initializer.add()
+                own.CopyFrom(constants[name])
+                own.name = again.input[at] = f"{again.name}.{at}"
+            copies.append(again)
+    if not copies:
+        return model
+    nodes = [*copies, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    found: bytes = made.SerializeToString()
+    return found
 
 
 def run(model: bytes, feeds: Mapping[str, Array], *, optimized: bool = True) -> list[Array]:
