@@ -77,9 +77,8 @@ def family(
     from fewbits import multitask
     from fewbits.errors import RecipeError
 
-    if out.exists() and not multitask.is_family(
-        out
-    ):  # the name of the new file was forgotten, and a network comes first
+    # Where the new file's name was forgotten, a network comes first.
+    if out.exists() and not multitask.is_family(out):
         raise RecipeError(f"{out} is there and holds no family: name the new file first, then the .few files")
     if out.resolve() in [file.resolve() for file in files]:
         raise RecipeError(f"{out} is one of the files to be put together: name another new file")
