@@ -165,7 +165,7 @@ def test_lightning_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 def test_the_trainer_of_transformers_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
 
-    from fewbits.errors import DataError
+    from fewbits.errors import DataError, RecipeError
     from fewbits.integrations.transformers import CompressCallback
 
     config = transformers.BertConfig(
@@ -180,19 +180,23 @@ def test_the_trainer_of_transformers_goes_on_from_a_checkpoint(tmp_path: Path) -
 
     rows = [{"input_ids": torch.arange(6, 14) + i % 3, "labels": i % 3} for i in range(96)]
 
-    def trained(place: Path, *, stop: bool = False, start: Any = None) -> Any:
+    def trained(place: Path, *, stop: bool = False, start: Any = None, **options: Any) -> Any:
         torch.manual_seed(0)
         net = transformers.BertForSequenceClassification(config)
         callback = CompressCallback(recipe=RECIPE | {"assign": {"method": "ecqx", "bits": 4, "lam": 0.05}})
         arguments = transformers.TrainingArguments(
             output_dir=str(place), num_train_epochs=2, per_device_train_batch_size=12, report_to=[], save_steps=4,
-            disable_tqdm=True, use_cpu=True, learning_rate=1e-3,
+            disable_tqdm=True, use_cpu=True, learning_rate=1e-3, **options,
         )  # fmt: skip
         callbacks = [callback, Stop()] if stop else [callback]
-        trainer = transformers.Trainer(model=net, args=arguments, train_dataset=rows, callbacks=callbacks)
+        trainer = transformers.Trainer(
+            model=net, args=arguments, train_dataset=rows, eval_dataset=rows, callbacks=callbacks
+        )
         trainer.train(resume_from_checkpoint=start)
         return callback.compressed
 
+    with pytest.raises(RecipeError, match="would mix two networks: leave it out"):
+        trained(tmp_path / "best", load_best_model_at_end=True, eval_strategy="steps", eval_steps=4)
     whole = trained(tmp_path / "whole")
     with pytest.raises(FitError):
         trained(tmp_path / "two", stop=True)

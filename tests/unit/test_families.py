@@ -285,10 +285,13 @@ def test_commands(files: Path, tuned: nn.Module, delta: fb.Compressed, monkeypat
     run("family", "both.few", "base.few", "mirrored.few")
     kept = {name: (files / name).read_bytes() for name in ("base.few", "both.few")}
     refused(r"base.few is there and holds no family: name the new file first", "family", "base.few", "mirrored.few")
-    refused("both.few is one of the files", "family", "both.few", "base.few", "both.few")
-    over = CliRunner().invoke(app, ["extract", "both.few", "--task", "mirrored", "--out", "both.few"])
-    assert over.exit_code == 2
-    assert "both.few is read here" in over.output.replace("\n", " ")
+    for words in (
+        ["family", "both.few", "base.few", "both.few"],
+        ["extract", "both.few", "--task", "mirrored", "--out", "both.few"],
+    ):
+        over = CliRunner().invoke(app, words)
+        assert over.exit_code == 2
+        assert "both.few is read here" in over.output.replace("\n", " ")
     refused("mirrored.few is there already", "extract", "both.few", "--task", "mirrored")
     refused("'a/b' is no name of a file", "extract", "both.few", "--task", "a/b")
     assert all((files / name).read_bytes() == data for name, data in kept.items())

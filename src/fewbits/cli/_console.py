@@ -70,7 +70,7 @@ def separate(target: Path, *inputs: str | Path | None) -> Path:
     """
     for given in inputs:
         if given is not None and Path(given).is_file() and target.resolve() == Path(given).resolve():
-            raise typer.BadParameter(f"{target} is read here, and would be lost: give --out another name")
+            raise typer.BadParameter(f"{target} is read here, and would be lost: name another file to write")
     writable(target)
     return target
 

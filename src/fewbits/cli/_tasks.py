@@ -80,8 +80,7 @@ def family(
     # Where the new file's name was forgotten, a network comes first.
     if out.exists() and not multitask.is_family(out):
         raise RecipeError(f"{out} is there and holds no family: name the new file first, then the .few files")
-    if out.resolve() in [file.resolve() for file in files]:
-        raise RecipeError(f"{out} is one of the files to be put together: name another new file")
+    separate(out, *files)
     names = [file.stem for file in files]
     for name in names:
         if names.count(name) > 1:

@@ -39,7 +39,7 @@ def recipe_of(base: Recipe, space: SweepSpace, params: Params) -> Recipe:
 def _fresh(place: Path, recipe: Recipe) -> None:
     """Forget what another sweep's trial, which had this number in this folder, would go on from."""
     try:
-        checkpoint.load(place / STATE, recipe.model_dump_json())
+        checkpoint.load(place / STATE, recipe.model_dump_json(), whole=False)
     except DataError:
         forget(place)
 

@@ -105,7 +105,9 @@ def unfinished(recipe: Recipe, out: Path) -> Path | None:
     """
     found = [False]
     if is_main_process():
-        checkpoint.load(out / STATE, recipe.model_dump_json())  # refused now rather than after the training
+        checkpoint.load(
+            out / STATE, recipe.model_dump_json(), whole=False
+        )  # refused now rather than after the training
         found = [_recipe_of(out / UNFINISHED) == recipe.model_dump_json()]
     broadcast_object_list(found)  # no process may start to train while another does not
     return out / UNFINISHED if found[0] else None

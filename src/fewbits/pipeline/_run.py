@@ -135,7 +135,7 @@ def compress(
     accelerator = accelerator or Accelerator()
     place = Path(state_file) if state_file is not None else None
     known = "" if origin is None else f" base {origin.identity.hex()}"
-    if place is not None and not keep_state:  # who keeps it says which network it is of
+    if place is not None:
         state = unwrapped(model).state_dict()
         known += f" network {digest_of(dict(_floats(state)))}"
     store = Store(place, chosen.model_dump_json() + known, accelerator)
@@ -164,8 +164,8 @@ def _base_of(base: Place | Base | Compressed | None, model: nn.Module) -> Base |
 
 
 def _floats(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """What says which network it is; counters of batches are not in every file."""
-    for name, part in state.items():
+    """What says which network it is, by name; counters of batches are not in every file."""
+    for name, part in sorted(state.items()):
         if isinstance(part, Tensor) and not is_lazy(part) and part.is_floating_point():
             yield name, part
 

@@ -49,8 +49,12 @@ def read(path: Path) -> dict[str, Any]:
     return values
 
 
-def load(path: Path, recipe: str) -> dict[str, Any] | None:
+def load(path: Path, recipe: str, *, whole: bool = True) -> dict[str, Any] | None:
     """The values that :func:`save` wrote, or ``None`` when there is no file.
+
+    Args:
+        whole: whether ``recipe`` is all that the file has to be of; else its beginning, where base and network are not
+            known yet.
 
     Raises:
         DataError: the file is damaged, or belongs to another recipe.
@@ -58,7 +62,7 @@ def load(path: Path, recipe: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     values = read(path)
-    if values["recipe"] != recipe:
+    if values["recipe"] != recipe and (whole or not values["recipe"].startswith(f"{recipe} ")):
         raise DataError(f"{path} belongs to another recipe, network or data; delete it to start anew")
     return values
 

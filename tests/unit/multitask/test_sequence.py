@@ -305,8 +305,7 @@ def test_packing_leaves_alone_what_is_frozen_and_normalisation() -> None:
 def test_a_task_that_comes_later_is_packed_beside_old_ones_that_stay_to_the_bit() -> None:
     made = net(branched_paths(NAMES[:2], 2, [0]), seed=1)
     before = [made.eval()(X, name).detach() for name in NAMES[:2]]
-    path = torch.tensor([[True, False], [True, False]]) if made.path("cars").shape[1] == 2 else made.path("cars")
-    made.add("flowers", path, nn.Linear(16, CLASSES))
+    made.add("flowers", made.path("cars"), nn.Linear(16, CLASSES))
     data = {"flowers": loaders()["flowers"]}
     train_in_sequence(made, data, TRAINING, seed=0, evaluate=data, keeping=PackNet(keep=0.5))
     for name, outputs in zip(NAMES, before, strict=False):

@@ -118,7 +118,9 @@ class Block:
     @torch.no_grad()
     def pull_activation(self, x: Tensor, errors: Errors) -> None:
         """What the activation itself trains learns from errors of the block's outputs, for inputs of the block."""
-        self._pulled(self.activate, self.drive(x), errors, learn=True)
+        acting = [module for node, module in self._modules() if node in self._nodes[self._until :]]
+        if any(p.requires_grad for module in acting for p in module.parameters()):
+            self._pulled(self.activate, self.drive(x), errors, learn=True)
 
     def _pulled(self, compute: Callable[[Tensor], Tensor], x: Tensor, errors: Errors, learn: bool) -> Tensor:
         x = x.detach().requires_grad_(x.is_floating_point())
