@@ -138,7 +138,8 @@ def classes(options: Row, place: Place, seed: int) -> list[DataSet]:
     """Ten classes of CIFAR-100 each, as PaRT has them."""
     normalisation = zoo.normalisation(zoo.load_weights(zoo.build(options["network"], seed=0), place.weights / WEIGHTS))
     assert normalisation is not None
-    return [made.normalised(normalisation) for made in task_data.tasks_of(options, place.data, seed).values()]
+    whole = options | {"samples": None}  # of which so many are held out by class, as of all tasks
+    return [made.normalised(normalisation) for made in task_data.tasks_of(whole, place.data, seed).values()]
 
 
 def turned() -> list[DataSet]:
@@ -300,7 +301,7 @@ def packed(unit: Unit, place: Place, of: str) -> Row:
     """The base and ten files of differences as one file, and what is read of it for one task."""
     job = Task(unit, place, 0)
     files = {"base": job.folder / base_file(unit, place, of)}
-    files |= {f"task{i}": job.folder / f"{of}{i}.few" for i in range(len(job.tasks))}
+    files |= {f"task{i}": path for i, path in enumerate(_files(job, of, lambda task: difference(task, of)))}
     size = fb.family(files, out := job.folder / f"family-{of}.few")
     from fewbits.multitask import members_in
 
@@ -354,9 +355,10 @@ def context(unit: Unit, place: Place) -> Row:
     """
     job, of = Task(unit, place, 0), unit.options["of"]
     base = codec.base_of((job.folder / base_file(unit, place, of)).read_bytes())
+    files = _files(job, of, lambda task: difference(task, of))
     bits = dict.fromkeys(("flag_bits", "flag_bits_in_context", "sign_bits", "sign_bits_in_context"), 0.0)
-    for number in range(len(job.tasks)):
-        data = (job.folder / f"{of}{number}.few").read_bytes()
+    for path in files:
+        data = path.read_bytes()
         plan = codec.decode(data, codec.shapes(data, base=base), base=base)
         for name, entry in plan.clustered.items():
             below = base.plan[name] if entry.base is not None else None
@@ -393,7 +395,16 @@ TOGETHER: dict[str, Callable[[Unit, Place], Row]] = {
 
 
 def _separate(job: Task) -> list[Path]:
-    return [job.folder / f"separate{i}.few" for i in range(len(job.tasks))]
+    return _files(job, "separate", separate)
+
+
+def _files(job: Task, name: str, make: Callable[[Task], Any]) -> list[Path]:
+    """A file of each task; those of rows that another machine measured are made here."""
+    paths = [job.folder / f"{name}{number}.few" for number in range(len(job.tasks))]
+    for number, path in enumerate(paths):
+        if not path.exists():
+            make(Task(job.unit, job.place, number))
+    return paths
 
 
 def _raw(state: dict[str, Tensor]) -> bytes:
