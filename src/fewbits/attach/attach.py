@@ -199,11 +199,18 @@ def plain_name(key: str) -> str:
 
 
 def _difference(tensor: Tensor, base: Tensor, small: Callable[[Tensor], Tensor], bits: int | None) -> Entry:
-    """What a tensor that nobody holds differs by from a base. Its numbers are about as large: few levels will do."""
+    """What a tensor that nobody holds differs by from a base.
+
+    Numbers that are about as large need few levels. Where half a step of them is too much for some number of the
+    tensor, which has a precision of so many bits and at least that of the middle one, each keeps its own instead.
+    """
     found = tensor - base
     if bits is None or not bool(found.any()):
         return Dense(small(found), base)
     levels, step = on_grid(found, bits)
+    size = tensor.abs()
+    if bool(((levels * step - found).abs() > 2.0**-bits * (size + size.median())).any()):
+        return Dense(small(found), base)
     return Clustered(levels, bits, step=step, base=base)
 
 

@@ -17,6 +17,7 @@ from fewbits.train.objectives import Objective, distillation, plain
 from fewbits.train.pretrain import pretrain
 from fewbits.train.recalibrate import match_variance, recalibrate
 from fewbits.train.rules import RULES, Batch, Block, Chain, Rule, backprop, rule_of
+from fewbits.train.unmerge import unmerge_statistics
 from fewbits.train.whitening import Whitened, Whitening
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "pretrain",
     "recalibrate",
     "rule_of",
+    "unmerge_statistics",
 ]
 
 

@@ -25,6 +25,10 @@ from fewbits.train.objectives import Objective
 from fewbits.train.optimizers import SGD, Adam
 from fewbits.train.rules import Rule, backprop, blocks_of
 from fewbits.train.step import Step, out_of_place
+from fewbits.train.unmerge import unmerge_statistics
+
+STATISTICS = 16
+"""Batches that normalisations of a loaded network get their statistics from."""
 
 
 class Callback:
@@ -235,6 +239,9 @@ def fit(
     data = fed(model, loader)
     batches_of(data)
     leave_unsent(model)
+    if start == 0:  # before processes are given the main one's network
+        with torch.random.fork_rng():
+            unmerge_statistics(model, (batch[0] for batch in islice(endless(data), min(STATISTICS, batches_of(data)))))
     # accelerate would load the parts of torch for distributed tensors, and hold the network as long as itself
     wrapped, prepared = (model, optimizer) if plain(accelerator) else accelerator.prepare(model, optimizer)
     data = data.over(own_share(data.loader, accelerator))

@@ -116,6 +116,20 @@ def test_a_shared_weight_is_one_difference() -> None:
     torch.testing.assert_close(net.a.weight.detach(), base - 0.1)
 
 
+@pytest.mark.parametrize("outlier", [0.0, 1e3])
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_one_large_difference_takes_no_precision_from_the_others(outlier: float, bits: int) -> None:
+    torch.manual_seed(0)
+    net = small_network().eval()
+    tensor = net.state_dict()["5.bias"].uniform_(0.5, 1)
+    base = tensor + 0.02 * torch.randn(tensor.shape)
+    base[0] += outlier
+    entry = plan_of(net, significand=bits, bases={"5.bias": base})["5.bias"]
+    assert isinstance(entry, Clustered if outlier == 0 else Dense)
+    error = (entry.values() - tensor).abs()[1:]
+    assert float(error.max()) <= 0.02 * 4 * 2.0**-bits
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_integers_of_a_difference_are_off_by_half_a_step_at_most(scale: float) -> None:
     data = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * scale
