@@ -51,6 +51,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
             "model": unit.options["network"], "data": unit.options["data"], "split": job.final, "bytes": size,
             "float_bytes": job.float_bytes, "ratio": job.float_bytes / size, "accuracy": job.accuracy(network),
             "baseline_accuracy": job.accuracy(job.float_network()), "samples": len(job.data.train),
+            "target": unit.options["target"] if method.startswith("difference") else None,
             "epochs": unit.options["epochs"], "float_epochs": unit.options["float_epochs"],
             "seconds": time.perf_counter() - begin,
         }
@@ -204,8 +205,13 @@ def difference(job: Task, of: str) -> tuple[int, nn.Module]:
     small = fb.compress(
         tuned, job.batches("train"), base=base, recipe=recipe, target=job.options["target"], progress=None
     )
-    small.save(job.folder / f"{of}{job.number}.few")
+    small.save(job.folder / f"{named(of, job.options)}{job.number}.few")
     return len(small.data), small.into(job.network())
+
+
+def named(of: str, options: Row) -> str:
+    """What files of differences are called by: their base, and their size."""
+    return f"{of}-{options['target']}-"
 
 
 def base_file(unit: Unit, place: Place, of: str) -> str:
@@ -301,8 +307,8 @@ def packed(unit: Unit, place: Place, of: str) -> Row:
     """The base and ten files of differences as one file, and what is read of it for one task."""
     job = Task(unit, place, 0)
     files = {"base": job.folder / base_file(unit, place, of)}
-    files |= {f"task{i}": path for i, path in enumerate(_files(job, of, lambda task: difference(task, of)))}
-    size = fb.family(files, out := job.folder / f"family-{of}.few")
+    files |= {f"task{i}": path for i, path in enumerate(_differences(job, of))}
+    size = fb.family(files, out := job.folder / f"{named(of, unit.options)}family.few")
     from fewbits.multitask import members_in
 
     members = members_in(out)
@@ -310,6 +316,7 @@ def packed(unit: Unit, place: Place, of: str) -> Row:
     return {
         "bytes": size, "base_bytes": members[0].bytes, "difference_bytes": _mean(m.bytes for m in members[1:]),
         "bytes_read": _mean(m.read for m in members[1:]), "of_mean": size / mean, "tasks": len(job.tasks),
+        "target": unit.options["target"],
     }  # fmt: skip
 
 
@@ -355,9 +362,8 @@ def context(unit: Unit, place: Place) -> Row:
     """
     job, of = Task(unit, place, 0), unit.options["of"]
     base = codec.base_of((job.folder / base_file(unit, place, of)).read_bytes())
-    files = _files(job, of, lambda task: difference(task, of))
     bits = dict.fromkeys(("flag_bits", "flag_bits_in_context", "sign_bits", "sign_bits_in_context"), 0.0)
-    for path in files:
+    for path in _differences(job, of):
         data = path.read_bytes()
         plan = codec.decode(data, codec.shapes(data, base=base), base=base)
         for name, entry in plan.clustered.items():
@@ -396,6 +402,10 @@ TOGETHER: dict[str, Callable[[Unit, Place], Row]] = {
 
 def _separate(job: Task) -> list[Path]:
     return _files(job, "separate", separate)
+
+
+def _differences(job: Task, of: str) -> list[Path]:
+    return _files(job, named(of, job.options), lambda task: difference(task, of))
 
 
 def _files(job: Task, name: str, make: Callable[[Task], Any]) -> list[Path]:
