@@ -82,3 +82,30 @@ class Blocks(nn.Module):
             x = x + block["out"](seen.transpose(1, 2).flatten(2))
             x = x + block["down"](F.gelu(block["up"](block["between"](x))))
         return x
+
+
+class Keywords(nn.Module):
+    """Depthwise separable convolutions over ``[n, 10, 49]`` features, as in Hello Edge (arXiv 1711.07128), DS-CNN S.
+
+    With one padding on both sides of each axis, where the paper's framework pads unevenly.
+    """
+
+    def __init__(self, classes: int = 12, width: int = 64, layers: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv2d(1, width, (4, 10), 2, (1, 4), bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.layers = nn.Sequential(*(separable(width) for _ in range(layers)))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.layers(self.first(x.reshape(-1, 1, 10, 49)))
+        return self.head(F.adaptive_avg_pool2d(seen, 1).flatten(1))
+
+
+def separable(width: int) -> nn.Sequential:
+    """A convolution of each channel alone, and one of all channels at each place."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+    )  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.priced import priced
 from benchmarks.process import alone
 from benchmarks.unit import Place, Row, Unit
 from fewbits import job as jobs
@@ -23,7 +24,10 @@ say = partial(print, flush=True)
 
 
 def measure(unit: Unit, place: Place) -> list[Row]:
-    """One row; with the option ``may_refuse`` a recipe that the network does not allow is a row that says why."""
+    """One row; with the option ``may_refuse`` a recipe that the network does not allow is a row that says why.
+
+    The option ``machines`` adds what the plan takes on each of them.
+    """
     try:
         job, result = made(unit, place)
     except RecipeError as error:
@@ -79,6 +83,8 @@ def row_of(unit: Unit, job: jobs.Job, result: Compressed) -> Row:
     if report.target is not None or report.max_drop is not None:
         row |= {"target_bytes": report.target, "max_drop": report.max_drop, "met": report.met}
         row |= {"tries": len(report.search), "written": next((t.what for t in report.search if t.kept), None)}
+    if machines := unit.options.get("machines"):
+        row |= priced(result.plan, job.skeleton(), job.dataset.input_shape, machines)
     row |= counted(job, result) if recipe.prune is not None or recipe.channels is not None else {}
     return row | unit.settings
 
