@@ -95,6 +95,48 @@ def sooner(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def by_machine(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each network and machine; ``mix`` in words, and ``ratio`` to the least energy there.
+
+    That is taken of networks within a point of the best on validation data.
+    """
+    machines = [column.partition("@")[2] for column in frame if column.startswith("microjoules@")]
+    found = []
+    for row in frame.to_dict("records"):
+        shared = {key: value for key, value in row.items() if "@" not in key} | {"mix": mix_of(row)}
+        for machine in machines:
+            own = {key.removesuffix(f"@{machine}"): value for key, value in row.items() if key.endswith(f"@{machine}")}
+            found.append(shared | own | {"machine": machine})
+    whole = pd.DataFrame(found)
+    good = whole[whole["validation_accuracy"] >= whole["validation_accuracy"].max() - 1]
+    least = good.groupby("machine")["microjoules"].min()
+    return whole.assign(ratio=whole["microjoules"] / whole["machine"].map(least), good=whole.index.isin(good.index))
+
+
+def mix_of(row: dict[str, Any]) -> str:
+    """Bits, zeros and channels of a network."""
+    pattern = "" if row["pattern"] in ("none", "scattered") else f", {row['pattern']} among them"
+    fewer = "" if row["channels"] == 1 else f", {100 * row['channels']:g} % of the operations"
+    return f"{row['bits']:g} bits, {row['sparsity']:.0f} % zeros{pattern}{fewer}"
+
+
+def best_mixes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`by_machine`: the network of least energy on each machine (``best_on``), on all machines."""
+    long = by_machine(frame)
+    good = long[long["good"]]
+    parts = []
+    for machine, mine in good.groupby("machine", sort=False):
+        chosen = mine.loc[mine["microjoules"].idxmin(), "key"]
+        parts.append(long[long["key"] == chosen].assign(best_on=machine))
+    return pd.concat(parts)
+
+
+def own_best(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`best_mixes`: each where it is best."""
+    found = best_mixes(frame)
+    return found[found["best_on"] == found["machine"]]
+
+
 CLAIMS: tuple[tuple[str, str, str, str | None], ...] = (
     ("1. no forgetting", "accuracy, over the same network in sequence", "accuracy", "random, in sequence"),
     ("1. no forgetting", "points forgotten, fewer than in sequence", "-forgetting", "random, in sequence"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewbits.errors import DataError, FewbitsError, NonFiniteError, RecipeError, UnsupportedError
 from fewbits.task._evaluating import evaluating_in_float32
 from fewbits.task._fed import measured_over
-from fewbits.task.batches import described, handing, run, run_laid_out, samples_in, tensors_in
+from fewbits.task.batches import described, handing, run, run_laid_out, samples_of, tensors_in
 from fewbits.task.metric import METRICS, Metric, metric_of, number
 
 Outputs = Any
@@ -98,7 +98,7 @@ class Task:
 
     def tally(self, outputs: Outputs, batch: Any) -> Tensor:
         """Numbers of one batch that add up over batches; :meth:`value` makes the metric of their sums."""
-        count = samples_in(batch[0])
+        count = samples_of(batch)
         if self._metric is None:
             value = float(self.loss(outputs, batch))
         else:

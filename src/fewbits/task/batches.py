@@ -122,6 +122,25 @@ def samples_in(inputs: Any) -> int:
     return next((len(x) for x in tensors_in(inputs) if x.dim()), 0)
 
 
+def samples_of(batch: Any) -> int:
+    """Samples of ``(inputs, targets)``.
+
+    One tensor of inputs has them in front. Of other inputs, such as lists of images or the nodes of graphs, there are
+    as many as targets: as one tensor of these is long, or a list that is as long as that of the inputs, or of mappings.
+    """
+    inputs, targets = batch[0], batch[1]
+    (alone,) = inputs.args if isinstance(inputs, Inputs) and len(inputs.args) == 1 else (inputs,)
+    if not isinstance(alone, Tensor):
+        if isinstance(targets, Tensor) and targets.dim():
+            return len(targets)
+        if isinstance(targets, tuple | list) and targets:
+            one_each = isinstance(alone, tuple | list) and not isinstance(alone, Inputs)
+            listed = one_each and len(alone) == len(targets)
+            if listed or all(isinstance(part, Mapping) for part in targets):
+                return len(targets)
+    return samples_in(inputs)
+
+
 def first_of(inputs: Any, count: int) -> Any:
     """The first ``count`` samples of inputs, where every tensor of them has the samples in front; else all.
 

@@ -183,3 +183,36 @@ def test_chances_are_no_scores(task: str, last: nn.Module) -> None:
     task_of(task).check(scores(x), batch)
     with pytest.raises(DataError, match="ends in a sigmoid, and scores before it are needed"):
         task_of(task).check(chances(x), batch)
+
+
+class Sums(nn.Module):
+    """Takes lists of images, or nodes and the graph of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, graph=None):
+        if graph is None:
+            return torch.stack([image.sum() for image in x]) * self.scale
+        return torch.zeros(int(graph.max()) + 1).index_add(0, graph, x.sum(1)) * self.scale
+
+
+@pytest.mark.parametrize("kind", ["lists", "graphs"])
+def test_a_metric_of_ones_own_is_a_mean_over_samples_whatever_they_are(kind: str) -> None:
+    def close(outputs, targets):
+        wanted = targets if isinstance(targets, torch.Tensor) else torch.stack([t["sum"] for t in targets])
+        return float((outputs - wanted).abs().mean())
+
+    parts = []
+    for samples in (1, 4, 3):
+        images = [torch.full((3, 2 + n, 2), float(samples)) for n in range(samples)]
+        if kind == "lists":
+            parts.append((images, [{"sum": image.sum() + samples} for image in images]))
+        else:
+            graph = torch.arange(samples).repeat_interleave(torch.tensor([5, 1, 9, 2][:samples]))
+            x = torch.ones(len(graph), 2)
+            sums = torch.zeros(samples).index_add(0, graph, x.sum(1)) + samples
+            parts.append({"x": x, "graph": graph, "labels": sums})
+    task = Task(loss=lambda o, t: (o * 0).sum(), metric=close, scale="loss")
+    assert task.evaluate(Sums(), parts) == pytest.approx((1 * 1 + 4 * 4 + 3 * 3) / 8)
