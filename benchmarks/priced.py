@@ -15,18 +15,18 @@ from 8 KiB and written back (Horowitz 2014). What moves the stream's bits along 
 SOURCE = "counted: benchmarks/priced.py"
 
 
-def priced(plan: Plan, model: nn.Module, shape: tuple[int, ...], machines: list[str]) -> Row:
+def priced(plan: Plan, model: nn.Module, sample: Any, machines: list[str]) -> Row:
     """Microjoules of a sample by machine: in all, in the outer memory, and both with a decoder and weights coded there.
 
     Args:
-        model: a network of the class, as it was before. shape: of a sample.
+        model: a network of the class, as it was before. sample: the shape of one, or inputs.
     """
     found: Row = {}
     each = DECISION_PJ * decisions(plan)
     for name in machines:
         machine = machine_of(name)
-        plain = fb.cost(plan, model, shape, machine=machine)
-        coded = fb.cost(plan, model, shape, machine=with_decoder(machine, each))
+        plain = fb.cost(plan, model, sample, machine=machine)
+        coded = fb.cost(plan, model, sample, machine=with_decoder(machine, each))
         outer = machine.outer.name
         found |= {
             f"microjoules@{name}": 1e6 * (plain.joules or 0.0), f"cycles@{name}": plain.cycles,

@@ -84,7 +84,7 @@ def row_of(unit: Unit, job: jobs.Job, result: Compressed) -> Row:
         row |= {"target_bytes": report.target, "max_drop": report.max_drop, "met": report.met}
         row |= {"tries": len(report.search), "written": next((t.what for t in report.search if t.kept), None)}
     if machines := unit.options.get("machines"):
-        row |= priced(result.plan, job.skeleton(), job.dataset.input_shape, machines)
+        row |= priced(result.plan, job.skeleton(), job_data.one_sample(job.dataset, job.feed), machines)
     row |= counted(job, result) if recipe.prune is not None or recipe.channels is not None else {}
     return row | unit.settings
 
