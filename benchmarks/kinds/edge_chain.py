@@ -41,7 +41,8 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     rows = {way: shared | {"method": way} | written(small) for way, small in made.items()}
     for row in rows.values():
         row |= {"of_clusters": row["bytes"] / rows[FLOATS]["bytes"], "lost": rows[FLOATS]["accuracy"] - row["accuracy"]}
-    inputs = job.dataset.test.inputs[: asked["samples"]]
+    batches = job.dataset.loader("test", asked["samples"])
+    inputs = next(iter(batches))[0]
     whole = {way: made[way].into(job.skeleton()) for way in (CLUSTERS, INT8)}
     for way, network in whole.items():
         rows[way] |= on_hardware(network, inputs, made[way], asked["accelerator"])
