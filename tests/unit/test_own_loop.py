@@ -153,6 +153,20 @@ def test_without_finish_the_float_weights_are_back() -> None:
     assert not net._forward_pre_hooks
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_frozen_layers_are_frozen_afterwards(finished: bool) -> None:
+    net = network()
+    net.conv.requires_grad_(False)
+    before = net.conv.weight.clone()
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 1e-3)
+    with fb.compressing(net, recipe(assign={"method": "ecq", "lam": 0.02}), steps=COUNT, optimizer=optimizer) as job:
+        trained(job, net, optimizer, data())
+        if finished:
+            job.finish()
+    assert {name for name, p in net.named_parameters() if not p.requires_grad} == {"conv.weight", "conv.bias"}
+    assert finished or torch.equal(net.conv.weight, before)
+
+
 def test_accumulated_gradients_and_evaluations_between_steps() -> None:
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), 1e-2)

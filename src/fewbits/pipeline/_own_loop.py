@@ -56,6 +56,7 @@ class Compressing:
         self.outputs: Any = None
         self.done: Compressed | None = None
         self._open = self._gone_back = False
+        self._frozen: set[str] = set()
         self._hooks = ExitStack()
         self._watching = ExitStack()
         self._begin = time.perf_counter()
@@ -63,6 +64,7 @@ class Compressing:
     # -- the loop ----------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        self._frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
         self.training.prepare()
         self._open = True
         leave_unsent(self.model)
@@ -92,6 +94,9 @@ class Compressing:
         self._hooks.close()
         if self.done is None:  # the float weights as they are now, without the plan
             release(self.model)
+        for name, parameter in self.model.named_parameters():
+            if name in self._frozen:
+                parameter.requires_grad_(False)
 
     def after_backward(self, targets: Any = None) -> None:
         """After the backward pass (of the last part, if gradients are accumulated), before the optimizer steps.
