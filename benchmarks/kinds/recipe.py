@@ -1,5 +1,6 @@
 """The main job: a recipe run to a file that was decoded again, and the row of figures that all tables are made of."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ def prepared(unit: Unit, place: Place, recipe: Recipe | None = None) -> jobs.Job
         job = jobs.prepare(located, say=say)
     else:
         outputs.folder(path.parent)
-        with alone(path.parent):  # two workers must not train the same one
+        with nullcontext() if path.exists() else alone(path.parent):  # two workers must not train the same one
             if not path.exists() and chosen.pretrain is None:
                 fold(place.weights / unit.options["folded"], path)
             elif not path.exists():
