@@ -37,7 +37,8 @@ def test_no_column_of_a_table_is_empty(drawn: dict[str, list[tables.Table]]) -> 
         head, _, *body = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
         assert {len(line) for line in body} == {len(head)}
         empty = [title for title, *cells in zip(head, *body, strict=True) if set(cells) == {tables.NONE}]
-        assert set(empty) <= {"gain", "epochs before", "accuracy", "time, same probes", "rank correlation, same probes"}
+        known = {"gain", "epochs before", "accuracy", "time, same probes", "rank correlation, same probes"}
+        assert set(empty) <= known | {"backward transfer"}  # of rows in sequence, which CIFAR-100 has not got yet
         assert not text.startswith(tables.NONE)  # a title with a column that is not there
 
 
