@@ -62,26 +62,30 @@ def on_hardware(network: nn.Module, inputs: Tensor, small: Compressed, accelerat
     """LiteRT's agreement with torch, and what Vela makes of the weights, beside their zero-order entropy."""
     with tempfile.TemporaryDirectory() as folder:
         found = to_vela(network, inputs, Path(folder) / "net.tflite", plan=small.plan, accelerator=accelerator)
-    bits = entropy_bits(small)
+    bits, count = entropy_bits(small)
     lite = found.tflite
     return {
         "samples": len(inputs), "tflite_bytes": lite.bytes, "same_levels": 100 * lite.equal,
         "near_levels": 100 * lite.near, "same_class": 100 * lite.same_class,
         "weights": found.weights, "weight_bytes": found.weight_bytes, "entropy_bytes": bits / 8,
-        "entropy_bits": bits / found.weights, "of_entropy": 8 * found.weight_bytes / bits,
+        "entropy_bits": bits / count, "of_entropy": 8 * found.weight_bytes / bits,
         "flash": found.flash, "sram": found.sram, "cycles": found.cycles, "npu_cycles": found.npu_cycles,
         "processor_operations": found.cpu,
     }  # fmt: skip
 
 
-def entropy_bits(small: Compressed) -> float:
-    """Bits of all weights by how often each level is in its own tensor (Shannon 1948)."""
-    total = 0.0
+def entropy_bits(small: Compressed) -> tuple[float, int]:
+    """Bits of all weights by how often each level is in its own tensor (Shannon 1948), and how many weights.
+
+    Vela counts more of them where it fills up channels.
+    """
+    total, count = 0.0, 0
     for entry in small.plan.affine.values():
         if entry.levels.dim() > 1:
             counts = torch.unique(entry.levels, return_counts=True)[1].double()
             total -= float((counts * (counts / counts.sum()).log2()).sum())
-    return total
+            count += entry.levels.numel()
+    return total, count
 
 
 def timed(networks: dict[str, nn.Module], made: dict[str, Compressed], inputs: Tensor, rounds: int) -> dict[str, Row]:
