@@ -115,7 +115,7 @@ def by_machine(frame: pd.DataFrame) -> pd.DataFrame:
 
 def mix_of(row: dict[str, Any]) -> str:
     """Bits, zeros and channels of a network."""
-    pattern = "" if row["pattern"] in ("none", "scattered") else f", {row['pattern']} among them"
+    pattern = "" if row["pattern"] == "none" else f", {row['pattern']} among them"
     fewer = "" if row["channels"] == 1 else f", {100 * row['channels']:g} % of the operations"
     return f"{row['bits']:g} bits, {row['sparsity']:.0f} % zeros{pattern}{fewer}"
 

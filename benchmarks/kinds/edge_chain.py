@@ -19,6 +19,7 @@ from fewbits.deploy.onnx import to_onnx
 from fewbits.deploy.vela import to_vela
 from fewbits.pipeline import Compressed
 from fewbits.recipe import Assign
+from fewbits.report.sizes import entropy
 
 FLOATS, CLUSTERS, INT8 = "clusters, float activations", "clusters, INT8 activations", "INT8"
 
@@ -40,9 +41,8 @@ def measure(unit: Unit, place: Place) -> list[Row]:
     shared = unit.settings | {"task": "chain", "split": "test", "accelerator": asked["accelerator"]}
     rows = {way: shared | {"method": way} | written(small) for way, small in made.items()}
     for row in rows.values():
-        row |= {"of_clusters": row["bytes"] / rows[FLOATS]["bytes"], "lost": rows[FLOATS]["accuracy"] - row["accuracy"]}
-    batches = job.dataset.loader("test", asked["samples"])
-    inputs = next(iter(batches))[0]
+        row["of_clusters"] = row["bytes"] / rows[FLOATS]["bytes"]
+    inputs = next(iter(job.dataset.loader("test", asked["samples"])))[0]
     whole = {way: made[way].into(job.skeleton()) for way in (CLUSTERS, INT8)}
     for way, network in whole.items():
         rows[way] |= on_hardware(network, inputs, made[way], asked["accelerator"])
@@ -75,17 +75,12 @@ def on_hardware(network: nn.Module, inputs: Tensor, small: Compressed, accelerat
 
 
 def entropy_bits(small: Compressed) -> tuple[float, int]:
-    """Bits of all weights by how often each level is in its own tensor (Shannon 1948), and how many weights.
+    """Bits of all weights by the entropy of each tensor's levels, and how many weights.
 
     Vela counts more of them where it fills up channels.
     """
-    total, count = 0.0, 0
-    for entry in small.plan.affine.values():
-        if entry.levels.dim() > 1:
-            counts = torch.unique(entry.levels, return_counts=True)[1].double()
-            total -= float((counts * (counts / counts.sum()).log2()).sum())
-            count += entry.levels.numel()
-    return total, count
+    weights = [entry.levels for entry in small.plan.affine.values() if entry.levels.dim() > 1]
+    return sum(entropy(levels) * levels.numel() for levels in weights), sum(map(torch.numel, weights))
 
 
 def timed(networks: dict[str, nn.Module], made: dict[str, Compressed], inputs: Tensor, rounds: int) -> dict[str, Row]:

@@ -145,6 +145,12 @@ def endless(loader: Any, skip: int = 0) -> Iterator[Any]:
         epoch, offset = epoch + 1, 0
 
 
+def first_inputs(loader: Any, count: int) -> Iterator[Any]:
+    """Inputs of the first batches, of the first epoch at most."""
+    for batch in islice(endless(loader), min(count, batches_of(loader))):
+        yield batch[0]
+
+
 def begin_epoch(loader: Any, epoch: int) -> None:
     """Tell a loader which epoch it is in, so that an interrupted run sees the order that an uninterrupted one sees.
 
@@ -218,7 +224,7 @@ def fit(
     task: Task | None = None,
     rule: Rule = backprop,
 ) -> None:
-    """Train a model in place.
+    """Train a model in place. One that was loaded from a file first gets its statistics again.
 
     Args:
         model: the network. It is wrapped for the accelerator's processes; the caller's object is trained.
@@ -241,7 +247,7 @@ def fit(
     leave_unsent(model)
     if start == 0:  # before processes are given the main one's network
         with torch.random.fork_rng():
-            unmerge_statistics(model, (batch[0] for batch in islice(endless(data), min(STATISTICS, batches_of(data)))))
+            unmerge_statistics(model, first_inputs(data, STATISTICS))
     # accelerate would load the parts of torch for distributed tensors, and hold the network as long as itself
     wrapped, prepared = (model, optimizer) if plain(accelerator) else accelerator.prepare(model, optimizer)
     data = data.over(own_share(data.loader, accelerator))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any
 
 from accelerate.utils import send_to_device
 
@@ -13,7 +11,7 @@ from fewbits.int8.form import calibrate, integer_form
 from fewbits.int8.quantizer import RangedQuantizer
 from fewbits.pipeline.stages._once import check_folding
 from fewbits.pipeline.stages._work import Context, Work
-from fewbits.train.loop import batches_of, endless
+from fewbits.train.loop import first_inputs
 
 
 class Collect:
@@ -36,7 +34,7 @@ class Collect:
         """
         check_folding(work)
         integer_form(work.model)  # what cannot be written is not trained
-        return replace(work, calibration=tuple(first_inputs(work, self.batches)))
+        return replace(work, calibration=tuple(first_inputs(work.train, self.batches)))
 
 
 class Calibrate:
@@ -58,14 +56,8 @@ class Calibrate:
         """
         check_folding(work)
         device = context.accelerator.device
-        batches = (send_to_device(inputs, device) for inputs in first_inputs(work, self.batches))
+        batches = (send_to_device(inputs, device) for inputs in first_inputs(work.train, self.batches))
         first = list(islice(batches, 1))
         form = integer_form(work.model, RangedQuantizer, alone=self.alone, inputs=first[0] if first else None)
         calibrate(form, chain(first, batches))
         return replace(work, form=form)
-
-
-def first_inputs(work: Work, count: int) -> Iterator[Any]:
-    """Inputs of the first batches, of the first epoch at most."""
-    for batch in islice(endless(work.train), min(count, batches_of(work.train))):
-        yield batch[0]
