@@ -110,10 +110,11 @@ class Setting:
         options = {"merge": self.options["merge"], "norm": self.options["norm"]} | changes
         torch.manual_seed(self.seed)
         classes = {name: self.classes[name] for name in paths}
-        return mt.SegmentNet(
+        net = mt.SegmentNet(
             lambda layer: block(layer, own, self.shape), paths, heads(own, classes), residual=True,
             after=lambda layer: after(layer, len(own)), **options,
         )  # fmt: skip
+        return net.to(memory_format=torch.channels_last)  # narrow convolutions take two thirds of the time
 
     def parameters(self) -> int:
         """Of the network of random paths: what every method may have."""
@@ -204,7 +205,8 @@ def looked_at(net: mt.SegmentNet, shared: mt.Sharing, made: Setting) -> Row:
         alike = mt.similarity(net, [next(iter(loader))[0] for loader in batches.values()])
         told = mt.sharing_predicts(shared.matrix, alike.mean(0))
         found |= {"cka_correlation": told.correlation, "cka_p": told.p}
-    losses = mt.attribution(net, made.aim(made.names), mt.all_batches(batches))
+    large = made.loaders("validation", made.names, 256)
+    losses = mt.attribution(net, made.aim(made.names), mt.all_batches(large))
     few = {name: list(loader)[:2] for name, loader in batches.items()}
     worth = mt.relevance_by_task(net, few)
     both = [(losses[place][name], worth[place][name]) for place in losses for name in losses[place]]
@@ -249,7 +251,7 @@ def found_paths(way: Way, made: Setting) -> tuple[mt.Paths, float]:
         choice = mt.PathChoice(
             lambda layer: block(layer, made.widths, made.shape), names, layers, modules, per_layer,
             heads(made.widths, made.classes), after=lambda layer: after(layer, layers), residual=True,
-        )  # fmt: skip
+        ).to(memory_format=torch.channels_last)  # fmt: skip
         return mt.learn_paths(choice, train, made.training(share), seed=made.seed, budget=budget), 1 - share
 
     def score(paths: mt.Paths) -> float:
