@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,21 @@ def measure(unit: Unit, place: Place) -> list[Row]:
 
 
 def ranks(asked: Row) -> list[Row]:
-    """How alike cycles of Vela's rank versions of one network, by our cycles, and by multiplications alone."""
+    """Cycles of Vela beside ours for versions of a network: how multiplications and ours rank them, and ratios."""
     found = versions(machine=asked["machine"], **asked["versions"])
     cycles, price, macs = (torch.tensor([float(row[key]) for row in found]) for key in ("vela", "price", "macs"))
+    figures = {
+        "rank correlation of cycles with its cycles": spearman(price, cycles),
+        "rank correlation of multiplications with its cycles": spearman(macs, cycles),
+        "cycles over its cycles, geometric mean": float((price / cycles).log().mean().exp()),
+        "cycles over its cycles, farthest version": max((price / cycles).tolist(), key=lambda ratio: abs(log(ratio))),
+    }
     return [
         {
-            "accelerator": asked["machine"], "figure": f"rank correlation of {what} with its cycles",
-            "layers": len(found), "published": asked["published"], "found": value,
-            "error_percent": 100 * ((value or 0.0) / asked["published"] - 1), "source": asked["source"],
+            "accelerator": asked["machine"], "figure": figure, "layers": len(found), "published": asked["published"],
+            "found": value, "error_percent": 100 * ((value or 0.0) / asked["published"] - 1), "source": asked["source"],
         }
-        for what, value in (("cycles", spearman(price, cycles)), ("multiplications", spearman(macs, cycles)))
+        for figure, value in figures.items()
     ]  # fmt: skip
 
 

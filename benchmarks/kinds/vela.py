@@ -1,6 +1,7 @@
 """Cycles that Vela and ``price`` give for differently compressed versions of one network (extra ``ethos``)."""
 
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,34 @@ from fewbits.pipeline import layers_of
 from fewbits.recipe import Recipe, make
 
 
-def versions(model: str, machine: str, shares: list[float], lams: list[float]) -> list[Row]:
+def versions(network: str, shape: list[int], machine: str, shares: list[float], lams: list[float]) -> list[Row]:
     """A row for each version: channels cut to a share of the parameters, then ECQ at a lambda or, last, INT8.
 
     Nothing is trained: cycles depend on shapes, levels and zeros alone.
+
+    Args:
+        network: a name of the zoo, or ``module:class``. shape: of a sample.
     """
-    shape = zoo.INPUTS[model]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(64, *shape, generator=generator)
     batches = [(part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(16)]
     found = []
     for share in shares:
         for lam in (*lams, None):
-            small = fb.compress(spread(zoo.build(model, seed=0), generator), batches, recipe=recipe_of(share, lam))
-            net, whole = small.into(zoo.build(model, seed=0)), zoo.build(model, seed=0)
-            theirs = compiled(net, x[:4], small, machine)
-            ours = price(layers_of(small.plan, whole, shape), machine_of(machine))
+            small = fb.compress(spread(made(network), generator), batches, recipe=recipe_of(share, lam))
+            theirs = compiled(small.into(made(network)), x[:4], small, machine)
+            ours = price(layers_of(small.plan, made(network), tuple(shape)), machine_of(machine))
             found.append({"vela": theirs, "price": ours.cycles, "macs": ours.macs})
     return found
+
+
+def made(network: str) -> nn.Module:
+    """An untrained network, the same each time."""
+    if ":" not in network:
+        return zoo.build(network, seed=0)
+    module, name = network.split(":")
+    torch.manual_seed(0)
+    return getattr(import_module(module), name)()  # type: ignore[no-any-return]
 
 
 def recipe_of(share: float, lam: float | None) -> Recipe:

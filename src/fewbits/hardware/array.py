@@ -73,16 +73,25 @@ class Registers(Strict):
 
 
 class Unrolled(Strict):
-    """Multipliers that take so many outputs, inputs, rows and columns of positions of a layer side by side."""
+    """Multipliers that take so many outputs, inputs, rows and columns of positions of a layer side by side.
+
+    Attributes:
+        depthwise: so many channels of a depthwise convolution side by side, each with its own input; else one by one.
+    """
 
     outputs: Constant
     inputs: Constant
     rows: Constant
     columns: Constant
+    depthwise: Constant | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Unrolled:
-        _counts(self, "outputs", "inputs", "rows", "columns")
+        _counts(self, "outputs", "inputs", "rows", "columns", *(["depthwise"] if self.depthwise else []))
+        most = self.outputs.value * self.inputs.value
+        if self.depthwise and self.depthwise.value > most:
+            channels = f"{self.depthwise.value:g} channels"
+            raise ValueError(f"depthwise: {channels}, but outputs and inputs have {most:g} multipliers side by side")
         return self
 
 
@@ -207,8 +216,9 @@ class Array(Strict):
                 raise ValueError(f"{name} is a whole number from 1, for dataflow {Dataflow.LANES}")
         if self.serial_weight_bits is not None and self.splits_to_bits is not None:
             raise ValueError("multipliers are bit-serial or split, not both: serial_weight_bits and splits_to_bits")
-        if self.kept is not None and self.dataflow not in (Dataflow.WEIGHTS, Dataflow.LANES):
-            raise ValueError(f"a pattern is for dataflow {Dataflow.WEIGHTS} or {Dataflow.LANES}")
+        skips = (Dataflow.WEIGHTS, Dataflow.LANES, Dataflow.UNROLLED)
+        if self.kept is not None and self.dataflow not in skips:
+            raise ValueError(f"a pattern is for dataflow {', '.join(skips[:-1])} or {skips[-1]}")
         skipping = Zero.SKIP in (self.zero_weights, self.zero_inputs)
         if skipping and self.dataflow is not Dataflow.LANES:
             raise ValueError(f"multiplications by zero are skipped by dataflow {Dataflow.LANES} only; others gate them")

@@ -150,8 +150,10 @@ def vectors(layer: Layer, held: Registers) -> Work:
     return Work(ceil(cycles), layer.macs / (most * cycles), layer.weights, layer.input_numbers, layer.output_numbers)
 
 
-def unrolled(layer: Layer, sides: Unrolled) -> Work:
+def unrolled(layer: Layer, sides: Unrolled, stored: int | None = None) -> Work:
     """Multipliers that run loops side by side, all others after each other; a side that is not filled idles.
+
+    Where an N:M pattern leaves ``stored`` products of an output, only those inputs are taken.
 
     Sums stay until they are done, and a memory beside the multipliers keeps weights. So an input is read once for each
     set of outputs and place in the kernel. These are the cycles of ZigZag (Mei et al., IEEE Trans. Computers 70(8),
@@ -161,7 +163,11 @@ def unrolled(layer: Layer, sides: Unrolled) -> Work:
     columns, *rows = reversed(layer.size_out)
     sets = ceil(outputs / sides.outputs.value)
     places = ceil(columns / sides.columns.value) * ceil(prod(rows) / sides.rows.value)
-    cycles = layer.groups * sets * ceil(inputs / sides.inputs.value) * prod(layer.kernel) * places
+    taken = inputs if stored is None else stored / prod(layer.kernel)
+    groups = layer.groups
+    if sides.depthwise is not None and outputs == inputs == 1:
+        groups = ceil(groups / sides.depthwise.value)
+    cycles = groups * sets * ceil(taken / sides.inputs.value) * prod(layer.kernel) * places
     most = sides.outputs.value * sides.inputs.value * sides.rows.value * sides.columns.value
     reads = layer.groups * sets * layer.reduction * layer.positions
     return Work(cycles, layer.macs / (most * cycles), layer.weights, reads, layer.output_numbers)

@@ -44,7 +44,7 @@ class Layer:
         products: multiplications of one call in which weight and input are both not zero.
         weights_known, inputs_known: where the zeros come from.
         mask: where the weight is not zero, of its shape, if that is known.
-        counted: what was found in the mask before, as it takes long.
+        counted: what was found in this mask before, as it takes long.
         stored: whether its weight lies in memory; the second of two values does not, and is of an input's width.
     """
 
@@ -70,6 +70,10 @@ class Layer:
     mask: Tensor | None = field(default=None, repr=False)
     counted: dict[Any, Any] = field(default_factory=dict, repr=False)
     stored: bool = True
+
+    def __post_init__(self) -> None:
+        if self.counted.setdefault("mask", self.mask) is not self.mask:  # a copy with another mask
+            object.__setattr__(self, "counted", {"mask": self.mask})
 
     @property
     def positions(self) -> int:

@@ -218,7 +218,7 @@ def _work(one: Layer, machine: Machine, batch: int) -> Work:
     if array.registers is not None:
         return vectors(layer, array.registers)
     if array.unrolled is not None:
-        return unrolled(layer, array.unrolled)
+        return unrolled(layer, array.unrolled, stored)
     if array.dataflow is Dataflow.MEMORY:  # weights are read by nobody
         cycles = in_memory.crossing(layer, machine).cycles
         busy = layer.macs / (in_memory.peak(machine) * cycles)

@@ -1,9 +1,11 @@
 """Processors with vector registers, and loops that run side by side: cycles counted step by step."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made import convolution
@@ -72,7 +74,31 @@ def test_unrolled_loops_one_by_one(
     assert work.utilization == pytest.approx(macs / (cycles * k * c * rows * columns))
 
 
-@pytest.mark.parametrize(("machine", "most"), [("zen3", 16), ("zen3-int8", 32), ("edge-tpu", 1024)])
+@given(few, few, st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))
+def test_depthwise_channels_side_by_side(k: int, c: int, beside: int, channels: int, more: int) -> None:
+    beside = min(beside, k * c)
+    sides = Unrolled(**constants(outputs=k, inputs=c, rows=2, columns=1, depthwise=beside))
+    work = unrolled(convolution(channels, channels, 3, 6, 4, groups=channels), sides)
+    assert work.cycles == (len(chunks(channels, beside)) if channels > 1 else 1) * 9 * 2 * 4
+    assert work.utilization <= 1
+    several = convolution(more * 2 * channels, channels, 3, 6, 4, groups=channels)  # more than one output of a channel
+    one_by_one = Unrolled(**constants(outputs=k, inputs=c, rows=2, columns=1))
+    assert unrolled(several, sides).cycles == unrolled(several, one_by_one).cycles
+
+
+def test_an_ethos_u85_takes_half_of_the_inputs_in_a_pattern() -> None:
+    dense, machine = convolution(32, 64, 3, 10, 8), machine_of("ethos-u85-256")
+    mask = (torch.arange(64) % 4 < 2)[None, :, None].expand(32, 64, 9).reshape(32, -1)
+    patterned = replace(dense, mask=mask, nonzero=int(mask.sum()))
+    scattered = replace(dense, mask=mask.flip(0).roll(1, 0).where(torch.arange(32)[:, None] > 0, True))
+    assert cycles(patterned, machine) == 2 * 2 * 9 * 64
+    assert cycles(dense, machine) == cycles(scattered, machine) == 2 * cycles(patterned, machine)
+
+
+@pytest.mark.parametrize(
+    ("machine", "most"),
+    [("ethos-u55-128", 128), ("ethos-u65-256", 256), ("zen3", 16), ("zen3-int8", 32), ("edge-tpu", 1024)],
+)
 def test_no_layer_is_faster_than_all_multipliers(machine: str, most: int) -> None:
     described = machine_of(machine)
     assert described.array.multipliers == most
@@ -111,8 +137,19 @@ SIDES = {key: {"value": 4, "source": "mapping"} for key in ("outputs", "inputs",
             {"unrolled": {**SIDES, "rows": {"value": 1.5, "source": "mapping"}}},
             "rows is a whole number from 1, got 1.5",
         ),
-        ({"unrolled": {**SIDES, "depth": SIDES["rows"]}}, r"array\.unrolled\.depth: no such key; there is outputs"),
+        (
+            {"unrolled": {**SIDES, "depth": SIDES["rows"]}},
+            r"array\.unrolled\.depth: no such key; did you mean.*; there is outputs",
+        ),
         ({"zero_weights": "skip"}, "skipped by dataflow lanes only"),
+        (
+            {"unrolled": {**SIDES, "depthwise": {"value": 17, "source": "mapping"}}},
+            "depthwise: 17 channels, but outputs and inputs have 16 multipliers side by side",
+        ),
+        (
+            {"unrolled": {**SIDES, "depthwise": {"value": 0, "source": "mapping"}}},
+            "depthwise is a whole number from 1, got 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence(array: dict[str, Any], sentence: str) -> None:
