@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return {"assign": assign, "train": {"epochs": 2, "lr": 1e-3, "schedule": "constant"}, "rounds": 4} | changes
 
 
-def trained(job: Any, net: nn.Module, optimizer: torch.optim.Optimizer, batches: list[tuple[Tensor, Tensor]]) -> None:
+def trained(job: Any, net: nn.Module, optimizer: torch.optim.Optimizer, batches: Any, schedule: Any = None) -> None:
     net.train()
     for x, y in batches:
         loss = F.cross_entropy(net(x), y)
@@ -62,6 +64,8 @@ def trained(job: Any, net: nn.Module, optimizer: torch.optim.Optimizer, batches:
         optimizer.step()
         optimizer.zero_grad()
         job.after_step(loss)
+        if schedule is not None:
+            schedule.step()
 
 
 def test_the_loop_of_a_user_gives_the_bytes_of_ours() -> None:
@@ -99,33 +103,126 @@ def test_the_model_is_the_compressed_network_afterwards(method: str, tmp_path: P
     assert small.report.accuracy_after == pytest.approx(accuracy(net, data()))
 
 
-def test_steps_and_centroids_join_the_optimizer() -> None:
+LEARNING: dict[str, Any] = {"train": {"learn": True}, "assign": {"method": "ecq", "lam": 0.1}}
+
+
+def test_steps_and_centroids_are_trained_with_the_optimizer() -> None:
     net = network()
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    learning = recipe(train={"learn": True}, assign={"method": "ecq", "lam": 0.1})
-    with fb.compressing(net, learning, steps=COUNT, optimizer=optimizer) as job:
-        assert len(optimizer.param_groups) == 3
+    before = [id(p) for p in net.parameters()]
+    with fb.compressing(net, recipe(**LEARNING), steps=COUNT, optimizer=optimizer) as job:
+        tables = [p for name, p in net.named_parameters() if name.endswith(".table")]
+        first = [float(table.detach()) for table in tables]
         trained(job, net, optimizer, data())
+        assert all(float(table.detach()) != size for table, size in zip(tables, first, strict=True))
+        assert all(table.grad is None for table in tables)  # as all others, by zero_grad
         job.finish()
+    assert [id(p) for group in optimizer.param_groups for p in group["params"]] == before
+    assert not optimizer._optimizer_step_pre_hooks  # type: ignore[attr-defined]
     net, optimizer = network(), torch.optim.Adam(net.parameters(), 1e-3)
-    with fb.compressing(net, learning, steps=COUNT) as job:
-        assert len(optimizer.param_groups) == 1
+    with fb.compressing(net, recipe(**LEARNING), steps=COUNT) as job:
+        assert len(optimizer.param_groups[0]["params"]) == len(before)
 
 
-def test_an_interrupted_loop_goes_on_to_the_same_bytes() -> None:
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_steps_are_trained_as_in_our_loop(kind: str) -> None:
+    learning: dict[str, Any] = {"epochs": 2, "optimizer": kind, "lr": 1e-3, "schedule": "cosine", "learn": True}
+    whole = recipe(assign={"method": "ecq", "lam": 0.1}, train=learning)
+    ours = fb.compress(network(), data(), recipe=whole)
+    net = network()
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    if kind == "sgd":
+        optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, nesterov=True)
+    total = 2 * COUNT
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 0.5 * (1 + math.cos(math.pi * done / total)))
+    torch.manual_seed(0)
+    with fb.compressing(net, whole, steps=total, optimizer=optimizer) as job:
+        trained(job, net, optimizer, data() * 2, schedule)
+        assert job.finish().data == ours.data
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1e-2, total_steps=COUNT + 1),
+        lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 0.9**step),
+        lambda o: torch.optim.lr_scheduler.CyclicLR(o, 1e-4, 1e-3, cycle_momentum=False),
+        lambda o: torch.optim.lr_scheduler.SequentialLR(
+            o,
+            [torch.optim.lr_scheduler.LinearLR(o), torch.optim.lr_scheduler.CosineAnnealingLR(o, 10)],
+            milestones=[3],
+        ),
+    ],
+)
+def test_schedules_that_were_made_before(schedule: Any) -> None:
+    net = network()
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+    made = schedule(optimizer)
+    with fb.compressing(net, recipe(**LEARNING), steps=COUNT, optimizer=optimizer) as job:
+        trained(job, net, optimizer, data(), made)
+        assert job.training.grids is not None
+        for group in job.training.grids.own.param_groups:
+            assert 0 < group["lr"] <= group["initial_lr"]
+        assert job.finish().report.identical
+
+
+def test_gradients_of_steps_are_unscaled_with_all_others() -> None:
+    def run(scale: float) -> bytes:
+        net = network()
+        optimizer = torch.optim.SGD(net.parameters(), 1e-2)
+        scaler = torch.amp.GradScaler("cpu", scale)
+        with fb.compressing(net, recipe(**LEARNING), steps=COUNT, optimizer=optimizer) as job:
+            for x, y in data():
+                scaler.scale(F.cross_entropy(net.train()(x), y)).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+                job.after_step()
+            return job.finish().data
+
+    assert run(1.0) == run(1024.0)
+
+
+def test_an_optimizer_with_one_group_and_closures() -> None:
+    net = network()
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=3)
+    x, y = data()[0]
+    with fb.compressing(net, recipe(**LEARNING), steps=COUNT, optimizer=optimizer) as job:
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net.train()(x), y)
+            loss.backward()
+            return loss
+
+        for _ in range(COUNT):
+            loss = optimizer.step(closure)
+            job.after_step(loss)
+        assert job.finish().report.identical
+
+
+@pytest.mark.parametrize(("given", "early"), [(False, False), (True, False), (True, True)])
+def test_an_interrupted_loop_goes_on_to_the_same_bytes(given: bool, early: bool) -> None:
     def run(stop: int | None, saved: list[Any]) -> bytes | None:
         net = network()
         optimizer = torch.optim.Adam(net.parameters(), 1e-3)
         batches = data() * 2
-        with fb.compressing(net, recipe(), target="600 B", steps=len(batches)) as job:
+        if saved and early and stop is None:
+            optimizer.load_state_dict(saved[1])
+        own = optimizer if given else None
+        with fb.compressing(
+            net, recipe(train={"learn": True}), target="600 B", steps=len(batches), optimizer=own
+        ) as job:
+            assert (job.training.grids is None) is not given
             done = 0
             if saved and stop is None:
                 job.load_state_dict(saved[0])
-                optimizer.load_state_dict(saved[1])
+                if not early:
+                    optimizer.load_state_dict(saved[1])
                 done = saved[2]
             trained(job, net, optimizer, batches[done:stop])
             if stop is not None:
-                saved += [job.state_dict(), optimizer.state_dict(), stop]
+                saved += [*copy.deepcopy((job.state_dict(), optimizer.state_dict())), stop]
                 return None
             return job.finish().data
 

@@ -92,6 +92,8 @@ class Compressing:
         self._open = False
         self._watching.close()
         self._hooks.close()
+        if self.training.grids is not None:
+            self.training.grids.close()
         if self.done is None:  # the float weights as they are now, without the plan
             release(self.model)
         for name, parameter in self.model.named_parameters():
@@ -178,12 +180,15 @@ class Compressing:
     def state_dict(self) -> dict[str, Any]:
         """All that an interrupted loop goes on from, the model's tensors included: plain data and tensors."""
         made = self.training
-        return state.saved(made.rounds, made.qat, made.optimizer, self.work.choice, None)
+        saved = state.saved(made.rounds, made.qat, made.optimizer, self.work.choice, None)
+        return saved | {"grids": None if made.grids is None else made.grids.own.state_dict()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`; inside the ``with``, before the first step."""
         made = self.training
         state.restore(saved, made.rounds, made.qat, made.optimizer)
+        if made.grids is not None:
+            made.grids.own.load_state_dict(saved["grids"])
 
     def _within(self, what: str) -> None:
         if not self._open:
@@ -245,8 +250,8 @@ def compressing(
         steps: optimizer steps of the loop.
         target, max_drop, evaluate, metric, task: as of :func:`fewbits.compress`; the task says where relevance
             begins, and the metric over batches.
-        optimizer: of the loop; step sizes and centroids join it as parameters (``train.learn``). Without it they are
-            not trained.
+        optimizer: of the loop; step sizes and centroids are stepped with it (``train.learn``), at rates of their own
+            that fall as its first group's. Without it they are not trained.
         progress: called after every round.
 
     Raises:

@@ -26,6 +26,7 @@ from fewbits.pipeline.stages._once import once_of, sample_shape
 from fewbits.pipeline.stages._work import Context, Work, between_rounds
 from fewbits.private import Diagonals
 from fewbits.recipe import Recipe
+from fewbits.train.grids import GridOptimizer
 from fewbits.train.group_lasso import GroupLasso
 from fewbits.train.hold import QATCallback, finetuning_groups
 from fewbits.train.learning import learning
@@ -102,6 +103,7 @@ class HeldTraining:
         )
         self.model = copy.deepcopy(work.model if work.form is None else work.form) if model is None else model
         self.optimizer = optimizer
+        self.grids: GridOptimizer | None = None
 
     def prepare(self) -> None:
         """Attach the first plan, and make what keeps it up to date."""
@@ -128,13 +130,13 @@ class HeldTraining:
         groups = finetuning_groups(self.model, settings)
         if self.optimizer is None:
             self.optimizer = optimizer_of(groups, settings)
-        else:
-            for group in groups[2:]:  # steps and centroids, which the user's optimizer cannot know yet
-                self.optimizer.add_param_group(group)
+        elif groups[2:]:  # steps and centroids, which the user's optimizer cannot know
+            self.grids = GridOptimizer(self.optimizer, groups[2:])
         self.qat = QATCallback(
             self.model, assigner_at, first, 0.0, scorer=scorer, every=recipe.measure.every, settings=settings,
             accelerator=self.context.accelerator, on_round=self.round, rounds=recipe.rounds,
-            optimizer=self.optimizer, holder=self.holder, settles=method_of(recipe).settles,
+            optimizer=self.optimizer if self.grids is None else self.grids.own, holder=self.holder,
+            settles=method_of(recipe).settles,
             on_step=None if between_rounds(self.context.progress) is None else self.step,
             lasso=_lasso(recipe, diagonals),
         )  # fmt: skip
