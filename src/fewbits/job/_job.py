@@ -23,7 +23,7 @@ from fewbits.job import _sources as sources
 from fewbits.job import batches as job_data
 from fewbits.job import folder as outputs
 from fewbits.job._own_data import OwnData
-from fewbits.pipeline import Compressed, Evaluate, Progress, check, compress
+from fewbits.pipeline import Compressed, Evaluate, Progress, check, check_network, compress
 from fewbits.pipeline._sources import Opened, opened
 from fewbits.pipeline.parts import assigners
 from fewbits.pipeline.restore import restore
@@ -139,7 +139,8 @@ def prepare(
             gives it calls :meth:`Job.safe` once the float network is written.
 
     Raises:
-        RecipeError: the recipe names no network or no data. DataError: files are missing or damaged, or the state is
+        RecipeError: the recipe names no network or no data, or cannot be met whatever is trained. SelectionError: a
+            pattern of its section select matches no weight. DataError: files are missing or damaged, or the state is
             of another network, data set, training, seed or number of processes.
         MismatchError: the weights, or the data's classes, do not fit the network.
         NonFiniteError: the training's loss is not finite. FileError: its state cannot be written.
@@ -156,6 +157,8 @@ def prepare(
     if weights is not None:
         say(f"{name}: trained weights from {Path(weights).name}")
     elif job.kept is not None:
+        inputs = job_data.some_batches(job.dataset, job.feed, 1)[0][0] if recipe.ops else None
+        check_network(recipe, job.network, inputs, evaluate=job.evaluate("validation"), teacher=job.teacher)
         train_here(job, job.kept, say)
     elif job.trained:
         say(f"{name}: taken as trained")

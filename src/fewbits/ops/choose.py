@@ -32,13 +32,22 @@ def chosen(asked: Mapping[str, Mapping[str, Any]], found: list[Place]) -> dict[s
     """
     made = {}
     for name, options in asked.items():
-        names = [one for one in FAMILIES.get(name, (name,)) if any(place.operation == one for place in found)]
-        if not names:
-            there = ", ".join(sorted({_asked_as(place.operation) for place in found})) or "none that is known"
-            raise RecipeError(f"ops: the network calls no {name}; it calls {there}")
-        for one in names:
+        for one in called(name, found):
             made[one] = _one(one, dict(options), [place for place in found if place.operation == one])
     return made
+
+
+def called(name: str, found: list[Place]) -> list[str]:
+    """The operations of a name, or of a family's, that the places call.
+
+    Raises:
+        RecipeError: they call none.
+    """
+    names = [one for one in FAMILIES.get(name, (name,)) if any(place.operation == one for place in found)]
+    if not names:
+        there = ", ".join(sorted({_asked_as(place.operation) for place in found})) or "none that is known"
+        raise RecipeError(f"ops: the network calls no {name}; it calls {there}")
+    return names
 
 
 def _asked_as(operation: str) -> str:

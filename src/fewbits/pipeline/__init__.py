@@ -1,5 +1,6 @@
 """The main job: a trained network in, a small file that decodes out."""
 
+from fewbits.pipeline._before import check_network
 from fewbits.pipeline._candidates import Evaluate
 from fewbits.pipeline._compressed import Compressed, load
 from fewbits.pipeline._own_loop import Compressing, compressing
@@ -30,6 +31,7 @@ __all__ = [
     "Verified",
     "Work",
     "check",
+    "check_network",
     "compress",
     "compressing",
     "cost",

@@ -120,7 +120,7 @@ def compress(
     chosen, aim = chosen_by(recipe, target, max_drop, task)
     if base is not None:
         chosen = chosen.updated(base=os.fspath(base) if isinstance(base, str | os.PathLike) else None)
-    origin = _base_of(base if base is not None else chosen.base, model)
+    origin = base_for(base if base is not None else chosen.base, model)
     check_based(chosen, origin)
     check_kinds(state_file, progress, accelerator)
     if train is None:
@@ -155,7 +155,7 @@ def compress(
     return replace(compressed, report=compressed.report.told(scale))
 
 
-def _base_of(base: Place | Base | Compressed | None, model: nn.Module) -> Base | None:
+def base_for(base: Place | Base | Compressed | None, model: nn.Module) -> Base | None:
     """What differences are to; the network says about how many numbers that may have."""
     if base is None:
         return None
