@@ -17,7 +17,8 @@ class Training(Part):
         rule: how the network learns: a rule's name, or a section with its options. Rules with steps of their own
             (``hebbian``, ``soft-hebb``) go with ``sgd``, a constant ``lr`` of 1 and no momentum where nothing else is
             said.
-        optimizer: ``adam`` or ``sgd`` (Nesterov).
+        optimizer: ``adam``, ``adamw`` (whose decay is apart from the gradient, as transformers want it) or ``sgd``
+            (Nesterov).
         momentum: of ``sgd``.
         lr: peak learning rate.
         schedule: of the learning rate: ``cosine`` to zero, or ``constant``.
@@ -30,7 +31,7 @@ class Training(Part):
 
     epochs: Annotated[float, Field(gt=0)] = 20
     rule: RuleChoice = RuleChoice()
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     lr: Annotated[float, Field(gt=0)] = 1e-4
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -116,7 +117,7 @@ class Recovery(Training):
     """
 
     epochs: Annotated[float, Field(gt=0)] = 10
-    optimizer: Literal["adam", "sgd"] = "sgd"
+    optimizer: Literal["adam", "adamw", "sgd"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 2e-2
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -106,7 +106,7 @@ def optimizer_of(groups: list[dict[str, Any]], training: Training) -> torch.opti
         return SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
     # Of all tensors at once a step needs their memory once more; only a GPU is quicker so.
     together = any(parameter.device.type != "cpu" for group in groups for parameter in group["params"])
-    return Adam(groups, lr=training.lr, foreach=together)
+    return Adam(groups, lr=training.lr, foreach=together, decoupled_weight_decay=training.optimizer == "adamw")
 
 
 def factor(training: Training, done: int, total: int) -> float:

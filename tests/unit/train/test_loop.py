@@ -157,3 +157,18 @@ def test_the_schedule_is_a_cosine(total: int) -> None:
         angle = math.pi * min(done, total) / total
         assert factor(Training(schedule="cosine"), done, total) == pytest.approx((1 + math.cos(angle)) / 2)
         assert factor(Training(schedule="constant"), done, total) == 1.0
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_decay_is_that_of_the_optimizer_of_the_name(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    settings = Training(optimizer=name, lr=1e-2, weight_decay=0.5)
+    ends = []
+    for own in (True, False):
+        weight = nn.Parameter(torch.tensor([3.0, -0.1]))
+        group = {"params": [weight], "lr": 1e-2, "weight_decay": 0.5}
+        optimizer = optimizer_of([group], settings) if own else kind([group])
+        for step in range(5):
+            weight.grad = torch.tensor([0.01 * step, -1.0])
+            optimizer.step()
+        ends.append(weight.detach().clone())
+    assert torch.equal(*ends)
