@@ -1,7 +1,6 @@
 """Cycles that Vela and ``price`` give for differently compressed versions of one network (extra ``ethos``)."""
 
 import tempfile
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ from torch import Tensor, nn
 
 import fewbits as fb
 from benchmarks.unit import Row
-from fewbits import zoo
 from fewbits.deploy.vela import to_vela
 from fewbits.hardware import machine_of, price
+from fewbits.job import _sources as sources
 from fewbits.pipeline import layers_of
 from fewbits.recipe import Recipe, make
+from fewbits.recipe.sections import Network
 
 
 def versions(network: str, shape: list[int], machine: str, shares: list[float], lams: list[float]) -> list[Row]:
@@ -23,7 +23,7 @@ def versions(network: str, shape: list[int], machine: str, shares: list[float], 
     Nothing is trained: cycles depend on shapes, levels and zeros alone.
 
     Args:
-        network: a name of the zoo, or ``module:class``. shape: of a sample.
+        network: as a recipe names it. shape: of a sample.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(64, *shape, generator=generator)
@@ -40,11 +40,7 @@ def versions(network: str, shape: list[int], machine: str, shares: list[float], 
 
 def made(network: str) -> nn.Module:
     """An untrained network, the same each time."""
-    if ":" not in network:
-        return zoo.build(network, seed=0)
-    module, name = network.split(":")
-    torch.manual_seed(0)
-    return getattr(import_module(module), name)()  # type: ignore[no-any-return]
+    return sources.network(Network(name=network), seed=0).network
 
 
 def recipe_of(share: float, lam: float | None) -> Recipe:

@@ -232,6 +232,54 @@ def test_an_interrupted_loop_goes_on_to_the_same_bytes(given: bool, early: bool)
     assert run(None, saved) == whole
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_state_goes_with_a_loop_that_trains_the_same(given: bool) -> None:
+    def loop(given: bool) -> Any:
+        net = network()
+        own = torch.optim.Adam(net.parameters(), 1e-3) if given else None
+        return fb.compressing(net, recipe(**LEARNING), steps=COUNT, optimizer=own)
+
+    with loop(given) as job:
+        saved = copy.deepcopy(job.state_dict())
+    words = "without optimizer=, and this one is with" if not given else "with optimizer=, and this one is without"
+    with loop(not given) as job, pytest.raises(RecipeError, match=words):
+        job.load_state_dict(saved)
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (lambda p: torch.optim.AdamW(p, 1e-3, betas=(0.5, 0.9), amsgrad=True), torch.optim.Adam),
+        (lambda p: torch.optim.SGD(p, 1e-3, momentum=0.5, dampening=0.1, maximize=True), torch.optim.SGD),
+        (lambda p: torch.optim.RMSprop(p, 1e-3, maximize=True), torch.optim.Adam),
+    ],
+)
+def test_steps_are_trained_with_the_options_of_the_optimizer(made: Any, kind: type[torch.optim.Optimizer]) -> None:
+    net = network()
+    optimizer = made(net.parameters())
+    with fb.compressing(net, recipe(**LEARNING), steps=COUNT, optimizer=optimizer) as job:
+        own = job.training.grids.own  # type: ignore[union-attr]
+        assert isinstance(own, kind)
+        for key in {"momentum", "dampening", "nesterov", "betas", "eps", "amsgrad", "maximize"} & set(own.defaults):
+            if key in optimizer.defaults and (kind is not torch.optim.Adam or isinstance(optimizer, kind)):
+                assert own.defaults[key] == optimizer.defaults[key], key
+        assert own.defaults["maximize"] == optimizer.defaults["maximize"]
+        assert own.defaults["weight_decay"] == 0
+
+
+def test_an_optimizer_around_another_one_is_refused_before_the_loop() -> None:
+    class Around(torch.optim.Optimizer):
+        def __init__(self, inner: torch.optim.Optimizer) -> None:  # as timm's Lookahead, without torch's own
+            self.inner, self.defaults, self.param_groups = inner, inner.defaults, inner.param_groups
+
+    net = network()
+    around = Around(torch.optim.Adam(net.parameters(), 1e-3))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(RecipeError, match=r"Around has no hooks of torch\.optim\.Optimizer.*leave optimizer= out"):
+        fb.compressing(net, recipe(**LEARNING), steps=COUNT, optimizer=around)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
 def test_without_finish_the_float_weights_are_back() -> None:
     net = network()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}

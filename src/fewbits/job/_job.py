@@ -23,9 +23,8 @@ from fewbits.job import _sources as sources
 from fewbits.job import batches as job_data
 from fewbits.job import folder as outputs
 from fewbits.job._own_data import OwnData
-from fewbits.pipeline import Compressed, Evaluate, Progress, check, check_network, compress
+from fewbits.pipeline import Compressed, Evaluate, Progress, check_network, compress
 from fewbits.pipeline._sources import Opened, opened
-from fewbits.pipeline.parts import assigners
 from fewbits.pipeline.restore import restore
 from fewbits.recipe import Recipe
 from fewbits.recipe.sections import Network
@@ -190,8 +189,6 @@ def train_here(job: Job, kept: KeptTraining, say: Say) -> None:
     assert recipe.network is not None
     assert recipe.data is not None
     assert recipe.pretrain is not None
-    check(recipe)
-    assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
     loader = job_data.training_batches(job.dataset, recipe.data, job.feed, seed=recipe.seed)
     again = "" if kept.saved is None else f", from step {kept.saved['steps']} on"
     amount = job_data.amount_of_training(job.dataset)

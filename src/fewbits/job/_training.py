@@ -9,7 +9,8 @@ from pathlib import Path
 from fewbits.errors import RecipeError
 from fewbits.job import folder as outputs
 from fewbits.job._job import Say, keeping, skeleton, train_here
-from fewbits.pipeline import Progress
+from fewbits.pipeline import Progress, check
+from fewbits.pipeline.parts import assigners
 from fewbits.recipe import Recipe
 
 
@@ -49,6 +50,8 @@ def train(recipe: Recipe, out: Path, *, say: Say = lambda line: None, progress: 
     with outputs.working_in(out, recipe):
         job = keeping(skeleton(recipe), progress, out / outputs.TRAINING)
         assert job.kept is not None
+        check(recipe)
+        assigners(recipe, job.network)  # an option that it refuses is found before anything is trained
         begin = time.perf_counter()
         train_here(job, job.kept, say)
         seconds = time.perf_counter() - begin

@@ -13,7 +13,7 @@ from fewbits.ops.swap import swap
 from fewbits.pipeline._run import base_for
 from fewbits.pipeline.check import check_based, check_call
 from fewbits.pipeline.parts import assigners
-from fewbits.pipeline.pruners import pruner_of, pruner_row
+from fewbits.pipeline.pruners import check_last, pruner_of, pruner_row
 from fewbits.recipe import Recipe
 from fewbits.weights import parameters_of, select
 
@@ -34,8 +34,7 @@ def check_network(recipe: Recipe, model: nn.Module, inputs: Any, *, evaluate: An
     if recipe.prune is not None and not (pruner_row(recipe.prune).packed or pruner_row(recipe.prune).scores):
         pruner_at = pruner_of(recipe, parameters_of(model))
         assert pruner_at is not None
-        last = pruner_at(1.0)
-        last.update(weights, None, last.init(weights))
+        check_last(pruner_at, weights, None)
     if recipe.ops:
         net = copy.deepcopy(model).eval()
         swap(net, {})

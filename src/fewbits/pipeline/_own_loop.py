@@ -36,6 +36,7 @@ from fewbits.recipe import Recipe
 from fewbits.task import Batch, Inputs, Task
 from fewbits.task.feed import Feed
 from fewbits.train.checkpoint import Store
+from fewbits.train.grids import with_hooks
 from fewbits.train.learning import learning
 from fewbits.train.loop import leave_unsent
 from fewbits.train.rules import backprop
@@ -184,11 +185,18 @@ class Compressing:
         return saved | {"grids": None if made.grids is None else made.grids.own.state_dict()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`; inside the ``with``, before the first step."""
-        made = self.training
+        """Go on from :meth:`state_dict`; inside the ``with``, before the first step.
+
+        Raises:
+            RecipeError: one of the two loops trains step sizes (``optimizer=``), and the other does not.
+        """
+        made, grids = self.training, saved.get("grids")
+        if (made.grids is None) is not (grids is None):
+            began, now = ("without", "with") if grids is None else ("with", "without")
+            raise RecipeError(f"the state is of a loop {began} optimizer=, and this one is {now}: go on as it began")
         state.restore(saved, made.rounds, made.qat, made.optimizer)
-        if made.grids is not None:
-            made.grids.own.load_state_dict(saved["grids"])
+        if made.grids is not None and grids is not None:
+            made.grids.own.load_state_dict(grids)
 
     def _within(self, what: str) -> None:
         if not self._open:
@@ -262,6 +270,8 @@ def compressing(
         raise RecipeError(f"steps is a whole number of at least 1, got {steps!r}")
     chosen, aim = chosen_by(recipe, target, max_drop, task)
     learn = chosen.train.learn and optimizer is not None
+    if learn and optimizer is not None:
+        with_hooks(optimizer)  # refused before the network is changed
     settings = chosen.train.model_dump() | {"learn": learn, "distill": 0.0, "teacher": None, "epochs": 1.0}
     samples = chosen.measure.samples or WHOLE
     measure = chosen.measure.model_dump() | ({"samples": samples} if scored_by(chosen) == "relevance" else {})

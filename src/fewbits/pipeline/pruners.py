@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,12 @@ def diagonals_for(recipe: Recipe, model: nn.Module, weights: Iterable[str], shap
             f"prune: no selected weight has diagonals; {', '.join(found.groups)} would, so select one of them"
         )
     return Diagonals({name: found.groups[name] for name in names}, {name: found.lines[name] for name in names})
+
+
+def check_last(pruner_at: PrunerAt, weights: Mapping[str, Tensor], scores: Mapping[str, Tensor] | None) -> None:
+    """Refuse now what only the final sparsity does not allow, such as a larger ``min_kept``, and not half-way."""
+    last = pruner_at(1.0)
+    last.update(weights, scores, last.init(weights))
 
 
 def pruner_of(recipe: Recipe, parameters: int, diagonals: Diagonals | None = None) -> PrunerAt | None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
+from fewbits.errors import RecipeError
 from fewbits.train.optimizers import SGD, Adam
+
+KEPT: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.SGD: ("momentum", "dampening", "nesterov"),
+    torch.optim.Adam: ("betas", "eps", "amsgrad"),  # AdamW is one, too
+}
+"""Options of the loop's optimizer that grids are stepped with; beside all others they are stepped by Adam."""
 
 
 class GridOptimizer:
@@ -19,18 +27,18 @@ class GridOptimizer:
 
     Args:
         outer: of the loop. groups: of parameters, each with its rate, as of :func:`finetuning_groups`.
+
+    Raises:
+        RecipeError: as :func:`with_hooks`.
     """
 
     def __init__(self, outer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
-        self.outer = getattr(outer, "optimizer", outer)  # accelerate's has the one that steps inside
+        self.outer = with_hooks(outer)
         self.grids: list[nn.Parameter] = [grid for group in groups for grid in group["params"]]
         self.first = float(self.shared["lr"])
-        known = self.outer.defaults
-        if isinstance(self.outer, torch.optim.SGD):
-            self.own: torch.optim.Optimizer = SGD(groups, momentum=known["momentum"], nesterov=known["nesterov"])
-        else:
-            own = {key: known[key] for key in ("betas", "eps") if key in known} if _is_adam(self.outer) else {}
-            self.own = Adam(groups, **own)
+        kind = next((base for base in KEPT if isinstance(self.outer, base)), torch.optim.Optimizer)
+        kept = {key: self.shared[key] for key in (*KEPT.get(kind, ()), "maximize") if key in self.shared}
+        self.own: torch.optim.Optimizer = (SGD if kind is torch.optim.SGD else Adam)(groups, **kept)
         for group in self.own.param_groups:
             group["initial_lr"] = group["lr"]
         self._join()
@@ -78,5 +86,16 @@ class GridOptimizer:
         self._join()
 
 
-def _is_adam(optimizer: torch.optim.Optimizer) -> bool:
-    return isinstance(optimizer, torch.optim.Adam)  # AdamW is one, too
+def with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer itself, or the one inside of accelerate's that steps.
+
+    Raises:
+        RecipeError: an optimizer without the hooks that those of torch have.
+    """
+    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    if not hasattr(inner, "_optimizer_state_dict_pre_hooks"):  # torch's constructor never ran
+        raise RecipeError(
+            f"{type(inner).__name__} has no hooks of torch.optim.Optimizer, so step sizes cannot be trained with it: "
+            "leave optimizer= out, and they stay as they are"
+        )
+    return inner

@@ -19,7 +19,7 @@ from fewbits.pipeline._finish import finish
 from fewbits.pipeline._pilot import LARGER, PilotChoice
 from fewbits.pipeline._rounds import Rounds
 from fewbits.pipeline.methods import method_of
-from fewbits.pipeline.pruners import diagonals_for, pruner_of, pruner_row
+from fewbits.pipeline.pruners import check_last, diagonals_for, pruner_of, pruner_row
 from fewbits.pipeline.rate_control import rank_key
 from fewbits.pipeline.stages import _state as state
 from fewbits.pipeline.stages._once import once_of, sample_shape
@@ -122,8 +122,8 @@ class HeldTraining:
         if scorer is not None and (not settings.epochs or _pruned_by_scores(recipe)):
             scores = measured_on(self.model, scorer, weights, work.train, work.task, recipe.measure.batches)
         pruner_at = pruner_of(recipe, parameters_of(work.model), diagonals)
-        if pruner_at is not None:  # a min_kept that the final sparsity does not allow is refused now, not half-way
-            pruner_at(1.0).update(weights, scores, pruner_at(1.0).init(weights))
+        if pruner_at is not None:
+            check_last(pruner_at, weights, scores)
         weights = {n: w.detach() - bases[n].to(w.device) if n in bases else w for n, w in weights.items()}
         plan, first = assigner_at(0.0, 0.0).update(weights, scores, assigner_at(0.0, 0.0).init(weights))
         self.holder.attach(self.model, plan, learn=settings.learn)
