@@ -25,9 +25,10 @@ def tasks_of(options: Row, folder: Path | None, seed: int) -> dict[str, DataSet]
     Args:
         options: ``data``: ``cifar100`` or ``cifar10+100``, whose splits PaRT released, one for each seed; a list of
             sets, each of which is a task as a whole; or another set, whose classes are drawn by twos. ``samples``: of
-            each task, in training; default: all.
+            each task, in training; ``tested``: in each other split, at most. Default: all.
     """
-    make = partial(_task, samples=options.get("samples"), seed=seed)
+    tested = options.get("tested")
+    make = partial(_task, most={"train": options.get("samples"), "validation": tested, "test": tested}, seed=seed)
     data = options["data"]
     if isinstance(data, list):
         whole = [pictures(name, folder) for name in data]
@@ -52,12 +53,12 @@ def _classes(data: str, read: Callable[[str], DataSet], seed: int) -> Sequence[t
     return [(data, mt.ClassMap(order[i : i + 2])) for i in range(0, len(order) - 1, 2)]
 
 
-def _task(whole: DataSet, own: mt.ClassMap, samples: int | None, seed: int) -> DataSet:
+def _task(whole: DataSet, own: mt.ClassMap, most: dict[str, int | None], seed: int) -> DataSet:
     parts = {}
     for name in SPLITS:
         part = whole.split(name)
         part = part.subset(own.has(part.targets).nonzero().flatten())
-        if name == "train" and samples is not None:
-            part = part.subset(torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:samples])
+        if most[name] is not None:
+            part = part.subset(torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[: most[name]])
         parts[name] = replace(part, targets=own(part.targets))
     return replace(whole, classes=tuple(whole.classes[label] for label in own.labels), **parts)

@@ -111,10 +111,13 @@ class Setting:
         torch.manual_seed(self.seed)
         classes = {name: self.classes[name] for name in paths}
         net = mt.SegmentNet(
-            lambda layer: block(layer, own, self.shape), paths, heads(own, classes), residual=True,
+            lambda layer: self.block(layer, own), paths, heads(own, classes), residual=True,
             after=lambda layer: after(layer, len(own)), **options,
         )  # fmt: skip
         return net.to(memory_format=torch.channels_last)  # narrow convolutions take two thirds of the time
+
+    def block(self, layer: int, widths: Sequence[int]) -> nn.Module:
+        return block(layer, widths, self.shape, first=self.options.get("stride", 1))
 
     def parameters(self) -> int:
         """Of the network of random paths: what every method may have."""
@@ -180,7 +183,7 @@ def measure(unit: Unit, place: Place) -> list[Row]:
 def trained(
     net: mt.SegmentNet, way: Way, made: Setting, names: Sequence[str], training: Training, store: Store
 ) -> mt.OverTime:
-    """Train a network as the method does, and evaluate it as often as there are tasks."""
+    """Train a network as the method does; evaluate it as often as there are tasks, or ``points`` times in parallel."""
     options = made.options
     batch = max(1, options["batch"] // len(names)) if way.together else options["batch"]
     train, check = made.loaders("train", names, batch), made.loaders(made.which, names, 256)
@@ -189,7 +192,7 @@ def trained(
     if way.keeping is not None:
         keeping = mt.keeping_of(way.keeping, **options["keeping"].get(way.keeping, {}))
         return mt.train_in_sequence(net, train, training, seed=made.seed, evaluate=check, keeping=keeping, store=store)
-    kept = mt.ScoredTraining(store, "tasks", aim, check, points=len(names))
+    kept = mt.ScoredTraining(store, "tasks", aim, check, points=options.get("points", len(names)))
     more: Row = {"order": "together"} if way.together else {"optimizers": options["optimizers"]}
     rule = mt.pcgrad if way.surgery else None
     mt.train_tasks(net, train, training, seed=made.seed, kept=kept, rule=rule, **more)
@@ -249,7 +252,7 @@ def found_paths(way: Way, made: Setting) -> tuple[mt.Paths, float]:
     if way.paths == "learnt":
         budget = size(made.network(made.random_paths()).layers)
         choice = mt.PathChoice(
-            lambda layer: block(layer, made.widths, made.shape), names, layers, modules, per_layer,
+            lambda layer: made.block(layer, made.widths), names, layers, modules, per_layer,
             heads(made.widths, made.classes), after=lambda layer: after(layer, layers), residual=True,
         ).to(memory_format=torch.channels_last)  # fmt: skip
         return mt.learn_paths(choice, train, made.training(share), seed=made.seed, budget=budget), 1 - share
@@ -264,9 +267,10 @@ def found_paths(way: Way, made: Setting) -> tuple[mt.Paths, float]:
     return found.best, 1 - share
 
 
-def block(layer: int, widths: Sequence[int], shape: tuple[int, ...]) -> nn.Module:
+def block(layer: int, widths: Sequence[int], shape: tuple[int, ...], *, first: int = 1) -> nn.Module:
+    """A convolution and its normalisation. ``first`` is the stride of the first layer."""
     before = shape[0] if layer == 0 else widths[layer - 1]
-    stride = 2 if layer and widths[layer] > before else 1
+    stride = first if layer == 0 else 2 if widths[layer] > before else 1
     conv = nn.Conv2d(before, widths[layer], 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(widths[layer]))
 
