@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -633,3 +634,29 @@ def test_a_second_training_of_a_stage_has_its_lines_too(capsys: pytest.CaptureFi
             update(done, 100, training)
     told = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1] for line in told] == ["pilot run of"] * 11 + ["training"] * 11
+
+
+def piped(out: int, *args: object) -> subprocess.CompletedProcess[str]:
+    """A command line in a process of its own, whose output goes to a file that is open."""
+    argv = [sys.executable, "-m", "fewbits", *map(str, args)]
+    return subprocess.run(argv, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def test_without_a_reader_everything_is_written(recipe: Path, tmp_path: Path) -> None:
+    """As in ``fewbits ... | head``, whose end comes before that of the command."""
+    out, unread = os.pipe()
+    os.close(out)
+    figures = tmp_path / "figures.json"
+    ran = piped(unread, "compress", recipe, "--out", tmp_path / "out", "--set", "rounds=1", "--json", figures)
+    os.close(unread)
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert json.loads(figures.read_text()) == json.loads((tmp_path / "out/report.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_a_full_disk_is_one_sentence(made: Path) -> None:
+    with open("/dev/full", "w") as full:
+        ran = piped(full.fileno(), "inspect", made / "net.few")
+    assert ran.returncode == 2
+    assert ran.stderr == "error: what was to be shown cannot be written: No space left on device\n"

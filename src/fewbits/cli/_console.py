@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +17,25 @@ from rich.table import Table
 
 from fewbits.errors import visible
 
-out_console = Console(highlight=False, markup=False, emoji=False)
-err_console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+class _Console(Console):
+    """What is printed without a reader is lost, and the command goes on: it may have files to write."""
+
+    def on_broken_pipe(self) -> None:
+        to_nowhere(self)
+
+
+def to_nowhere(console: Console) -> None:
+    """Print no more; what still lies in buffers, which Python writes at its end, goes nowhere, too."""
+    console.quiet = True
+    with suppress(io.UnsupportedOperation):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, console.file.fileno())
+        os.close(nowhere)
+
+
+out_console = _Console(highlight=False, markup=False, emoji=False)
+err_console = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def show(line: str) -> None:
@@ -32,7 +52,7 @@ def show_table(table: Table) -> None:
     """A table in its full width: cut-off names and figures are worth nothing, and a pipe has no width."""
     width = Measurement.get(out_console, out_console.options.update(width=10_000), table).maximum
     if not out_console.quiet:
-        Console(file=out_console.file, width=width, highlight=False, markup=False, emoji=False).print(table)
+        _Console(file=out_console.file, width=width, highlight=False, markup=False, emoji=False).print(table)
 
 
 def show_rows(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> None:
@@ -51,7 +71,11 @@ def show_rows(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int) 
             padded.append(cell + space if i < words else space + cell)
         lines.append("  ".join(padded).rstrip() + "\n")
     if not out_console.quiet:
-        out_console.file.write("".join(lines))
+        try:
+            out_console.file.write("".join(lines))
+            out_console.file.flush()
+        except BrokenPipeError:
+            to_nowhere(out_console)
 
 
 def writable(path: Path | None) -> Path | None:

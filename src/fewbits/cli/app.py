@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import sys
@@ -22,7 +23,7 @@ from fewbits.cli import _prune as cli_prune
 from fewbits.cli import _sweep as cli_sweep
 from fewbits.cli import _tasks as cli_tasks
 from fewbits.cli._common import Base, Data, Interrupted, Member, Network, Out, Set, given, interrupted
-from fewbits.cli._console import Json, out_console, say, show
+from fewbits.cli._console import Json, out_console, say, show, to_nowhere
 from fewbits.cli._progress import progress
 from fewbits.errors import FewbitsError
 
@@ -332,6 +333,11 @@ def main() -> None:
         code = _INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
+    except OSError as error:
+        if error.filename is not None or error.errno != errno.ENOSPC:
+            raise
+        to_nowhere(out_console)
+        code = _fail(f"what was to be shown cannot be written: {error.strerror}")
     exec("")  # else "python -m" ends by the signal, not with 130, where it came within an exec, as of a dataclass
     sys.exit(code)
 
