@@ -25,7 +25,8 @@ def recipe(tmp_path: Path) -> Path:
 def test_what_is_found_can_be_compressed(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = fewbits("prune-search", recipe, "--out", out, "--method", "erk", "--evaluations", 30, "--min-kept", 9)
-    assert ran.code == 0, ran.err
+    assert ran.code == 3, ran.err
+    assert "NOT both targets are met" in ran.out
     assert "of 30 evaluations" in ran.out
     assert "fewbits compress" in ran.out
     found = json.loads((out / "search.json").read_text())
@@ -40,9 +41,14 @@ def test_what_is_found_can_be_compressed(recipe: Path, tmp_path: Path) -> None:
     assert figures["zeros"] == pytest.approx(found["sparsity"])
 
 
+def test_targets_that_are_met_end_with_0(recipe: Path, tmp_path: Path) -> None:
+    options = ("--method", "uniform", "--sparsity", 0.1, "--max-drop", 50)
+    assert fewbits("prune-search", recipe, "--out", tmp_path / "easy", *options).code == 0
+
+
 def test_an_interrupted_search_goes_on(recipe: Path, tmp_path: Path) -> None:
     options = ("--method", "random", "--evaluations", 12, "--sparsity", 0.9)
-    assert fewbits("prune-search", recipe, "--out", tmp_path / "whole", *options).code == 0
+    assert fewbits("prune-search", recipe, "--out", tmp_path / "whole", *options).code == 3, "out of reach"
     real, runs = Proxy.__call__, []
 
     def measured(self: Proxy, kept: Kept) -> float:
@@ -57,7 +63,7 @@ def test_an_interrupted_search_goes_on(recipe: Path, tmp_path: Path) -> None:
     assert "the best so far is kept" in ran.err
     assert not json.loads((tmp_path / "cut" / "search.json").read_text())["finished"]
     ran = fewbits("prune-search", recipe, "--out", tmp_path / "cut", *options)
-    assert ran.code == 0
+    assert ran.code == 3
     assert "training on" not in ran.err, "the network of the first run is taken"
     both = [(tmp_path / place / "search.json").read_text() for place in ("whole", "cut")]
     assert both[0] == both[1]
@@ -70,6 +76,9 @@ def test_an_interrupted_search_goes_on(recipe: Path, tmp_path: Path) -> None:
         (["--precision", "float8"], "float32 or bfloat16"),
         (["--min-kept", "x"], "min_kept is a number of weights or percent"),
         (["--evaluations", 0], "at least one evaluation"),
+        (["--sparsity", 80], "the sparsity to reach must lie between 0 and 1, got 80"),
+        (["--max-drop", "nan"], "max_drop is points of accuracy, at least 0 and below 100, got nan"),
+        (["--method", "qlp", "--reward", "potentail"], "did you mean 'potential'"),
         (["--proxy", 5000], "cannot be taken of the 1077 training samples"),
     ],
 )

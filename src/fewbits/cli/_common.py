@@ -10,6 +10,9 @@ import typer
 if TYPE_CHECKING:
     from fewbits.recipe import Recipe
 
+MISSED = 3
+"""Exit code of a command that did its work, and did not reach what was asked for."""
+
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change a recipe entry, for example --set train.epochs=5.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fewbits.cli._common import Interrupted, Set, given, interrupted
+from fewbits.cli._common import MISSED, Interrupted, Set, given, interrupted
 from fewbits.cli._console import Json, say, show, show_table
 from fewbits.cli._progress import progress
 
@@ -40,25 +40,19 @@ def prune_search(
     """Search how much to prune in each layer; writes the recipe that prunes so. Ctrl-C keeps the best so far.
 
     The recipe's own prune section, if it has one, is replaced. The same command goes on after an interruption.
+    Exit code 3: not both targets are met.
     """
     from fewbits import job as jobs
-    from fewbits.errors import RecipeError, did_you_mean
+    from fewbits.errors import RecipeError
     from fewbits.job import folder as outputs
-    from fewbits.recipe.notation import min_kept_of
     from fewbits.search.layer_rates import run
 
-    if method not in run.METHODS:
-        hint = did_you_mean(method, run.METHODS)
-        raise RecipeError(f"no searcher is called {method!r}{hint} (known: {', '.join(run.METHODS)})")
     if precision not in ("float32", "bfloat16"):
         raise RecipeError(f"precision is float32 or bfloat16, not {precision!r}")
     least = int(min_kept) if min_kept.isdecimal() else min_kept
-    min_kept_of(least, 1)
-    if evaluations < 1:
-        raise RecipeError(f"a search needs at least one evaluation, got {evaluations}")
-    if method in run.AGENTS:  # a missing extra is told before anything is trained
-        import fewbits.search.layer_rates.agent  # noqa: F401
-
+    run.check(
+        method, sparsity=sparsity, max_drop=max_drop, evaluations=evaluations, min_kept=least, reward=reward
+    )  # fmt: skip
     loaded = given(recipe, changes)
     if loaded.task.name != "classification":
         raise RecipeError(f"a search counts right classes, and the recipe's task is {loaded.task.name}")
@@ -103,6 +97,8 @@ def prune_search(
         raise Interrupted(
             f"interrupted after {found.evaluations} evaluations; the best so far is kept, and the same command goes on"
         )
+    if not found.met:
+        raise typer.Exit(MISSED)
 
 
 def _written(recipe: Recipe, found: Outcome, weights: Path) -> str:

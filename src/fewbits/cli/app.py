@@ -22,7 +22,7 @@ from fewbits.cli import _private as cli_private
 from fewbits.cli import _prune as cli_prune
 from fewbits.cli import _sweep as cli_sweep
 from fewbits.cli import _tasks as cli_tasks
-from fewbits.cli._common import Base, Data, Interrupted, Member, Network, Out, Set, given, interrupted
+from fewbits.cli._common import MISSED, Base, Data, Interrupted, Member, Network, Out, Set, given, interrupted
 from fewbits.cli._console import Json, out_console, say, show, to_nowhere
 from fewbits.cli._progress import progress
 from fewbits.errors import FewbitsError
@@ -40,7 +40,6 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_private.app, name="private")
 
 _INTERRUPTED = 130  # as shells count: 128 + SIGINT
-_BUDGET_MISSED = 3
 _ROUNDING = 5e-4  # share of samples whose class may hang on the last bit of a sum
 
 # The parent of every complaint about the command line; typer gives no other name to it.
@@ -99,7 +98,7 @@ def _compress(recipe: Recipe, out: Path, json_file: Path | None) -> None:
         say(f"no page: {error}")
     show(f"written to {out}: {', '.join(written)}")
     if result.report.identical is not True or result.report.met is False:
-        raise typer.Exit(_BUDGET_MISSED)
+        raise typer.Exit(MISSED)
 
 
 @app.command()
@@ -271,7 +270,7 @@ def verify(
     if json_file is not None:
         outputs.write_text(json_file, json.dumps(figures, indent=1))
     if not same:
-        raise typer.Exit(_BUDGET_MISSED)
+        raise typer.Exit(MISSED)
 
 
 def _agree(said: float | None, found: float, samples: int, metric: str) -> tuple[bool, str]:

@@ -141,7 +141,7 @@ def test_what_a_search_refuses(trained: nn.Module, handwriting: DataSet) -> None
     proxy, calibration = carve(handwriting, 50, 20)
     with pytest.raises(RecipeError, match="sparsity to reach"):
         search(trained, proxy, calibration, sparsity=1.5)
-    with pytest.raises(RecipeError, match="accuracy to keep"):
+    with pytest.raises(RecipeError, match="max_drop is points of accuracy"):
         search(trained, proxy, calibration, max_drop=200)
     with pytest.raises(SelectionError, match="matches no weight"):
         search(trained, proxy, calibration, include=("nothing.*",))

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from fewbits.errors import RecipeError, did_you_mean
+from fewbits.recipe.notation import min_kept_of
 from fewbits.search.layer_rates._evaluator import Evaluator, Measure, Spent
 from fewbits.search.layer_rates._objective import Targets
 from fewbits.search.layer_rates._outcome import Outcome
@@ -23,6 +24,28 @@ METHODS = (*AGENTS, *SIMPLE)
 
 Progress = Callable[[int, int, str], None]
 """``progress(evaluations done, budget, one line of text)``."""
+
+
+def check(method: str, *, sparsity: float, max_drop: float, evaluations: int, min_kept: int | str, reward: str) -> None:
+    """Refuse what :func:`search` could not do on any network; for callers that train one first.
+
+    Raises:
+        MissingExtraError, RecipeError: as of :func:`search`.
+    """
+    _known(method)
+    if method in AGENTS:
+        import fewbits.search.layer_rates.agent  # noqa: F401 - an extra
+        from fewbits.search.layer_rates._environment import REWARDS
+
+        if reward not in REWARDS:
+            hint = did_you_mean(reward, REWARDS)
+            raise RecipeError(f"no reward is called {reward!r}{hint} (known: {', '.join(REWARDS)})")
+    if not 0 <= max_drop < 100:
+        raise RecipeError(f"max_drop is points of accuracy, at least 0 and below 100, got {max_drop}")
+    Targets(100.0 - max_drop, sparsity)
+    if evaluations < 1:
+        raise RecipeError(f"a search needs at least one evaluation, got {evaluations}")
+    min_kept_of(min_kept, 1)
 
 
 def search(
@@ -66,6 +89,9 @@ def search(
         MissingExtraError: an agent without the extra ``rl``. RecipeError: an unknown method or reward, or an impossible
             number. SelectionError, NonFiniteError: from the weights. DataError: no samples, or another journal.
     """
+    check(
+        method, sparsity=sparsity, max_drop=max_drop, evaluations=evaluations, min_kept=min_kept, reward=reward
+    )  # fmt: skip
     space = RateSpace(select(model, include, exclude), min_kept)
     measure = Proxy(model, space, proxy, calibration, precision=precision, journal=journal)
     targets = Targets(measure(space.dense) - max_drop, sparsity)
@@ -87,10 +113,7 @@ def explore(
     progress: Progress | None = None,
 ) -> Outcome:
     """A search over given choices with a given measure of accuracy; arguments and errors as for :func:`search`."""
-    if method not in METHODS:
-        raise RecipeError(
-            f"no searcher is called {method!r}{did_you_mean(method, METHODS)} (known: {', '.join(METHODS)})"
-        )
+    _known(method)
 
     def told(evaluator: Evaluator) -> None:
         if progress is not None:
@@ -132,3 +155,9 @@ def explore(
         episodes=episodes,
         finished=finished,
     )
+
+
+def _known(method: str) -> None:
+    if method not in METHODS:
+        hint = did_you_mean(method, METHODS)
+        raise RecipeError(f"no searcher is called {method!r}{hint} (known: {', '.join(METHODS)})")
