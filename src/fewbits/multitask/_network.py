@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewbits.errors import DataError, MismatchError, RecipeError, did_you_mean
 from fewbits.multitask._heads import SharedHead
+from fewbits.multitask._mixed import joined
 from fewbits.multitask._names import checked
 from fewbits.multitask._norms import norms_in, per_task
 from fewbits.multitask._paths import Paths
@@ -22,8 +23,9 @@ class SegmentNet(nn.Module):
     """Layers of parallel segments; a task goes through those of its path, and what they give is merged.
 
     ``net(x, task)`` takes a batch and its task: a name, a number, or a tensor ``[n]`` of numbers, one a sample. So it
-    is an ordinary network, with the task among its inputs: batches are ``(x, task, y)``. Paths are buffers: they are in
-    checkpoints and in files. Segments that no task goes through are not made.
+    is an ordinary network, with the task among its inputs: batches are ``(x, task, y)``. Where a batch mixes tasks, the
+    scores of classes that a sample's task has not are minus infinity. Paths are buffers: they are in checkpoints and in
+    files. Segments that no task goes through are not made.
 
     Args:
         block: ``block(layer)`` makes a segment; all of a layer give outputs of one shape.
@@ -122,15 +124,8 @@ class SegmentNet(nn.Module):
         names = self.last = self._asked(task)
         if len(names) == 1:
             return self._through(x, names[0])
-        order, parts = [], []
-        for name in names:
-            rows = (task == self.tasks.index(name)).nonzero().flatten()
-            order.append(rows)
-            parts.append(self._through(x[rows], name))
-        shapes = {name: tuple(part.shape[1:]) for name, part in zip(names, parts, strict=True)}
-        if len(set(shapes.values())) > 1:
-            raise DataError(f"a batch mixes tasks with outputs of different shapes, {shapes}: give each task its own")
-        return torch.cat(parts)[torch.cat(order).argsort()]
+        rows = [(task == self.tasks.index(name)).nonzero().flatten() for name in names]
+        return joined({name: self._through(x[own], name) for name, own in zip(names, rows, strict=True)}, rows)
 
     def _asked(self, task: Any) -> list[str]:
         """The tasks of a batch."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import UnsupportedError
+from fewbits.multitask._mixed import joined
 from fewbits.multitask._network import SegmentNet
 from fewbits.multitask._tasks import numbers_among
 from fewbits.task.batches import called
@@ -52,7 +53,7 @@ def _update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tenso
     with batch.computing():
         given = [network(x[own], number) for number, own in zip(present, rows, strict=True)]
     ends = [part.detach().requires_grad_() for part in given]
-    outputs = torch.cat(ends)[torch.cat(rows).argsort()]
+    outputs = joined(dict(zip((network.tasks[number] for number in present), ends, strict=True)), rows)
     loss = batch.loss_of(outputs)
     batch.backward(loss)  # to the ends, and of what the loss has besides outputs to the parameters
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -73,7 +74,6 @@ def _update(network: nn.Module, batch: Batch, state: Any) -> tuple[Tensor, Tenso
 pcgrad = Rule(lambda network: None, _update)
 """Backpropagation with gradient surgery between the tasks of each batch (PCGrad, arXiv 2001.06782).
 
-For batches that mix tasks: ``train_tasks(..., order="together", rule=pcgrad)``. Tasks of a batch have outputs of one
-shape. The gradient is that of backpropagation wherever no two tasks conflict. Numbers of a head that tasks share count
-as what they share.
+For batches that mix tasks: ``train_tasks(..., order="together", rule=pcgrad)``. The gradient is that of backpropagation
+wherever no two tasks conflict. Numbers of a head that tasks share count as what they share.
 """

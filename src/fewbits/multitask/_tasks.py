@@ -10,6 +10,7 @@ from accelerate.utils import convert_to_fp32, send_to_device
 from torch import Tensor, nn
 
 from fewbits.errors import DataError
+from fewbits.multitask._mixed import joined, unfilled, widths
 from fewbits.multitask._names import checked
 from fewbits.task import METRICS, Batch, Inputs, Task, handing, laid_out, measured_over, run, samples_in
 from fewbits.task._evaluating import evaluating_in_float32
@@ -59,7 +60,15 @@ class Tasks(Task):
 
     def imitation(self, outputs: Any, answers: Any, temperature: float) -> Tensor:
         """That of the tasks, where all are of one kind; else mean squares."""
-        return self._kind().imitation(outputs, answers, temperature)
+        kind = self._kind()
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape != answers.shape:
+            return kind.imitation(outputs, answers, temperature)
+        wide, found = widths(outputs), torch.zeros((), device=outputs.device)
+        for width in wide.unique().tolist():
+            own = wide == width
+            part = kind.imitation(outputs[own][:, :width], answers[own][:, :width], temperature)
+            found = found + part * (own.sum() / len(own))
+        return found
 
     def decisions(self, outputs: Any) -> Tensor | None:
         """Those of the tasks, where all are of one kind."""
@@ -67,13 +76,14 @@ class Tasks(Task):
 
     def relevance_start(self, outputs: Any, batch: Any, start: str) -> Tensor:
         """Each task's own, on its samples."""
-        parts = [
-            self.each[number].relevance_start(part, own, start) for number, part, own in self.parts(outputs, batch)
-        ]
+        parts = {
+            self.names[number]: self.each[number].relevance_start(part, own, start)
+            for number, part, own in self.parts(outputs, batch)
+        }
         if len(parts) == 1:
-            return parts[0]
-        order = [(self.numbers(batch) == number).nonzero().flatten() for number in self._numbers_in(batch)]
-        return torch.cat(parts)[torch.cat(order).argsort()]
+            return next(iter(parts.values()))
+        rows = [(self.numbers(batch) == number).nonzero().flatten() for number in self._numbers_in(batch)]
+        return joined(parts, rows, fill=0.0)
 
     def tally(self, outputs: Any, batch: Any) -> Tensor:
         """``[tasks, 2]``: the metric times samples, and samples."""
@@ -136,7 +146,7 @@ class Tasks(Task):
             )
         for number in numbers:
             rows = ids == number
-            yield number, outputs[rows.to(outputs.device)], Batch(inputs[rows], batch[1][rows])
+            yield number, unfilled(outputs[rows.to(outputs.device)]), Batch(inputs[rows], batch[1][rows])
 
     def numbers(self, batch: Any) -> Tensor:
         """The task of every sample: ``[n]``.

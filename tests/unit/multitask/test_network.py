@@ -171,7 +171,8 @@ def test_what_cannot_be_is_refused() -> None:
         made.add("cars", made.path("cars"), nn.Linear(16, 2))
     with pytest.raises(RecipeError, match="one class at least"):
         SharedHead(16, {"cars": 0})
-    uneven = SegmentNet(block, paths(), {n: nn.Linear(16, 2 + i) for i, n in enumerate(NAMES)}, after=after)
+    heads = {n: nn.Unflatten(1, (16 >> i, 1 << i)) for i, n in enumerate(NAMES)}
+    uneven = SegmentNet(block, paths(), heads, after=after)
     with pytest.raises(DataError, match="outputs of different shapes"):
         uneven(X, torch.tensor([0, 0, 1, 1, 2]))
     with pytest.raises(RecipeError, match="no task 'plane'"):

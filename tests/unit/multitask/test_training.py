@@ -13,10 +13,10 @@ from torch import nn
 
 import fewbits as fb
 from fewbits.errors import DataError, RecipeError
-from fewbits.multitask import ORDERS, SegmentNet, TaskBatches, Tasks, all_batches, train_tasks, with_task
+from fewbits.multitask import ORDERS, SegmentNet, TaskBatches, Tasks, all_batches, pcgrad, train_tasks, with_task
 from fewbits.recipe.training import Training
 from fewbits.task import Batch, Classification, Inputs, Task, task_of
-from fewbits.train import KeptTraining, Store
+from fewbits.train import KeptTraining, Rule, Store
 from tests.task_networks import CLASSES, NAMES, after, batches, block, loaders, net, paths
 
 TRAINING = Training(epochs=3, lr=2e-2)
@@ -158,6 +158,59 @@ def test_losses_and_metrics_of_mixed_batches_are_those_of_the_parts() -> None:
     assert aim.value(aim.tally(outputs, mixed)) == pytest.approx(sum(by_hand) / 3)
     start = aim.relevance_start(outputs, mixed, "score")
     assert torch.equal(start, Classification().relevance_start(outputs, Batch(None, mixed.targets), "score"))
+
+
+def of_two_to_four_classes() -> tuple[SegmentNet, dict[str, Any]]:
+    """Tasks with two, three and four classes, and data for them."""
+    torch.manual_seed(0)
+    made = SegmentNet(
+        block, paths(), {n: nn.Linear(16, 2 + i) for i, n in enumerate(NAMES)}, after=after, norm="task", residual=True
+    )
+    return made, {n: [(x, y % (2 + i)) for x, y in loaders((n,), batches=4)[n]] for i, n in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize("rule", [None, pcgrad])
+def test_tasks_with_different_numbers_of_classes_share_batches(rule: Rule | None) -> None:
+    made, data = of_two_to_four_classes()
+    train_tasks(made, data, Training(epochs=8, lr=2e-2, label_smoothing=0.1), seed=0, order="together", rule=rule)
+    assert min(tasks().by_task(made, all_batches(data)).values()) > 60
+
+
+def test_mixed_outputs_of_different_widths_are_those_of_each_task() -> None:
+    """Loss and its gradient, relevance, imitation and metric, by hand on each task's own samples."""
+    made, data = of_two_to_four_classes()
+    made.eval()
+    (whole,) = list(TaskBatches({name: own[:1] for name, own in data.items()}, "together"))
+    order = torch.randperm(48, generator=torch.Generator().manual_seed(1))
+    x, ids = (part[order] for part in whole.inputs.args)
+    mixed, aim = Batch(Inputs((x, ids), {}), whole.targets[order]), tasks()
+    outputs = made(x, ids)
+    assert outputs.shape == (48, 4)
+    loss = aim.loss(outputs, mixed, label_smoothing=0.1)
+    own_parts = []
+    for name, ((inputs, y), *_) in data.items():
+        own = made(inputs, name)
+        own_parts.append(F.cross_entropy(own, y, label_smoothing=0.1))
+        rows = ids == made.tasks.index(name)
+        torch.testing.assert_close(outputs[rows][:, : own.shape[1]], own[order[rows.nonzero().flatten()] % 16])
+        assert (outputs[rows][:, own.shape[1] :] == -torch.inf).all()
+    by_hand = torch.stack(own_parts).mean()
+    torch.testing.assert_close(loss, by_hand)
+    weights = list(made.layers.parameters())
+    found, wanted = (torch.autograd.grad(a, weights, allow_unused=True, retain_graph=True) for a in (loss, by_hand))
+    torch.testing.assert_close(found, wanted)
+    start = aim.relevance_start(outputs, mixed, "score")
+    assert (start[outputs == -torch.inf] == 0).all()
+    assert torch.equal(start[torch.arange(48), mixed.targets], outputs[torch.arange(48), mixed.targets])
+    assert torch.equal(aim.decisions(outputs), outputs.argmax(1))
+    rolled = made(torch.cat([x[ids == n].roll(1, 0) for n in range(3)]), ids.sort().values)
+    sorted_ = torch.cat([outputs[ids == n] for n in range(3)])
+    apart = [
+        Classification().imitation(made(own, n), made(own.roll(1, 0), n), 2.0)
+        for n in range(3)
+        for own in (x[ids == n],)
+    ]
+    torch.testing.assert_close(aim.imitation(sorted_, rolled, 2.0), torch.stack(apart).mean())
 
 
 def test_a_tasks_errors_name_it() -> None:
