@@ -25,7 +25,8 @@ TARGETS = ("labels", "label", "targets", "target", "y")
 class Feed:
     """Splits batches: tensors, arrays, tuples, mappings, data classes, named tuples.
 
-    * A tuple: the last part is the target, what is before goes to ``forward`` in order.
+    * A tuple: the last part is the target, what is before goes to ``forward`` in order, but for options of it: what has
+      a word or a truth value by default.
     * Names: parts go to the parameters of ``forward`` with their names, and ``labels`` (or ``label``, ``targets``,
       ``target``, ``y``) is the target. Other parts are left out, as texts and numbers of samples are, once ``forward``
       has all that it needs. A network of one input takes the only other part, whatever its name.
@@ -107,7 +108,7 @@ class Feed:
         return (heads[0] if len(heads) == 1 else self._places(heads, batch)), targets
 
     def _places(self, heads: Sequence[Any], batch: Sequence[Any]) -> tuple[Any, ...]:
-        if not self.signature.takes(len(heads)):
+        if not self.signature.takes(len(heads), told=False):
             raise DataError(
                 f"a batch has {len(batch)} parts, {described(tuple(batch))}, and {self.signature}: say which are what, "
                 "for example inputs=0, targets=1"
@@ -151,7 +152,8 @@ class Feed:
             found = _as_tensors(dict(inputs), self.dtype)
             spread = all(name in self.signature.names or self.signature.names_any for name in found)
             return Inputs((), found) if spread else Inputs((found,), {})
-        if isinstance(inputs, tuple) or (isinstance(inputs, list) and several):
+        whole = not several and hasattr(inputs, "_fields")  # a named tuple, as packed sequences are
+        if (isinstance(inputs, tuple) and not whole) or (isinstance(inputs, list) and several):
             found = _as_tensors(tuple(inputs), self.dtype)
             if several or len(found) != 1:
                 return Inputs(found, {}) if self.signature.takes(len(found)) else Inputs((found,), {})
@@ -212,5 +214,8 @@ def _as_tensors(value: Any, floats: torch.dtype | None) -> Any:
     if isinstance(value, tuple | list):
         if value and all(isinstance(part, int | float) for part in value):
             return torch.tensor(value)
-        return type(value)(_as_tensors(part, floats) for part in value) if type(value) in (tuple, list) else value
+        found = [_as_tensors(part, floats) for part in value]
+        if hasattr(value, "_fields"):
+            return type(value)(*found)
+        return type(value)(found) if type(value) in (tuple, list) else value
     return value

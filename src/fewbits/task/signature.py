@@ -19,7 +19,8 @@ class Signature:
 
     Attributes:
         names: of its parameters, in order. required: of those without a default.
-        places: how many can be given by place; ``None`` for any number.
+        places: how many can be given by place; ``None`` for any number. inputs: how many of these are inputs: what has
+            a word or a truth value by default is an option, and so is what comes behind it.
         names_any: whether it takes any name.
     """
 
@@ -28,6 +29,7 @@ class Signature:
     required: tuple[str, ...]
     places: int | None
     names_any: bool
+    inputs: int | None = None
 
     @staticmethod
     def of(model: nn.Module) -> Signature:
@@ -47,11 +49,17 @@ class Signature:
             tuple(p.name for p in (*placed, *named[len(placed) :]) if p.default is p.empty),
             None if inspect.Parameter.VAR_POSITIONAL in kinds else len(placed),
             inspect.Parameter.VAR_KEYWORD in kinds,
+            next((i for i, p in enumerate(placed) if isinstance(p.default, bool | str)), None),
         )
 
-    def takes(self, count: int) -> bool:
-        """Whether ``count`` arguments by place are enough, and not too many."""
-        return len(self.required) <= count and (self.places is None or count <= self.places)
+    def takes(self, count: int, *, told: bool = True) -> bool:
+        """Whether ``count`` arguments by place are enough, and not too many.
+
+        Args:
+            told: whether somebody said that they are inputs; else none of them may stand in the place of an option.
+        """
+        most = [limit for limit in (self.places, None if told else self.inputs) if limit is not None]
+        return len(self.required) <= count <= min(most, default=count)
 
     def __str__(self) -> str:
         return f"forward of {self.network} takes ({', '.join(self.names)})"

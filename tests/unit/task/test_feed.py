@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader, IterableDataset
 
 from fewbits.errors import DataError, RecipeError
@@ -44,6 +45,26 @@ class Named(One):
         return self.layer(input_ids if attention_mask is None else input_ids * attention_mask)
 
 
+class Whole(One):
+    def forward(self, pair: Any) -> Tensor:  # type: ignore[override]
+        return self.layer(pair.left) - self.layer(pair.right)
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.GRU(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: PackedSequence) -> Tensor:
+        assert isinstance(x, PackedSequence)
+        return self.head(self.layer(x)[1][0])
+
+
+class Options(One):
+    def forward(self, x: Tensor, mask: Tensor | None = None, features: bool = False, mode: str = "a") -> Tensor:  # type: ignore[override]
+        return self.layer(x if mask is None else x * mask)
+
+
 class Anything(One):
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:  # type: ignore[override]
         return self.layer(sum([*args, *kwargs.values()]))  # type: ignore[arg-type]
@@ -56,6 +77,8 @@ class Sample:
 
 
 Pair = namedtuple("Pair", ["x", "target"])
+PACKED = pack_sequence([torch.randn(n, 3) for n in (4, 3, 3, 1)])
+Sides = namedtuple("Sides", ["left", "right"])
 A, B, Y = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
 
 GOOD: dict[str, tuple[type[nn.Module], Any, Callable[[nn.Module], Tensor]]] = {
@@ -69,6 +92,10 @@ GOOD: dict[str, tuple[type[nn.Module], Any, Callable[[nn.Module], Tensor]]] = {
     "user dict": (Named, UserDict(input_ids=A, attention_mask=B, labels=Y), lambda net: net(A, B)),
     "extra names": (Named, {"input_ids": A, "labels": Y, "text": ["a"] * 4}, lambda net: net(A)),
     "three": (Two, (A, B, Y), lambda net: net(A, B)),
+    "no option": (Options, (A, B, Y), lambda net: net(A, B)),
+    "named tuple as one input": (Whole, (Sides(A, B.double()), Y), lambda net: net(Sides(A, B))),
+    "named tuple as two": (Two, (Sides(A, B), Y), lambda net: net(A, B)),
+    "packed": (Packed, (PACKED, Y), lambda net: net(PACKED)),
     "nested": (Two, ((A, B), Y), lambda net: net(A, B)),
     "nested list": (Two, [[A, B], Y], lambda net: net(A, B)),
     "nested names": (Two, ({"right": B, "left": A}, Y), lambda net: net(A, B)),
@@ -112,6 +139,21 @@ def test_a_decoder_reads_the_labels_moved_by_a_place() -> None:
         assert torch.equal(found[own], ids + 9)
     assert torch.equal(Feed(Translator(), "input_ids")({"input_ids": ids, "labels": labels}).inputs, ids)  # as told
     assert Feed(Translator())({"input_ids": ids}).inputs.kwargs.keys() == {"input_ids"}
+
+
+def test_no_part_is_taken_for_an_option() -> None:
+    """As a dataset that also gives the number of each sample would have labels for one, and numbers for labels."""
+    batch = (A, B, Y, torch.arange(4))
+    with pytest.raises(
+        DataError, match=r"a batch has 4 parts, .*takes \(x, mask, features, mode\): say which are what"
+    ):
+        Feed(Options())(batch)
+    net = Options()
+    found = Feed(net, (0, 1), 2)(batch)
+    assert torch.equal(found.targets, Y)
+    assert torch.equal(run(net, found.inputs), net(A, B))
+    flagged = Feed(net, (0, 1, 2), 3)(batch)
+    assert len(flagged.inputs.args) == 3, "as told"
 
 
 def test_parts_may_be_named() -> None:
