@@ -95,7 +95,9 @@ FORMAT: dict[str, bytes] = {
     "141 another name of an absent tensor": of(
         marks=bytes([CLUSTERED, ABSENT, SAME]), names=[b"x"], own=b"\x41" + varint(1)
     ),
-    "142 another name of no tensor": of(names=[b"x"], own=b"\x41" + varint(3)),
+    "142 another name of no tensor": of(names=[b"x"], own=b"\x41" + varint(4)),
+    "153 another name taken away that the base lacks": of(names=[b"x"], own=b"\x41" + varint(3)),
+    "154 tensor's own name taken away": of(names=[b"v"], own=b"\x41" + varint(3)),
     "143 another name that is the base's": of(names=[b"v"], own=b"\x41" + varint(0)),
     "144 content of differences with bytes left over": of(tail=b"\4" + STEP + b"\1" + varint(len(CHUNK)) + b"x"),
     "145 shared codebooks": of(marks=bytes([1 | SHARED, SAME, SAME]), tail=b"\2" + BOOK + b"\1\1"),

@@ -138,13 +138,10 @@ def pack(records: list[Record], sections: list[Section], header: Mapping[str, ob
     numbers = {name: i for i, name in enumerate(base.tensors) if i in at}
     numbers |= {record.name: len(base.tensors) + i for i, record in enumerate(own)}
     absent = {name for i, name in enumerate(base.tensors) if i not in at}
-    kept = aliases_left(base.plan, absent, {*plan, *plan.aliases})
-    if kept:
-        raise RecipeError(
-            f"the base has {next(iter(kept))!r} as another name of a tensor, and the network lacks it: leave base out"
-        )
+    gone = aliases_left(base.plan, absent, {*plan, *plan.aliases})
     known = {o: n for o, n in base.plan.aliases.items() if plan.aliases.get(o) == n and n not in absent}
-    aliases = {other: name for other, name in plan.aliases.items() if other not in known}
+    aliases = {other: numbers[name] for other, name in plan.aliases.items() if other not in known}
+    aliases |= dict.fromkeys(gone, len(base.tensors) + len(own))
     if len(records) + len(aliases) > TENSOR_LIMIT:
         raise RecipeError(f"a file holds at most {TENSOR_LIMIT} tensors, got {len(records) + len(aliases)}")
     changed = [record for record in records if not record.same]
@@ -158,7 +155,7 @@ def pack(records: list[Record], sections: list[Section], header: Mapping[str, ob
             bytes(record.kind for record in own) + bytes([ALIAS_KIND] * len(aliases)),
             bytes(len(record.shape) for record in own),
             *(varint(size) for record in own for size in record.shape),
-            *(varint(numbers[name]) for name in aliases.values()),
+            *map(varint, aliases.values()),
             *value_columns(changed),
             *section_columns(sections),
         ]
@@ -206,7 +203,11 @@ def unpack(found: Preface, base: Base) -> Directory:
         raise FormatError("the file holds two tensors of the same name")
     targets = [*names, *own]
     left = aliases_left(base.plan, absent, {*own, *others})
-    aliases = left | {other: _target(cursor, targets, len(names), absent) for other in others}
+    told = {other: _target(cursor, targets, len(names), absent) for other in others}
+    could_go = aliases_left(base.plan, absent, set(own))
+    if any(name is None and other not in could_go for other, name in told.items()):
+        raise FormatError("the file takes away another name that its base lacks")
+    aliases = left | {other: name for other, name in told.items() if name is not None}
     kinds = bytes(marks[i] for i in places) + kinds
     if any(kind == NARROWED or (kind >> 6) << 4 | kind & 15 == AFFINE for kind in kinds):
         raise FormatError("the file holds differences of a network that lost channels, or of integers")
@@ -244,10 +245,15 @@ def _own(cursor: Cursor) -> tuple[list[str], bytes, list[tuple[int, ...]], list[
     return names[:alone], kinds[:alone], shapes, names[alone:]
 
 
-def _target(cursor: Cursor, targets: list[str], count: int, absent: set[str]) -> str:
-    """The tensor that another name is of: one of the base, which has so many, or one that stands alone."""
+def _target(cursor: Cursor, targets: list[str], count: int, absent: set[str]) -> str | None:
+    """The tensor that another name is of: one of the base, which has so many, or one that stands alone.
+
+    ``None`` for the number behind the last: the base has this name, and the network has not.
+    """
     place = cursor.varint(len(targets))
-    if place == len(targets) or (place < count and targets[place] in absent):
+    if place == len(targets):
+        return None
+    if place < count and targets[place] in absent:
         raise FormatError("the file holds another name of a tensor that it does not hold")
     return targets[place]
 

@@ -129,12 +129,14 @@ def test_other_names_are_those_of_the_network(before: dict[str, str], after: dic
     assert found.aliases == after
 
 
-def test_a_name_that_only_the_base_has_is_refused() -> None:
-    base = origin({"t": "a.weight"})
-    same = Plan({n: Dense(torch.zeros_like(t), t) for n, t in base.tensors.items() if t.dtype == torch.float32})
-    with pytest.raises(RecipeError, match="'t'"):
-        encode(same, base=base)
-    without = Plan({n: e for n, e in same.items() if n != "a.weight"})
+@pytest.mark.parametrize("kept", [{}, {"u": "b.bias"}])
+def test_other_names_that_only_the_base_has_are_taken_away(kept: dict[str, str]) -> None:
+    """As of a classifier made from a language model, whose output layer was its embedding."""
+    base = origin({"t": "a.weight", "u": "b.bias"})
+    same = {n: Dense(torch.zeros_like(t), t) for n, t in base.tensors.items() if t.dtype == torch.float32}
+    found = again(Plan(same | {"c": Dense(torch.ones(2))}, aliases=kept), base)
+    assert found.aliases == kept
+    without = Plan({n: e for n, e in same.items() if n not in ("a.weight", "b.bias")})
     assert decode(encode(without, base=base), without.tensors(), base=base).aliases == {}
 
 
