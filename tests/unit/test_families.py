@@ -19,6 +19,7 @@ from fewbits.multitask import extract_member, members_in
 from fewbits.pipeline._hub import card
 from fewbits.recipe import make
 from fewbits.task import accuracy
+from fewbits.weights import select
 from networks import small_network
 
 
@@ -148,6 +149,27 @@ def test_another_head_stands_alone(base: fb.Compressed, batches: list[Any]) -> N
     assert delta.report.identical
     assert delta.plan["7.weight"].base is None
     assert delta.plan["5.weight"].base is not None
+
+
+def test_what_is_frozen_at_the_base_stays_it(base: fb.Compressed, batches: list[Any]) -> None:
+    """As where only a head is tuned: the rest costs no byte, and is the base's to the bit."""
+    net = base.into(small_network())
+    first, *others = select(net)
+    for name, p in net.named_parameters():
+        p.requires_grad_(name != first)
+    small = fb.compress(net, batches[:8], base=base, recipe=recipe(), steps=8, progress=None)
+    loaded = fb.load(small.data, like=small_network(), base=base.data)
+    assert torch.equal(select(loaded)[first], select(base.into(small_network()))[first])
+    assert first not in {row.name for row in small.report.tensors} >= set(others)
+    (row,) = [row for row in small.report.rest if row.name == first]
+    assert (row.bytes, row.why) == (0, "is as it is in the base")
+    free = fb.compress(
+        base.into(small_network()), batches[:8], base=base, recipe=recipe(), steps=8, progress=None
+    )  # fmt: skip
+    assert len(small.data) < len(free.data)
+    for p in net.parameters():
+        p.requires_grad_(False)
+    assert fb.compress(net, batches[:8], base=base, recipe=recipe(), steps=8, progress=None).report.tensors, "or none"
 
 
 def test_what_goes_not_with_a_base_is_refused(base: fb.Compressed, tuned: nn.Module, batches: list[Any]) -> None:

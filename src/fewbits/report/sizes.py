@@ -13,7 +13,7 @@ import torch
 import zstandard
 from torch import Tensor
 
-from fewbits.plan import Affine, Clustered, Dense, Masked, Plan
+from fewbits.plan import Affine, Clustered, Dense, Masked, Plan, unchanged
 from fewbits.report.report import RestRow, TensorRow
 
 LARGE = 8_000_000  # bytes; zstd's highest levels pass some 0.2 MB a second, so that 8 MB take 40 seconds
@@ -48,11 +48,13 @@ def tensor_rows(plan: Plan, section_bytes: dict[str, int]) -> tuple[TensorRow, .
 
 def rest_rows(plan: Plan, section_bytes: dict[str, int], why: Mapping[str, str]) -> tuple[RestRow, ...]:
     """One row per entry that is not compressed; ``why`` are the reasons by name, as far as there are any."""
-    return tuple(
-        RestRow(name, entry.shape, entry.data.numel(), section_bytes[name], why.get(name, ""))
-        for name, entry in plan.items()
-        if isinstance(entry, Dense)
-    )
+    found = []
+    for name, entry in plan.items():
+        if isinstance(entry, Dense):
+            same = entry.base is not None and unchanged(entry)
+            reason = "is as it is in the base" if same else why.get(name, "")
+            found.append(RestRow(name, entry.shape, entry.data.numel(), section_bytes[name], reason))
+    return tuple(found)
 
 
 def kind_of(plan: Plan) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fewbits.attach import Holder, Parametrized
 from fewbits.int8.holder import IntegerForm
@@ -111,6 +111,7 @@ class HeldTraining:
         scorer = parts.scorer(recipe, self.model, work.task)
         bases = self.candidates.bases
         weights = select(work.model, recipe.select.include, recipe.select.exclude)
+        weights = {name: w for name, w in weights.items() if not _is_base(w, bases.get(name))} or weights
         diagonals = None
         if recipe.prune is not None and pruner_row(recipe.prune).packed:
             diagonals = diagonals_for(recipe, work.model, weights, sample_shape(work))
@@ -193,3 +194,8 @@ def _lasso(recipe: Recipe, diagonals: Diagonals | None) -> GroupLasso | None:
 
 def _pruned_by_scores(recipe: Recipe) -> bool:
     return recipe.prune is not None and pruner_row(recipe.prune).scores
+
+
+def _is_base(weight: Tensor, base: Tensor | None) -> bool:
+    """Whether a weight is frozen at its base's numbers: the file then says just that, whatever is trained."""
+    return base is not None and not weight.requires_grad and torch.equal(weight, base.to(weight.device))
