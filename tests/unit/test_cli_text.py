@@ -50,11 +50,9 @@ def test_a_text_is_shown_token_by_token(tmp_path: Path, monkeypatch: pytest.Monk
     Path("mine.py").write_text(MINE)
     Path("recipe.yaml").write_text(RECIPE)
     Path("vocab.json").write_text(json.dumps({f"word {n}": n for n in range(11)}))
-    ran = fewbits("compress", "recipe.yaml", "--out", "out")
+    ran = fewbits("compress", "recipe.yaml")
     assert ran.code == 0, ran.err
-    ran = fewbits(
-        "explain", "recipe.yaml", "--net", "out/net.few", "--vocabulary", "vocab.json", "--json", "e.json",
-    )  # fmt: skip
+    ran = fewbits("explain", "recipe.yaml", "--vocabulary", "vocab.json", "--json", "e.json")
     assert ran.code == 0, ran.err
     assert "tokens.png" in ran.out
     assert Path("out/tokens.png").read_bytes().startswith(b"\x89PNG")

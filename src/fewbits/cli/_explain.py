@@ -19,7 +19,9 @@ def explain(
     recipe: Annotated[
         str | None, typer.Argument(help="The recipe the file was made with; or give --network and --data.")
     ] = None,
-    file: Annotated[Path, typer.Option("--net", help="The .few file.")] = Path("out/demo/net.few"),
+    file: Annotated[
+        Path | None, typer.Option("--net", help="The .few file (default: out/net.few; of demo out/demo/net.few).")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="The float network (default: float.safetensors beside the file).")
     ] = None,
@@ -39,6 +41,7 @@ def explain(
     changes: Set = None,
 ) -> None:
     """Which weights mattered: relevance before and after compression, in pictures and numbers."""
+    file = file or Path("out/demo/net.few" if recipe == "demo" else "out/net.few")
     loaded = given(recipe, changes, network, data)
     words = None if vocabulary is None else _vocabulary(vocabulary)
 
