@@ -49,15 +49,15 @@ def test_augmentation_is_a_word_or_a_section() -> None:
     assert isinstance(section, Augment)
     assert (section.padding, section.flip, section.fill) == (3, True, "edge")
     wrong: dict[str, object] = {
-        r"^data\.augment\.padding: .*greater": {"padding": -1},
-        r"^data\.augment\.fill: .*'black' or 'edge'$": {"fill": "white"},
+        r"^data\.augment\.padding is at least 0, got -1$": {"padding": -1},
+        r"^data\.augment\.fill is one of black, edge, got 'white'$": {"fill": "white"},
         r"^unknown key 'data\.augment\.pading'; did you mean 'padding'\?$": {"pading": 3},
         r"^data\.augment: true, false, or a section with padding, flip and fill; got 'edge'$": "edge",
     }
     for sentence, value in wrong.items():
         with pytest.raises(RecipeError, match=sentence):
             make({"data": {"name": "cifar10", "augment": value}})
-    with pytest.raises(RecipeError, match="1: Keys should be strings"):
+    with pytest.raises(RecipeError, match="1 is a key, and keys are text"):
         make({1: 2})  # type: ignore[dict-item]
 
 
@@ -70,6 +70,31 @@ def test_values_are_checked() -> None:
         make({"target": "1 KB", "assign": {"lam": 0.1}})
     with pytest.raises(RecipeError, match="schema"):
         make({"schema": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"train": {"epochs": "x"}}, "train.epochs is a number, got 'x'"),
+        ({"train": {"epochs": float("nan")}}, "train.epochs is a finite number, got nan"),
+        (
+            {"train": {"optimizer": "adan"}},
+            "train.optimizer is one of adam, adamw, sgd, got 'adan'; did you mean 'adam'?",
+        ),
+        ({"train": {"learn": 5}}, "train.learn is true or false, got 5"),
+        ({"train": 5}, "train is a section, with keys of its own, got 5"),
+        ({"seed": 1.5}, "seed is a whole number, got 1.5"),
+        ({"rounds": 0}, "rounds is at least 1, got 0"),
+        ({"prune": {"sparsity": 2}}, "prune.sparsity is at most 1, got 2"),
+        ({"network": {"name": 5}}, "network.name is text, got 5"),
+        ({"network": {}}, "network.name is missing"),
+        ({"select": {"include": "a"}}, "select.include is a list, got 'a'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_should_be(values: dict, says: str) -> None:
+    with pytest.raises(RecipeError) as told:
+        make(values)
+    assert says in str(told.value)
 
 
 @pytest.mark.parametrize(

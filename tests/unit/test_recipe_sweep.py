@@ -14,13 +14,13 @@ from fewbits.recipe.variation import changed
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({}, r"sweep\.over: Field required"),
+        ({}, r"sweep\.over is missing"),
         ({"over": {}}, "name at least one key"),
         ({"over": ["assign.bits"]}, "as a mapping"),
         ({"over": {"assign.bits": []}}, r"assign\.bits: the list of values is empty"),
         ({"over": {"assign.bits": 3}}, "a list of values, or a range"),
         ({"over": {"assign.lam": {"fro": 1, "to": 2}}}, r"assign\.lam: .* not 'fro'; did you mean 'from'"),
-        ({"over": {"assign.lam": {"from": 1}}}, r"assign\.lam: to: Field required"),
+        ({"over": {"assign.lam": {"from": 1}}}, r"assign\.lam: to is missing"),
         ({"over": {"assign.lam": {"from": 2, "to": 1}}}, "'from' must lie below 'to'"),
         ({"over": {"assign.lam": {"from": 0, "to": 1, "log": True}}}, "must begin above 0"),
         ({"over": {"assign.lam": {"from": 1, "to": 4, "log": True, "step": 1}}}, "'log' or 'step', not both"),

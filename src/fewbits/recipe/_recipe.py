@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from fewbits.errors import RecipeError, did_you_mean
+from fewbits.recipe._problems import said
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.operations import Operation
 from fewbits.recipe.places import beside
@@ -243,8 +244,7 @@ def _sentence(error: ValidationError) -> str:
             hint = did_you_mean(place[-1], known) if new is None else f"; it is called {new} now"
             parts.append(f"unknown key {where!r}{hint}")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            parts.append(f"{where}: {message}" if where else message)
+            parts.append(f"{where}{said(problem)}".removeprefix(": "))
     return "; ".join(parts)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fewbits.errors import RecipeError, did_you_mean
+from fewbits.recipe._problems import said
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.sections import Part
 
@@ -132,8 +133,7 @@ def _values(key: str, values: Any) -> list[Any] | Range:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        says = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{key}: {f'{name}: ' if name else ''}{says}") from None
+        raise ValueError(f"{key}: {f'{name}{said(first)}'.removeprefix(': ')}") from None
 
 
 def _within(key: str, parents: tuple[str, ...]) -> bool:
