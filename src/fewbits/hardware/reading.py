@@ -13,6 +13,7 @@ from fewbits.errors import FileError, RecipeError, did_you_mean
 from fewbits.hardware.arithmetic import arithmetic_of
 from fewbits.hardware.array import Array, Constant, Registers, Unrolled
 from fewbits.hardware.machine import Decoder, Machine, Memory, Numbers
+from fewbits.recipe.problems import said
 from fewbits.recipe.yaml_text import mapping_of
 
 _UNITS = (
@@ -93,7 +94,7 @@ def _sentence(caught: ValidationError, values: dict[str, Any]) -> str:
         return f"{place} is missing"
     if error["type"] in ("model_type", "dict_type") or key == "value":
         return f"{place}: a constant is written as {{value: 200, source: paper}}, with the number in the key's unit"
-    return f"{place}: {error['msg']}".removeprefix(": ").replace("Value error, ", "")
+    return f"{place}{said(error)}".removeprefix(": ")
 
 
 def _named(key: str, other: str, unit: str) -> bool:

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from fewbits.errors import RecipeError, did_you_mean
-from fewbits.recipe._problems import said
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.operations import Operation
 from fewbits.recipe.places import beside
+from fewbits.recipe.problems import said
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import MEMBERS, Assign, Data, Measure, Network, Part, Select, TaskChoice
 from fewbits.recipe.training import Activations, Finetuning, Pretraining

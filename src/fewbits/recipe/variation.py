@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fewbits.errors import RecipeError, did_you_mean
-from fewbits.recipe._problems import said
 from fewbits.recipe.notation import parse_size
+from fewbits.recipe.problems import said
 from fewbits.recipe.sections import Part
 
 _SHARED = ("network", "pretrain", "data.name", "data.folder", "data.options", "data.normalise")

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fewbits.errors import DataError
+from fewbits.recipe.problems import said
 from fewbits.report import plots
 from fewbits.report._document import document, picture, section, table
 from fewbits.report._learning import PATHS, check_paths, learning
@@ -73,7 +74,7 @@ def _checked(kind: type[Results] | type[Report], text: str, path: Path) -> Resul
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: {where}: {first['msg']} (and {error.error_count() - 1} more)") from error
+        raise DataError(f"{path}: {where}{said(first)} (and {error.error_count() - 1} more)") from error
     if isinstance(value, Results):
         value = replace(value, rows=tuple(_flat(row) for row in value.rows))
         _check_rows(value, path)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ParamSpec
 from pydantic import ConfigDict, Field, ValidationError, validate_call
 
 from fewbits.errors import RecipeError, did_you_mean
+from fewbits.recipe.problems import said
 from fewbits.train.rules._rule import Rule
 
 P = ParamSpec("P")
@@ -46,7 +47,7 @@ def checked(name: str) -> Callable[[Callable[P, Rule]], Callable[P, Rule]]:
             except ValidationError as error:
                 first: Any = error.errors()[0]
                 where = ".".join(map(str, first["loc"]))
-                raise RecipeError(f"rule {name}: {where}: {first['msg']}, got {first['input']!r}") from None
+                raise RecipeError(f"rule {name}: {where}{said(first)}") from None
 
         return make
 
