@@ -96,7 +96,49 @@ def _table(description: Row, frame: pd.DataFrame) -> Table:
             body[-1] += [_filled(cell, mine) for cell in cells.values()]
             shown |= set(mine["id"])
     text = "\n".join("| " + " | ".join(line) + " |" for line in [titles, ["---"] * len(titles), *body])
-    return f"{_filled(description['title'], frame)}\n\n{text}", shown - {None}
+    return f"{listed(_filled(description['title'], frame))}\n\n{text}", shown - {None}
+
+
+LONG = 40
+"""Words of a title that fill more than one breath."""
+
+
+def listed(title: str) -> str:
+    """A long title, with the command and what goes for all rows as a list.
+
+    A title is ``**What it is** more (`command`; this; that). And this; and that:``.
+    """
+    brackets = ((begin, begin + _closing(title[begin:])) for begin, letter in enumerate(title) if letter == "(")
+    begin, end = next(
+        (pair for pair in brackets if "; " in title[slice(*pair)] or title.startswith("(`python", pair[0])), (0, 0)
+    )
+    if len(title.split()) <= LONG or not end:
+        return title
+    head, inside, rest = title[:begin].strip(), title[begin + 1 : end], title[end + 1 :].strip(" :,.")
+    facts = [fact for part in (inside, rest) for fact in _facts(part)]
+    return "\n".join([f"{head}:", "", *(f"- {fact}" for fact in facts)])
+
+
+def _closing(text: str) -> int:
+    """Where the bracket closes that a text begins with."""
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if not depth:
+            return place
+    raise ValueError(f"a bracket without an end: {text}")
+
+
+def _facts(text: str) -> list[str]:
+    """Parts between semicolons and between sentences, but for those in brackets."""
+    found, depth, begin = [], 0, 0
+    for place, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        ends = text[place : place + 2] in ("; ", ". ") and text[place + 2 : place + 3].isupper() | (letter == ";")
+        if ends and not depth:
+            found.append(text[begin:place])
+            begin = place + 2
+    return [fact.strip() for fact in (*found, text[begin:]) if fact.strip()]
 
 
 class MissingError(Exception):

@@ -189,3 +189,16 @@ def test_a_claim_holds_where_its_interval_is_above_zero() -> None:
     assert found["accuracy, over a path-sized network for each"] == "holds"
     assert found["accuracy, over the same network in sequence"] == "does not hold"
     assert found["points forgotten, fewer than in sequence"] == "holds"
+
+
+def test_what_a_long_title_says_of_all_rows_is_a_list() -> None:
+    short = "**A** (`python -m benchmarks.run a`; one seed):"
+    assert tables.listed(short) == short
+    words = "long " * 40
+    told = tables.listed(
+        f"**What (it) is**, {words}(`python`, twice; this (one; here) v. 1.5; that). And more. It ends:"
+    )
+    head, *facts = told.split("\n- ")
+    assert head == f"**What (it) is**, {words.strip()}:\n"
+    assert facts == ["`python`, twice", "this (one; here) v. 1.5", "that", "And more", "It ends"]
+    assert tables.listed(words) == words

@@ -386,7 +386,10 @@ MISTAKES: dict[str, Case] = {
     "set to nonsense": (lambda r, m: ["compress", r, "--set", "rounds=["], r"'\[' is not a YAML value"),
     "set of no key": (lambda r, m: ["compress", r, "--set", "train.epocs=3"], "did you mean 'epochs'"),
     "set of no part": (lambda r, m: ["compress", r, "--set", "trian.epochs=3"], "did you mean 'train'"),
-    "set to a wrong type": (lambda r, m: ["compress", r, "--set", "rounds=many"], "rounds is a whole number, got 'many'"),
+    "set to a wrong type": (
+        lambda r, m: ["compress", r, "--set", "rounds=many"],
+        "rounds is a whole number, got 'many'",
+    ),
     "two ways to steer": (lambda r, m: ["compress", r, "--set", "assign.lam=1"], r"either assign\.lam or a budget"),
     "unknown network": (lambda r, m: ["compress", r, "--set", "network.name=lenet-9", "--out", m], "lenet-300-100"),
     "network that does not fit": (
