@@ -34,7 +34,7 @@ class Segmentation(Task):
         return main_output(returned)
 
     def check(self, outputs: Tensor, batch: Any) -> None:
-        """Raise DataError unless there is one class index per place, within the outputs, and some place counts."""
+        """Raise DataError unless there is one class index per place, within the outputs, or one that is not counted."""
         targets = targets_of(batch)
         if outputs.dim() < 3 or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
             raise DataError(
@@ -42,8 +42,8 @@ class Segmentation(Task):
                 f"shape {tuple(targets.shape)}; [n, classes, ...] and [n, ...] are needed"
             )
         counted = targets[targets != self.ignore_index]
-        if not counted.numel():
-            raise DataError(f"task {self.name}: every target is {self.ignore_index}, which is not counted")
+        if not counted.numel():  # as a crop of a picture may be; a whole data set of them has no metric
+            return
         try:
             check_range(counted, outputs.shape[1])
         except DataError as error:
@@ -53,7 +53,9 @@ class Segmentation(Task):
             ) from None
 
     def loss(self, outputs: Tensor, batch: Any, *, label_smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy, the mean over places that count, in nats."""
+        """Cross-entropy, the mean over places that count, in nats; zero without any, where the mean would be NaN."""
+        if not (batch[1] != self.ignore_index).any():
+            return outputs.sum() * 0.0
         return F.cross_entropy(
             outputs, batch[1].long(), ignore_index=self.ignore_index, label_smoothing=label_smoothing
         )
@@ -82,7 +84,12 @@ class Segmentation(Task):
         """Mean over the classes that are there or were found of intersection over union, in percent."""
         right, found, there = total
         union = found + there - right
+        self._some(bool((union > 0).any()))
         return 100.0 * float((right[union > 0] / union[union > 0]).mean())
+
+    def _some(self, counted: bool) -> None:
+        if not counted:
+            raise DataError(f"task {self.name}: every target is {self.ignore_index}, which is not counted")
 
     def relevance_start(self, outputs: Tensor, batch: Any, start: str) -> Tensor:
         """As of classification, at every place that counts, the mean over places."""
@@ -144,6 +151,7 @@ class Tokens(Segmentation):
 
     def value(self, total: Tensor) -> float:
         """Cross-entropy per token, in nats."""
+        self._some(bool(total[1]))
         return float(total[0] / total[1])
 
     def relevance_start(self, outputs: Tensor, batch: Any, start: str) -> Tensor:

@@ -80,8 +80,25 @@ def test_an_uncounted_class_has_a_way_out() -> None:
     z, y = torch.randn(2, 5, 4, 4), torch.full((2, 4, 4), 255)
     with pytest.raises(DataError, match=r"class 255.*ignore_index"):
         task_of("segmentation").check(z, Batch(X, y))
-    with pytest.raises(DataError, match="every target"):
-        task_of("segmentation", {"ignore_index": 255}).check(z, Batch(X, y))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("segmentation", (2, 5, 4, 4)), ("tokens", (2, 4, 5))])
+def test_a_batch_without_a_place_that_counts_has_no_loss_and_ends_nothing(name: str, shape: tuple[int, ...]) -> None:
+    """As a crop of a picture may be, or a text of which only an answer counts."""
+    z = torch.randn(shape, requires_grad=True)
+    y = torch.full((2, 4, 4) if name == "segmentation" else (2, 4), 255)
+    task, nothing = task_of(name, {"ignore_index": 255}), Batch(X, y)
+    task.check(z, nothing)
+    loss = task.loss(z, nothing)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert z.grad is not None
+    assert not z.grad.any()
+    with pytest.raises(DataError, match="every target is 255"):
+        task.value(task.tally(z.detach(), nothing).double())
+    some = Batch(X, y.clone().flatten().scatter(0, torch.tensor([0, 5]), 1).reshape(y.shape))
+    both = task.tally(z.detach(), nothing).double() + task.tally(z.detach(), some).double()
+    assert task.value(both) == task.value(task.tally(z.detach(), some).double())
 
 
 @pytest.mark.parametrize("shift", [False, True])
