@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -219,3 +220,29 @@ def test_a_weight_matrix_is_no_normalisation_whatever_its_class_is_called() -> N
 
     with pytest.raises(UnsupportedError, match="NormedHead"):
         trained(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), NormedHead()), rule="feedback-alignment")
+
+
+def test_what_stays_in_evaluation_mode_does_so_in_every_training() -> None:
+    """As normalisation that is frozen while a network is fine-tuned; its statistics are what was given."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    frozen, free = model[1], model[3]
+    model.train()
+    frozen.eval()
+    data = [(X, CLASSES)] * 4
+    found = trained(model, data)
+    assert torch.equal(found[1].running_mean, torch.zeros(8))
+    assert not torch.equal(found[3].running_mean, torch.zeros(8))
+    recipe = {
+        "assign": {"method": "ecq", "lam": 0.02},
+        "train": {"epochs": 1},
+        "merge_normalisation": False,
+        "rounds": 1,
+    }
+    small = fb.compress(model, data, recipe=fb.Recipe.model_validate(recipe), evaluate=data, progress=None)
+    found = small.into(copy.deepcopy(model))
+    assert torch.equal(found[1].running_mean, torch.zeros(8))
+    assert not torch.equal(found[3].running_mean, torch.zeros(8))
+    assert (frozen.training, free.training, model.training) == (False, True, True), "the network given is as it was"
+    everything = fb.train(model.eval(), data, epochs=1, progress=None)
+    assert not torch.equal(everything[1].running_mean, torch.zeros(8)), "a network in evaluation mode says nothing"
+    assert all(not key.startswith("_fewbits") for module in model.modules() for key in vars(module))

@@ -20,6 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm
 
 from fewbits.errors import MismatchError, NonFiniteError, UnsupportedError
+from fewbits.task.modes import keep_modes
 from fewbits.weights import places
 
 
@@ -37,7 +38,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def plain_copy(model: nn.Module, whose: str = "the network", *, shared: bool = False) -> nn.Module:
     """A copy of a user's network that every room can work with, in float32; the network is not changed.
 
-    A network that is frozen as a whole is so no longer.
+    A network that is frozen as a whole is so no longer. Modules that stay in evaluation mode while it trains do so.
 
     Args:
         whose: what it is called in errors, such as ``"the teacher"``.
@@ -78,6 +79,7 @@ def plain_copy(model: nn.Module, whose: str = "the network", *, shared: bool = F
             f"{type(model).__name__} cannot be copied: {error}; take what is no tensor or number (locks, files, "
             "tensors with a graph) off its modules, or give it a __deepcopy__"
         ) from error
+    keep_modes(copied)
     plain = make_plain(copied)
     check_finite(plain)
     parameters = [p for p in plain.parameters() if p.is_floating_point()]

@@ -15,6 +15,7 @@ from fewbits.multitask._feeding import with_task
 from fewbits.multitask._keeping import Keeping, samples_of
 from fewbits.multitask._network import SegmentNet
 from fewbits.multitask._tasks import Tasks
+from fewbits.task.modes import evaluating
 
 
 class EWC(Keeping):
@@ -62,10 +63,8 @@ class EWC(Keeping):
 
     def _fisher(self, net: SegmentNet, own: list[Tensor], aim: Tasks, samples: Iterable[Any]) -> list[Tensor]:
         """Mean over samples of each one's squared gradient, in evaluation mode."""
-        sums, was_training, place = [torch.zeros_like(p) for p in own], net.training, next(net.parameters()).device
-        count = 0
-        net.eval()
-        try:
+        sums, place, count = [torch.zeros_like(p) for p in own], next(net.parameters()).device, 0
+        with evaluating(net):
             for one in islice(samples, self.samples):
                 count += 1
                 one = send_to_device(one, place)
@@ -73,6 +72,4 @@ class EWC(Keeping):
                 found = torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True)
                 for total, gradient in zip(sums, found, strict=True):
                     total += gradient.square()
-        finally:
-            net.train(was_training)
         return [(total / count).cpu() for total in sums]

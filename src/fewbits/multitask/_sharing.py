@@ -20,6 +20,7 @@ from fewbits.multitask._network import SegmentNet
 from fewbits.multitask._paths import Paths
 from fewbits.multitask._tasks import Tasks
 from fewbits.task import Classification, Task
+from fewbits.task.modes import evaluating
 
 Place = tuple[int, int]
 """Layer and module of a segment."""
@@ -73,17 +74,14 @@ def similarity(net: SegmentNet, inputs: Iterable[Tensor], *, unbiased: bool = Tr
     Raises:
         DataError: no batches, or one with too few samples.
     """
-    names, layers, was_training = net.tasks, len(net.layers), net.training
+    names, layers = net.tasks, len(net.layers)
     pairs = [(t, u) for t in range(len(names)) for u in range(t + 1)]
     sums = {(layer, *pair): CKA(unbiased=unbiased) for layer in range(layers) for pair in pairs}
-    net.eval()
-    try:
+    with evaluating(net):
         for x in inputs:
             outputs = [net.layer_outputs(x, name) for name in names]
             for (layer, t, u), found in sums.items():
                 found.add(outputs[t][layer], outputs[u][layer])
-    finally:
-        net.train(was_training)
     result = torch.zeros(layers, len(names), len(names))
     for (layer, t, u), found in sums.items():
         result[layer, t, u] = result[layer, u, t] = found.value()

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from fewbits.task.modes import evaluating
+
 
 @contextmanager
 def float32() -> Iterator[None]:
@@ -24,10 +26,5 @@ def float32() -> Iterator[None]:
 def evaluating_in_float32(model: nn.Module) -> Iterator[torch.device]:
     """Evaluation mode meanwhile; gives the device of the network."""
     tensor = next(model.parameters(), None)
-    was_training = model.training
-    model.eval()
-    try:
-        with float32():
-            yield torch.device("cpu") if tensor is None else tensor.device
-    finally:
-        model.train(was_training)
+    with evaluating(model), float32():
+        yield torch.device("cpu") if tensor is None else tensor.device

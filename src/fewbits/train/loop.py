@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fewbits.errors import DataError, FewbitsError
 from fewbits.recipe.training import Training
 from fewbits.task import Classification, Fed, Task, fed
+from fewbits.task.modes import train_mode
 from fewbits.task.stream import Stream
 from fewbits.train._sparing import Sparing, plain
 from fewbits.train.objectives import Objective
@@ -254,7 +255,7 @@ def fit(
     total = total_steps(data, training)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    model.train()
+    train_mode(model)
     stream = endless(data, start)
     blocks = cache(partial(blocks_of, model))
     if callback.rule_state is None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewbits.measure.scorer import Scorer, TrainingStep
 from fewbits.task import Task
 from fewbits.task.batches import check_gradient
+from fewbits.task.modes import evaluating
 from fewbits.train.loop import batches_of, endless
 
 
@@ -29,9 +30,7 @@ def measured_on(
     place = next(model.parameters()).device
     count = min(batches, batches_of(train))
     total: dict[str, Tensor] = {}
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for batch in islice(endless(train), count):
             batch = send_to_device(batch, place)
             with scorer.watch(), torch.enable_grad():
@@ -45,6 +44,4 @@ def measured_on(
             for name, score in found.items():
                 total[name] = total[name] + score / count if name in total else score / count
             model.zero_grad(set_to_none=True)
-    finally:
-        model.train(was_training)
     return total
