@@ -47,6 +47,7 @@ WAYS = {
     "learnt": Way("learnt"),
     "random search": Way("random search"),
     "evolution": Way("evolution"),
+    "random, batches of all": Way("random", together=True),
     "random, in sequence": Way("random", keeping="plain"),
     "one each": Way(shared=NONE),
     "path-sized each": Way(shared=NONE, path_sized=True),
