@@ -50,6 +50,7 @@ WAYS = {
     "random, batches of all": Way("random", together=True),
     "random, in sequence": Way("random", keeping="plain"),
     "one each": Way(shared=NONE),
+    "one each, batches of all": Way(shared=NONE, together=True),
     "path-sized each": Way(shared=NONE, path_sized=True),
     "trunk": Way(),
     "private tops": Way(shared=FIRST),
