@@ -88,6 +88,8 @@ def test_values_are_checked() -> None:
         ({"prune": {"sparsity": 2}}, "prune.sparsity is at most 1, got 2"),
         ({"network": {"name": 5}}, "network.name is text, got 5"),
         ({"network": {}}, "network.name is missing"),
+        ({"target": 1.5}, "target is text or a whole number, got 1.5"),
+        ({"output": "net.txt"}, "output is like "),
         ({"select": {"include": "a"}}, "select.include is a list, got 'a'"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import fewbits as fb
 from fewbits.errors import DataError, FewbitsError, MismatchError, RecipeError
 from fewbits.pipeline import _bar
+from fewbits.recipe import make
 from fewbits.task import accuracy
 
 
@@ -131,3 +132,35 @@ def test_one_bar_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_string_is_no_list_of_batches(model: nn.Module) -> None:
     with pytest.raises(DataError, match="holds no batches"):
         fb.compress(model, "train.npy")
+
+
+class Tied(nn.Module):
+    def __init__(self, *, shared: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)
+        if shared:
+            self.head.weight = self.table.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.table(x).mean(1))
+
+
+def test_two_tensors_do_not_go_into_a_network_that_shares_them() -> None:
+    """The last one would win, without a word."""
+    small = fb.compress(Tied(shared=False), recipe=make({"assign": {"method": "ecq", "lam": 0.0}}), progress=None)
+    with pytest.raises(MismatchError, match=r"'table.weight' and 'head.weight' are one tensor of the network"):
+        fb.load(small.data, like=Tied(shared=True))
+    same = Tied(shared=False)
+    same.head.load_state_dict(same.table.state_dict())
+    small = fb.compress(same, recipe=make({"assign": {"method": "ecq", "lam": 0.0}}), progress=None)
+    x = torch.arange(6).view(2, 3)
+    assert torch.equal(fb.load(small.data, like=Tied(shared=True))(x), fb.load(small.data, like=Tied(shared=False))(x))
+
+
+def test_verify_takes_a_task_as_compress_does() -> None:
+    data = [(torch.arange(6).view(2, 3), torch.tensor([0, 1]))]
+    small = fb.compress(Tied(shared=True), recipe=make({"assign": {"method": "ecq", "lam": 0.0}}), progress=None)
+    task = {"name": "classification", "options": {}}
+    named = fb.verify(small.data, like=Tied(shared=True), evaluate=data, task="classification")
+    assert fb.verify(small.data, like=Tied(shared=True), evaluate=data, task=task) == named

@@ -26,6 +26,7 @@ from fewbits.attach.precision import on_grid, shortened
 from fewbits.channel_masks import channels_of
 from fewbits.errors import MismatchError, SelectionError, UnsupportedError, did_you_mean
 from fewbits.plan import Affine, Clustered, Dense, Entry, Masked, Plan
+from fewbits.task.modes import in_evaluation
 from fewbits.weights import Place, aliases, places
 
 
@@ -229,17 +230,13 @@ def _on_cpu(
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode, without gradients, every attached tensor computed once; the modes are restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     hooks = [holder.register_forward_hook(_Once()) for holder, own in _held_at(model).items() if len(own) > 1]
     try:
-        with parametrize.cached(), torch.no_grad():
+        with in_evaluation(model), parametrize.cached(), torch.no_grad():
             yield model
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():  # some may have been frozen in a network that trains
-            module.training = mode
 
 
 class _Once:

@@ -14,6 +14,7 @@ from fewbits.channels.surgery import prune_channels
 from fewbits.errors import MismatchError, did_you_mean
 from fewbits.ops.swap import swap
 from fewbits.plan import Entry, Plan
+from fewbits.weights import aliases
 
 AT_ONCE = 1 << 22
 """Numbers that are made of a plan at a time: 16 MB."""
@@ -40,6 +41,15 @@ def load_plan(model: nn.Module, plan: Plan) -> None:
             raise MismatchError(f"{name}: the plan has shape {entry.shape}, the network {tuple(state[name].shape)}")
         if state[name].dtype != torch.float32:
             _fitting(name, entry.values(), state[name].dtype)  # refused before anything is loaded
+    for other, first in aliases(model).items():
+        mine, theirs = entries.get(first), entries.get(other)
+        if mine is None or theirs is None or mine is theirs:
+            continue
+        if not torch.equal(mine.values(), theirs.values()):
+            raise MismatchError(
+                f"{first!r} and {other!r} are one tensor of the network, and two with other numbers in the plan: give "
+                "a network that does not share it"
+            )
     counted = counters(model)
     missing = [name for name in state if name not in entries and name not in counted]
     if missing:

@@ -15,7 +15,7 @@ from fewbits.multitask._feeding import with_task
 from fewbits.multitask._keeping import Keeping, samples_of
 from fewbits.multitask._network import SegmentNet
 from fewbits.multitask._tasks import Tasks
-from fewbits.task.modes import evaluating
+from fewbits.task.modes import in_evaluation
 
 
 class EWC(Keeping):
@@ -64,7 +64,7 @@ class EWC(Keeping):
     def _fisher(self, net: SegmentNet, own: list[Tensor], aim: Tasks, samples: Iterable[Any]) -> list[Tensor]:
         """Mean over samples of each one's squared gradient, in evaluation mode."""
         sums, place, count = [torch.zeros_like(p) for p in own], next(net.parameters()).device, 0
-        with evaluating(net):
+        with in_evaluation(net):
             for one in islice(samples, self.samples):
                 count += 1
                 one = send_to_device(one, place)

@@ -20,7 +20,7 @@ from fewbits.multitask._network import SegmentNet
 from fewbits.multitask._paths import Paths
 from fewbits.multitask._tasks import Tasks
 from fewbits.task import Classification, Task
-from fewbits.task.modes import evaluating
+from fewbits.task.modes import in_evaluation
 
 Place = tuple[int, int]
 """Layer and module of a segment."""
@@ -77,7 +77,7 @@ def similarity(net: SegmentNet, inputs: Iterable[Tensor], *, unbiased: bool = Tr
     names, layers = net.tasks, len(net.layers)
     pairs = [(t, u) for t in range(len(names)) for u in range(t + 1)]
     sums = {(layer, *pair): CKA(unbiased=unbiased) for layer in range(layers) for pair in pairs}
-    with evaluating(net):
+    with in_evaluation(net):
         for x in inputs:
             outputs = [net.layer_outputs(x, name) for name in names]
             for (layer, t, u), found in sums.items():

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewbits import codec, deploy
+from fewbits import recipe as recipes
 from fewbits.attach.plain import filled_in, plain_copy, unwrapped
 from fewbits.codec import Base, Summary
 from fewbits.deploy.onnx import to_onnx
@@ -52,7 +53,10 @@ def _opened(source: Source, base: BaseGiven, member: str | None, like: nn.Module
     return opened(source, base, member, like)
 
 
-def _task(task: Task | str | None) -> Task:
+def _task(task: Task | str | dict[str, Any] | None) -> Task:
+    if isinstance(task, dict):
+        chosen = recipes.make({"task": task}).task
+        return task_of(chosen.name, chosen.options)
     return task if isinstance(task, Task) else Classification() if task is None else task_of(task)
 
 
@@ -89,7 +93,7 @@ def verify(
     *,
     evaluate: Evaluate | Iterable[Any] | None = None,
     metric: str | None = None,
-    task: Task | str | None = None,
+    task: Task | str | dict[str, Any] | None = None,
     base: BaseGiven = None,
     member: str | None = None,
 ) -> Verified:
@@ -180,7 +184,7 @@ def explain(
     source: Source,
     batches: Iterable[Any],
     *,
-    task: Task | str | None = None,
+    task: Task | str | dict[str, Any] | None = None,
     rules: Rules | str = "plus",
     classes: tuple[str, ...] | None = None,
     vocabulary: Vocabulary | None = None,

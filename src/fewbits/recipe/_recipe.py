@@ -12,7 +12,7 @@ from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
 from fewbits.recipe.operations import Operation
 from fewbits.recipe.places import beside
-from fewbits.recipe.problems import said
+from fewbits.recipe.problems import TYPES, either, said
 from fewbits.recipe.pruning import ChannelPruning, Prune
 from fewbits.recipe.sections import MEMBERS, Assign, Data, Measure, Network, Part, Select, TaskChoice
 from fewbits.recipe.training import Activations, Finetuning, Pretraining
@@ -245,7 +245,7 @@ def _sentence(error: ValidationError) -> str:
             parts.append(f"unknown key {where!r}{hint}")
         else:
             parts.append(f"{where}{said(problem)}".removeprefix(": "))
-    return "; ".join(parts)
+    return "; ".join(either(parts))
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
@@ -254,6 +254,8 @@ def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]
     section: type[BaseModel] = Recipe
     keys = []
     for key in map(str, location):
+        if key in TYPES and key == location[-1]:
+            continue
         if part is None:
             keys.append(key)
             continue

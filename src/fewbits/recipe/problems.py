@@ -22,6 +22,20 @@ KINDS = {
 LIMITS = {"gt": "is above", "ge": "is at least", "lt": "is below", "le": "is at most"}
 
 
+TYPES = ("str", "int", "float", "bool")
+"""Of what pydantic tried, at the end of the place of an error."""
+
+
+def either(sentences: list[str]) -> list[str]:
+    """``x is text, got 1.5`` and ``x is a whole number, got 1.5`` as one: pydantic says each type that would do."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for sentence in sentences:
+        place, _, rest = sentence.partition(" is ")
+        words, told, got = rest.rpartition(", got ")
+        found.setdefault((place, got) if told else (sentence, ""), []).append(words)
+    return [f"{place} is {' or '.join(words)}, got {got}" if got else place for (place, got), words in found.items()]
+
+
 def said(problem: Any) -> str:
     """What comes behind the key: `` is one of adam, sgd, got 'adan'; did you mean 'adam'?``, or a colon and more.
 
@@ -43,5 +57,8 @@ def said(problem: Any) -> str:
     for limit, words in LIMITS.items():
         if limit in context and kind.startswith(("greater", "less")):
             return f" {words} {context[limit]:g}{got}"
-    words = KINDS.get(kind.partition("_")[0], "")
+    what, _, how = kind.partition("_")
+    words = KINDS.get(what, "") if how in ("type", "parsing", "from_float", "number", "attributes_type") else ""
+    if kind == "string_pattern_mismatch":
+        return f" is like {context['pattern']}{got}"
     return f" {words}{got}" if words else f": {problem['msg']}"

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fewbits.errors import RecipeError, did_you_mean
 from fewbits.recipe.notation import parse_size
-from fewbits.recipe.problems import said
+from fewbits.recipe.problems import TYPES, said
 from fewbits.recipe.sections import Part
 
 _SHARED = ("network", "pretrain", "data.name", "data.folder", "data.options", "data.normalise")
@@ -132,7 +132,7 @@ def _values(key: str, values: Any) -> list[Any] | Range:
         return Range.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        name = ".".join(str(key) for key in first["loc"] if key not in TYPES)
         raise ValueError(f"{key}: {f'{name}{said(first)}'.removeprefix(': ')}") from None
 
 

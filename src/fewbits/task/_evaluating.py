@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from fewbits.task.modes import evaluating
+from fewbits.task.modes import in_evaluation
 
 
 @contextmanager
@@ -26,5 +26,5 @@ def float32() -> Iterator[None]:
 def evaluating_in_float32(model: nn.Module) -> Iterator[torch.device]:
     """Evaluation mode meanwhile; gives the device of the network."""
     tensor = next(model.parameters(), None)
-    with evaluating(model), float32():
+    with in_evaluation(model), float32():
         yield torch.device("cpu") if tensor is None else tensor.device

@@ -11,7 +11,7 @@ _STAYS = "_fewbits_stays_in_evaluation"
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def in_evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode meanwhile; every module has its own mode again behind it."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -33,9 +33,14 @@ def keep_modes(model: nn.Module) -> None:
                 setattr(module, _STAYS, True)
 
 
+def stays(module: nn.Module) -> bool:
+    """Whether :func:`keep_modes` found a module."""
+    return getattr(module, _STAYS, False)
+
+
 def train_mode(model: nn.Module) -> None:
     """Training mode, but for the modules that :func:`keep_modes` found."""
     model.train()
     for module in model.modules():
-        if getattr(module, _STAYS, False):
+        if stays(module):
             module.eval()

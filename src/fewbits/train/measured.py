@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewbits.measure.scorer import Scorer, TrainingStep
 from fewbits.task import Task
 from fewbits.task.batches import check_gradient
-from fewbits.task.modes import evaluating
+from fewbits.task.modes import in_evaluation
 from fewbits.train.loop import batches_of, endless
 
 
@@ -30,7 +30,7 @@ def measured_on(
     place = next(model.parameters()).device
     count = min(batches, batches_of(train))
     total: dict[str, Tensor] = {}
-    with evaluating(model):
+    with in_evaluation(model):
         for batch in islice(endless(train), count):
             batch = send_to_device(batch, place)
             with scorer.watch(), torch.enable_grad():

@@ -11,6 +11,7 @@ from torch import nn
 
 from fewbits.attach import evaluating
 from fewbits.task import run
+from fewbits.task.modes import stays
 from fewbits.train._norm_statistics import ChannelMoments, moments_of, norms_of, watching
 from fewbits.weights import shared
 
@@ -31,9 +32,9 @@ def unmerge_statistics(model: nn.Module, inputs: Iterable[Any]) -> int:
             where nothing was merged.
 
     Returns:
-        The number of normalisations that changed. Those that no input reaches stay.
+        The number of normalisations that changed. Those that no input reaches stay, and those that do not train.
     """
-    merged = {path: norm for path, norm in norms_of(model).items() if _is_merged(norm)}
+    merged = {path: norm for path, norm in norms_of(model).items() if _is_merged(norm) and not stays(norm)}
     several = {module for module, _ in shared(model)}
     merged = {path: norm for path, norm in merged.items() if norm not in several}
     if not merged:

@@ -111,7 +111,7 @@ class HeldTraining:
         scorer = parts.scorer(recipe, self.model, work.task)
         bases = self.candidates.bases
         weights = select(work.model, recipe.select.include, recipe.select.exclude)
-        weights = {name: w for name, w in weights.items() if not _is_base(w, bases.get(name))} or weights
+        weights = {name: w for name, w in weights.items() if not _is_base(w, bases.get(name))}
         diagonals = None
         if recipe.prune is not None and pruner_row(recipe.prune).packed:
             diagonals = diagonals_for(recipe, work.model, weights, sample_shape(work))
