@@ -246,3 +246,16 @@ def test_what_stays_in_evaluation_mode_does_so_in_every_training() -> None:
     everything = fb.train(model.eval(), data, epochs=1, progress=None)
     assert not torch.equal(everything[1].running_mean, torch.zeros(8)), "a network in evaluation mode says nothing"
     assert all(not key.startswith("_fewbits") for module in model.modules() for key in vars(module))
+
+
+def test_frozen_normalisation_of_a_loaded_network_keeps_its_numbers() -> None:
+    """Files hold it as scale and shift; statistics are given back to what trains alone."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    small = fb.compress(trained(model), [(X, CLASSES)] * 2, steps=2, progress=None)
+    loaded = fb.load(small.data, like=copy.deepcopy(model)).train()
+    loaded[1].requires_grad_(False).eval()
+    found = trained(loaded, [(X, CLASSES)] * 2)
+    for name, tensor in loaded[1].state_dict().items():
+        assert torch.equal(tensor, found[1].state_dict()[name]), name
+    loaded[1].requires_grad_().train()
+    assert not torch.equal(trained(loaded, [(X, CLASSES)])[1].running_var, loaded[1].running_var)
