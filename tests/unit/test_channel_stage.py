@@ -303,7 +303,7 @@ def test_recipes_of_channels() -> None:
     for wrong, word in (
         ({"macs": 0.5, "parameters": 0.5}, "one target"),
         ({}, "one target"),
-        ({"macs": 1.5}, "less than or equal to 1"),
+        ({"macs": 1.5}, "macs is at most 1, got 1.5"),
         ({"macs": 0.5, "criterium": "taylor"}, "did you mean 'criterion'"),
     ):
         with pytest.raises(RecipeError, match=word):

@@ -28,10 +28,11 @@ train: {epochs: 0.2, lr: 1.0e-3}
 rounds: 1
 sweep: {trials: 1, over: {prune.sparsity: [0.5]}}
 """
+EASY = ("--sparsity", 0.05, "--max-drop", 50)  # targets that are met
 COMMANDS = {
     "compress": (("compress",), "net.few"),
     "sweep": (("sweep",), "trials/000/net.few"),
-    "prune-search": (("prune-search", "--method", "erk", "--evaluations", 4, "--proxy", 200), "search.json"),
+    "prune-search": (("prune-search", "--method", "erk", "--evaluations", 4, "--proxy", 200, *EASY), "search.json"),
 }
 
 

@@ -88,7 +88,7 @@ def test_a_recipe_takes_rates() -> None:
         ({"method": "lamp", "sparsity": 0.5, "rates": {"*": 0.5}}, "and no rates: leave it out"),
         ({"method": "layers", "rates": {"*": 0.5}, "sparsity": 0.5}, "and no sparsity: leave it out"),
         ({"method": "layers", "rates": {"*": 0.5}, "over": "parameters"}, "leave over out"),
-        ({"method": "layers", "rates": {"*": 1.5}}, "less than or equal to 1"),
+        ({"method": "layers", "rates": {"*": 1.5}}, "is at most 1, got 1.5"),
         ({"method": "layers", "rates": {"*": 0.5}, "min_kept": 3}, "min_kept goes with"),
     ],
 )
