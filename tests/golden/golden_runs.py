@@ -128,8 +128,8 @@ def _run(name: str) -> None:
         _fewbits("compress", recipe, *out)
     elif name == "sweep":
         _fewbits("sweep", recipe, *out, "--threads", "1")
-    elif name.startswith("search-"):
-        _fewbits("prune-search", recipe, *out, "--method", name.removeprefix("search-"), *SEARCH, code=3)  # out of reach
+    elif name.startswith("search-"):  # for targets that are out of reach
+        _fewbits("prune-search", recipe, *out, "--method", name.removeprefix("search-"), *SEARCH, code=3)
         _fewbits("compress", f"{name}/pruned.yaml", *out)
     else:
         _fewbits("compress", recipe, *out)
