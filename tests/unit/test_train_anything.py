@@ -232,6 +232,7 @@ def test_what_stays_in_evaluation_mode_does_so_in_every_training() -> None:
     found = trained(model, data)
     assert torch.equal(found[1].running_mean, torch.zeros(8))
     assert not torch.equal(found[3].running_mean, torch.zeros(8))
+    assert not torch.equal(trained(found, data)[1].running_mean, torch.zeros(8)), "what comes back may train as a whole"
     recipe = {
         "assign": {"method": "ecq", "lam": 0.02},
         "train": {"epochs": 1},

@@ -20,6 +20,7 @@ from fewbits.pipeline._bar import Shown, telling
 from fewbits.pipeline._run import check_kinds
 from fewbits.task import Task, fed, task_of
 from fewbits.task.feed import Given
+from fewbits.task.modes import forget_modes
 from fewbits.task.stream import for_steps
 from fewbits.train.checkpoint import Store
 from fewbits.train.kept import KeptTraining
@@ -110,6 +111,7 @@ def train(
         kept = KeptTraining(store, "train", callback=Told(told, times=20) if told is not None else None)
         pretrain(net, data, wanted, seed=seed, kept=kept, task=aim, rule=own, accelerator=accelerator)
     store.forget()
+    forget_modes(net)
     return net.to(home).eval()
 
 

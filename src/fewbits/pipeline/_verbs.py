@@ -31,7 +31,7 @@ from fewbits.plan import Plan
 from fewbits.report import Explanation
 from fewbits.report.explain import Vocabulary
 from fewbits.report.explain import explain as explain_networks
-from fewbits.task import Classification, Task, fed, task_of
+from fewbits.task import Task, fed, task_of
 from fewbits.task.batches import Inputs
 from fewbits.task.feed import Feed
 
@@ -54,10 +54,10 @@ def _opened(source: Source, base: BaseGiven, member: str | None, like: nn.Module
 
 
 def _task(task: Task | str | dict[str, Any] | None) -> Task:
-    if isinstance(task, dict):
-        chosen = recipes.make({"task": task}).task
-        return task_of(chosen.name, chosen.options)
-    return task if isinstance(task, Task) else Classification() if task is None else task_of(task)
+    if isinstance(task, Task):
+        return task
+    chosen = recipes.make({} if task is None else {"task": task}).task
+    return task_of(chosen.name, chosen.options)
 
 
 def inspect(source: Source, *, base: BaseGiven = None, member: str | None = None) -> Summary:

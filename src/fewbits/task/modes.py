@@ -28,9 +28,16 @@ def keep_modes(model: nn.Module) -> None:
     A network in evaluation mode as a whole says nothing of its modules.
     """
     if model.training:
+        forget_modes(model)
         for module in model.modules():
             if not module.training:
                 setattr(module, _STAYS, True)
+
+
+def forget_modes(model: nn.Module) -> None:
+    """Take away what :func:`keep_modes` found: whoever gets the network may let everything train."""
+    for module in model.modules():
+        vars(module).pop(_STAYS, None)
 
 
 def stays(module: nn.Module) -> bool:
